@@ -1,0 +1,1 @@
+export { RcmError, type RcmCode, type RcmErrorDetail } from "../ffi/error.ts";
