@@ -1,0 +1,288 @@
+/* rcm.h: the one interface between core (TypeScript, by bun:ffi) and the native backends.
+ *
+ * librcm_cpu.so and librcm_cuda.so both implement every function below. ffi/gen.ts reads this file and writes
+ * ffi/rcm.gen.ts; it refuses any type outside the list here, so keep one declaration form:
+ *     rcm_status rcm_<op>_<verb>(<inputs>, <outputs>, <scalars>);
+ *
+ * Laws
+ *  - Types: int32_t, int64_t, double, pointers to memory. RCM_OPT marks a pointer that may be null; RCM_HOST marks a
+ *    pointer into host memory (everything else lives on the device; on the CPU backend both are the same).
+ *  - Every function returns 0 or an RCM_E_* code; the text is in rcm_last_error() of the calling thread.
+ *  - Verbs: _fwd gives outputs and what the vjp needs ("saved"); _jvp gives the same AND the tangent y_dot of the
+ *    outputs in one pass (its primal is bitwise that of _fwd); _vjp maps the cotangent y_bar to those of the inputs.
+ *    A null tangent input is a symbolic zero. A null cotangent output is not wanted and costs nothing.
+ *  - Gradients of parameters (w_bar, b_bar, p_bar) and of modulation vectors (shift_bar, scale_bar, gate_bar)
+ *    accumulate (+=); cotangents of activations overwrite.
+ *  - Every tensor is contiguous and row-major unless strides are given. Letters: B batch, L tokens, M rows (B*L),
+ *    D model width, H heads, K head width, N columns, C channels, T frames, Y rows, X columns.
+ *  - "stat" dtype of a call: f64 when the call's main dtype is f64, else f32. Norm statistics, lse, modulation
+ *    vectors, rope tables and parameter gradients are stored in it. Reductions accumulate in f32 or better on the GPU
+ *    and in f64 on the CPU where the result is one number per row, sample or tensor.
+ *  - Sizes of zero are allowed and do nothing. Inputs and outputs may not overlap unless a section says so.
+ *  - On a GPU, calls are queued on one stream in call order; rcm_copy to the host and rcm_sync wait for it.
+ */
+#ifndef RCM_H
+#define RCM_H
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define RCM_API __declspec(dllexport)
+#else
+#define RCM_API __attribute__((visibility("default")))
+#endif
+#define RCM_OPT
+#define RCM_HOST
+
+typedef int32_t rcm_status;
+enum {
+  RCM_OK = 0,
+  RCM_E_ARG = 1,
+  RCM_E_SHAPE = 2,
+  RCM_E_DTYPE = 3,
+  RCM_E_OOM = 4,
+  RCM_E_BACKEND = 5,
+  RCM_E_INTERNAL = 6
+};
+/* rcm_dtype */
+enum { RCM_F32 = 0, RCM_BF16 = 1, RCM_F16 = 2, RCM_F64 = 3, RCM_I32 = 4, RCM_I64 = 5, RCM_U8 = 6, RCM_BOOL = 7 };
+
+/* ---- runtime ------------------------------------------------------------------------------------------------- */
+/* Text of the last failure on this thread; never null. */
+RCM_API const char* rcm_last_error(void);
+/* out[0] receives the hash of this header that the library was built with (see ffi/gen.ts). */
+RCM_API rcm_status rcm_abi_hash(RCM_HOST int64_t* out);
+/* Chooses the device (GPU index; ignored on the CPU) and the number of host threads (0: all that the process may use). */
+RCM_API rcm_status rcm_init(int32_t device_index, int32_t threads);
+/* Writes a JSON object {backend, device, isa, threads, blas, ...}, zero terminated, at most capacity bytes. */
+RCM_API rcm_status rcm_runtime_info(RCM_HOST char* out, int64_t capacity);
+RCM_API rcm_status rcm_sync(void);
+
+/* ---- memory -------------------------------------------------------------------------------------------------- */
+/* 256-byte aligned device memory from a caching allocator, uninitialised. RCM_E_OOM names the request and what is held. */
+RCM_API rcm_status rcm_alloc(RCM_HOST int64_t* out, int64_t bytes);
+RCM_API rcm_status rcm_free(RCM_OPT void* memory);
+/* Returns cached blocks to the system. */
+RCM_API rcm_status rcm_memory_trim(void);
+/* out[0..5]: bytes in use, peak in use, bytes reserved, peak reserved, allocations so far, blocks in use. */
+RCM_API rcm_status rcm_memory_stats(RCM_HOST int64_t* out);
+RCM_API rcm_status rcm_memory_reset_peak(void);
+/* kind 0: host to device, 1: device to host, 2: device to device. Waits until src may be reused (0) or dst be read (1). */
+RCM_API rcm_status rcm_copy(void* dst, const void* src, int64_t bytes, int32_t kind);
+RCM_API rcm_status rcm_zero(void* dst, int64_t bytes);
+
+/* ---- nondiff: element-wise helpers --------------------------------------------------------------------------- */
+/* dst[i] = (dst_dtype) src[i], round to nearest even. Float dtypes. */
+RCM_API rcm_status rcm_cast(const void* src, void* dst, int64_t n, int32_t src_dtype, int32_t dst_dtype);
+/* y[i] += a * x[i]. */
+RCM_API rcm_status rcm_axpy(const void* x, void* y, int64_t n, double a, int32_t x_dtype, int32_t y_dtype);
+/* out[i] = value. */
+RCM_API rcm_status rcm_fill(void* out, int64_t n, double value, int32_t dtype);
+/* out[b] (f64) = per sample of N values: kind 0 sum, 1 sum of |x|, 2 sum of squares, 3 max |x|, 4 count of values not finite. */
+RCM_API rcm_status rcm_sample_reduce(const void* x, double* out, int64_t B, int64_t N, int32_t kind, int32_t dtype);
+
+/* ---- nondiff: random numbers --------------------------------------------------------------------------------- */
+/* Philox4x32-10, key = seed, counter = (offset / 4 + block, stream). Element i depends only on (seed, stream, offset + i);
+ * offset is a multiple of 4. Words r0..r3 of a block give u_j = (r_j + 0.5) / 2^32 and, by Box-Muller in f64,
+ * sqrt(-2 ln u0) (cos, sin)(2 pi u1), sqrt(-2 ln u2) (cos, sin)(2 pi u3). */
+RCM_API rcm_status rcm_randn(void* out, int64_t n, int64_t seed, int64_t stream, int64_t offset, int32_t dtype);
+
+/* ---- nondiff: optimizer -------------------------------------------------------------------------------------- */
+/* One AdamW step (decoupled weight decay) over a flat buffer, fused with the power EMA:
+ *   g' = g * grad_scale * (max_norm > 0 ? min(1, max_norm / (grad_scale * sqrt(*grad_sq_sum) + 1e-6)) : 1)
+ *   m = beta1 m + (1-beta1) g';  v = beta2 v + (1-beta2) g'^2
+ *   w = w - lr * wd * w - lr * (m / bias1) / (sqrt(v / bias2) + eps);  ema = ema_beta ema + (1 - ema_beta) w
+ * w is `master` (f32) when given, rounded to `param` afterwards; else `param` itself, which then is f32. bias1 = 1 - beta1^t
+ * (t counts from 1), bias2 likewise. m may be null when beta1 = 0 (then m = g'). Null ema: none. */
+RCM_API rcm_status rcm_adamw(void* param, RCM_OPT void* master, const void* grad, RCM_OPT void* m, void* v, RCM_OPT void* ema,
+                             RCM_OPT const double* grad_sq_sum, int64_t n, double lr, double beta1, double beta2, double eps,
+                             double weight_decay, double bias1, double bias2, double grad_scale, double max_norm,
+                             double ema_beta, int32_t param_dtype);
+
+/* ---- add ----------------------------------------------------------------------------------------------------- */
+/* y = a + b. The vjp is the identity to both: core passes y_bar on, so there is no _vjp work; the function copies. */
+RCM_API rcm_status rcm_add_fwd(const void* a, const void* b, void* y, int64_t n, int32_t dtype);
+RCM_API rcm_status rcm_add_jvp(const void* a, const void* b, RCM_OPT const void* a_dot, RCM_OPT const void* b_dot, void* y,
+                               void* y_dot, int64_t n, int32_t dtype);
+RCM_API rcm_status rcm_add_vjp(const void* y_bar, RCM_OPT void* a_bar, RCM_OPT void* b_bar, int64_t n, int32_t dtype);
+
+/* ---- lincomb ------------------------------------------------------------------------------------------------- */
+/* y[b,:] = sum_{i<terms} coef[i,b] x_i[b,:], 1 <= terms <= 4, coef f64 [terms,B] on the device. x_i beyond terms are null.
+ * The tangent is sum coef x_i_dot + coef_dot x_i. coef gets no cotangent. Products and the sum are formed in f64 on the
+ * CPU and at least f32 on the GPU. vjp of term i: x_bar = coef[i,b] y_bar. */
+RCM_API rcm_status rcm_lincomb_fwd(RCM_OPT const void* x0, RCM_OPT const void* x1, RCM_OPT const void* x2, RCM_OPT const void* x3,
+                                   const double* coef, void* y, int64_t B, int64_t N, int32_t terms, int32_t dtype);
+RCM_API rcm_status rcm_lincomb_jvp(RCM_OPT const void* x0, RCM_OPT const void* x1, RCM_OPT const void* x2, RCM_OPT const void* x3,
+                                   RCM_OPT const void* x0_dot, RCM_OPT const void* x1_dot, RCM_OPT const void* x2_dot,
+                                   RCM_OPT const void* x3_dot, const double* coef, RCM_OPT const double* coef_dot, void* y,
+                                   void* y_dot, int64_t B, int64_t N, int32_t terms, int32_t dtype);
+RCM_API rcm_status rcm_lincomb_vjp(const void* y_bar, const double* coef, void* x_bar, int64_t B, int64_t N, int32_t term,
+                                   int32_t dtype);
+
+/* ---- activation ---------------------------------------------------------------------------------------------- */
+/* y = f(x); kind 0 GELU (tanh form), 1 GELU (erf form), 2 SiLU, 3 tanh. */
+RCM_API rcm_status rcm_activation_fwd(const void* x, void* y, int64_t n, int32_t kind, int32_t dtype);
+RCM_API rcm_status rcm_activation_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t n, int32_t kind, int32_t dtype);
+RCM_API rcm_status rcm_activation_vjp(const void* x, const void* y_bar, void* x_bar, int64_t n, int32_t kind, int32_t dtype);
+
+/* ---- linear -------------------------------------------------------------------------------------------------- */
+/* y[M,N] = x[M,K] w[N,K]^T + b[N] (b may be null). The dtypes of x, w (and b) and y are free within f32, bf16, f16; f64 goes
+ * with f64 only. Accumulation is f32 (f64 for f64). Parameters carry no tangent: y_dot = x_dot w^T.
+ * vjp: x_bar = y_bar w; w_bar += y_bar^T x; b_bar += column sums of y_bar (w_bar, b_bar in stat dtype). */
+RCM_API rcm_status rcm_linear_fwd(const void* x, const void* w, RCM_OPT const void* b, void* y, int64_t M, int64_t N, int64_t K,
+                                  int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_linear_jvp(const void* x, const void* w, RCM_OPT const void* b, const void* x_dot, void* y, void* y_dot,
+                                  int64_t M, int64_t N, int64_t K, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_linear_vjp(RCM_OPT const void* x, const void* w, const void* y_bar, RCM_OPT void* x_bar,
+                                  RCM_OPT void* w_bar, RCM_OPT void* b_bar, int64_t M, int64_t N, int64_t K, int32_t x_dtype,
+                                  int32_t w_dtype, int32_t y_dtype);
+
+/* ---- linear_gelu --------------------------------------------------------------------------------------------- */
+/* h = x w^T + b; y = GELU(h), kind as in activation (0 tanh form, 1 erf form, 2 SiLU, 3 tanh). h [M,N] is saved for the vjp
+ * (y dtype) and may be null in _fwd and _jvp when no vjp follows. y_dot = f'(h) (x_dot w^T).
+ * vjp: scratch [M,N] (y dtype) receives h_bar = f'(h) y_bar; the rest as in linear. scratch may be y_bar itself. */
+RCM_API rcm_status rcm_linear_gelu_fwd(const void* x, const void* w, RCM_OPT const void* b, RCM_OPT void* h, void* y, int64_t M,
+                                       int64_t N, int64_t K, int32_t kind, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_linear_gelu_jvp(const void* x, const void* w, RCM_OPT const void* b, const void* x_dot, RCM_OPT void* h,
+                                       void* y, void* y_dot, int64_t M, int64_t N, int64_t K, int32_t kind, int32_t x_dtype,
+                                       int32_t w_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_linear_gelu_vjp(RCM_OPT const void* x, const void* w, const void* h, const void* y_bar, void* scratch,
+                                       RCM_OPT void* x_bar, RCM_OPT void* w_bar, RCM_OPT void* b_bar, int64_t M, int64_t N,
+                                       int64_t K, int32_t kind, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
+
+/* ---- layer_norm ---------------------------------------------------------------------------------------------- */
+/* y = (x - mean) rstd * w + b over the last axis; w, b [N] of w_dtype, both may be null (no affine). mean, rstd: stat [M]. */
+RCM_API rcm_status rcm_layer_norm_fwd(const void* x, RCM_OPT const void* w, RCM_OPT const void* b, void* y, void* mean, void* rstd,
+                                      int64_t M, int64_t N, double eps, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_layer_norm_jvp(const void* x, RCM_OPT const void* w, RCM_OPT const void* b, const void* x_dot, void* y,
+                                      void* y_dot, void* mean, void* rstd, int64_t M, int64_t N, double eps, int32_t x_dtype,
+                                      int32_t w_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_layer_norm_vjp(const void* x, RCM_OPT const void* w, const void* mean, const void* rstd, const void* y_bar,
+                                      RCM_OPT void* x_bar, RCM_OPT void* w_bar, RCM_OPT void* b_bar, int64_t M, int64_t N,
+                                      int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
+
+/* ---- ada_layer_norm ------------------------------------------------------------------------------------------ */
+/* y[b,l,:] = (x - mean) rstd * (1 + scale[b,:]) + shift[b,:]. shift and scale are stat [B,D] with `mod_stride` elements from one
+ * sample to the next (slots of a [B,S,D] modulation tensor). shift_bar, scale_bar: same strides, accumulate. */
+RCM_API rcm_status rcm_ada_layer_norm_fwd(const void* x, const void* shift, const void* scale, void* y, void* mean, void* rstd,
+                                          int64_t B, int64_t L, int64_t D, int64_t mod_stride, double eps, int32_t x_dtype,
+                                          int32_t y_dtype);
+RCM_API rcm_status rcm_ada_layer_norm_jvp(const void* x, const void* shift, const void* scale, RCM_OPT const void* x_dot,
+                                          RCM_OPT const void* shift_dot, RCM_OPT const void* scale_dot, void* y, void* y_dot,
+                                          void* mean, void* rstd, int64_t B, int64_t L, int64_t D, int64_t mod_stride, double eps,
+                                          int32_t x_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_ada_layer_norm_vjp(const void* x, const void* scale, const void* mean, const void* rstd, const void* y_bar,
+                                          RCM_OPT void* x_bar, RCM_OPT void* shift_bar, RCM_OPT void* scale_bar, int64_t B,
+                                          int64_t L, int64_t D, int64_t mod_stride, int32_t x_dtype, int32_t y_dtype);
+
+/* ---- rms_norm_rope ------------------------------------------------------------------------------------------- */
+/* u = x rstd * w with rstd = (mean of x^2 over `group` + eps)^-1/2; group = D (Wan: the whole width) or K (Cosmos: a head);
+ * w [group] of w_dtype. Then rotary embedding of each head with stat tables cos, sin [L, K/2] (null: none):
+ *   rope 0 none; 1 interleaved pairs (2i, 2i+1); 2 halves (i, i + K/2): (a, b) -> (a cos - b sin, a sin + b cos).
+ * rstd: stat [B*L*D/group]. */
+RCM_API rcm_status rcm_rms_norm_rope_fwd(const void* x, const void* w, RCM_OPT const void* cos, RCM_OPT const void* sin, void* y,
+                                         void* rstd, int64_t B, int64_t L, int64_t D, int64_t K, int64_t group, int32_t rope,
+                                         double eps, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_rms_norm_rope_jvp(const void* x, const void* w, RCM_OPT const void* cos, RCM_OPT const void* sin,
+                                         const void* x_dot, void* y, void* y_dot, void* rstd, int64_t B, int64_t L, int64_t D,
+                                         int64_t K, int64_t group, int32_t rope, double eps, int32_t x_dtype, int32_t w_dtype,
+                                         int32_t y_dtype);
+RCM_API rcm_status rcm_rms_norm_rope_vjp(const void* x, const void* w, RCM_OPT const void* cos, RCM_OPT const void* sin,
+                                         const void* rstd, const void* y_bar, RCM_OPT void* x_bar, RCM_OPT void* w_bar, int64_t B,
+                                         int64_t L, int64_t D, int64_t K, int64_t group, int32_t rope, int32_t x_dtype,
+                                         int32_t w_dtype, int32_t y_dtype);
+
+/* ---- attention ----------------------------------------------------------------------------------------------- */
+/* o = softmax(scale q k^T) v per head; q [B,Lq,H,K], k [B,Lk,H,K], v [B,Lk,H,Kv], o [B,Lq,H,Kv], lse stat [B,H,Lq] (natural log
+ * of the sum of exp of scaled scores). `strides` (host, 12 elements counts): (batch, token, head) of q, k, v, o; the last axis is
+ * dense; null: contiguous. Tangents and cotangents share the strides of their primals.
+ * Tangent (S' = scale (q' k^T + q k'^T)): o' = (P.S') v + P v' - rowsum(P.S') o. Any of q', k', v' may be null. */
+RCM_API rcm_status rcm_attention_fwd(const void* q, const void* k, const void* v, void* o, void* lse,
+                                     RCM_HOST RCM_OPT const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk,
+                                     int64_t K, int64_t Kv, double scale, int32_t dtype);
+RCM_API rcm_status rcm_attention_jvp(const void* q, const void* k, const void* v, RCM_OPT const void* q_dot,
+                                     RCM_OPT const void* k_dot, RCM_OPT const void* v_dot, void* o, void* o_dot, void* lse,
+                                     RCM_HOST RCM_OPT const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk,
+                                     int64_t K, int64_t Kv, double scale, int32_t dtype);
+RCM_API rcm_status rcm_attention_vjp(const void* q, const void* k, const void* v, const void* o, const void* lse,
+                                     const void* o_bar, RCM_OPT void* q_bar, RCM_OPT void* k_bar, RCM_OPT void* v_bar,
+                                     RCM_HOST RCM_OPT const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk,
+                                     int64_t K, int64_t Kv, double scale, int32_t dtype);
+
+/* ---- gate_residual ------------------------------------------------------------------------------------------- */
+/* y[b,l,:] = x + gate[b,:] * h; gate stat [B,D] with gate_stride between samples, null: 1. x, y of x_dtype, h of h_dtype.
+ * vjp: x_bar is y_bar itself (core passes it on); h_bar = gate y_bar; gate_bar += sum_l y_bar h. */
+RCM_API rcm_status rcm_gate_residual_fwd(const void* x, const void* h, RCM_OPT const void* gate, void* y, int64_t B, int64_t L,
+                                         int64_t D, int64_t gate_stride, int32_t x_dtype, int32_t h_dtype);
+RCM_API rcm_status rcm_gate_residual_jvp(const void* x, const void* h, RCM_OPT const void* gate, RCM_OPT const void* x_dot,
+                                         RCM_OPT const void* h_dot, RCM_OPT const void* gate_dot, void* y, void* y_dot, int64_t B,
+                                         int64_t L, int64_t D, int64_t gate_stride, int32_t x_dtype, int32_t h_dtype);
+RCM_API rcm_status rcm_gate_residual_vjp(RCM_OPT const void* h, RCM_OPT const void* gate, const void* y_bar, RCM_OPT void* h_bar,
+                                         RCM_OPT void* gate_bar, int64_t B, int64_t L, int64_t D, int64_t gate_stride,
+                                         int32_t x_dtype, int32_t h_dtype);
+
+/* ---- add_modulation ------------------------------------------------------------------------------------------ */
+/* y[b,s,:] = p[s,:] + e[b, Se == 1 ? 0 : s, :]; p [S,D] parameter of p_dtype; e [B,Se,D], y [B,S,D] of `dtype` (f32 or f64).
+ * vjp: p_bar += sum_b y_bar; e_bar = y_bar (summed over s when Se == 1). */
+RCM_API rcm_status rcm_add_modulation_fwd(const void* p, const void* e, void* y, int64_t B, int64_t S, int64_t Se, int64_t D,
+                                          int32_t p_dtype, int32_t dtype);
+RCM_API rcm_status rcm_add_modulation_jvp(const void* p, const void* e, const void* e_dot, void* y, void* y_dot, int64_t B,
+                                          int64_t S, int64_t Se, int64_t D, int32_t p_dtype, int32_t dtype);
+RCM_API rcm_status rcm_add_modulation_vjp(const void* y_bar, RCM_OPT void* p_bar, RCM_OPT void* e_bar, int64_t B, int64_t S,
+                                          int64_t Se, int64_t D, int32_t p_dtype, int32_t dtype);
+
+/* ---- patchify ------------------------------------------------------------------------------------------------ */
+/* y[b, (t y x), P] = x[b, c, T, Y, X] cut in patches of pt*py*px; P = C*pt*py*px in the order given: order 0 (c pt py px),
+ * order 1 (pt py px c). T, Y, X are multiples of the patch. */
+RCM_API rcm_status rcm_patchify_fwd(const void* x, void* y, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt,
+                                    int64_t py, int64_t px, int32_t order, int32_t x_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_patchify_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t B, int64_t C, int64_t T,
+                                    int64_t Y, int64_t X, int64_t pt, int64_t py, int64_t px, int32_t order, int32_t x_dtype,
+                                    int32_t y_dtype);
+RCM_API rcm_status rcm_patchify_vjp(const void* y_bar, void* x_bar, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X,
+                                    int64_t pt, int64_t py, int64_t px, int32_t order, int32_t x_dtype, int32_t y_dtype);
+
+/* ---- unpatchify ---------------------------------------------------------------------------------------------- */
+/* The inverse of patchify: x [B, L, P] tokens -> y [B,C,T,Y,X]; same arguments (C, T, Y, X describe y). */
+RCM_API rcm_status rcm_unpatchify_fwd(const void* x, void* y, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt,
+                                      int64_t py, int64_t px, int32_t order, int32_t x_dtype, int32_t y_dtype);
+RCM_API rcm_status rcm_unpatchify_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t B, int64_t C, int64_t T,
+                                      int64_t Y, int64_t X, int64_t pt, int64_t py, int64_t px, int32_t order, int32_t x_dtype,
+                                      int32_t y_dtype);
+RCM_API rcm_status rcm_unpatchify_vjp(const void* y_bar, void* x_bar, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X,
+                                      int64_t pt, int64_t py, int64_t px, int32_t order, int32_t x_dtype, int32_t y_dtype);
+
+/* ---- timestep_embed ------------------------------------------------------------------------------------------ */
+/* y[b,:] = [cos(t_b f_i), sin(t_b f_i)], f_i = 10000^(-i/(N/2)), i < N/2; t f64 [B] in the network's own units; angles in f64.
+ * y of `dtype` f32 or f64. y_dot = t_dot f_i [-sin, cos]; vjp gives t_bar f64 [B]. N is even. */
+RCM_API rcm_status rcm_timestep_embed_fwd(const double* t, void* y, int64_t B, int64_t N, int32_t dtype);
+RCM_API rcm_status rcm_timestep_embed_jvp(const double* t, const double* t_dot, void* y, void* y_dot, int64_t B, int64_t N,
+                                          int32_t dtype);
+RCM_API rcm_status rcm_timestep_embed_vjp(const double* t, const void* y_bar, double* t_bar, int64_t B, int64_t N, int32_t dtype);
+
+/* ---- sq_loss ------------------------------------------------------------------------------------------------- */
+/* r = (x - target) - delta, formed in f64 (target, delta: constants, null = 0); loss[b] = weight[b] sum r^2; weight, loss f64 [B].
+ * loss_dot = 2 weight sum r x_dot. vjp: x_bar = 2 weight[b] loss_bar[b] r. */
+RCM_API rcm_status rcm_sq_loss_fwd(const void* x, RCM_OPT const void* target, RCM_OPT const void* delta, const double* weight,
+                                   double* loss, int64_t B, int64_t N, int32_t dtype);
+RCM_API rcm_status rcm_sq_loss_jvp(const void* x, RCM_OPT const void* target, RCM_OPT const void* delta, const double* weight,
+                                   const void* x_dot, double* loss, double* loss_dot, int64_t B, int64_t N, int32_t dtype);
+RCM_API rcm_status rcm_sq_loss_vjp(const void* x, RCM_OPT const void* target, RCM_OPT const void* delta, const double* weight,
+                                   const double* loss_bar, void* x_bar, int64_t B, int64_t N, int32_t dtype);
+
+/* ---- cross_entropy ------------------------------------------------------------------------------------------- */
+/* loss[b] = logsumexp(x[b,:]) - x[b,label[b]], labels i32 [B] in [0,N) (checked on the CPU), loss f64 [B].
+ * vjp: x_bar = loss_bar[b] (softmax(x) - onehot). */
+RCM_API rcm_status rcm_cross_entropy_fwd(const void* x, const int32_t* label, double* loss, int64_t B, int64_t N, int32_t dtype);
+RCM_API rcm_status rcm_cross_entropy_jvp(const void* x, const int32_t* label, const void* x_dot, double* loss, double* loss_dot,
+                                         int64_t B, int64_t N, int32_t dtype);
+RCM_API rcm_status rcm_cross_entropy_vjp(const void* x, const int32_t* label, const double* loss_bar, void* x_bar, int64_t B,
+                                         int64_t N, int32_t dtype);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
