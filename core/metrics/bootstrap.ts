@@ -11,7 +11,7 @@ export interface Bootstrap {
 }
 
 /**
- * Bootstrap standard error of a metric over n rows; `metric` gets the row numbers of each resample (n of them, with repeats).
+ * Bootstrap standard error of a metric over n rows; `metric` gets the row numbers of each resample (n of them, with repeats; the array is reused).
  * Not for nearest-neighbour metrics (PRDC) or Vendi: repeated rows are neighbours at distance 0 and bias those.
  * Throws: E_ARG, E_NONFINITE if the metric of a resample is not finite.
  * Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
