@@ -1,0 +1,45 @@
+import { RcmError } from "../error.ts";
+import { sampleReduce, type Tensor } from "../tensor.ts";
+import type { Var } from "../tape.ts";
+
+/** A batch of clean latents and their text. Shapes: x0 [B, C, T, Y, X], condition [B, M, textDim]. */
+export interface Batch {
+  x0: Tensor;
+  condition: Tensor;
+}
+
+/** What an objective gives: per-sample losses on the tape, scalars to log, and how many samples were dropped. */
+export interface LossResult {
+  /** [B] f64; the training gradient is that of its mean. */
+  loss_B: Var;
+  stats: Record<string, number>;
+  skipped: number;
+}
+
+/** What to do with a sample whose target is not finite: stop, or drop it from the loss and count it. */
+export type OnNonfinite = "raise" | "skip";
+
+/**
+ * Per-sample weights after the finite check: `weight`, or 0 where any tensor holds NaN or infinity.
+ * Throws: E_NONFINITE naming loss and tensor when `policy` is "raise".
+ */
+export function finiteWeights(op: string, weight: Float64Array, policy: OnNonfinite, tensors: Record<string, Tensor>): { weight: Float64Array; skipped: number } {
+  const out = Float64Array.from(weight);
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const bad = sampleReduce(tensor, "nonfinite");
+    bad.forEach((count, b) => {
+      if (count === 0) return;
+      if (policy === "raise") throw new RcmError("E_NONFINITE", `${name} of sample ${b} holds ${count} values that are not finite`, { op, got: tensor.shape });
+      out[b] = 0;
+    });
+  }
+  return { weight: out, skipped: out.reduce((n, w, b) => n + (w === 0 && weight[b] !== 0 ? 1 : 0), 0) };
+}
+
+export const mean = (v: ArrayLike<number>): number => Array.from(v).reduce((a, b) => a + b, 0) / Math.max(1, v.length);
+
+/** Per-sample L2 norms. Shapes: x [B, ...] -> [B]. */
+export const norms = (x: Tensor): Float64Array => sampleReduce(x, "squares").map(Math.sqrt);
+
+/** cos and sin of TrigFlow times. */
+export const cosSin = (t: Float64Array): { c: Float64Array; s: Float64Array } => ({ c: t.map(Math.cos), s: t.map(Math.sin) });

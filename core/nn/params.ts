@@ -1,0 +1,133 @@
+import { numel, type DType, type HostTensor } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { statDType, type Device, type Tensor } from "../tensor.ts";
+import { constant, parameter, type Var } from "../tape.ts";
+import { STREAMS } from "../rng.ts";
+
+/** How a fresh parameter is drawn. `normal` has the given standard deviation. */
+export type Init = { kind: "zeros" } | { kind: "ones" } | { kind: "normal"; std: number };
+
+export interface ParamSpec {
+  name: string;
+  shape: readonly number[];
+  init: Init;
+}
+
+/** Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere. */
+const ALIGN = 64;
+
+/**
+ * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA, norm
+ * and sharding each are a single pass over flat memory.
+ */
+export class ParamSet {
+  readonly flat: Tensor;
+  readonly grad: Tensor | null;
+  private readonly offsets = new Map<string, number>();
+  private readonly vars = new Map<string, Var>();
+
+  private constructor(
+    readonly device: Device,
+    readonly specs: readonly ParamSpec[],
+    readonly dtype: DType,
+    trainable: boolean,
+    flat: Tensor | null,
+  ) {
+    let size = 0;
+    for (const { name, shape } of specs) {
+      if (this.offsets.has(name)) throw new RcmError("E_INTERNAL", "two parameters of one name", { op: "params", got: name });
+      this.offsets.set(name, size);
+      size += Math.ceil(numel(shape) / ALIGN) * ALIGN;
+    }
+    this.flat = flat ?? device.zeros([size], dtype);
+    if (this.flat.numel !== size) throw new RcmError("E_SHAPE", "flat buffer of another layout", { op: "params", want: size, got: this.flat.numel });
+    this.grad = trainable ? device.zeros([size], statDType(dtype)) : null;
+    for (const spec of specs) {
+      const x = this.tensor(spec.name);
+      this.vars.set(spec.name, this.grad ? parameter(x, this.window(this.grad, spec.name)) : constant(x));
+    }
+  }
+
+  /** Allocates parameters of `dtype`, zero filled, for as long as the device lives. */
+  static create(device: Device, specs: readonly ParamSpec[], dtype: DType, trainable: boolean): ParamSet {
+    return device.persistent(() => new ParamSet(device, specs, dtype, trainable, null));
+  }
+
+  /** Frozen parameters over an existing flat buffer of the same layout (for example EMA weights). */
+  over(flat: Tensor): ParamSet {
+    return new ParamSet(this.device, this.specs, flat.dtype, false, flat);
+  }
+
+  get names(): string[] {
+    return this.specs.map((s) => s.name);
+  }
+  get count(): number {
+    return this.specs.reduce((n, s) => n + numel(s.shape), 0);
+  }
+
+  spec(name: string): ParamSpec {
+    const spec = this.specs.find((s) => s.name === name);
+    if (!spec) throw new RcmError("E_INTERNAL", "no such parameter", { op: "params", got: name });
+    return spec;
+  }
+
+  /** The window of a flat buffer of this layout that belongs to a parameter. */
+  window(flat: Tensor, name: string): Tensor {
+    const offset = this.offsets.get(name);
+    if (offset === undefined) throw new RcmError("E_INTERNAL", "no such parameter", { op: "params", got: name });
+    return flat.window(offset, this.spec(name).shape);
+  }
+
+  tensor(name: string): Tensor {
+    return this.window(this.flat, name);
+  }
+
+  get(name: string): Var {
+    const v = this.vars.get(name);
+    if (!v) throw new RcmError("E_INTERNAL", "no such parameter", { op: "params", got: name });
+    return v;
+  }
+
+  /** Draws every parameter from its spec. Element values depend only on seed and position in the list. */
+  init(seed: number): void {
+    this.specs.forEach((spec, i) => {
+      const t = this.tensor(spec.name);
+      if (spec.init.kind === "normal") {
+        using _scope = this.device.scope();
+        const noise = this.device.randn(spec.shape, t.dtype, seed, STREAMS.init + 32 * i);
+        t.zero().axpy(noise, spec.init.std);
+      } else this.device.lib.fill(t.ptr, t.numel, spec.init.kind === "ones" ? 1 : 0, t.code);
+    });
+  }
+
+  /** Loads values by name. Throws: E_STATE naming missing and unexpected keys, E_SHAPE for a wrong shape. */
+  load(from: ReadonlyMap<string, HostTensor>, what: string): void {
+    const missing = this.names.filter((n) => !from.has(n));
+    const known = new Set(this.names);
+    const unexpected = [...from.keys()].filter((n) => !known.has(n));
+    if (missing.length > 0 || unexpected.length > 0) {
+      const list = (names: string[]): string => (names.length === 0 ? "none" : `${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`);
+      throw new RcmError("E_STATE", `parameter names do not fit: missing ${list(missing)}; unexpected ${list(unexpected)}`, { op: what });
+    }
+    for (const [name, host] of from) {
+      const t = this.tensor(name);
+      const flatShape = host.shape.length > 2 && t.shape.length === 2 ? [host.shape[0], numel(host.shape.slice(1))] : host.shape;
+      if (flatShape.length !== t.shape.length || flatShape.some((d, i) => d !== t.shape[i])) {
+        throw new RcmError("E_SHAPE", `${name} has the wrong shape`, { op: what, want: t.shape, got: host.shape });
+      }
+      t.setHost(host);
+    }
+  }
+
+  /** Copies values to the host, from `flat` (default: the parameters themselves), in `dtype`. */
+  *entries(flat: Tensor = this.flat, dtype: DType = flat.dtype): Generator<[string, HostTensor]> {
+    for (const { name } of this.specs) {
+      using _scope = this.device.scope();
+      yield [name, this.window(flat, name).to(dtype).toHost()];
+    }
+  }
+
+  zeroGrad(): void {
+    this.grad?.zero();
+  }
+}

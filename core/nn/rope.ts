@@ -1,0 +1,38 @@
+import type { DType } from "../dtype.ts";
+import type { Device } from "../tensor.ts";
+import type { RopeTables } from "../ops/rms_norm_rope.ts";
+
+/** Share of a head's width that turns with the frame, the row and the column: [K - 4 floor(K/6), 2 floor(K/6), 2 floor(K/6)]. */
+export function ropeSplit(headDim: number): [number, number, number] {
+  const side = 2 * Math.floor(headDim / 6);
+  return [headDim - 2 * side, side, side];
+}
+
+/**
+ * Angles of 3D rotary embedding, frame, row, column in turn. Shapes: grid [T, Y, X] tokens -> [L, K/2] row-major.
+ * Source: Wan2.1; base 10000, angle = position * base^(-2i/part).
+ */
+export function ropeAngles(headDim: number, grid: readonly [number, number, number]): Float64Array {
+  const parts = ropeSplit(headDim);
+  const [T, Y, X] = grid;
+  const out = new Float64Array(T * Y * X * (headDim / 2));
+  let at = 0;
+  for (let t = 0; t < T; t++) {
+    for (let y = 0; y < Y; y++) {
+      for (let x = 0; x < X; x++) {
+        for (const [axis, position] of [t, y, x].entries()) {
+          const part = parts[axis];
+          for (let i = 0; i < part / 2; i++) out[at++] = position * 10000 ** ((-2 * i) / part);
+        }
+      }
+    }
+  }
+  return out;
+}
+
+/** Uploads cos and sin of the angles. Shapes: [L, K/2] each. */
+export function ropeTables(device: Device, headDim: number, grid: readonly [number, number, number], dtype: DType): RopeTables {
+  const angles = ropeAngles(headDim, grid);
+  const shape = [grid[0] * grid[1] * grid[2], headDim / 2];
+  return { cos: device.fromValues(angles.map(Math.cos), shape, dtype), sin: device.fromValues(angles.map(Math.sin), shape, dtype) };
+}

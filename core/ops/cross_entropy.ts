@@ -1,0 +1,43 @@
+import type { Op } from "../op.ts";
+import { expectDType, expectShape, type Tensor } from "../tensor.ts";
+import type { Tape, Var } from "../tape.ts";
+
+interface CrossEntropyParams {
+  /** Class of each sample, i32 [B]. */
+  label: Tensor;
+}
+
+function sizes([x]: (Tensor | null)[], p: CrossEntropyParams) {
+  const X = x as Tensor;
+  const [B, N] = X.shape;
+  expectShape("cross_entropy", "x", X, [B, N]);
+  expectShape("cross_entropy", "label", p.label, [B]);
+  expectDType("cross_entropy", "label", p.label, "i32");
+  return { X, B, N };
+}
+
+export const crossEntropyOp: Op<CrossEntropyParams> = {
+  name: "cross_entropy",
+  forward(x, p) {
+    const { X, B, N } = sizes(x, p);
+    const y = X.device.empty([B], "f64");
+    X.device.lib.crossEntropyFwd(X.ptr, p.label.ptr, y.ptr, B, N, X.code);
+    return { y, own: [] };
+  },
+  jvp(x, [xDot], p) {
+    const { X, B, N } = sizes(x, p);
+    const y = X.device.empty([B], "f64");
+    const yDot = X.device.empty([B], "f64");
+    X.device.lib.crossEntropyJvp(X.ptr, p.label.ptr, (xDot as Tensor).ptr, y.ptr, yDot.ptr, B, N, X.code);
+    return { y, yDot, own: [] };
+  },
+  vjp(bar, yBar, x, _y, _own, p) {
+    const { X, B, N } = sizes(x, p);
+    const xBar = X.device.empty(X.shape, X.dtype);
+    X.device.lib.crossEntropyVjp(X.ptr, p.label.ptr, yBar.ptr, xBar.ptr, B, N, X.code);
+    bar.put(0, xBar);
+  },
+};
+
+/** Softmax cross entropy against class labels. Shapes: x [B, N], label [B] -> [B] f64. Grad: x. */
+export const crossEntropy = (tape: Tape, x: Var, label: Tensor): Var => tape.run(crossEntropyOp, [x], { label });

@@ -1,0 +1,84 @@
+/**
+ * Counter-based random numbers (Philox4x32-10): a draw is a pure function of (seed, stream, index), so a resumed or
+ * re-sharded run draws the same values. The device counterpart is rcm_randn.
+ */
+
+const M0 = 0xd2511f53;
+const M1 = 0xcd9e8d57;
+const W0 = 0x9e3779b9;
+const W1 = 0xbb67ae85;
+
+function mulHigh(a: number, b: number): number {
+  const [al, ah, bl, bh] = [a & 0xffff, a >>> 16, b & 0xffff, b >>> 16];
+  const low = al * bl;
+  const mid = ah * bl + (low >>> 16);
+  const cross = al * bh + (mid & 0xffff);
+  return (ah * bh + Math.floor(mid / 65536) + Math.floor(cross / 65536)) >>> 0;
+}
+
+/** One block: four 32-bit words of a 128-bit counter under a 64-bit key. Source: Salmon et al. 2011. */
+export function philox(counter: readonly [number, number, number, number], key: readonly [number, number]): [number, number, number, number] {
+  let [c0, c1, c2, c3] = counter;
+  let [k0, k1] = key;
+  for (let round = 0; round < 10; round++) {
+    const [h0, l0] = [mulHigh(M0, c0), Math.imul(M0, c0) >>> 0];
+    const [h1, l1] = [mulHigh(M1, c2), Math.imul(M1, c2) >>> 0];
+    [c0, c1, c2, c3] = [(h1 ^ c1 ^ k0) >>> 0, l1, (h0 ^ c3 ^ k1) >>> 0, l0];
+    k0 = (k0 + W0) >>> 0;
+    k1 = (k1 + W1) >>> 0;
+  }
+  return [c0, c1, c2, c3];
+}
+
+const split = (v: number): [number, number] => [v % 0x100000000 >>> 0, Math.floor(v / 0x100000000) >>> 0];
+
+/** Named streams: every use of randomness draws from its own, so adding a use never shifts another. */
+export const STREAMS = { init: 1, data: 2, time: 3, noise: 4, simulateTime: 5, simulateNoise: 6, dmdTime: 7, dmdNoise: 8, dropout: 9, sample: 10, metric: 11, meanflowTime: 12 } as const;
+export type StreamName = keyof typeof STREAMS;
+
+/** Draws of one (seed, stream, step). The state is the three numbers and the count of what was drawn. */
+export class Rng {
+  private index = 0;
+  private readonly key: [number, number];
+  private readonly streamWords: [number, number];
+  private block: [number, number, number, number] = [0, 0, 0, 0];
+
+  constructor(
+    readonly seed: number,
+    readonly stream: number,
+  ) {
+    this.key = split(seed);
+    this.streamWords = split(stream);
+  }
+
+  /** A 32-bit integer. */
+  word(): number {
+    const at = this.index++;
+    if (at % 4 === 0) {
+      const [lo, hi] = split(at / 4);
+      this.block = philox([lo, hi, ...this.streamWords], this.key);
+    }
+    return this.block[at % 4];
+  }
+
+  /** Uniform in (0, 1), 32 bits. */
+  uniform(): number {
+    return (this.word() + 0.5) / 0x100000000;
+  }
+
+  /** Uniform integer in [0, n). */
+  below(n: number): number {
+    return Math.floor(this.uniform() * n);
+  }
+
+  /** Standard normal by Box-Muller (one of the pair is dropped, so every draw costs two words). */
+  normal(): number {
+    const radius = Math.sqrt(-2 * Math.log(this.uniform()));
+    return radius * Math.cos(2 * Math.PI * this.uniform());
+  }
+}
+
+/** The stream number of a named use at a step and draw index; below 2^53 for steps < 2^31 and indices < 2^10. */
+export function streamOf(name: StreamName, step: number, index = 0): number {
+  return (step * 1024 + index) * 32 + STREAMS[name];
+}

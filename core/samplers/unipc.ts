@@ -1,0 +1,78 @@
+import { combine } from "../ops/lincomb.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Velocity } from "./euler.ts";
+
+/** lambda = log(alpha / sigma) of an RF time. */
+const lambda = (tRf: number): number => Math.log(1 - tRf) - Math.log(tRf);
+
+/** B(h) = expm1(-h) form ("bh2") of a data-prediction step of log-SNR length h, and the phi functions it needs. */
+function phis(h: number): { phi1: number; b1: number; b2: number } {
+  const phi1 = Math.expm1(-h);
+  const phiK = phi1 / -h - 1;
+  return { phi1, b1: phiK / phi1, b2: ((phiK / -h - 0.5) * 2) / phi1 };
+}
+
+/** Coefficients of the history differences: predictor (order 2) and corrector (order 1 or 2). */
+export function unipcRhos(order: 1 | 2, ratio: number, h: number): { predict: number; correct: [number, number] } {
+  if (order === 1) return { predict: 0, correct: [0, 0.5] };
+  // [1 1; ratio 1] rho = [b1; b2], ratio = (lambda_older - lambda_previous) / h
+  const { b1, b2 } = phis(h);
+  const older = (b2 - b1) / (ratio - 1);
+  return { predict: 0.5, correct: [older, b1 - older] };
+}
+
+/**
+ * UniPC of order 2 on the flow ODE with data prediction: a predictor step, then, once the next velocity is known, a
+ * corrector of the state it was taken at. Last step drops to order 1. `times` descend, exclude the final 0; the last
+ * step goes to `times.end` = 0 exactly. Source: UniPC (arXiv 2302.04867), B(h) = exp(h) - 1.
+ */
+export function unipc(velocity: Velocity, x: Tensor, times: ArrayLike<number>, onStep?: (k: number, x: Tensor) => void): Tensor {
+  const steps = times.length;
+  const { device } = x;
+  let older: { x0: Tensor; t: number } | null = null;
+  let previous: { x0: Tensor; t: number; x: Tensor } | null = null;
+  let order: 1 | 2 = 1;
+  const keepAll: Tensor[] = [];
+  for (let k = 0; k < steps; k++) {
+    onStep?.(k, x);
+    const scope = device.scope();
+    const t = times[k];
+    let x0 = combine([[1, x], [-t, velocity(x, t)]]);
+    if (previous) x = correct(x0, previous, older, t, order);
+    x = scope.keep(x);
+    x0 = scope.keep(x0);
+    older = previous;
+    previous = { x0, t, x };
+    order = k === 0 || k === steps - 1 ? 1 : 2;
+    x = scope.keep(predict(previous, older, times[k + 1] ?? 0, order));
+    scope[Symbol.dispose]();
+    keepAll.push(x0);
+    if (keepAll.length > 2) keepAll.shift()?.free();
+  }
+  return x;
+}
+
+function predict(now: { x0: Tensor; t: number; x: Tensor }, older: { x0: Tensor; t: number } | null, to: number, order: 1 | 2): Tensor {
+  if (to === 0) return combine([[1, now.x0]]);
+  const h = lambda(to) - lambda(now.t);
+  const { phi1 } = phis(h);
+  const alpha = 1 - to;
+  const base: [number, Tensor][] = [[to / now.t, now.x], [-alpha * phi1, now.x0]];
+  if (order === 1 || !older) return combine(base);
+  const ratio = (lambda(older.t) - lambda(now.t)) / h;
+  const weight = (-alpha * phi1 * 0.5) / ratio;
+  return combine([base[0], [base[1][0] - weight, now.x0], [weight, older.x0]]);
+}
+
+function correct(x0: Tensor, previous: { x0: Tensor; t: number; x: Tensor }, older: { x0: Tensor; t: number } | null, t: number, order: 1 | 2): Tensor {
+  const h = lambda(t) - lambda(previous.t);
+  const { phi1 } = phis(h);
+  const scale = -(1 - t) * phi1;
+  const second = order === 2 && older !== null;
+  const ratio = second ? (lambda(older.t) - lambda(previous.t)) / h : 0;
+  const { correct: rho } = unipcRhos(second ? 2 : 1, ratio, h);
+  const base: [number, Tensor][] = [[t / previous.t, previous.x], [scale * (1 - rho[1]), previous.x0], [scale * rho[1], x0]];
+  if (!second) return combine(base);
+  const weight = (scale * rho[0]) / ratio;
+  return combine([base[0], [base[1][0] - weight, previous.x0], base[2], [weight, older.x0]]);
+}

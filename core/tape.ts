@@ -1,0 +1,257 @@
+import { dtypeCode } from "./dtype.ts";
+import { RcmError } from "./error.ts";
+import type { Cotangents, Op, Output } from "./op.ts";
+import { sampleReduce, statDType, type Device, type Storage, type Tensor } from "./tensor.ts";
+
+/** Where gradients gather: a leaf (parameter, or an input whose cotangent is wanted) or a recorded op. */
+export class Node {
+  /** Cotangent of the output while backward runs. For a parameter: the gradient buffer, added to. */
+  bar: Tensor | null = null;
+  constructor(
+    readonly op: Op<unknown> | null,
+    readonly inputs: readonly (Var | null)[],
+    readonly p: unknown,
+    readonly y: Tensor | null,
+    readonly own: Tensor[],
+    /** Set for parameters: backward adds here and never frees it. */
+    readonly grad: Tensor | null = null,
+  ) {}
+}
+
+/**
+ * A value on the tape. `dot` is its forward-mode tangent: a plain Tensor, so no gradient can flow through it (the
+ * stop-gradient of sCM is a property of this type); null is a symbolic zero. `node` is null for constants.
+ */
+export interface Var {
+  readonly x: Tensor;
+  readonly dot: Tensor | null;
+  readonly node: Node | null;
+}
+
+export const constant = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: null });
+
+/** A value whose cotangent is wanted: read it from `node.bar` after backward. */
+export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: new Node(null, [], null, x, []) });
+
+/** A parameter: backward adds to `grad`. */
+export const parameter = (x: Tensor, grad: Tensor): Var => ({ x, dot: null, node: new Node(null, [], null, x, [], grad) });
+
+/** What backward keeps of a block's forward: nothing of its inside, its costly outputs, or everything. */
+export type CheckpointMode = "none" | "block" | "matmul";
+
+interface Kept {
+  y: Tensor;
+  own: Tensor[];
+}
+
+export interface TapeOptions {
+  /** False: inference; nothing is recorded and blocks free their intermediates. */
+  record: boolean;
+  /** Test every op's output for NaN and infinity (slow; names the op). */
+  checkFinite?: boolean;
+}
+
+/** Runs ops: primal, tangent and record in one pass; then backward over what was recorded. */
+export class Tape {
+  private nodes: Node[] = [];
+  private refs = new Map<Storage, number>();
+  private store: Kept[] | null = null;
+  private replay: Kept[] | null = null;
+
+  constructor(
+    readonly device: Device,
+    readonly options: TapeOptions,
+  ) {}
+
+  get record(): boolean {
+    return this.options.record;
+  }
+
+  /** Applies an op. The tangent is formed iff some input has one; the record is made iff some input has a node. */
+  run<P>(op: Op<P>, inputs: (Var | null)[], p: P): Var {
+    const x = inputs.map((v) => v?.x ?? null);
+    const wantsGrad = this.record && inputs.some((v) => v !== null && v.node !== null);
+    const kept = op.costly && this.replay ? this.replay.shift() : undefined;
+    let out: Output & { yDot?: Tensor };
+    if (kept) out = kept;
+    else if (inputs.some((v) => v !== null && v.dot !== null)) {
+      out = op.jvp(x, inputs.map((v) => v?.dot ?? null), p, wantsGrad || this.store !== null);
+    } else out = op.forward(x, p, wantsGrad || this.store !== null);
+    if (op.costly && this.store) this.store.push({ y: out.y, own: out.own });
+    if (this.options.checkFinite) this.expectFinite(op.name, out);
+    const node = wantsGrad ? new Node(op as Op<unknown>, inputs, p, out.y, out.own) : null;
+    if (node) this.nodes.push(node);
+    return { x: out.y, dot: out.yDot ?? null, node };
+  }
+
+  /** The same value under another shape; no work. */
+  reshape(v: Var, shape: readonly number[]): Var {
+    return this.run(reshapeOp, [v], { shape });
+  }
+
+  /** Cuts a value off the tape: neither gradient nor tangent flows through it. */
+  stop(v: Var): Var {
+    return constant(v.x);
+  }
+
+  /**
+   * Runs a block of the network. Recording with mode "none" is a plain call. "block" keeps only the block's inputs and
+   * computes the primal (never the tangent) again in backward; "matmul" also keeps the outputs of costly ops. Without
+   * recording, the block's intermediates are freed when it ends.
+   */
+  block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
+    if (this.record && mode === "none") return body(this, inputs);
+    const { device } = this;
+    const inner = new Tape(device, { ...this.options, record: false });
+    if (this.record && mode === "matmul") inner.store = [];
+    const scope = device.scope();
+    let y: Tensor;
+    let dot: Tensor | null;
+    try {
+      const out = body(inner, inputs.map((v) => constant(v.x, v.dot)));
+      y = scope.keep(out.x);
+      dot = scope.keep(out.dot);
+      for (const kept of inner.store ?? []) {
+        scope.keep(kept.y);
+        kept.own.forEach((t) => scope.keep(t));
+      }
+    } finally {
+      scope[Symbol.dispose]();
+    }
+    if (!this.record) return constant(y, dot);
+    const node = new Node(checkpointOp as Op<unknown>, inputs, { tape: this, body, kept: inner.store }, y, []);
+    this.nodes.push(node);
+    return { x: y, dot, node };
+  }
+
+  /** Propagates a cotangent from `y` to every leaf; parameters' gradients are added to. Clears the tape. */
+  backward(y: Var, yBar: Tensor): void {
+    if (y.node === null) throw new RcmError("E_INTERNAL", "the value was not recorded", { op: "backward" });
+    this.hold(yBar); // the caller's own reference: never freed here
+    this.give(y.node, yBar);
+    const nodes = this.nodes;
+    this.nodes = [];
+    for (let i = nodes.length - 1; i >= 0; i--) {
+      const node = nodes[i];
+      const bar = node.bar;
+      if (bar === null || node.op === null) continue;
+      const x = node.inputs.map((v) => v?.x ?? null);
+      node.op.vjp(this.cotangents(node), bar, x, node.y as Tensor, node.own, node.p);
+      node.bar = null;
+      this.drop(bar);
+    }
+    this.refs.clear();
+  }
+
+  private cotangents(node: Node): Cotangents {
+    const target = (i: number): Node => {
+      const input = node.inputs[i];
+      if (!input?.node) throw new RcmError("E_INTERNAL", `input ${i} wants no cotangent`, { op: node.op?.name ?? "leaf" });
+      return input.node;
+    };
+    return {
+      need: (i) => Boolean(node.inputs[i]?.node),
+      put: (i, t) => this.give(target(i), t),
+      accumulate: (i) => {
+        const into = target(i);
+        if (into.grad) return into.grad;
+        const x = (node.inputs[i] as Var).x;
+        if (into.bar === null) this.give(into, this.device.zeros(x.shape, statDType(x.dtype)));
+        else this.own(into);
+        return into.bar as unknown as Tensor;
+      },
+    };
+  }
+
+  private give(into: Node, bar: Tensor): void {
+    if (into.grad) {
+      into.grad.axpy(bar);
+      if (!this.refs.has(bar.storage)) bar.free();
+      return;
+    }
+    if (into.bar === null) {
+      into.bar = bar;
+      this.hold(bar);
+      return;
+    }
+    this.own(into);
+    into.bar.axpy(bar);
+    if (!this.refs.has(bar.storage)) bar.free();
+  }
+
+  /** Makes a node's cotangent its own memory, so that adding to it changes nobody else's. */
+  private own(node: Node): void {
+    const bar = node.bar as Tensor;
+    if ((this.refs.get(bar.storage) ?? 0) <= 1) return;
+    const copy = this.device.empty(bar.shape, bar.dtype).set(bar);
+    this.drop(bar);
+    node.bar = copy;
+    this.hold(copy);
+  }
+
+  private hold(t: Tensor): void {
+    this.refs.set(t.storage, (this.refs.get(t.storage) ?? 0) + 1);
+  }
+
+  private drop(t: Tensor): void {
+    const left = (this.refs.get(t.storage) ?? 1) - 1;
+    if (left > 0) this.refs.set(t.storage, left);
+    else {
+      this.refs.delete(t.storage);
+      t.free();
+    }
+  }
+
+  private expectFinite(op: string, out: Output & { yDot?: Tensor }): void {
+    for (const [name, t] of [["y", out.y], ["yDot", out.yDot]] as const) {
+      if (!t || dtypeCode(t.dtype) > 3) continue;
+      const bad = sampleReduce(t.view([1, t.numel]), "nonfinite")[0];
+      if (bad > 0) throw new RcmError("E_NONFINITE", `${name} holds ${bad} values that are not finite`, { op, got: t.shape });
+    }
+  }
+
+  /** Recomputes a checkpointed block with a record and runs its backward. */
+  static recompute(outer: Tape, body: (tape: Tape, inputs: Var[]) => Var, kept: Kept[] | null, x: Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
+    const { device } = outer;
+    const scope = device.scope();
+    try {
+      const tape = new Tape(device, { ...outer.options, record: true });
+      if (kept) tape.replay = [...kept];
+      const inputs = x.map((t, i) => (need[i] ? leaf(t) : constant(t)));
+      const y = body(tape, inputs);
+      if (y.node !== null) tape.backward(y, yBar);
+      return inputs.map((v) => scope.keep(v.node?.bar ?? null));
+    } finally {
+      scope[Symbol.dispose]();
+    }
+  }
+}
+
+const reshapeOp: Op<{ shape: readonly number[] }> = {
+  name: "reshape",
+  forward: ([x], { shape }) => ({ y: (x as Tensor).view(shape), own: [] }),
+  jvp: ([x], [xDot], { shape }) => ({ y: (x as Tensor).view(shape), yDot: (xDot as Tensor).view(shape), own: [] }),
+  vjp: (bar, yBar, [x]) => bar.put(0, yBar.view((x as Tensor).shape)),
+};
+
+interface CheckpointParams {
+  tape: Tape;
+  body: (tape: Tape, inputs: Var[]) => Var;
+  kept: Kept[] | null;
+}
+
+const checkpointOp: Op<CheckpointParams> = {
+  name: "checkpoint",
+  forward: () => {
+    throw new RcmError("E_INTERNAL", "recorded by Tape.block only", { op: "checkpoint" });
+  },
+  jvp: () => {
+    throw new RcmError("E_INTERNAL", "recorded by Tape.block only", { op: "checkpoint" });
+  },
+  vjp: (bar, yBar, x, y, _own, { tape, body, kept }) => {
+    const need = x.map((_, i) => bar.need(i));
+    const bars = Tape.recompute(tape, body, kept, x as Tensor[], need, yBar);
+    bars.forEach((t, i) => t && bar.put(i, t));
+    for (const one of kept ?? []) for (const t of [one.y, ...one.own]) if (t.storage !== y.storage) t.free();
+  },
+};

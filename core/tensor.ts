@@ -1,0 +1,234 @@
+import { dtypeBytes, dtypeCode, hostTensor, hostValues, numel, type DType, type HostTensor } from "./dtype.ts";
+import { RcmError } from "./error.ts";
+import { openBackend, type Backend, type DeviceChoice } from "../ffi/open.ts";
+import { alloc, download, free, memoryStats, upload, type MemoryStats } from "../ffi/memory.ts";
+import type { Rcm } from "../ffi/rcm.gen.ts";
+
+/** One block of device memory, owned by exactly one scope. Views share it. */
+export class Storage {
+  scope: Scope | null;
+  constructor(
+    readonly device: Device,
+    readonly ptr: number,
+    readonly bytes: number,
+    scope: Scope,
+  ) {
+    this.scope = scope;
+    scope.owned.add(this);
+  }
+
+  free(): void {
+    if (this.scope === null) return;
+    this.scope.owned.delete(this);
+    this.scope = null;
+    free(this.device.lib, this.ptr);
+  }
+}
+
+/** Frees what was allocated while it was the innermost scope, except tensors that were kept. */
+export class Scope implements Disposable {
+  readonly owned = new Set<Storage>();
+  constructor(
+    readonly device: Device,
+    readonly parent: Scope | null,
+  ) {}
+
+  /** Hands a tensor to the enclosing scope, so that it outlives this one. */
+  keep<T extends Tensor | null>(tensor: T): T {
+    const storage = tensor?.storage;
+    if (storage && storage.scope === this) {
+      const parent = this.parent;
+      if (parent === null) throw new RcmError("E_INTERNAL", "the root scope has no parent", { op: "scope.keep" });
+      this.owned.delete(storage);
+      storage.scope = parent;
+      parent.owned.add(storage);
+    }
+    return tensor;
+  }
+
+  [Symbol.dispose](): void {
+    for (const storage of [...this.owned]) storage.free();
+    this.device.leave(this);
+  }
+}
+
+/** A backend with its scopes: the one handle through which core reaches native code. */
+export class Device implements Disposable {
+  readonly lib: Rcm;
+  readonly root: Scope;
+  private top: Scope;
+
+  constructor(readonly backend: Backend) {
+    this.lib = backend.lib;
+    this.root = new Scope(this, null);
+    this.top = this.root;
+  }
+
+  /** Opens the backend. Throws: E_BACKEND when no library fits. */
+  static open(choice: DeviceChoice): Device {
+    return new Device(openBackend(choice));
+  }
+
+  scope(): Scope {
+    return (this.top = new Scope(this, this.top));
+  }
+
+  leave(scope: Scope): void {
+    if (this.top === scope && scope.parent !== null) this.top = scope.parent;
+  }
+
+  /** Runs `make` so that what it allocates lives until the device is closed (parameters, optimizer state). */
+  persistent<T>(make: () => T): T {
+    const before = this.top;
+    this.top = this.root;
+    try {
+      return make();
+    } finally {
+      this.top = before;
+    }
+  }
+
+  empty(shape: readonly number[], dtype: DType): Tensor {
+    const bytes = numel(shape) * dtypeBytes(dtype);
+    const storage = new Storage(this, alloc(this.lib, Math.max(bytes, 1)), bytes, this.top);
+    return new Tensor(this, storage, storage.ptr, shape, dtype);
+  }
+
+  zeros(shape: readonly number[], dtype: DType): Tensor {
+    return this.empty(shape, dtype).zero();
+  }
+
+  fromHost(host: HostTensor): Tensor {
+    const t = this.empty(host.shape, host.dtype);
+    upload(this.lib, t.ptr, host.data);
+    return t;
+  }
+
+  /** Uploads host doubles as a tensor of any dtype. */
+  fromValues(values: ArrayLike<number>, shape: readonly number[], dtype: DType): Tensor {
+    return this.fromHost(hostTensor(dtype, [...shape], values));
+  }
+
+  /** Standard normal values; element i depends only on (seed, stream, i). Source: Philox4x32-10, see rcm.h. */
+  randn(shape: readonly number[], dtype: DType, seed: number, stream: number): Tensor {
+    const t = this.empty(shape, dtype);
+    this.lib.randn(t.ptr, t.numel, seed, stream, 0, dtypeCode(dtype));
+    return t;
+  }
+
+  memory(): MemoryStats {
+    return memoryStats(this.lib);
+  }
+
+  [Symbol.dispose](): void {
+    for (const storage of [...this.root.owned]) storage.free();
+  }
+}
+
+/** A contiguous row-major tensor on a device; a handle, not an owner. */
+export class Tensor {
+  readonly numel: number;
+  constructor(
+    readonly device: Device,
+    readonly storage: Storage,
+    readonly ptr: number,
+    readonly shape: readonly number[],
+    readonly dtype: DType,
+  ) {
+    this.numel = numel(shape);
+  }
+
+  get code(): number {
+    return dtypeCode(this.dtype);
+  }
+  get bytes(): number {
+    return this.numel * dtypeBytes(this.dtype);
+  }
+
+  /** The same memory under another shape. Throws: E_SHAPE if the counts differ. */
+  view(shape: readonly number[]): Tensor {
+    if (numel(shape) !== this.numel) throw new RcmError("E_SHAPE", "a view keeps the number of elements", { op: "view", want: this.shape, got: shape });
+    return new Tensor(this.device, this.storage, this.ptr, shape, this.dtype);
+  }
+
+  /** A window of `shape` that starts `offset` elements into this tensor. */
+  window(offset: number, shape: readonly number[]): Tensor {
+    const n = numel(shape);
+    if (offset < 0 || offset + n > this.numel) throw new RcmError("E_SHAPE", "window outside the tensor", { op: "window", want: this.numel, got: offset + n });
+    return new Tensor(this.device, this.storage, this.ptr + offset * dtypeBytes(this.dtype), shape, this.dtype);
+  }
+
+  zero(): this {
+    if (this.bytes > 0) this.device.lib.zero(this.ptr, this.bytes);
+    return this;
+  }
+
+  /** Copies or converts another tensor of the same count into this one. */
+  set(from: Tensor): this {
+    if (from.numel !== this.numel) throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
+    if (from.dtype === this.dtype) this.device.lib.copy(this.ptr, from.ptr, this.bytes, 2);
+    else this.device.lib.cast(from.ptr, this.ptr, this.numel, from.code, this.code);
+    return this;
+  }
+
+  setHost(host: HostTensor): this {
+    if (numel(host.shape) !== this.numel) throw new RcmError("E_SHAPE", "host values do not fill the tensor", { op: "setHost", want: this.shape, got: host.shape });
+    if (host.dtype === this.dtype) {
+      upload(this.device.lib, this.ptr, host.data);
+      return this;
+    }
+    using _scope = this.device.scope();
+    return this.set(this.device.fromHost(host));
+  }
+
+  to(dtype: DType): Tensor {
+    return dtype === this.dtype ? this : this.device.empty(this.shape, dtype).set(this);
+  }
+
+  /** this += a * other. */
+  axpy(other: Tensor, a = 1): this {
+    this.device.lib.axpy(other.ptr, this.ptr, this.numel, a, other.code, this.code);
+    return this;
+  }
+
+  /** Waits for the device and copies to the host. */
+  toHost(): HostTensor {
+    const data = new Uint8Array(new ArrayBuffer(this.bytes));
+    if (this.bytes > 0) download(this.device.lib, this.ptr, data);
+    return { dtype: this.dtype, shape: [...this.shape], data };
+  }
+
+  values(): Float64Array {
+    return hostValues(this.toHost());
+  }
+
+  free(): void {
+    this.storage.free();
+  }
+}
+
+/** The dtype of norm statistics, modulation and parameter gradients beside activations of `dtype` (see rcm.h). */
+export const statDType = (dtype: DType): DType => (dtype === "f64" ? "f64" : "f32");
+
+/** Throws: E_SHAPE unless `tensor` has exactly `want`; -1 matches any size. */
+export function expectShape(op: string, name: string, tensor: Tensor, want: readonly number[]): void {
+  const same = tensor.shape.length === want.length && want.every((d, i) => d === -1 || d === tensor.shape[i]);
+  if (!same) throw new RcmError("E_SHAPE", `${name} has the wrong shape`, { op, want, got: tensor.shape });
+}
+
+/** Throws: E_DTYPE unless `tensor` has one of the dtypes. */
+export function expectDType(op: string, name: string, tensor: Tensor, ...want: DType[]): void {
+  if (!want.includes(tensor.dtype)) throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op, want: want.join("|"), got: tensor.dtype });
+}
+
+/** kind of rcm_sample_reduce. */
+const REDUCE = { sum: 0, abs: 1, squares: 2, max: 3, nonfinite: 4 } as const;
+
+/** Reduces each sample of a [B, ...] tensor to one f64 on the host. Shapes: x [B, ...] -> [B]. */
+export function sampleReduce(x: Tensor, kind: keyof typeof REDUCE): Float64Array {
+  const B = x.shape[0] ?? 1;
+  using _scope = x.device.scope();
+  const out = x.device.empty([B], "f64");
+  x.device.lib.sampleReduce(x.ptr, out.ptr, B, B === 0 ? 0 : x.numel / B, REDUCE[kind], x.code);
+  return out.values();
+}
