@@ -92,7 +92,10 @@ function interval(row: EvalRow): string {
 
 function withError(row: EvalRow): string {
   const value = formatNumber(row.fd);
-  return row.fdStd === undefined || !Number.isFinite(row.fdStd) ? value : `${value} ± ${formatNumber(row.fdStd)}`;
+  if (row.fdStd === undefined || !Number.isFinite(row.fdStd)) return value;
+  // The error has as many decimals as the value.
+  const decimals = value.includes("e") ? -1 : (value.split(".")[1] ?? "").length;
+  return `${value} ± ${decimals < 0 ? formatNumber(row.fdStd) : row.fdStd.toFixed(decimals)}`;
 }
 
 export const COLUMNS: readonly Column[] = [
@@ -125,12 +128,13 @@ export function heading(column: Column): string {
   return column.better === null ? column.head : `${column.head} ${column.better === "low" ? "↓" : "↑"}`;
 }
 
-/** Rows whose cell in this column is bold: the students that print the best value (ties all count; none if there is no direction). */
+/** Rows whose cell in this column is bold: the students that print the best value (ties count, unless all are equal). */
 export function bestRows(column: Column, rows: readonly EvalRow[]): Set<EvalRow> {
   const valid = rows.filter((row) => Number.isFinite(column.value(row)) && column.text(row) !== MISSING);
   if (column.better === null || valid.length === 0) return new Set();
   const values = valid.map(column.value);
   const best = column.better === "low" ? Math.min(...values) : Math.max(...values);
+  if (values.length > 1 && values.every((value) => value === best)) return new Set();
   return new Set(valid.filter((row) => column.value(row) === best));
 }
 

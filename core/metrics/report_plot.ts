@@ -1,0 +1,145 @@
+import { colourClass, marker, neutralMark, placeLabels, xy, type Series } from "./report_marks.ts";
+import { escapeHtml, formatSeconds, formatSpeedup, rowLabel, type EvalRow } from "./report_rows.ts";
+import { autoScale, linearScale, stepScale, tickText, type Scale } from "./report_scale.ts";
+
+const WIDTH = 420;
+const HEIGHT = 290;
+const AREA = { x0: 56, y0: 14, x1: WIDTH - 14, y1: HEIGHT - 46 };
+
+/** How one figure of a row is drawn. */
+export interface Figure {
+  title: string;
+  /** Axis text, with the unit and the direction that is better. */
+  axis: string;
+  value: (row: EvalRow) => number;
+  text: (row: EvalRow) => string;
+  /** Ends of the error bar. */
+  range?: (row: EvalRow) => [number, number];
+  /** `distance` starts at 0 and turns logarithmic over wide ranges; `share` ends at 1; `plain` fits the data. */
+  kind: "distance" | "share" | "plain";
+  percent?: boolean;
+}
+
+/** A figure against steps: one line a method, the teacher dashed, the reference dotted. */
+export function stepPlot(figure: Figure, series: readonly Series[], teacher: EvalRow, reference: EvalRow | undefined): string {
+  const shown = series.map((s) => ({ ...s, rows: s.rows.filter((row) => row.steps > 0 && Number.isFinite(figure.value(row))) }));
+  const rows = shown.flatMap((s) => s.rows);
+  const levels = ([["teacher", teacher], ["reference", reference]] as const).flatMap(([kind, row]) =>
+    row && Number.isFinite(figure.value(row)) ? [{ kind, row, y: figure.value(row) }] : [],
+  );
+  if (rows.length === 0) return emptyFigure(figure.title);
+  const ends = figure.range ? rows.flatMap(figure.range).filter(Number.isFinite) : [];
+  const y = scaleFor(figure, [...rows.map(figure.value), ...ends, ...levels.map((level) => level.y)]);
+  const x = stepScale(rows.map((row) => row.steps), AREA.x0, AREA.x1);
+  const body = [frame(x, y, "sampling steps", figure.axis, figure.percent ?? false)];
+  for (const level of levels) {
+    body.push(`<path class="${level.kind}" d="M${AREA.x0} ${xy(y.at(level.y))}H${AREA.x1}"><title>${escapeHtml(`${rowLabel(level.row)}: ${figure.text(level.row)}`)}</title></path>`);
+  }
+  for (const s of shown) {
+    const colour = colourClass(s.slot);
+    const path = s.rows.map((row) => `${xy(x.at(row.steps))} ${xy(y.at(figure.value(row)))}`).join("L");
+    if (s.rows.length > 1) body.push(`<path class="line ${colour}" d="M${path}"/>`);
+    for (const row of s.rows) {
+      const px = x.at(row.steps);
+      if (figure.range) body.push(errorBar(px, figure.range(row), y, colour));
+      body.push(marker(px, y.at(figure.value(row)), s.slot, `${rowLabel(row)}: ${figure.text(row)}`));
+    }
+  }
+  const summary = [...rows, ...levels.map((level) => level.row)].map((row) => `${rowLabel(row)}: ${figure.text(row)}`).join("; ");
+  return wrap(figure.title, summary, body.join(""), HEIGHT);
+}
+
+/** Two figures of each row against each other, points labelled with method and steps. */
+export function scatterPlot(horizontal: Figure, vertical: Figure, title: string, series: readonly Series[], teacher: EvalRow, reference: EvalRow | undefined): string {
+  const ok = (row: EvalRow | undefined): row is EvalRow => row !== undefined && Number.isFinite(horizontal.value(row)) && Number.isFinite(vertical.value(row));
+  const shown = series.map((s) => ({ ...s, rows: s.rows.filter(ok) }));
+  const rows = [...shown.flatMap((s) => s.rows), ...[teacher, reference].filter(ok)];
+  if (rows.length === 0) return emptyFigure(title);
+  const x = scaleFor(horizontal, rows.map(horizontal.value), AREA.x0, AREA.x1);
+  const y = scaleFor(vertical, rows.map(vertical.value));
+  const place = (row: EvalRow) => ({ x: x.at(horizontal.value(row)), y: y.at(vertical.value(row)) });
+  const tip = (row: EvalRow) => `${rowLabel(row)}: ${horizontal.title} ${horizontal.text(row)}, ${vertical.title} ${vertical.text(row)}`;
+  const body = [frame(x, y, horizontal.axis, vertical.axis, vertical.percent ?? false)];
+  for (const s of shown) {
+    const path = s.rows.map((row) => `${xy(place(row).x)} ${xy(place(row).y)}`).join("L");
+    if (s.rows.length > 1) body.push(`<path class="line faint ${colourClass(s.slot)}" d="M${path}"/>`);
+    for (const row of s.rows) body.push(marker(place(row).x, place(row).y, s.slot, tip(row)));
+  }
+  for (const [kind, row] of [["teacher", teacher], ["reference", reference]] as const) {
+    if (ok(row)) body.push(neutralMark(place(row).x, place(row).y, kind, tip(row)));
+  }
+  body.push(placeLabels(rows.map((row) => ({ ...place(row), text: row.steps > 0 ? `${row.name} ${row.steps}` : row.name })), AREA));
+  return wrap(title, rows.map(tip).join("; "), body.join(""), HEIGHT);
+}
+
+/** Horizontal bars of speed-up against the teacher, whose bar is 1. */
+export function speedBars(series: readonly Series[], teacher: EvalRow): string {
+  const bars = [
+    { row: teacher, class: "bar neutral-fill", value: 1 },
+    ...series.flatMap((s) => s.rows.map((row) => ({ row, class: `bar ${colourClass(s.slot)}`, value: row.speedup }))),
+  ].filter((bar) => Number.isFinite(bar.value) && bar.value > 0);
+  const longest = Math.max(...bars.map((bar) => bar.value));
+  const left = 128;
+  const pitch = 30;
+  const text = (row: EvalRow, value: number) => [formatSpeedup(value), formatSeconds(row.secondsPerSample)].join(" · ");
+  const body = bars.map((bar, i) => {
+    const top = 8 + i * pitch;
+    const label = rowLabel(bar.row);
+    const short = [...label].length > 19 ? `${[...label].slice(0, 18).join("")}…` : label;
+    const width = Math.max(1.5, (bar.value / longest) * (WIDTH - left - 112));
+    return (
+      `<g><title>${escapeHtml(`${label}: ${text(bar.row, bar.value)}`)}</title>` +
+      `<text class="label" x="${left - 8}" y="${top + 14}" text-anchor="end">${escapeHtml(short)}</text>` +
+      `<rect class="${bar.class}" x="${left}" y="${top}" width="${xy(width)}" height="20" rx="2"/>` +
+      `<text class="label" x="${xy(left + width + 6)}" y="${top + 14}">${escapeHtml(text(bar.row, bar.value))}</text></g>`
+    );
+  });
+  const height = 16 + bars.length * pitch;
+  const axis = `<path class="axis" d="M${left} 2V${height - 4}"/>`;
+  return wrap("Speed-up against the teacher, and time per sample", bars.map((bar) => `${rowLabel(bar.row)}: ${text(bar.row, bar.value)}`).join("; "), body.join("") + axis, height);
+}
+
+function scaleFor(figure: Figure, values: number[], from = AREA.y1, to = AREA.y0): Scale {
+  if (figure.kind === "distance") return autoScale(values, from, to);
+  return linearScale(values, from, to, figure.kind === "share" ? { cap: 1 } : {});
+}
+
+function frame(x: Scale, y: Scale, xText: string, yText: string, percent: boolean): string {
+  const parts: string[] = [];
+  for (const tick of y.ticks) {
+    const at = xy(y.at(tick));
+    parts.push(`<path class="grid" d="M${AREA.x0} ${at}H${AREA.x1}"/><text class="tick" x="${AREA.x0 - 7}" y="${at}" dy="0.35em" text-anchor="end">${tickText(tick, y, percent)}</text>`);
+  }
+  let free = -Infinity;
+  for (const tick of x.ticks) {
+    const at = x.at(tick);
+    const text = x.log ? String(tick) : tickText(tick, x, false);
+    parts.push(`<path class="axis" d="M${xy(at)} ${AREA.y1}v4"/>`);
+    if (at < free) continue;
+    free = at + text.length * 7 + 6;
+    parts.push(`<text class="tick" x="${xy(at)}" y="${AREA.y1 + 18}" text-anchor="middle">${text}</text>`);
+  }
+  const middle = (AREA.y0 + AREA.y1) / 2;
+  const log = y.log ? ", log scale" : "";
+  parts.push(
+    `<path class="axis" d="M${AREA.x0} ${AREA.y1}H${AREA.x1}"/>`,
+    `<text class="name" x="${(AREA.x0 + AREA.x1) / 2}" y="${HEIGHT - 8}" text-anchor="middle">${escapeHtml(xText)}</text>`,
+    `<text class="name" x="14" y="${middle}" text-anchor="middle" transform="rotate(-90 14 ${middle})">${escapeHtml(yText + log)}</text>`,
+  );
+  return parts.join("");
+}
+
+function errorBar(x: number, [low, high]: [number, number], y: Scale, colour: string): string {
+  if (!Number.isFinite(low) || !Number.isFinite(high) || (y.log && low <= 0)) return "";
+  return `<path class="error ${colour}" d="M${xy(x)} ${xy(y.at(low))}V${xy(y.at(high))}M${xy(x - 4)} ${xy(y.at(low))}h8M${xy(x - 4)} ${xy(y.at(high))}h8"/>`;
+}
+
+/** One plot with its caption; the values go into the description for readers that cannot see it. */
+function wrap(title: string, summary: string, body: string, height: number): string {
+  const name = escapeHtml(title);
+  return `<figure class="plot"><figcaption>${name}</figcaption><svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="${name}. ${escapeHtml(summary)}">${body}</svg></figure>`;
+}
+
+function emptyFigure(title: string): string {
+  return `<figure class="plot"><figcaption>${escapeHtml(title)}</figcaption><p class="muted">No values.</p></figure>`;
+}
