@@ -16,8 +16,8 @@ export interface LossResult {
   skipped: number;
 }
 
-/** What to do with a sample whose target is not finite: stop, or drop it from the loss and count it. */
-export type OnNonfinite = "raise" | "skip";
+/** What to do with a sample whose target is not finite: stop, drop it and count it, or drop it silently (public code). */
+export type OnNonfinite = "raise" | "skip" | "zero";
 
 /**
  * Per-sample weights after the finite check: `weight`, or 0 where any tensor holds NaN or infinity.
@@ -33,7 +33,8 @@ export function finiteWeights(op: string, weight: Float64Array, policy: OnNonfin
       out[b] = 0;
     });
   }
-  return { weight: out, skipped: out.reduce((n, w, b) => n + (w === 0 && weight[b] !== 0 ? 1 : 0), 0) };
+  const dropped = out.reduce((n, w, b) => n + (w === 0 && weight[b] !== 0 ? 1 : 0), 0);
+  return { weight: out, skipped: policy === "skip" ? dropped : 0 };
 }
 
 export const mean = (v: ArrayLike<number>): number => Array.from(v).reduce((a, b) => a + b, 0) / Math.max(1, v.length);

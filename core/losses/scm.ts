@@ -2,7 +2,7 @@ import { at, evaluate, type Denoiser } from "../diffusion/predict.ts";
 import { combine } from "../ops/lincomb.ts";
 import { sqLoss } from "../ops/sq_loss.ts";
 import type { Tensor } from "../tensor.ts";
-import { constant, type Tape, type Var } from "../tape.ts";
+import { constant, Tape, type Var } from "../tape.ts";
 import { cosSin, finiteWeights, mean, norms, type Batch, type LossResult, type OnNonfinite } from "./loss.ts";
 
 /** How the total derivative of F along the teacher's trajectory is found. */
@@ -18,6 +18,8 @@ export interface ScmOptions {
   tangent: TangentKind;
   /** Step h of the differences, radians of tTrig. */
   fdSize: number;
+  /** "two": a separate pass for the tangent, as the public code does; same values, more work. */
+  passes: "one" | "two";
   /** Tangent warm-up factor r in [0, 1]. */
   ramp: number;
   /** What r multiplies: x_t only (public code) or the whole second term (sCM text). */
@@ -62,8 +64,11 @@ export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch
 
   const xDot = o.tangent === "finite_difference" ? null : combine([[cs, fTeacher]]);
   const tDot = o.tangent === "jvp" ? cs : null;
-  const F = student.field(tape, constant(xt, xDot), at(tTrig, tDot), condition);
-  const tF = o.tangent === "jvp" ? (F.dot as Tensor) : difference(student, F, xt, fTeacher, tTrig, cs, condition, o);
+  const along = (on: Tape): Var => student.field(on, constant(xt, xDot), at(tTrig, tDot), condition);
+  const one = o.passes === "one" || o.tangent === "finite_difference";
+  const F = one ? along(tape) : student.field(tape, constant(xt), at(tTrig), condition);
+  const dot = one ? F.dot : along(new Tape(tape.device, { record: false })).dot;
+  const tF = o.tangent === "jvp" ? (dot as Tensor) : difference(student, F.x, dot, xt, fTeacher, tTrig, cs, condition, o);
 
   const r = o.ramp;
   const onSecond = o.rampScope === "second_term" ? r : 1;
@@ -75,7 +80,7 @@ export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch
 }
 
 /** D by differences: cos sin (cos h F(x, t) - F(x', t - h)) / sin h, plus the JVP in x when x' = x. */
-function difference(student: Denoiser, F: Var, xt: Tensor, fTeacher: Tensor, tTrig: Float64Array, cs: Float64Array, condition: Tensor, o: ScmOptions): Tensor {
+function difference(student: Denoiser, F: Tensor, dot: Tensor | null, xt: Tensor, fTeacher: Tensor, tTrig: Float64Array, cs: Float64Array, condition: Tensor, o: ScmOptions): Tensor {
   const [ch, sh] = [Math.cos(o.fdSize), Math.sin(o.fdSize)];
   const before = tTrig.map((t) => t - o.fdSize);
   const semi = o.tangent === "semi_continuous";
@@ -83,7 +88,7 @@ function difference(student: Denoiser, F: Var, xt: Tensor, fTeacher: Tensor, tTr
   const fBefore = evaluate(student.field, xBefore, before, condition);
   const now = cs.map((v) => (v * ch) / sh);
   const past = cs.map((v) => -v / sh);
-  return semi ? combine([[1, F.dot as Tensor], [now, F.x], [past, fBefore]]) : combine([[now, F.x], [past, fBefore]]);
+  return semi ? combine([[1, dot as Tensor], [now, F], [past, fBefore]]) : combine([[now, F], [past, fBefore]]);
 }
 
 /** The sCM loss scale * sum (F - sg F - g)^2 per sample. Throws: E_NONFINITE (or drops the sample, as told). */

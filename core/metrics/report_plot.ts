@@ -29,7 +29,8 @@ export function stepPlot(figure: Figure, series: readonly Series[], teacher: Eva
   );
   if (rows.length === 0) return emptyFigure(figure.title);
   const ends = figure.range ? rows.flatMap(figure.range).filter(Number.isFinite) : [];
-  const y = scaleFor(figure, [...rows.map(figure.value), ...ends, ...levels.map((level) => level.y)]);
+  const main = levels.filter((level) => level.kind === "teacher").map((level) => level.y).concat(rows.map(figure.value));
+  const y = scaleFor(figure, [...main, ...ends, ...levels.map((level) => level.y)], main);
   const x = stepScale(rows.map((row) => row.steps), AREA.x0, AREA.x1);
   const body = [frame(x, y, "sampling steps", figure.axis, figure.percent ?? false)];
   for (const level of levels) {
@@ -37,10 +38,12 @@ export function stepPlot(figure: Figure, series: readonly Series[], teacher: Eva
   }
   for (const s of shown) {
     const colour = colourClass(s.slot);
-    const path = s.rows.map((row) => `${xy(x.at(row.steps))} ${xy(y.at(figure.value(row)))}`).join("L");
+    // Methods stand a little apart where they have error bars, which would hide each other.
+    const shift = figure.range ? (s.slot - (shown.length - 1) / 2) * Math.min(8, 32 / shown.length) : 0;
+    const path = s.rows.map((row) => `${xy(x.at(row.steps) + shift)} ${xy(y.at(figure.value(row)))}`).join("L");
     if (s.rows.length > 1) body.push(`<path class="line ${colour}" d="M${path}"/>`);
     for (const row of s.rows) {
-      const px = x.at(row.steps);
+      const px = x.at(row.steps) + shift;
       if (figure.range) body.push(errorBar(px, figure.range(row), y, colour));
       body.push(marker(px, y.at(figure.value(row)), s.slot, `${rowLabel(row)}: ${figure.text(row)}`));
     }
@@ -55,8 +58,9 @@ export function scatterPlot(horizontal: Figure, vertical: Figure, title: string,
   const shown = series.map((s) => ({ ...s, rows: s.rows.filter(ok) }));
   const rows = [...shown.flatMap((s) => s.rows), ...[teacher, reference].filter(ok)];
   if (rows.length === 0) return emptyFigure(title);
-  const x = scaleFor(horizontal, rows.map(horizontal.value), AREA.x0, AREA.x1);
-  const y = scaleFor(vertical, rows.map(vertical.value));
+  const main = rows.filter((row) => row !== reference);
+  const x = scaleFor(horizontal, rows.map(horizontal.value), main.map(horizontal.value), AREA.x0, AREA.x1);
+  const y = scaleFor(vertical, rows.map(vertical.value), main.map(vertical.value));
   const place = (row: EvalRow) => ({ x: x.at(horizontal.value(row)), y: y.at(vertical.value(row)) });
   const tip = (row: EvalRow) => `${rowLabel(row)}: ${horizontal.title} ${horizontal.text(row)}, ${vertical.title} ${vertical.text(row)}`;
   const body = [frame(x, y, horizontal.axis, vertical.axis, vertical.percent ?? false)];
@@ -99,8 +103,9 @@ export function speedBars(series: readonly Series[], teacher: EvalRow): string {
   return wrap("Speed-up against the teacher, and time per sample", bars.map((bar) => `${rowLabel(bar.row)}: ${text(bar.row, bar.value)}`).join("; "), body.join("") + axis, height);
 }
 
-function scaleFor(figure: Figure, values: number[], from = AREA.y1, to = AREA.y0): Scale {
-  if (figure.kind === "distance") return autoScale(values, from, to);
+/** The axis spans `values`; only the `main` ones (not the reference, not error bars) choose between linear and log. */
+function scaleFor(figure: Figure, values: number[], main: number[], from = AREA.y1, to = AREA.y0): Scale {
+  if (figure.kind === "distance") return autoScale(values, main, from, to);
   return linearScale(values, from, to, figure.kind === "share" ? { cap: 1 } : {});
 }
 

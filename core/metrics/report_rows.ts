@@ -76,8 +76,8 @@ export function formatPercent(value: number): string {
 
 export function formatSeconds(value: number): string {
   if (!Number.isFinite(value) || value <= 0) return MISSING;
-  if (value < 1e-3) return `${formatNumber(value * 1e6)} µs`;
-  return value < 1 ? `${formatNumber(value * 1e3)} ms` : `${formatNumber(value)} s`;
+  const [scaled, unit] = value < 1e-3 ? [value * 1e6, "µs"] : value < 1 ? [value * 1e3, "ms"] : [value, "s"];
+  return `${scaled >= 100 ? scaled.toFixed(0) : scaled.toPrecision(3)} ${unit}`;
 }
 
 export function formatSpeedup(value: number): string {

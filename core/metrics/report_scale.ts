@@ -58,10 +58,10 @@ export function logScale(values: number[], from: number, to: number): Scale {
   return { at: (value) => from + ((Math.log10(value) - first) / (last - first)) * (to - from), ticks, log: true };
 }
 
-/** Linear from zero, or logarithmic when positive values differ by more than 30 times. */
-export function autoScale(values: number[], from: number, to: number): Scale {
-  const low = Math.min(...values);
-  return low > 0 && Math.max(...values) / low > LOG_RATIO ? logScale(values, from, to) : linearScale(values, from, to, { zero: true });
+/** Linear from zero, or logarithmic when the `main` values differ by more than 30 times and all are positive. */
+export function autoScale(values: number[], main: number[], from: number, to: number): Scale {
+  const wide = Math.max(...main) / Math.min(...main) > LOG_RATIO;
+  return wide && Math.min(...values) > 0 ? logScale(values, from, to) : linearScale(values, from, to, { zero: true });
 }
 
 /** Step counts on a log axis (each doubling takes the same room), marked at the counts that occur; a lone count is in the middle. */

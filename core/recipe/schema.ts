@@ -11,7 +11,7 @@ const fraction = v.pipe(v.number(), v.minValue(0), v.maxValue(1));
 const text = v.pipe(v.string(), v.minLength(1));
 const dtype = v.picklist(["f32", "bf16"]);
 
-const note = (s: string) => v.description(s);
+const note = v.description;
 
 export const timesSchema = v.pipe(
   v.variant("kind", [
@@ -30,6 +30,7 @@ const modelSchema = v.strictObject({
   dtype: v.pipe(v.optional(dtype, "f32"), note("storage of weights and activations; masters and optimizer state are f32")),
   residual: v.pipe(v.optional(dtype, "f32"), note("storage of the residual stream and its tangent")),
   checkpoint: v.pipe(v.optional(v.picklist(["none", "block", "matmul"]), "none"), note("what backward recomputes")),
+  time: v.pipe(v.optional(v.picklist(["exact", "bf16"]), "exact"), note("exact: times stay f64 up to the sinusoid; bf16: rounded as the public code does")),
   init: v.pipe(v.optional(text, "teacher"), note("starting weights: teacher, random, or a safetensors path")),
 });
 
@@ -51,6 +52,7 @@ const scmSchema = v.strictObject({
   tangent: v.optional(v.picklist(["jvp", "semi_continuous", "finite_difference"]), "jvp"),
   fd_size: v.optional(positive, 1e-4),
   tangent_warmup: v.pipe(v.optional(whole, 0), note("steps over which the tangent ramps up; with dmd also the pure-consistency phase")),
+  passes: v.pipe(v.optional(v.picklist(["one", "two"]), "one"), note("one: value and tangent share a pass; two: separate passes, as the public code")),
   ramp_scope: v.pipe(v.optional(v.picklist(["x_t", "second_term"]), "x_t"), note("x_t: as the public code; second_term: as the sCM paper")),
 });
 
@@ -115,15 +117,16 @@ export const recipeSchema = v.strictObject({
   objective: v.strictObject({
     consistency: v.pipe(v.optional(v.nullable(v.variant("kind", [scmSchema, dcmSchema, meanflowSchema, flowSchema])), null), note("trajectory objective; null: pure dmd")),
     dmd: v.pipe(v.optional(v.nullable(dmdSchema), null), note("score regularizer; null: pure consistency")),
-    on_nonfinite: v.pipe(v.optional(v.picklist(["raise", "skip"]), "raise"), note("skip: drop samples whose target is not finite, and count them")),
+    on_nonfinite: v.pipe(v.optional(v.picklist(["raise", "skip", "zero"]), "raise"), note("raise: stop; skip: drop and count samples whose target is not finite; zero: drop them silently, as the public code")),
   }),
   optimizer: optimizerSchema,
   ema: v.optional(
     v.strictObject({
       length: v.pipe(v.optional(v.pipe(v.number(), v.gtValue(0), v.ltValue(0.289)), 0.05), note("relative width of the power-function EMA")),
       shift: v.optional(whole, 0),
+      counter: v.pipe(v.optional(v.picklist(["updates", "iterations"]), "updates"), note("updates: student updates made; iterations: warm-up + rest / student_every, as the public code")),
     }),
-    { length: 0.05, shift: 0 },
+    { length: 0.05, shift: 0, counter: "updates" },
   ),
   train: v.strictObject({
     steps: v.pipe(count, note("iterations, student and critic together")),

@@ -265,7 +265,8 @@ RCM_API rcm_status rcm_timestep_embed_vjp(const double* t, const void* y_bar, do
 
 /* ---- sq_loss ------------------------------------------------------------------------------------------------- */
 /* r = (x - target) - delta, formed in f64 (target, delta: constants, null = 0); loss[b] = weight[b] sum r^2; weight, loss f64 [B].
- * loss_dot = 2 weight sum r x_dot. vjp: x_bar = 2 weight[b] loss_bar[b] r. */
+ * loss_dot = 2 weight sum r x_dot. vjp: x_bar = 2 weight[b] loss_bar[b] r. A sample of weight 0 is dropped: its loss and x_bar
+ * are exactly 0 whatever x holds. */
 RCM_API rcm_status rcm_sq_loss_fwd(const void* x, RCM_OPT const void* target, RCM_OPT const void* delta, const double* weight,
                                    double* loss, int64_t B, int64_t N, int32_t dtype);
 RCM_API rcm_status rcm_sq_loss_jvp(const void* x, RCM_OPT const void* target, RCM_OPT const void* delta, const double* weight,

@@ -64,7 +64,7 @@ export class WanModel {
    */
   forward(tape: Tape, x: Var, time: NetTime, context: Var, second: NetTime | null = null): Var {
     const { config: c, options: o } = this;
-    const [B, C, T, Y, X] = x.x.shape;
+    const [B, , T, Y, X] = x.x.shape;
     expectShape("wan", "x", x.x, [B, c.inDim, T, Y, X]);
     expectShape("wan", "context", context.x, [B, -1, c.textDim]);
     if (time.t.length !== B) throw new RcmError("E_SHAPE", "one time a sample", { op: "wan", want: B, got: time.t.length });

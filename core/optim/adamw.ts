@@ -1,0 +1,63 @@
+import { RcmError } from "../error.ts";
+import type { ParamSet } from "../nn/params.ts";
+import { sampleReduce, type Tensor } from "../tensor.ts";
+
+export interface AdamWOptions {
+  betas: readonly [number, number];
+  eps: number;
+  weightDecay: number;
+  /** Clip gradients to this global norm; 0: none. */
+  maxGradNorm: number;
+}
+
+/** AdamW over a flat parameter buffer: f32 masters (beside bf16 weights) and moments, clip and EMA in the same pass. */
+export class AdamW {
+  readonly master: Tensor | null;
+  readonly m: Tensor | null;
+  readonly v: Tensor;
+  /** Updates made. */
+  updates = 0;
+
+  constructor(
+    readonly params: ParamSet,
+    readonly options: AdamWOptions,
+  ) {
+    const { device, flat, dtype, grad } = params;
+    if (!grad) throw new RcmError("E_INTERNAL", "parameters without gradients", { op: "adamw" });
+    if (dtype === "f64" || dtype === "f16") throw new RcmError("E_DTYPE", "trainable weights are f32 or bf16", { op: "adamw", got: dtype });
+    const state = (): Tensor => device.persistent(() => device.zeros(flat.shape, "f32"));
+    this.master = dtype === "f32" ? null : state();
+    this.m = options.betas[0] > 0 ? state() : null;
+    this.v = state();
+    this.syncMaster();
+  }
+
+  /** Restarts the masters from the weights (after loading weights without masters). */
+  syncMaster(): void {
+    this.master?.set(this.params.flat);
+  }
+
+  /** Flat f32 values of full precision: the masters, or the weights themselves. */
+  get values(): Tensor {
+    return this.master ?? this.params.flat;
+  }
+
+  /** Global L2 norm of the gradient, reading it to the host. */
+  gradNorm(): number {
+    const grad = this.params.grad as Tensor;
+    return Math.sqrt(sampleReduce(grad.view([1, grad.numel]), "squares")[0]);
+  }
+
+  /** One update from the gathered gradient, which is cleared. Source: Loshchilov & Hutter 2019. */
+  step(lr: number, gradNorm: number, ema: { flat: Tensor; beta: number } | null): void {
+    const { params, options: o } = this;
+    const grad = params.grad as Tensor;
+    const t = ++this.updates;
+    const clip = o.maxGradNorm > 0 ? Math.min(1, o.maxGradNorm / (gradNorm + 1e-6)) : 1;
+    params.device.lib.adamw(
+      params.flat.ptr, this.master?.ptr ?? 0, grad.ptr, this.m?.ptr ?? 0, this.v.ptr, ema?.flat.ptr ?? 0, 0, params.flat.numel,
+      lr, o.betas[0], o.betas[1], o.eps, o.weightDecay, 1 - o.betas[0] ** t, 1 - o.betas[1] ** t, clip, 0, ema?.beta ?? 0, params.flat.code,
+    );
+    params.zeroGrad();
+  }
+}

@@ -1,0 +1,55 @@
+import { ptr } from "bun:ffi";
+import { RcmError, type RcmCode } from "./error.ts";
+
+/** Symbols as dlopen gives them. */
+// biome-ignore lint: the generated code knows the real signatures
+export type Symbols = Record<string, (...args: any[]) => any>;
+
+/** Host memory handed to native code. Small typed arrays move: build them over an ArrayBuffer that was allocated first. */
+export type HostMemory = number | ArrayBufferView;
+
+/** Highest user-space address on the supported machines, exclusive. */
+const ADDRESS_LIMIT = 2 ** 57;
+
+const wrong = (op: string, name: string, want: string, got: unknown): never => {
+  throw new RcmError("E_ARG", `${name} is not acceptable`, { op, want, got: String(got) });
+};
+
+export function pointer(v: number, op: string, name: string): void {
+  if (!(Number.isSafeInteger(v) && v > 0 && v < ADDRESS_LIMIT)) wrong(op, name, "a device pointer", v);
+}
+
+export function optionalPointer(v: number, op: string, name: string): void {
+  if (!(Number.isSafeInteger(v) && v >= 0 && v < ADDRESS_LIMIT)) wrong(op, name, "a device pointer or 0", v);
+}
+
+export function int32(v: number, op: string, name: string): void {
+  if ((v | 0) !== v) wrong(op, name, "a 32-bit integer", v);
+}
+
+export function int64(v: number, op: string, name: string): void {
+  if (!(Number.isSafeInteger(v) && v >= 0)) wrong(op, name, "an integer in [0, 2^53)", v);
+}
+
+export function finite(v: number, op: string, name: string): void {
+  if (!Number.isFinite(v)) wrong(op, name, "a finite number", v);
+}
+
+export function host(v: HostMemory, op: string, name: string): number {
+  if (typeof v === "number") {
+    pointer(v, op, name);
+    return v;
+  }
+  if (!ArrayBuffer.isView(v) || v.byteLength === 0) wrong(op, name, "a non-empty view of host memory", v);
+  return ptr(v as Uint8Array) as unknown as number;
+}
+
+export const optionalHost = (v: HostMemory, op: string, name: string): number => (v === 0 ? 0 : host(v, op, name));
+
+const CODES: Record<number, RcmCode> = { 1: "E_ARG", 2: "E_SHAPE", 3: "E_DTYPE", 4: "E_OOM", 5: "E_BACKEND", 6: "E_INTERNAL" };
+
+/** Throws: RcmError with the library's own text. */
+export function fail(status: number, op: string, symbols: Symbols): never {
+  const text = String(symbols.rcm_last_error()).replace(/^\[[^\]]*\]\s*/, "");
+  throw new RcmError(CODES[status] ?? "E_INTERNAL", text || `status ${status}`, { op });
+}
