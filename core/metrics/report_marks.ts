@@ -72,13 +72,17 @@ export function placeLabels(points: { x: number; y: number; text: string }[], ar
     .map((p) => {
       // No text metrics without a browser: 6.4 units is a wide average at this font size.
       const width = [...p.text].length * 6.4;
-      const sides = [[9, -6], [-9 - width, -6], [-width / 2, -22], [-width / 2, 10], [7, -19], [7, 7], [-7 - width, -19], [-7 - width, 7]];
-      for (const [dx, dy] of sides) {
-        const box = { x0: p.x + dx, y0: p.y + dy, x1: p.x + dx + width, y1: p.y + dy + 12 };
+      const sides: [number, number, "start" | "middle" | "end"][] = [
+        [9, -6, "start"], [-9, -6, "end"], [0, -22, "middle"], [0, 10, "middle"],
+        [7, -19, "start"], [7, 7, "start"], [-7, -19, "end"], [-7, 7, "end"],
+      ];
+      for (const [dx, dy, anchor] of sides) {
+        const left = p.x + dx - (anchor === "start" ? 0 : anchor === "end" ? width : width / 2);
+        const box = { x0: left, y0: p.y + dy, x1: left + width, y1: p.y + dy + 12 };
         const inside = box.x0 >= area.x0 && box.x1 <= area.x1 && box.y0 >= area.y0 && box.y1 <= area.y1;
         if (!inside || taken.some((t) => t.x0 < box.x1 && box.x0 < t.x1 && t.y0 < box.y1 && box.y0 < t.y1)) continue;
         taken.push(box);
-        return `<text class="label" x="${xy(box.x0)}" y="${xy(box.y0 + 10)}">${escapeHtml(p.text)}</text>`;
+        return `<text class="label" x="${xy(p.x + dx)}" y="${xy(box.y0 + 10)}" text-anchor="${anchor}">${escapeHtml(p.text)}</text>`;
       }
       return "";
     })
