@@ -1,0 +1,81 @@
+import type { DType, HostTensor } from "../dtype.ts";
+import { guided, trigDenoiser, type Condition, type Denoiser, type Time, type VelocityNet } from "../diffusion/predict.ts";
+import { fromBf16Bits, toBf16Bits } from "../dtype.ts";
+import type { MeanVelocityNet } from "../losses/meanflow.ts";
+import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
+import { WanModel, type NetTime } from "../models/wan/model.ts";
+import type { Recipe } from "../recipe/schema.ts";
+import type { Device, Tensor } from "../tensor.ts";
+import { constant } from "../tape.ts";
+
+/** Network configuration of a recipe: the preset with the recipe's own sizes on top. */
+export function wanConfig(model: Recipe["model"], secondTime: boolean): WanConfig {
+  const base = WAN_PRESETS[model.preset];
+  return {
+    ...base,
+    dim: model.dim ?? base.dim,
+    heads: model.heads ?? base.heads,
+    layers: model.layers ?? base.layers,
+    ffnDim: model.ffn_dim ?? base.ffnDim,
+    secondTime,
+  };
+}
+
+/** Whether a recipe's student takes MeanFlow's second time. */
+export const wantsSecondTime = (recipe: Recipe): boolean => recipe.objective.consistency?.kind === "meanflow";
+
+export function createModel(device: Device, recipe: Recipe, role: { trainable: boolean; secondTime: boolean }): WanModel {
+  const { dtype, residual, checkpoint } = recipe.model;
+  return WanModel.create(device, wanConfig(recipe.model, role.secondTime), { dtype: dtype as DType, residual: residual as DType, checkpoint, trainable: role.trainable });
+}
+
+/** Loads weights; a student with a second time starts it at zero, so that it begins as the teacher. */
+export function loadWeights(model: WanModel, weights: ReadonlyMap<string, HostTensor>, what: string): void {
+  const all = new Map(weights);
+  if (model.config.secondTime) {
+    for (const spec of model.params.specs) {
+      if (spec.name.startsWith("time_embedding_r.") && !all.has(spec.name)) {
+        all.set(spec.name, [...model.params.entries()].find(([name]) => name === spec.name)?.[1] as HostTensor);
+      }
+    }
+  }
+  model.load(all, what);
+}
+
+const roundTime = (v: Float64Array): Float64Array => v.map((t) => fromBf16Bits(toBf16Bits(t)));
+
+/** Network time of an RF time; `bf16` rounds value and tangent as the public code does. */
+function netTime(time: Time, scale: number, precision: "exact" | "bf16"): NetTime {
+  const t = time.t.map((v) => v * scale);
+  const dot = time.dot && time.dot.map((v) => v * scale);
+  return precision === "exact" ? { t, dot } : { t: roundTime(t), dot: dot && roundTime(dot) };
+}
+
+/** The model as a rectified-flow velocity network. With a second time it is evaluated at r = t (instantaneous velocity). */
+export function velocityNet(model: WanModel, precision: "exact" | "bf16" = "exact"): VelocityNet {
+  const { timeScale, secondTime } = model.config;
+  return (tape, x, tRf, condition) => {
+    const time = netTime(tRf, timeScale, precision);
+    return model.forward(tape, x, time, constant(condition), secondTime ? time : null);
+  };
+}
+
+/** The model as MeanFlow's average velocity u(x, t, r). */
+export function meanVelocityNet(model: WanModel, precision: "exact" | "bf16" = "exact"): MeanVelocityNet {
+  const { timeScale } = model.config;
+  return (tape, x, t, r, condition) => model.forward(tape, x, netTime(t, timeScale, precision), constant(condition), netTime(r, timeScale, precision));
+}
+
+export const denoiserOf = (model: WanModel, precision: "exact" | "bf16"): Denoiser => trigDenoiser(velocityNet(model, precision));
+
+/** The guided teacher; `negative` is one prompt's embedding, repeated over the batch. Shapes: negative [1, M, textDim]. */
+export function guidedTeacher(model: WanModel, recipe: Recipe, negative: Tensor): Denoiser {
+  return guided(denoiserOf(model, recipe.model.time), recipe.teacher?.guidance ?? 1, (B) => repeated(negative, B));
+}
+
+/** One sample repeated B times. Shapes: [1, ...] -> [B, ...]. */
+export function repeated(one: Tensor, B: number): Condition {
+  const out = one.device.empty([B, ...one.shape.slice(1)], one.dtype);
+  for (let b = 0; b < B; b++) out.window(b * one.numel, one.shape.slice(1)).set(one);
+  return out;
+}

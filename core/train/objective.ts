@@ -1,0 +1,157 @@
+import type { Denoiser, VelocityNet } from "../diffusion/predict.ts";
+import { drawRf, drawRfs, drawTrigs } from "../diffusion/time.ts";
+import { criticLoss } from "../losses/critic.ts";
+import { dcmLoss } from "../losses/dcm.ts";
+import { dmdLoss, type DmdDraws } from "../losses/dmd.ts";
+import { flowLoss } from "../losses/flow.ts";
+import type { Batch, LossResult } from "../losses/loss.ts";
+import { meanflowLoss, type MeanFlowNets, type MeanFlowVelocity } from "../losses/meanflow.ts";
+import { scmLoss } from "../losses/scm.ts";
+import type { DmdRecipe, MeanflowRecipe, Recipe } from "../recipe/schema.ts";
+import { Rng, streamOf, type StreamName } from "../rng.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Tape } from "../tape.ts";
+
+/** What a student or critic iteration can call on. Teacher-dependent parts are null when the recipe has none. */
+export interface Networks {
+  student: Denoiser;
+  velocity: VelocityNet;
+  teacher: Denoiser | null;
+  critic: Denoiser | null;
+  meanflow: MeanFlowNets | null;
+  /** Embedding of the empty prompt, [1, M, textDim]; used to drop text in flow matching. */
+  empty: Tensor;
+}
+
+/** Random numbers of one micro-batch: each use has its own stream, keyed by step and micro-batch. */
+export class Draws {
+  constructor(
+    readonly seed: number,
+    readonly step: number,
+    readonly micro: number,
+  ) {}
+
+  rng(name: StreamName): Rng {
+    return new Rng(this.seed, streamOf(name, this.step, this.micro));
+  }
+
+  /** Noise in the shape and dtype of a latent; `index` tells draws of the same name apart. */
+  noise(name: StreamName, like: Tensor, index = 0): Tensor {
+    return like.device.randn(like.shape, like.dtype, this.seed, streamOf(name, this.step, this.micro + 64 * index));
+  }
+}
+
+/** Phase of an iteration. Source: rCM Algorithm 1 and its public trainer. */
+export interface Phase {
+  kind: "student" | "critic";
+  /** Iterations of pure consistency at the start. */
+  warmup: number;
+  /** Whether the score regularizer is on. */
+  dmd: boolean;
+}
+
+export function phaseOf(recipe: Recipe, step: number): Phase {
+  const { consistency, dmd } = recipe.objective;
+  const warmup = consistency?.kind === "scm" && dmd ? consistency.tangent_warmup : 0;
+  if (!dmd) return { kind: "student", warmup, dmd: false };
+  if (step < warmup) return { kind: "student", warmup, dmd: false };
+  return { kind: (step - warmup) % dmd.student_every === 0 ? "student" : "critic", warmup, dmd: true };
+}
+
+/** Student iterations before `step`, counted as the public trainer does (warm-up, then one per student_every). */
+export function publicStudentCount(recipe: Recipe, step: number): number {
+  const { dmd } = recipe.objective;
+  const { warmup } = phaseOf(recipe, step);
+  return !dmd || step < warmup ? step : warmup + Math.floor((step - warmup) / dmd.student_every);
+}
+
+/** Draws of a backward simulation of n steps and of the critic's judgement. */
+export function drawDmd(dmd: DmdRecipe, draws: Draws, like: Tensor, n: number): DmdDraws {
+  const B = like.shape[0];
+  const simTimes = draws.rng("simulateTime");
+  const fixed = dmd.fixed_times;
+  const times = Array.from({ length: n - 1 }, (_, k) => (fixed ? new Float64Array(B).fill(fixed[k] as number) : drawTrigs(dmd.times, B, simTimes)));
+  return {
+    simulation: { noise: draws.noise("simulateNoise", like), times, renoise: times.map((_, k) => draws.noise("simulateNoise", like, k + 1)) },
+    tTrig: drawTrigs(dmd.times, B, draws.rng("dmdTime")),
+    eps: draws.noise("dmdNoise", like),
+  };
+}
+
+/** Losses of a student micro-batch: the trajectory objective, then the score regularizer. Each is backpropagated on its own. */
+export function* studentLosses(tape: () => Tape, nets: Networks, recipe: Recipe, batch: Batch, draws: Draws, studentUpdates: number): Generator<{ tape: Tape; result: LossResult }> {
+  const { consistency, dmd, on_nonfinite: onNonfinite } = recipe.objective;
+  const phase = phaseOf(recipe, draws.step);
+  const B = batch.x0.shape[0];
+  if (consistency) {
+    const t = tape();
+    yield { tape: t, result: consistencyLoss(t, nets, recipe, batch, draws, B) };
+  }
+  if (dmd && phase.dmd) {
+    const t = tape();
+    const n = (studentUpdates % dmd.simulation_steps) + 1;
+    yield { tape: t, result: dmdLoss(t, nets.student, nets.critic as Denoiser, nets.teacher as Denoiser, batch.condition, drawDmd(dmd, draws, batch.x0, n), { scale: dmd.scale, onNonfinite }) };
+  }
+}
+
+function consistencyLoss(tape: Tape, nets: Networks, recipe: Recipe, batch: Batch, draws: Draws, B: number): LossResult {
+  const c = recipe.objective.consistency as NonNullable<Recipe["objective"]["consistency"]>;
+  const onNonfinite = recipe.objective.on_nonfinite;
+  const eps = draws.noise("noise", batch.x0);
+  const ramp = (warmup: number): number => (warmup > 0 ? Math.min(1, draws.step / warmup) : 1);
+  switch (c.kind) {
+    case "scm":
+      return scmLoss(tape, nets.student, nets.teacher as Denoiser, batch, { tTrig: drawTrigs(c.times, B, draws.rng("time")), eps }, {
+        tangent: c.tangent, fdSize: c.fd_size, passes: c.passes, ramp: ramp(c.tangent_warmup), rampScope: c.ramp_scope, scale: c.scale, onNonfinite,
+      });
+    case "dcm": {
+      const rng = draws.rng("time");
+      const u = Float64Array.from({ length: B }, () => rng.uniform());
+      return dcmLoss(tape, nets.student, nets.teacher as Denoiser, batch, { u, eps }, { totalSteps: c.total_steps, skipSteps: c.skip_steps, shift: c.shift, scale: c.scale, onNonfinite });
+    }
+    case "meanflow":
+      return meanflowLoss(tape, nets.meanflow as MeanFlowNets, batch, { ...drawIntervals(c, B, draws.rng("time")), eps }, {
+        velocity: meanflowVelocity(c, recipe.teacher?.guidance ?? 1), tangent: c.tangent, fdSize: c.fd_size, normPower: c.norm_power, normConst: c.norm_const,
+        ramp: ramp(c.tangent_warmup), spatialInvariance: c.spatial_invariance, form: c.form, minT: 0, maxT: 1, onNonfinite,
+      });
+    case "flow":
+      return flowLoss(tape, nets.velocity, dropText(batch, nets.empty, c.text_dropout, draws), { tRf: drawRfs(c.times, B, draws.rng("time")), eps }, { onNonfinite });
+  }
+}
+
+function meanflowVelocity(c: MeanflowRecipe, guidance: number): MeanFlowVelocity {
+  if (c.velocity === "teacher") return { kind: "teacher", scale: guidance };
+  if (c.velocity === "data") return { kind: "data" };
+  return { kind: "self", scale: c.self_scale, mix: c.self_mix, start: 0, end: 1 };
+}
+
+/** Pairs r <= t of RF times; a share of samples has r = t. Source: MeanFlow section 4.1. */
+function drawIntervals(c: MeanflowRecipe, B: number, rng: Rng): { t: Float64Array; r: Float64Array } {
+  const [t, r] = [new Float64Array(B), new Float64Array(B)];
+  for (let b = 0; b < B; b++) {
+    const [one, two] = [drawRf(c.times, rng), drawRf(c.times, rng)];
+    const equal = rng.uniform() < c.equal_fraction;
+    t[b] = Math.max(one, two);
+    r[b] = equal ? t[b] : Math.min(one, two);
+  }
+  return { t, r };
+}
+
+/** Replaces the text of a random share of samples by the empty prompt. */
+function dropText(batch: Batch, empty: Tensor, share: number, draws: Draws): Batch {
+  const { condition } = batch;
+  const rng = draws.rng("dropout");
+  const B = condition.shape[0];
+  const dropped = Array.from({ length: B }, () => rng.uniform() < share);
+  if (!dropped.includes(true)) return batch;
+  const out = condition.device.empty(condition.shape, condition.dtype).set(condition);
+  dropped.forEach((drop, b) => drop && out.window(b * empty.numel, empty.shape).set(empty));
+  return { x0: batch.x0, condition: out };
+}
+
+/** Loss of a critic micro-batch; the number of simulation steps follows the iteration. */
+export function criticStep(tape: Tape, nets: Networks, recipe: Recipe, batch: Batch, draws: Draws, criticUpdates: number): LossResult {
+  const dmd = recipe.objective.dmd as DmdRecipe;
+  const n = (criticUpdates % dmd.simulation_steps) + 1;
+  return criticLoss(tape, nets.critic as Denoiser, nets.student, batch.condition, drawDmd(dmd, draws, batch.x0, n), { onNonfinite: recipe.objective.on_nonfinite });
+}
