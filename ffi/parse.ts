@@ -22,7 +22,7 @@ const POINTER = /^(?:const )?(?:void|double|int32_t|int64_t|char) ?\*$/;
 function parseParam(text: string, where: string): Param {
   const words = text.trim().replace(/\s+/g, " ").replace(/ ?\* ?/g, "* ").split(" ");
   const name = words.pop() as string;
-  const marks = words.filter((w) => w === "RCM_OPT" || w === "RCM_HOST");
+  const marks: string[] = words.filter((w) => w === "RCM_OPT" || w === "RCM_HOST");
   const type = words.filter((w) => !marks.includes(w)).join(" ");
   if (!/^[A-Za-z_]\w*$/.test(name)) throw new Error(`${where}: cannot read parameter "${text.trim()}"`);
   const optional = marks.includes("RCM_OPT");

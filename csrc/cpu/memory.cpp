@@ -1,0 +1,147 @@
+// Caching allocator: freed blocks wait in lists by size class; big ones ask for huge pages.
+#include <sys/mman.h>
+
+#include <map>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "common.h"
+
+namespace rcm {
+namespace {
+
+struct Pool {
+  std::mutex lock;
+  std::unordered_map<void*, size_t> live;
+  std::map<size_t, std::vector<void*>> cached;
+  int64_t current = 0, peak = 0, reserved = 0, reserved_peak = 0, allocations = 0;
+};
+
+Pool& pool() {
+  static Pool* p = new Pool;  // never destroyed: threads may still free at exit
+  return *p;
+}
+
+constexpr size_t kHuge = (size_t)2 << 20;
+
+// Classes: multiples of 256 B up to 4 KiB, then eighths of a power of two, so at most 12.5 % is lost.
+size_t size_class(size_t bytes) {
+  if (bytes <= 4096) return (bytes + 255) & ~(size_t)255;
+  size_t step = (size_t)1 << (60 - __builtin_clzll(bytes));
+  size_t rounded = (bytes + step - 1) / step * step;
+  return bytes >= kHuge ? (rounded + kHuge - 1) / kHuge * kHuge : rounded;
+}
+
+int64_t limit() {
+  const char* text = std::getenv("RCM_MEMORY_LIMIT_BYTES");
+  return text ? std::atoll(text) : INT64_MAX;
+}
+
+void trim(Pool& p) {
+  for (auto& [bytes, blocks] : p.cached) {
+    for (void* b : blocks) std::free(b);
+    p.reserved -= (int64_t)(bytes * blocks.size());
+  }
+  p.cached.clear();
+}
+
+}  // namespace
+}  // namespace rcm
+
+using namespace rcm;
+
+rcm_status rcm_alloc(int64_t* out, int64_t bytes) {
+  return guard("alloc", [&] {
+    need(out, "out");
+    size_at_least(bytes, 0, "bytes");
+    if (bytes > ((int64_t)1 << 46)) fail(RCM_E_OOM, "want %lld bytes", (long long)bytes);
+    size_t size = size_class(bytes == 0 ? 1 : (size_t)bytes);
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    void* block = nullptr;
+    auto found = p.cached.find(size);
+    if (found != p.cached.end() && !found->second.empty()) {
+      block = found->second.back();
+      found->second.pop_back();
+    } else {
+      if (p.reserved + (int64_t)size > limit()) trim(p);
+      if (p.reserved + (int64_t)size <= limit()) block = std::aligned_alloc(size >= kHuge ? kHuge : 256, size);
+      if (block == nullptr) {
+        trim(p);
+        if (p.reserved + (int64_t)size <= limit()) block = std::aligned_alloc(size >= kHuge ? kHuge : 256, size);
+      }
+      if (block == nullptr) {
+        fail(RCM_E_OOM, "want %lld bytes; %lld bytes in %zu blocks are held, %lld reserved", (long long)bytes, (long long)p.current,
+             p.live.size(), (long long)p.reserved);
+      }
+      if (size >= kHuge) madvise(block, size, MADV_HUGEPAGE);
+      p.reserved += (int64_t)size;
+      if (p.reserved > p.reserved_peak) p.reserved_peak = p.reserved;
+    }
+    p.live.emplace(block, size);
+    p.current += (int64_t)size;
+    if (p.current > p.peak) p.peak = p.current;
+    ++p.allocations;
+    *out = (int64_t)(intptr_t)block;
+  });
+}
+
+rcm_status rcm_free(void* memory) {
+  return guard("free", [&] {
+    if (memory == nullptr) return;
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    auto found = p.live.find(memory);
+    if (found == p.live.end()) fail(RCM_E_ARG, "memory: not a live block of this library");
+    size_t size = found->second;
+    p.cached[size].push_back(memory);
+    p.live.erase(found);
+    p.current -= (int64_t)size;
+  });
+}
+
+rcm_status rcm_memory_trim(void) {
+  return guard("memory_trim", [] {
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    trim(p);
+  });
+}
+
+rcm_status rcm_memory_stats(int64_t* out) {
+  return guard("memory_stats", [&] {
+    need(out, "out");
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    const int64_t stats[6] = {p.current, p.peak, p.reserved, p.reserved_peak, p.allocations, (int64_t)p.live.size()};
+    std::memcpy(out, stats, sizeof stats);
+  });
+}
+
+rcm_status rcm_memory_reset_peak(void) {
+  return guard("memory_reset_peak", [] {
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    p.peak = p.current;
+    p.reserved_peak = p.reserved;
+  });
+}
+
+rcm_status rcm_copy(void* dst, const void* src, int64_t bytes, int32_t kind) {
+  return guard("copy", [&] {
+    need(dst, "dst");
+    need(src, "src");
+    size_at_least(bytes, 0, "bytes");
+    if (kind < 0 || kind > 2) fail(RCM_E_ARG, "kind: want 0, 1 or 2, got %d", kind);
+    parallel_for(bytes, 1 << 20, [&](int64_t from, int64_t to, int) { std::memcpy((char*)dst + from, (const char*)src + from, (size_t)(to - from)); });
+  });
+}
+
+rcm_status rcm_zero(void* dst, int64_t bytes) {
+  return guard("zero", [&] {
+    need(dst, "dst");
+    size_at_least(bytes, 0, "bytes");
+    parallel_for(bytes, 1 << 20, [&](int64_t from, int64_t to, int) { std::memset((char*)dst + from, 0, (size_t)(to - from)); });
+  });
+}
