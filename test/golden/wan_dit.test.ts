@@ -1,23 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import { hostValues, type DType } from "../../core/dtype.ts";
-import type { WanConfig } from "../../core/models/wan/config.ts";
 import { WanModel } from "../../core/models/wan/model.ts";
 import { ropeAngles } from "../../core/nn/rope.ts";
 import { constant, leaf, Tape, type CheckpointMode } from "../../core/tape.ts";
 import { cpu } from "../harness/device.ts";
 import { golden, relativeError } from "../harness/golden.ts";
+import { goldenConfig } from "../harness/golden_wan.ts";
 
 const dit = golden("wan_dit.safetensors");
 const grads = golden("wan_dit_grads.safetensors");
-
-/** Network configuration from a golden file's own metadata. */
-export function goldenConfig(json: string): WanConfig {
-  const c = JSON.parse(json);
-  return {
-    dim: c.dim, heads: c.num_heads, layers: c.num_layers, ffnDim: c.ffn_dim, inDim: c.in_dim, outDim: c.out_dim, patch: c.patch_size,
-    freqDim: c.freq_dim, textDim: c.text_dim, textLen: c.text_len, eps: 1e-6, timeScale: 1000, secondTime: false,
-  };
-}
 
 function build(dtype: DType, checkpoint: CheckpointMode): WanModel {
   const model = WanModel.create(cpu(), goldenConfig(dit.metadata.config), { dtype, residual: dtype, checkpoint, trainable: true });
