@@ -1,0 +1,91 @@
+import { readFileSync } from "node:fs";
+import { dtypeBytes, numel, type DType, type HostTensor } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { writeFileAtomic } from "./atomic.ts";
+
+const NAMES: Record<string, DType> = { F32: "f32", BF16: "bf16", F16: "f16", F64: "f64", I32: "i32", I64: "i64", U8: "u8", BOOL: "bool" };
+const CODES = Object.fromEntries(Object.entries(NAMES).map(([code, dtype]) => [dtype, code])) as Record<DType, string>;
+
+/** Longest header that is read; the format's own limit. */
+const MAX_HEADER = 100_000_000;
+
+export interface Safetensors {
+  metadata: Record<string, string>;
+  tensors: Map<string, HostTensor>;
+}
+
+/** Reads a whole file; tensors are windows into it. Throws: E_IO when it cannot be read, E_FORMAT naming what is wrong where. */
+export function readSafetensors(path: string): Safetensors {
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(path);
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "safetensors", cause });
+  }
+  return parseSafetensors(bytes, path);
+}
+
+export function parseSafetensors(bytes: Uint8Array, path: string): Safetensors {
+  const bad = (message: string, want?: unknown, got?: unknown): RcmError => new RcmError("E_FORMAT", `${path}: ${message}`, { op: "safetensors", want, got });
+  if (bytes.length < 8) throw bad("shorter than a header", "at least 8 bytes", `${bytes.length} bytes`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const headerLength = view.getBigUint64(0, true);
+  if (headerLength > BigInt(Math.min(MAX_HEADER, bytes.length - 8))) throw bad("header longer than the file", `at most ${bytes.length - 8}`, String(headerLength));
+  const start = 8 + Number(headerLength);
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start)));
+  } catch (cause) {
+    throw bad(`header is not JSON: ${(cause as Error).message}`);
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header)) throw bad("header is not an object");
+  const metadata: Record<string, string> = {};
+  const tensors = new Map<string, HostTensor>();
+  const spans: [number, number, string][] = [];
+  for (const [name, info] of Object.entries(header as Record<string, unknown>)) {
+    if (typeof info !== "object" || info === null) throw bad(`entry "${name}" is not an object`);
+    if (name === "__metadata__") {
+      for (const [k, v] of Object.entries(info)) {
+        if (typeof v !== "string") throw bad(`metadata "${k}" is not text`);
+        metadata[k] = v;
+      }
+      continue;
+    }
+    const { dtype: code, shape, data_offsets: span } = info as Record<string, unknown>;
+    const dtype = typeof code === "string" && Object.hasOwn(NAMES, code) ? NAMES[code] : undefined;
+    if (dtype === undefined) throw bad(`tensor "${name}" has an unknown dtype`, Object.keys(NAMES), code);
+    if (!isCounts(shape) || !isCounts(span) || span.length !== 2) throw bad(`tensor "${name}" has no valid shape and data_offsets`);
+    const size = numel(shape) * dtypeBytes(dtype);
+    if (span[1] > bytes.length - start || span[1] < span[0]) throw bad(`tensor "${name}" lies outside the file`, `within ${bytes.length - start} bytes`, span);
+    if (!Number.isSafeInteger(size) || span[1] - span[0] !== size) throw bad(`tensor "${name}" has the wrong size`, size, span[1] - span[0]);
+    spans.push([span[0], span[1], name]);
+    tensors.set(name, { dtype, shape, data: bytes.subarray(start + span[0], start + span[1]) });
+  }
+  spans.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  for (let i = 1; i < spans.length; i++) {
+    if (spans[i][0] < spans[i - 1][1]) throw bad(`tensors "${spans[i - 1][2]}" and "${spans[i][2]}" overlap`);
+  }
+  return { metadata, tensors };
+}
+
+const isCounts = (v: unknown): v is number[] => Array.isArray(v) && v.every((d) => Number.isSafeInteger(d) && d >= 0);
+
+/** Writes tensors in the order given, atomically.. Throws: E_IO. */
+export function writeSafetensors(path: string, tensors: Iterable<[string, HostTensor]>, metadata: Record<string, string> = {}): void {
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  const data: Uint8Array[] = [];
+  let at = 0;
+  for (const [name, t] of tensors) {
+    if (Object.hasOwn(header, name)) throw new RcmError("E_ARG", `two tensors are named "${name}"`, { op: "safetensors" });
+    header[name] = { dtype: CODES[t.dtype], shape: t.shape, data_offsets: [at, at + t.data.length] };
+    at += t.data.length;
+    data.push(t.data);
+  }
+  const json = JSON.stringify(header);
+  const text = new TextEncoder().encode(json);
+  const padded = new Uint8Array(Math.ceil(text.length / 8) * 8).fill(0x20);
+  padded.set(text);
+  const length = new Uint8Array(8);
+  new DataView(length.buffer).setBigUint64(0, BigInt(padded.length), true);
+  writeFileAtomic(path, [length, padded, ...data]);
+}

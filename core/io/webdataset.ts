@@ -1,0 +1,282 @@
+import { isUtf8 } from "node:buffer";
+import { existsSync, readdirSync } from "node:fs";
+import { basename, join } from "node:path";
+import { crc32 } from "node:zlib";
+import type { HostTensor } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { Rng, streamOf } from "../rng.ts";
+import { members, readAt, withFile, writeTar, type TarMember } from "./tar.ts";
+import { readTorchTensor, writeTorch } from "./torch.ts";
+
+/** Latent data sets: tar shards whose members `{key}.latent.pt`, `{key}.embed.pt` and `{key}.prompt.txt` make one sample. */
+
+export interface Sample {
+  key: string;
+  latent: HostTensor;
+  embed: HostTensor;
+  prompt: string;
+}
+
+const KINDS = ["latent.pt", "embed.pt", "prompt.txt"] as const;
+type Kind = (typeof KINDS)[number];
+
+/** Where a sample lies: enough to read it without reading its shard. */
+type Entry = { path: string; key: string } & Record<Kind, TarMember>;
+
+const CACHE_LIMIT = 2 * 1024 ** 3;
+/** What a cached sample costs beside its tensors, roughly. */
+const CACHE_OVERHEAD = 512;
+/** Ranks have a random stream each; see streamOf. */
+const WORLD_LIMIT = 1024;
+
+const utf8 = new TextEncoder();
+const plain = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** A webdataset key is the name up to the first dot after the last slash; what follows says which part of the sample it is. */
+const MEMBER_NAME = /^(?:\.\/)*((?:.*\/)?[^./]*)\.(.*)$/s;
+
+function indexShard(path: string): Entry[] {
+  const found = new Map<string, Partial<Record<Kind, TarMember>>>();
+  withFile(path, (fd, size) => {
+    for (const member of members(fd, path, size)) {
+      const [, key, suffix] = MEMBER_NAME.exec(member.name) ?? [];
+      const kind = KINDS.find((k) => k === suffix);
+      if (kind === undefined) continue;
+      const parts = found.get(key) ?? {};
+      if (parts[kind]) throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, { op: "webdataset" });
+      parts[kind] = member;
+      found.set(key, parts);
+    }
+  });
+  return Array.from(found, ([key, parts]) => {
+    const lacking = KINDS.find((kind) => !parts[kind]);
+    if (lacking !== undefined) {
+      const at = Math.min(...Object.values(parts).map((m) => m.offset));
+      throw new RcmError("E_FORMAT", `a sample of ${path} (byte ${at}) lacks its member ${key}.${lacking}`, { op: "webdataset" });
+    }
+    return { path, key, ...(parts as Record<Kind, TarMember>) };
+  });
+}
+
+function decodeText(bytes: Uint8Array, where: string): string {
+  if (!isUtf8(bytes)) throw new RcmError("E_FORMAT", `a prompt is not UTF-8: ${where}`, { op: "webdataset" });
+  return plain.decode(bytes);
+}
+
+function decode(fd: number, entry: Entry): Sample {
+  const part = <T>(kind: Kind, read: (bytes: Uint8Array, where: string) => T): T => {
+    const { name, offset, start, size } = entry[kind];
+    return read(readAt(fd, entry.path, start, size), `${entry.path}: ${name} (byte ${offset})`);
+  };
+  return { key: entry.key, latent: part("latent.pt", readTorchTensor), embed: part("embed.pt", readTorchTensor), prompt: part("prompt.txt", decodeText) };
+}
+
+const readEntry = (entry: Entry): Sample => withFile(entry.path, (fd) => decode(fd, entry));
+
+/**
+ * Reads every sample of a shard in order; members with other suffixes are ignored.
+ * Throws: E_IO, or E_FORMAT naming shard, member and byte if something is damaged or lacking.
+ */
+export function readShard(path: string): Sample[] {
+  const entries = indexShard(path);
+  return withFile(path, (fd) => entries.map((entry) => decode(fd, entry)));
+}
+
+/** Lists a data set's shards (`shard_000000.tar` or `shard-00000.tar`) by number. Throws: E_IO if the folder cannot be read, E_FORMAT if it holds none. */
+export function listShards(dir: string): string[] {
+  let names: string[];
+  try {
+    names = readdirSync(dir).filter((name) => /^shard[_-]\d+\.tar$/.test(name));
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot list ${dir}: ${(cause as Error).message}; give the folder that holds shard_000000.tar`, { op: "webdataset", cause });
+  }
+  if (names.length === 0) throw new RcmError("E_FORMAT", `${dir} holds no shard_NNNNNN.tar; build the data set first or correct data.path`, { op: "webdataset" });
+  const number = (name: string): number => Number(name.slice(6, -4));
+  return names.sort((a, b) => number(a) - number(b) || (a < b ? -1 : 1)).map((name) => join(dir, name));
+}
+
+function fileKey(key: string): string {
+  const padded = /^\d+$/.test(key) ? key.padStart(9, "0") : key;
+  if (!/^[\w/-]+$/.test(padded)) throw new RcmError("E_ARG", "a sample key is letters, digits, _, - and / only", { op: "writeShards", got: key });
+  return padded;
+}
+
+function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
+  const key = fileKey(sample.key);
+  yield [`${key}.latent.pt`, writeTorch(sample.latent)];
+  yield [`${key}.embed.pt`, writeTorch(sample.embed)];
+  yield [`${key}.prompt.txt`, utf8.encode(sample.prompt)];
+}
+
+const shardPath = (dir: string, number: number): string => join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
+
+/** Samples of the leading intact shards; only the last may hold fewer than perShard. */
+function keptEntries(dir: string, perShard: number): Entry[] {
+  const kept: Entry[] = [];
+  try {
+    for (let path = shardPath(dir, 0); existsSync(path); path = shardPath(dir, kept.length / perShard)) {
+      const entries = indexShard(path);
+      kept.push(...entries);
+      if (entries.length < perShard) break;
+      if (entries.length > perShard) throw new RcmError("E_STATE", `${path} was written with more samples per shard; use that number or another folder`, { op: "writeShards", want: entries.length, got: perShard });
+    }
+  } catch (error) {
+    if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // a damaged shard is written anew
+  }
+  return kept;
+}
+
+function* skipKept(samples: Iterable<Sample>, kept: Entry[]): Generator<Sample> {
+  let i = 0;
+  for (const sample of samples) {
+    const known = kept[i++];
+    if (!known) yield sample;
+    else if (fileKey(sample.key) !== known.key) throw new RcmError("E_STATE", `${known.path} holds other samples; use another folder`, { op: "writeShards", want: fileKey(sample.key), got: known.key });
+  }
+}
+
+/**
+ * Writes samples to shards, one sample in memory at a time, and returns how many the shards now hold; intact shards of an earlier run are kept.
+ * A function as source is called with the number of kept samples and gives the rest, so they need not be made again.
+ * Throws: E_STATE if the folder holds other samples or another shard size, E_ARG for a bad key, E_IO.
+ */
+export function writeShards(
+  dir: string,
+  samples: Iterable<Sample> | ((kept: number) => Iterable<Sample>),
+  perShard = 256,
+  onShard?: (path: string, total: number) => void,
+): number {
+  if (!Number.isSafeInteger(perShard) || perShard < 1) throw new RcmError("E_ARG", "a shard holds at least one sample", { op: "writeShards", got: perShard });
+  const kept = keptEntries(dir, perShard);
+  const source = (typeof samples === "function" ? samples(kept.length) : skipKept(samples, kept))[Symbol.iterator]();
+  let total = kept.length;
+  let item = source.next();
+  function* shard(started: Entry[]): Generator<[string, Uint8Array]> {
+    for (const entry of started) yield* entriesOf(readEntry(entry));
+    for (;;) {
+      yield* entriesOf(item.value);
+      if (++total % perShard === 0 || (item = source.next()).done) return;
+    }
+  }
+  while (!item.done) {
+    const base = total - (total % perShard);
+    const path = shardPath(dir, base / perShard);
+    writeTar(path, shard(kept.slice(base)));
+    onShard?.(path, total);
+    if (!item.done) item = source.next();
+  }
+  return total;
+}
+
+/** A place in a ShardStream, as plain JSON; all but epoch and index say which stream it belongs to. */
+export interface StreamPosition {
+  epoch: number;
+  index: number;
+  seed: number;
+  rank: number;
+  world: number;
+  shuffleBuffer: number;
+  /** Fingerprint of the shards' names and keys. */
+  data: number;
+}
+
+export interface StreamOptions {
+  paths: string[];
+  rank?: number;
+  world?: number;
+  seed: number;
+  shuffleBuffer: number;
+}
+
+/** Draws each next item at random from a window of the items to come; a window as long as the items is a full shuffle. */
+function windowShuffle<T>(items: T[], size: number, rng: Rng): T[] {
+  const window = items.slice(0, size);
+  return items.map((_, i) => {
+    const j = rng.below(window.length);
+    const drawn = window[j];
+    const filler = i + size < items.length ? items[i + size] : window.pop()!;
+    if (j < window.length) window[j] = filler;
+    return drawn;
+  });
+}
+
+/**
+ * An endless stream of samples, each exactly once per epoch over all ranks; samples are shared with a cache, so do not change them.
+ * Ranks take every world-th shard, or every world-th sample if there are fewer shards than ranks; the order follows from (seed, epoch) alone.
+ */
+export class ShardStream {
+  private at = { epoch: 0, index: 0 };
+  private order: Entry[] | undefined;
+  private shards: Entry[][] | undefined;
+  private data = 0;
+  private readonly cache = new Map<Entry, Sample>();
+  private cachedBytes = 0;
+  private readonly options: Required<StreamOptions>;
+  private readonly byShard: boolean;
+
+  /** Throws: E_ARG for options out of range. */
+  constructor(options: StreamOptions) {
+    const o = (this.options = { rank: 0, world: 1, ...options });
+    this.byShard = o.paths.length >= o.world;
+    const whole = [o.rank, o.world, o.seed, o.shuffleBuffer].every((n) => Number.isSafeInteger(n) && n >= 0);
+    if (!whole || o.rank >= o.world || o.world > WORLD_LIMIT || o.shuffleBuffer < 1 || o.paths.length === 0)
+      throw new RcmError("E_ARG", "a stream needs paths, rank < world <= 1024, a whole seed and shuffleBuffer >= 1", { op: "ShardStream", got: { ...o, paths: o.paths.length } });
+  }
+
+  /** The next sample; decoded on first use. Throws: E_IO or E_FORMAT if a shard cannot be used. */
+  next(): Sample {
+    let order = (this.order ??= this.orderOf(this.at.epoch));
+    if (this.at.index >= order.length) {
+      order = this.order = this.orderOf(this.at.epoch + 1);
+      this.at = { epoch: this.at.epoch + 1, index: 0 };
+    }
+    const entry = order[this.at.index];
+    const sample = this.cache.get(entry) ?? this.load(entry);
+    this.at.index++;
+    return sample;
+  }
+
+  position(): StreamPosition {
+    const { seed, rank, world, shuffleBuffer } = this.options;
+    this.index();
+    return { ...this.at, seed, rank, world, shuffleBuffer, data: this.data };
+  }
+
+  /** Goes to a position of an equal stream. Throws: E_STATE if it belongs to another stream or data set. */
+  restore(position: StreamPosition): void {
+    const { epoch, index } = position;
+    for (const [field, own] of Object.entries({ ...this.position(), epoch, index })) {
+      const got = position[field as keyof StreamPosition];
+      if (own !== got || !Number.isSafeInteger(got) || got < 0) throw new RcmError("E_STATE", `the data position does not fit this stream: its ${field} differs`, { op: "ShardStream", want: own, got });
+    }
+    const order = this.orderOf(epoch);
+    if (index > order.length) throw new RcmError("E_STATE", "the data position is past its epoch", { op: "ShardStream", want: `<= ${order.length}`, got: index });
+    [this.order, this.at] = [order, { epoch, index }];
+  }
+
+  /** The entries of this rank's shards, from their headers alone. */
+  private index(): Entry[][] {
+    if (this.shards) return this.shards;
+    const { paths, rank, world } = this.options;
+    this.shards = paths.filter((_, i) => !this.byShard || i % world === rank).map(indexShard);
+    this.data = this.shards.flat().reduce((crc, entry) => crc32(`${basename(entry.path)}/${entry.key}\n`, crc), 0);
+    return this.shards;
+  }
+
+  private orderOf(epoch: number): Entry[] {
+    const { rank, world, seed, shuffleBuffer } = this.options;
+    const rng = new Rng(seed, streamOf("data", epoch, this.byShard ? rank : 0));
+    const shards = windowShuffle(this.index(), this.index().length, rng);
+    const all = windowShuffle(shards.flat(), shuffleBuffer, rng);
+    const own = this.byShard ? all : all.filter((_, i) => i % world === rank);
+    if (own.length === 0) throw new RcmError("E_FORMAT", `the shards hold too few samples for ${world} ranks: rank ${rank} has none`, { op: "ShardStream" });
+    return own;
+  }
+
+  private load(entry: Entry): Sample {
+    const sample = readEntry(entry);
+    this.cachedBytes += sample.latent.data.buffer.byteLength + sample.embed.data.buffer.byteLength + CACHE_OVERHEAD;
+    if (this.cachedBytes <= CACHE_LIMIT) this.cache.set(entry, sample);
+    return sample;
+  }
+}

@@ -1,0 +1,202 @@
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { numel, type HostTensor } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { JsonlWriter, writeFileAtomic } from "../io/atomic.ts";
+import { EventWriter } from "../io/tfevents.ts";
+import { listShards, ShardStream, type Sample, type StreamPosition } from "../io/webdataset.ts";
+import type { LoadedRecipe } from "../recipe/load.ts";
+import type { Recipe } from "../recipe/schema.ts";
+import { Device } from "../tensor.ts";
+import { encodePrompts } from "../text/encode.ts";
+import { listCheckpoints, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import { gridSheet } from "../sample/sheet.ts";
+import { sampleStudent, sampleTeacher } from "../sample/sampler.ts";
+import { readWeights } from "../export/weights.ts";
+import { wanConfig } from "./nets.ts";
+import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
+
+export interface DistillOptions {
+  recipe: LoadedRecipe;
+  out: string;
+  device: "auto" | "cpu" | "cuda";
+  threads?: number;
+  resume: boolean;
+  onEvent: (event: TrainEvent) => void;
+  /** True once a signal asked to stop: the loop writes a checkpoint and throws E_INTERRUPTED. */
+  shouldStop: () => boolean;
+}
+
+export type TrainEvent =
+  | { kind: "start"; step: number; steps: number; device: string; parameters: number; resumed: boolean }
+  | { kind: "step"; step: number; steps: number; secondsPerStep: number; result: StepResult }
+  | { kind: "checkpoint"; step: number; path: string }
+  | { kind: "sample"; step: number; path: string }
+  | { kind: "done"; step: number; seconds: number };
+
+export interface TrainSummary {
+  out: string;
+  steps: number;
+  seconds: number;
+  checkpoint: string;
+  skipped: number;
+  peakBytes: number;
+  last: Record<string, number>;
+}
+
+/** Lets timers and signal handlers run: native calls block them. */
+const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
+
+/** Hash of what a checkpoint depends on; lengths, logging and sampling of a run may change between resumes. */
+export function stateHash(recipe: Recipe): string {
+  const { name: _name, extends: _extends, sample: _sample, eval: _eval, train, data, teacher, model, ...rest } = recipe;
+  const kept = { ...rest, batch: train.batch, accumulate: train.accumulate, seed: train.seed, shape: data.shape, guidance: teacher?.guidance, model: { ...model, init: null, checkpoint: null } };
+  return createHash("sha256").update(JSON.stringify(kept)).digest("hex").slice(0, 16);
+}
+
+/** Joins samples into one batch. Throws: E_SHAPE naming the sample that differs from the recipe. */
+export function collate(samples: Sample[], recipe: Recipe, embedShape: readonly number[]): HostBatch {
+  const join_ = (pick: (s: Sample) => HostTensor, what: string, want: readonly number[]): HostTensor => {
+    const first = pick(samples[0]);
+    const each = first.data.length;
+    const data = new Uint8Array(new ArrayBuffer(each * samples.length));
+    samples.forEach((s, b) => {
+      const t = pick(s);
+      const shape = what === "latent" ? t.shape.slice(-4) : t.shape.slice(-2);
+      if (t.dtype !== first.dtype || shape.some((d, i) => d !== want[i]) || numel(t.shape) !== numel(want)) {
+        throw new RcmError("E_SHAPE", `${what} of sample ${s.key} does not fit the recipe`, { op: "data", want: `${want} ${first.dtype}`, got: `${t.shape} ${t.dtype}` });
+      }
+      data.set(t.data, b * each);
+    });
+    return { dtype: first.dtype, shape: [samples.length, ...want], data };
+  };
+  return { latents: join_((s) => s.latent, "latent", recipe.data.shape), embeds: join_((s) => s.embed, "embed", embedShape) };
+}
+
+/** Trains a recipe to its end, or until told to stop. Throws: E_INTERRUPTED after a checkpoint; E_STATE when the folder holds another run. */
+export async function distill(o: DistillOptions): Promise<TrainSummary> {
+  const { recipe } = o.recipe;
+  const { train } = recipe;
+  const checkpoints = join(o.out, "checkpoints");
+  const existing = listCheckpoints(checkpoints);
+  if (existing.length > 0 && !o.resume) {
+    throw new RcmError("E_STATE", `${o.out} already holds a run at step ${existing[existing.length - 1].step}; give --resume to go on, or another --out`, { op: "distill" });
+  }
+  mkdirSync(o.out, { recursive: true });
+  using device = Device.open({ device: o.device, threads: o.threads });
+  const config = wanConfig(recipe.model, false);
+  const text = device.persistent(() => ({ negative: encodePrompts(device, [recipe.teacher?.negative_prompt ?? ""], config), empty: encodePrompts(device, [""], config) }));
+  const teacher = recipe.teacher ? readWeights(recipe.teacher.weights) : null;
+  const init = recipe.model.init;
+  const student = init === "random" ? null : init === "teacher" ? teacher : readWeights(init);
+  const trainer = new Trainer(device, recipe, { teacher, student }, text);
+  const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
+  const hash = stateHash(recipe);
+  const resumed = existing.length > 0;
+  if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash));
+  writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
+
+  const metrics = new MetricsLog(o.out, trainer.step);
+  o.onEvent({ kind: "start", step: trainer.step, steps: train.steps, device: device.backend.info.device, parameters: trainer.student.params.count, resumed });
+  const began = performance.now();
+  let last: StepResult | null = null;
+  let position: StreamPosition = stream.position();
+  let saved = resumed ? trainer.step : -1;
+  const save = (): string => {
+    const path = saveCheckpoint(trainer, checkpoints, hash, position, train.keep_checkpoints);
+    saved = trainer.step;
+    o.onEvent({ kind: "checkpoint", step: trainer.step, path });
+    return path;
+  };
+  try {
+    while (trainer.step < train.steps) {
+      const t0 = performance.now();
+      const batches = Array.from({ length: train.accumulate }, () =>
+        collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [config.textLen, config.textDim]),
+      );
+      last = trainer.iterate(batches);
+      position = stream.position();
+      const secondsPerStep = (performance.now() - t0) / 1000;
+      metrics.step(trainer.step, secondsPerStep, last);
+      o.onEvent({ kind: "step", step: trainer.step, steps: train.steps, secondsPerStep, result: last });
+      if (train.sample_every > 0 && trainer.step % train.sample_every === 0) {
+        const path = drawSamples(trainer, text.negative, o.out);
+        metrics.image(trainer.step, path);
+        o.onEvent({ kind: "sample", step: trainer.step, path });
+      }
+      if (trainer.step % train.checkpoint_every === 0 && trainer.step < train.steps) save();
+      await breathe();
+      if (o.shouldStop() && trainer.step < train.steps) {
+        if (saved !== trainer.step) save();
+        throw new RcmError("E_INTERRUPTED", `stopped at step ${trainer.step} of ${train.steps}; the checkpoint is written, go on with --resume`, { op: "distill" });
+      }
+    }
+  } finally {
+    metrics.close();
+  }
+  const checkpoint = saved === trainer.step ? listCheckpoints(checkpoints)[listCheckpoints(checkpoints).length - 1].path : save();
+  const seconds = (performance.now() - began) / 1000;
+  o.onEvent({ kind: "done", step: trainer.step, seconds });
+  return { out: o.out, steps: trainer.step, seconds, checkpoint, skipped: trainer.skipped, peakBytes: device.memory().peak, last: last ? { ...last.stats, grad_norm: last.gradNorm } : {} };
+}
+
+/** metrics.jsonl and TensorBoard events of a run. Lines after the resumed step are cut, so every step stands once. */
+class MetricsLog {
+  private readonly lines: JsonlWriter;
+  private readonly events: EventWriter;
+
+  constructor(out: string, step: number) {
+    const path = join(out, "metrics.jsonl");
+    if (existsSync(path)) {
+      const kept = readFileSync(path, "utf8").split("\n").filter((line) => line !== "" && stepOf(line) <= step);
+      writeFileAtomic(path, kept.map((line) => `${line}\n`).join(""));
+    }
+    this.lines = new JsonlWriter(path);
+    this.events = new EventWriter(join(out, "tensorboard"));
+  }
+
+  step(step: number, seconds: number, r: StepResult): void {
+    const scalars = { ...r.stats, [`grad_norm_${r.kind}`]: r.gradNorm, [`lr_${r.kind}`]: r.lr, seconds };
+    this.lines.write({ step, kind: r.kind, ...scalars, ...(r.skipped > 0 ? { skipped: r.skipped } : {}) });
+    for (const [tag, value] of Object.entries(scalars)) this.events.scalar(tag, value, step);
+  }
+
+  image(step: number, path: string): void {
+    const png = new Uint8Array(readFileSync(path));
+    const view = new DataView(png.buffer, png.byteOffset);
+    this.events.image("samples", png, view.getUint32(16), view.getUint32(20), step);
+  }
+
+  close(): void {
+    this.events.close();
+    this.lines.close();
+  }
+}
+
+function stepOf(line: string): number {
+  try {
+    return (JSON.parse(line) as { step: number }).step;
+  } catch {
+    return Number.POSITIVE_INFINITY; // a line cut by a crash
+  }
+}
+
+/** Writes `samples/step_%09d.png`: a row of prompts per number of steps (a flow recipe: its own guided sampler). */
+function drawSamples(trainer: Trainer, negative: Parameters<typeof sampleTeacher>[3], out: string): string {
+  const { recipe, device } = trainer;
+  using _scope = device.scope();
+  const config = wanConfig(recipe.model, false);
+  const prompts = recipe.sample.prompts ?? [];
+  const condition = encodePrompts(device, prompts, config);
+  const model = trainer.sampler("ema");
+  const noise = { seed: recipe.train.seed, first: 0 };
+  const rows =
+    recipe.objective.consistency?.kind === "flow"
+      ? [sampleTeacher(model, recipe, condition, negative, noise)]
+      : recipe.sample.steps.map((n) => sampleStudent(model, recipe, condition, n, noise));
+  mkdirSync(join(out, "samples"), { recursive: true });
+  const path = join(out, "samples", `step_${String(trainer.step).padStart(9, "0")}.png`);
+  writeFileAtomic(path, gridSheet(rows.map((r) => r.toHost())));
+  return path;
+}
