@@ -23,31 +23,20 @@ type Kind = (typeof KINDS)[number];
 /** Where a sample lies: enough to read it without reading its shard. */
 type Entry = { path: string; key: string } & Record<Kind, TarMember>;
 
+/** Bytes of decoded samples a stream keeps, and what a kept sample costs beside its tensors. */
 const CACHE_LIMIT = 2 * 1024 ** 3;
-/** What a cached sample costs beside its tensors, roughly. */
 const CACHE_OVERHEAD = 512;
-/** Ranks have a random stream each; see streamOf. */
-const WORLD_LIMIT = 1024;
-
-const utf8 = new TextEncoder();
-const plain = new TextDecoder("utf-8", { ignoreBOM: true });
-
-/** A webdataset key is the name up to the first dot after the last slash; what follows says which part of the sample it is. */
-const MEMBER_NAME = /^(?:\.\/)*((?:.*\/)?[^./]*)\.(.*)$/s;
 
 function indexShard(path: string): Entry[] {
   const found = new Map<string, Partial<Record<Kind, TarMember>>>();
-  withFile(path, (fd, size) => {
-    for (const member of members(fd, path, size)) {
-      const [, key, suffix] = MEMBER_NAME.exec(member.name) ?? [];
-      const kind = KINDS.find((k) => k === suffix);
-      if (kind === undefined) continue;
-      const parts = found.get(key) ?? {};
-      if (parts[kind]) throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, { op: "webdataset" });
-      parts[kind] = member;
-      found.set(key, parts);
-    }
-  });
+  for (const member of withFile(path, (fd, size) => [...members(fd, path, size)])) {
+    const kind = KINDS.find((k) => member.name.endsWith(`.${k}`));
+    if (kind === undefined) continue;
+    const key = member.name.slice(0, -kind.length - 1);
+    const parts = found.get(key) ?? {};
+    if (parts[kind]) throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, { op: "webdataset" });
+    found.set(key, { ...parts, [kind]: member });
+  }
   return Array.from(found, ([key, parts]) => {
     const lacking = KINDS.find((kind) => !parts[kind]);
     if (lacking !== undefined) {
@@ -60,7 +49,7 @@ function indexShard(path: string): Entry[] {
 
 function decodeText(bytes: Uint8Array, where: string): string {
   if (!isUtf8(bytes)) throw new RcmError("E_FORMAT", `a prompt is not UTF-8: ${where}`, { op: "webdataset" });
-  return plain.decode(bytes);
+  return Buffer.from(bytes).toString("utf8");
 }
 
 function decode(fd: number, entry: Entry): Sample {
@@ -70,8 +59,6 @@ function decode(fd: number, entry: Entry): Sample {
   };
   return { key: entry.key, latent: part("latent.pt", readTorchTensor), embed: part("embed.pt", readTorchTensor), prompt: part("prompt.txt", decodeText) };
 }
-
-const readEntry = (entry: Entry): Sample => withFile(entry.path, (fd) => decode(fd, entry));
 
 /**
  * Reads every sample of a shard in order; members with other suffixes are ignored.
@@ -105,20 +92,20 @@ function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
   const key = fileKey(sample.key);
   yield [`${key}.latent.pt`, writeTorch(sample.latent)];
   yield [`${key}.embed.pt`, writeTorch(sample.embed)];
-  yield [`${key}.prompt.txt`, utf8.encode(sample.prompt)];
+  yield [`${key}.prompt.txt`, new TextEncoder().encode(sample.prompt)];
 }
 
 const shardPath = (dir: string, number: number): string => join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
 
 /** Samples of the leading intact shards; only the last may hold fewer than perShard. */
 function keptEntries(dir: string, perShard: number): Entry[] {
-  const kept: Entry[] = [];
+  let kept: Entry[] = [];
   try {
-    for (let path = shardPath(dir, 0); existsSync(path); path = shardPath(dir, kept.length / perShard)) {
-      const entries = indexShard(path);
-      kept.push(...entries);
-      if (entries.length < perShard) break;
-      if (entries.length > perShard) throw new RcmError("E_STATE", `${path} was written with more samples per shard; use that number or another folder`, { op: "writeShards", want: entries.length, got: perShard });
+    for (let number = 0; existsSync(shardPath(dir, number)); number++) {
+      const entries = indexShard(shardPath(dir, number));
+      if (kept.length % perShard !== 0 || entries.length > perShard)
+        throw new RcmError("E_STATE", `${dir} was written with another number of samples per shard; use that number or another folder`, { op: "writeShards", got: perShard });
+      kept = kept.concat(entries);
     }
   } catch (error) {
     if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // a damaged shard is written anew
@@ -140,19 +127,14 @@ function* skipKept(samples: Iterable<Sample>, kept: Entry[]): Generator<Sample> 
  * A function as source is called with the number of kept samples and gives the rest, so they need not be made again.
  * Throws: E_STATE if the folder holds other samples or another shard size, E_ARG for a bad key, E_IO.
  */
-export function writeShards(
-  dir: string,
-  samples: Iterable<Sample> | ((kept: number) => Iterable<Sample>),
-  perShard = 256,
-  onShard?: (path: string, total: number) => void,
-): number {
+export function writeShards(dir: string, samples: Iterable<Sample> | ((kept: number) => Iterable<Sample>), perShard = 256, onShard?: (path: string, total: number) => void): number {
   if (!Number.isSafeInteger(perShard) || perShard < 1) throw new RcmError("E_ARG", "a shard holds at least one sample", { op: "writeShards", got: perShard });
   const kept = keptEntries(dir, perShard);
   const source = (typeof samples === "function" ? samples(kept.length) : skipKept(samples, kept))[Symbol.iterator]();
   let total = kept.length;
   let item = source.next();
   function* shard(started: Entry[]): Generator<[string, Uint8Array]> {
-    for (const entry of started) yield* entriesOf(readEntry(entry));
+    for (const entry of started) yield* entriesOf(withFile(entry.path, (fd) => decode(fd, entry)));
     for (;;) {
       yield* entriesOf(item.value);
       if (++total % perShard === 0 || (item = source.next()).done) return;
@@ -168,25 +150,10 @@ export function writeShards(
   return total;
 }
 
-/** A place in a ShardStream, as plain JSON; all but epoch and index say which stream it belongs to. */
-export interface StreamPosition {
-  epoch: number;
-  index: number;
-  seed: number;
-  rank: number;
-  world: number;
-  shuffleBuffer: number;
-  /** Fingerprint of the shards' names and keys. */
-  data: number;
-}
+export type StreamOptions = { paths: string[]; rank?: number; world?: number; seed: number; shuffleBuffer: number };
 
-export interface StreamOptions {
-  paths: string[];
-  rank?: number;
-  world?: number;
-  seed: number;
-  shuffleBuffer: number;
-}
+/** A place in a stream, as plain JSON; `data` is a fingerprint of the rank's shard names and keys. */
+export type StreamPosition = Required<Omit<StreamOptions, "paths">> & { epoch: number; index: number; data: number };
 
 /** Draws each next item at random from a window of the items to come; a window as long as the items is a full shuffle. */
 function windowShuffle<T>(items: T[], size: number, rng: Rng): T[] {
@@ -216,10 +183,10 @@ export class ShardStream {
 
   /** Throws: E_ARG for options out of range. */
   constructor(options: StreamOptions) {
-    const o = (this.options = { rank: 0, world: 1, ...options });
+    const o = (this.options = { ...options, rank: options.rank ?? 0, world: options.world ?? 1 });
     this.byShard = o.paths.length >= o.world;
     const whole = [o.rank, o.world, o.seed, o.shuffleBuffer].every((n) => Number.isSafeInteger(n) && n >= 0);
-    if (!whole || o.rank >= o.world || o.world > WORLD_LIMIT || o.shuffleBuffer < 1 || o.paths.length === 0)
+    if (!whole || o.rank >= o.world || o.world > 1024 || o.shuffleBuffer < 1 || o.paths.length === 0)
       throw new RcmError("E_ARG", "a stream needs paths, rank < world <= 1024, a whole seed and shuffleBuffer >= 1", { op: "ShardStream", got: { ...o, paths: o.paths.length } });
   }
 
@@ -274,7 +241,7 @@ export class ShardStream {
   }
 
   private load(entry: Entry): Sample {
-    const sample = readEntry(entry);
+    const sample = withFile(entry.path, (fd) => decode(fd, entry));
     this.cachedBytes += sample.latent.data.buffer.byteLength + sample.embed.data.buffer.byteLength + CACHE_OVERHEAD;
     if (this.cachedBytes <= CACHE_LIMIT) this.cache.set(entry, sample);
     return sample;
