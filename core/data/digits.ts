@@ -22,6 +22,9 @@ const MEAN = 0.1307;
 const STD = 0.3081;
 export const SIDE = 28;
 
+/** Samples a shard, as the public data sets have it. */
+const PER_SHARD = 256;
+
 export const latentOfPixels = (pixels: Uint8Array): Float64Array => Float64Array.from(pixels, (p) => (p / 255 - MEAN) / STD);
 
 /** Pixels of latents, clamped to [0, 255]. */
@@ -98,6 +101,6 @@ export function makeDigits(o: DigitsOptions): { samples: number; shards: number 
     }
   }
   let done = 0;
-  const shards = writeShards(o.out, samples(), 256, () => o.onShard?.(Math.min(total, ++done * 256), total));
-  return { samples: total, shards };
+  writeShards(o.out, samples(), PER_SHARD, () => o.onShard?.(Math.min(total, ++done * PER_SHARD), total));
+  return { samples: total, shards: Math.ceil(total / PER_SHARD) };
 }

@@ -142,7 +142,7 @@ export const recipeSchema = v.strictObject({
     v.strictObject({
       steps: v.optional(v.array(v.pipe(count, v.maxValue(8))), [1, 2, 4]),
       sigma_max: v.optional(positive, 80),
-      mid_times: v.pipe(v.optional(v.array(positive)), note("TrigFlow times after the first step")),
+      mid_times: v.pipe(v.optional(v.array(positive), [1.5, 1.4, 1.0]), note("TrigFlow times after the first step")),
       form: v.optional(v.picklist(["trig", "rf"]), "rf"),
       teacher_steps: v.optional(count, 50),
       teacher_sampler: v.optional(v.picklist(["euler", "unipc"]), "euler"),

@@ -1,0 +1,27 @@
+import { WAN_PRESETS } from "../models/wan/config.ts";
+import type { Recipe } from "./schema.ts";
+
+/** Rules that span several keys: pairs of dotted key and message. */
+export function crossChecks(r: Recipe): [key: string, message: string][] {
+  const out: [string, string][] = [];
+  const preset = WAN_PRESETS[r.model.preset];
+  const [dim, heads] = [r.model.dim ?? preset.dim, r.model.heads ?? preset.heads];
+  if (dim % heads !== 0 || (dim / heads) % 2 !== 0) out.push(["model.heads", `found ${heads} heads for width ${dim}, allowed a divisor that leaves an even head width`]);
+  const [C, ...grid] = r.data.shape;
+  if (C !== preset.inDim) out.push(["data.shape", `found ${C} channels, allowed ${preset.inDim} (preset ${r.model.preset})`]);
+  grid.forEach((n, i) => n % preset.patch[i] !== 0 && out.push(["data.shape", `found ${n}, allowed multiples of the patch ${preset.patch[i]}`]));
+  const { consistency, dmd } = r.objective;
+  if (!consistency && !dmd) out.push(["objective", "found neither consistency nor dmd, allowed one of them or both"]);
+  const flow = consistency?.kind === "flow";
+  if (flow && dmd) out.push(["objective.dmd", "found with a flow objective, allowed with scm, dcm and meanflow"]);
+  const wants = dmd !== null || consistency?.kind === "scm" || consistency?.kind === "dcm" || (consistency?.kind === "meanflow" && consistency.velocity === "teacher");
+  if (wants && !r.teacher) out.push(["teacher", "found nothing, allowed a map with weights (the objective needs a teacher)"]);
+  if (r.model.init === "teacher" && !r.teacher) out.push(["model.init", 'found "teacher" without a teacher, allowed "random" or a path']);
+  const most = Math.max(1, ...r.sample.steps);
+  if (r.sample.mid_times.length < most - 1) out.push(["sample.mid_times", `found ${r.sample.mid_times.length} times, allowed at least ${most - 1} (sample.steps has ${most})`]);
+  r.sample.mid_times.forEach((t, i, all) => {
+    if (t >= Math.PI / 2 || (i > 0 && t >= all[i - 1])) out.push([`sample.mid_times.${i}`, `found ${t}, allowed descending times below pi/2`]);
+  });
+  if (dmd?.fixed_times && dmd.fixed_times.length < dmd.simulation_steps - 1) out.push(["objective.dmd.fixed_times", `found ${dmd.fixed_times.length} times, allowed at least simulation_steps - 1 = ${dmd.simulation_steps - 1}`]);
+  return out;
+}

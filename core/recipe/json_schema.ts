@@ -1,0 +1,10 @@
+import { toJsonSchema } from "@valibot/to-json-schema";
+import { recipeSchema } from "./schema.ts";
+
+/** JSON Schema of a recipe file, for editors. */
+export function recipeJsonSchema(): Record<string, unknown> {
+  const schema = toJsonSchema(recipeSchema, { typeMode: "input", errorMode: "ignore" }) as Record<string, unknown>;
+  // A file may leave to its parent what it extends, so nothing is required on its own.
+  const { required: _required, ...rest } = schema;
+  return { ...rest, title: "rcm recipe" };
+}

@@ -1,0 +1,99 @@
+import { readFileSync } from "node:fs";
+import { dirname, isAbsolute, resolve } from "node:path";
+import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument, type Node } from "yaml";
+import { RcmError } from "../error.ts";
+
+/** Plain values with the place each came from. Places are "file:line:column", keyed by the dotted path. */
+export interface Sourced {
+  value: unknown;
+  places: Map<string, string>;
+}
+
+/** Keys whose values are paths, and words that stand for no path. */
+const PATHS = new Set(["teacher.weights", "data.path", "eval.classifier", "eval.data", "model.init"]);
+const NOT_PATHS = new Set(["teacher", "random"]);
+
+const isRecord = (v: unknown): v is Record<string, unknown> => typeof v === "object" && v !== null && !Array.isArray(v);
+
+/** Reads one YAML file with positions. Throws: E_IO, E_RECIPE listing every syntax error with its place. */
+export function readYaml(path: string): Sourced {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "recipe", cause });
+  }
+  const lines = new LineCounter();
+  const doc = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, version: "1.2" });
+  if (doc.errors.length > 0) {
+    const all = doc.errors.map((e) => `${path}:${lines.linePos(e.pos[0]).line}:${lines.linePos(e.pos[0]).col}: ${e.message}`);
+    throw new RcmError("E_RECIPE", all.slice(0, 10).join("\n"), { op: "recipe" });
+  }
+  const places = new Map<string, string>();
+  const place = (node: Node | null | undefined): string => {
+    const at = lines.linePos(node?.range?.[0] ?? 0);
+    return `${path}:${at.line}:${at.col}`;
+  };
+  const walk = (node: unknown, at: string): void => {
+    if (isMap(node)) {
+      for (const pair of node.items) {
+        if (!isPair(pair) || !isScalar(pair.key)) continue;
+        const key = at === "" ? String(pair.key.value) : `${at}.${String(pair.key.value)}`;
+        places.set(key, place(pair.key));
+        walk(pair.value, key);
+      }
+    } else if (isSeq(node)) {
+      node.items.forEach((item, i) => {
+        places.set(`${at}.${i}`, place(item as Node));
+        walk(item, `${at}.${i}`);
+      });
+    }
+  };
+  places.set("", `${path}:1:1`);
+  walk(doc.contents, "");
+  return { value: settle(doc.toJS({ maxAliasCount: 100 }), "", dirname(resolve(path)), places), places };
+}
+
+/** Replaces ${VAR} and ${VAR:-default}, and makes paths absolute from `folder`. Throws: E_RECIPE naming an unset variable. */
+export function settle(value: unknown, at: string, folder: string, places: ReadonlyMap<string, string>): unknown {
+  if (Array.isArray(value)) return value.map((v, i) => settle(v, `${at}.${i}`, folder, places));
+  if (isRecord(value)) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, settle(v, at === "" ? k : `${at}.${k}`, folder, places)]));
+  if (typeof value !== "string") return value;
+  const filled = value.replace(/\$\{(\w+)(?::-([^}]*))?\}/g, (_, name: string, fallback: string | undefined) => {
+    const set = process.env[name];
+    if (set !== undefined && set !== "") return set;
+    if (fallback !== undefined) return fallback;
+    throw new RcmError("E_RECIPE", `${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; set it, or write \${${name}:-default}`, { op: "recipe" });
+  });
+  return PATHS.has(at) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled) ? resolve(folder, filled) : filled;
+}
+
+/** Lays `over` on `base` key by key. Lists, scalars and null replace; so does a map of another `kind`. */
+export function merge(base: Sourced, over: Sourced): Sourced {
+  const places = new Map(base.places);
+  const join = (a: unknown, b: unknown, at: string): unknown => {
+    const replace = !isRecord(a) || !isRecord(b) || ("kind" in a && "kind" in b && a.kind !== b.kind);
+    if (replace) {
+      for (const key of places.keys()) if (key.startsWith(`${at}.`)) places.delete(key);
+      return b;
+    }
+    const out: Record<string, unknown> = { ...a };
+    for (const [k, v] of Object.entries(b)) out[k] = k in a ? join(a[k], v, at === "" ? k : `${at}.${k}`) : v;
+    return out;
+  };
+  const value = join(base.value, over.value, "");
+  for (const [k, v] of over.places) places.set(k, v);
+  return { value, places };
+}
+
+/** Reads a recipe and, below it, the one it extends. Throws: E_RECIPE on a cycle. */
+export function readExtended(path: string, seen: string[] = []): Sourced {
+  const absolute = resolve(path);
+  if (seen.includes(absolute)) throw new RcmError("E_RECIPE", `extends runs in a circle: ${[...seen, absolute].join(" -> ")}`, { op: "recipe" });
+  const own = readYaml(path);
+  if (!isRecord(own.value)) throw new RcmError("E_RECIPE", `${path}:1:1: found ${own.value === null ? "nothing" : typeof own.value}, allowed a map of keys`, { op: "recipe" });
+  const { extends: parent, ...rest } = own.value;
+  if (parent === undefined) return own;
+  if (typeof parent !== "string") throw new RcmError("E_RECIPE", `${own.places.get("extends")} extends: found ${JSON.stringify(parent)}, allowed one path`, { op: "recipe" });
+  return merge(readExtended(resolve(dirname(absolute), parent), [...seen, absolute]), { value: rest, places: own.places });
+}
