@@ -100,7 +100,6 @@ export function makeDigits(o: DigitsOptions): { samples: number; shards: number 
       };
     }
   }
-  let done = 0;
-  writeShards(o.out, samples(), PER_SHARD, () => o.onShard?.(Math.min(total, ++done * PER_SHARD), total));
+  writeShards(o.out, samples(), PER_SHARD, (_path, done) => o.onShard?.(done, total));
   return { samples: total, shards: Math.ceil(total / PER_SHARD) };
 }

@@ -1,0 +1,82 @@
+import type { ArgsDef } from "citty";
+import { RcmError } from "../core/error.ts";
+import { didYouMean } from "../core/recipe/suggest.ts";
+
+/** Flags that several subcommands share. */
+export const DEVICE_ARGS = {
+  device: { type: "string", default: "auto", description: "auto, cpu or cuda", valueHint: "DEVICE" },
+  threads: { type: "string", default: "0", description: "host threads; 0: all that the process may use", valueHint: "N" },
+} as const satisfies ArgsDef;
+
+export const OUTPUT_ARGS = {
+  json: { type: "boolean", default: false, description: "print one JSON document on stdout; progress goes to stderr" },
+  quiet: { type: "boolean", alias: "q", default: false, description: "no progress" },
+} as const satisfies ArgsDef;
+
+export const SET_ARG = {
+  set: { type: "string", description: "override a recipe key, may be repeated: --set train.steps=100", valueHint: "KEY=VALUE" },
+} as const satisfies ArgsDef;
+
+const usage = (message: string): RcmError => new RcmError("E_ARG", message, { op: "usage" });
+
+const kebab = (s: string): string => s.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
+
+/** Refuses flags that a command does not know and positionals beyond its own. Throws: E_ARG with a suggestion. */
+export function expectKnown(raw: readonly string[], args: ArgsDef): void {
+  const names = new Map<string, boolean>();
+  let positionals = 0;
+  for (const [name, def] of Object.entries(args)) {
+    if (def.type === "positional") {
+      positionals++;
+      continue;
+    }
+    const takes = def.type !== "boolean";
+    for (const n of [name, kebab(name), ...[("alias" in def && def.alias) || []].flat()]) names.set(String(n), takes);
+  }
+  for (const n of ["help", "h", "version"]) names.set(n, false);
+  const known = [...names.keys()].filter((n) => n.length > 1).map((n) => `--${n}`);
+  let found = 0;
+  for (let i = 0; i < raw.length; i++) {
+    const word = raw[i];
+    if (word === "--") break;
+    if (!word.startsWith("-") || word === "-") {
+      if (++found > positionals) throw usage(`unexpected argument "${word}"`);
+      continue;
+    }
+    const name = word.replace(/^--?/, "").split("=")[0];
+    const plain = name.startsWith("no-") && names.get(name.slice(3)) === false ? name.slice(3) : name;
+    if (!names.has(plain)) throw usage(`unknown flag ${word.split("=")[0]}, allowed ${known.join(" ")}${didYouMean(`--${name}`, known)}`);
+    if (names.get(plain) && !word.includes("=")) {
+      if (i + 1 >= raw.length) throw usage(`${word} wants a value`);
+      i++;
+    }
+  }
+}
+
+/** All values of a repeated flag, in order. */
+export function repeated(raw: readonly string[], name: string): string[] {
+  const out: string[] = [];
+  raw.forEach((word, i) => {
+    if (word === `--${name}` && raw[i + 1] !== undefined) out.push(raw[i + 1]);
+    else if (word.startsWith(`--${name}=`)) out.push(word.slice(name.length + 3));
+  });
+  return out;
+}
+
+/** A whole number of a flag. Throws: E_ARG. */
+export function integer(text: string, flag: string, least = 0): number {
+  const n = Number(text);
+  if (text.trim() === "" || !Number.isSafeInteger(n) || n < least) throw usage(`--${flag}: found "${text}", allowed whole numbers from ${least}`);
+  return n;
+}
+
+/** A comma-separated list of whole numbers. */
+export const integers = (text: string, flag: string): number[] => (text === "" ? [] : text.split(",").map((t) => integer(t, flag, 1)));
+
+export function oneOf<T extends string>(text: string, flag: string, allowed: readonly T[]): T {
+  const found = allowed.find((a) => a === text);
+  if (found === undefined) throw usage(`--${flag}: found "${text}", allowed ${allowed.join(", ")}${didYouMean(text, allowed)}`);
+  return found;
+}
+
+export const deviceOf = (text: string): "auto" | "cpu" | "cuda" => oneOf(text, "device", ["auto", "cpu", "cuda"]);

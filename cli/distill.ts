@@ -1,0 +1,69 @@
+import { defineCommand } from "citty";
+import { basename } from "node:path";
+import { loadRecipe } from "../core/recipe/load.ts";
+import { distill, type TrainEvent } from "../core/train/run.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
+import { EXIT_HELP } from "./exit.ts";
+import { mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
+
+const args = {
+  recipe: { type: "positional", required: true, description: "recipe file (YAML)" },
+  out: { type: "string", description: "run folder; default runs/<recipe name>", valueHint: "DIR" },
+  resume: { type: "boolean", default: false, description: "go on from the newest checkpoint in --out, if there is one" },
+  seed: { type: "string", description: "same as --set train.seed=N", valueHint: "N" },
+  ...SET_ARG,
+  ...DEVICE_ARGS,
+  ...OUTPUT_ARGS,
+} as const;
+
+export default defineCommand({
+  meta: {
+    name: "distill",
+    description: `Train a recipe: teacher, rCM, sCM, dCM, DMD or MeanFlow.\n\n  rcm distill recipes/digits/rcm.yaml --out runs/rcm\n  rcm distill recipes/digits/rcm.yaml --out runs/rcm --resume   # in a batch script: requeue on exit 75\n\n${EXIT_HELP}`,
+  },
+  args,
+  async run({ args: a, rawArgs }) {
+    expectKnown(rawArgs, args);
+    const sets = [...repeated(rawArgs, "set"), ...(a.seed === undefined ? [] : [`train.seed=${integer(a.seed, "seed")}`])];
+    const recipe = loadRecipe(a.recipe, sets);
+    const out = a.out ?? `runs/${recipe.recipe.name}`;
+    const stop = stopSignals();
+    const view = progress(a.quiet);
+    try {
+      const summary = await distill({
+        recipe, out, device: deviceOf(a.device), threads: integer(a.threads, "threads"), resume: a.resume,
+        shouldStop: stop.asked, onEvent: (e) => show(view, e, recipe.recipe.train.log_every),
+      });
+      view.end();
+      result(a.json, summary, `${summary.steps} steps in ${seconds(summary.seconds)}, peak memory ${mebibytes(summary.peakBytes)}\ncheckpoint ${summary.checkpoint}`);
+    } finally {
+      view.end();
+      stop.restore();
+    }
+  },
+});
+
+let rate = 0;
+
+function show(view: Progress, e: TrainEvent, every: number): void {
+  if (e.kind === "start") view.line(`${e.resumed ? "resumed at" : "from"} step ${e.step} of ${e.steps}, ${e.parameters.toLocaleString("en")} parameters, ${e.device}`);
+  else if (e.kind === "step") {
+    rate = rate === 0 ? e.secondsPerStep : 0.97 * rate + 0.03 * e.secondsPerStep;
+    const losses = Object.entries(e.result.stats).filter(([k]) => k.endsWith("_loss")).map(([k, v]) => `${k.replace("_loss", "")} ${v.toPrecision(4)}`).join(" ");
+    const left = (e.steps - e.step) * rate;
+    view.update(e.step, e.steps, `${e.result.kind} ${losses} |g| ${e.result.gradNorm.toPrecision(3)} ${(1 / rate).toFixed(2)} it/s, ${seconds(left)} left${e.result.skipped > 0 ? `, ${e.result.skipped} samples dropped` : ""}`, every);
+  } else if (e.kind === "sample") view.line(`samples ${e.path}`);
+  else if (e.kind === "checkpoint") view.line(`checkpoint ${basename(e.path)}`);
+}
+
+/** SIGTERM, SIGUSR1 and the first SIGINT ask the loop to checkpoint and stop; a second SIGINT ends at once. */
+function stopSignals(): { asked: () => boolean; restore: () => void } {
+  let asked = false;
+  const on = (signal: string): void => {
+    if (asked && signal === "SIGINT") process.exit(130);
+    asked = true;
+  };
+  const signals = ["SIGTERM", "SIGUSR1", "SIGINT"] as const;
+  for (const s of signals) process.on(s, on);
+  return { asked: () => asked, restore: () => signals.forEach((s) => process.removeListener(s, on)) };
+}

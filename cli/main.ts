@@ -1,0 +1,78 @@
+import { defineCommand, renderUsage, runCommand, type CommandDef } from "citty";
+import pkg from "../package.json" with { type: "json" };
+import { RcmError } from "../core/error.ts";
+import { didYouMean } from "../core/recipe/suggest.ts";
+import bench from "./bench.ts";
+import data from "./data.ts";
+import demo from "./demo.ts";
+import distill from "./distill.ts";
+import doctor from "./doctor.ts";
+import evaluate from "./eval.ts";
+import { EXIT, EXIT_HELP, exitOf } from "./exit.ts";
+import exporter from "./export.ts";
+import recipe from "./recipe.ts";
+import sample from "./sample.ts";
+import { log } from "./ui.ts";
+
+// biome-ignore lint: commands differ in their arguments
+type AnyCommand = CommandDef<any>;
+
+const subCommands: Record<string, AnyCommand> = { distill, sample, eval: evaluate, export: exporter, data, recipe, bench, doctor, demo };
+
+const root = defineCommand({
+  meta: { name: "rcm", version: pkg.version, description: `Distil diffusion models to 1-4 sampling steps.\n\n${EXIT_HELP}` },
+  subCommands,
+});
+
+/** Walks from the root along subcommand words; says which command is meant and with what arguments. */
+function find(raw: string[]): { command: AnyCommand; parent: AnyCommand | null; rest: string[]; missing: boolean } {
+  let command: AnyCommand = root;
+  let parent: AnyCommand | null = null;
+  let rest = raw;
+  for (;;) {
+    const subs = command.subCommands as Record<string, AnyCommand> | undefined;
+    if (!subs) return { command, parent, rest, missing: false };
+    const word = rest[0];
+    if (word === undefined || word.startsWith("-")) return { command, parent, rest, missing: true };
+    if (!(word in subs)) throw new RcmError("E_ARG", `unknown command "${word}", allowed ${Object.keys(subs).join(", ")}${didYouMean(word, Object.keys(subs))}`, { op: "usage" });
+    [parent, command, rest] = [command, subs[word], rest.slice(1)];
+  }
+}
+
+/** A command whose subcommands are described by one line each; their own help has the examples and the exit statuses. */
+function brief(command: AnyCommand): AnyCommand {
+  const subs = command.subCommands as Record<string, AnyCommand> | undefined;
+  if (!subs) return command;
+  const line = (c: AnyCommand): AnyCommand => {
+    const meta = c.meta as { name?: string; description?: string };
+    return { ...c, meta: { ...meta, description: meta.description?.split("\n")[0] } };
+  };
+  return { ...command, subCommands: Object.fromEntries(Object.entries(subs).map(([name, c]) => [name, line(c)])) };
+}
+
+async function main(raw: string[]): Promise<void> {
+  if (raw[0] === "--version" || raw[0] === "-v") return void process.stdout.write(`${pkg.version}\n`);
+  const { command, parent, rest, missing } = find(raw);
+  const help = rest.includes("--help") || rest.includes("-h");
+  if (help || missing) {
+    const text = await renderUsage(brief(command), parent ?? undefined);
+    process.stdout.write(`${process.stdout.isTTY && process.env.NO_COLOR === undefined ? text : text.replace(/\x1b\[[0-9;]*m/g, "")}\n`);
+    if (!help) process.exitCode = EXIT.usage;
+    return;
+  }
+  await runCommand(command, { rawArgs: rest });
+}
+
+const raw = process.argv.slice(2);
+try {
+  await main(raw);
+} catch (error) {
+  const known = error instanceof RcmError;
+  // citty's own errors (a missing argument) are about usage.
+  const status = known ? exitOf(error) : (error as Error).name === "CLIError" ? EXIT.usage : EXIT.internal;
+  const message = known ? error.message.replace(/^\[(recipe|usage)\] /, "") : ((error as Error).message ?? String(error));
+  if (raw.includes("--json")) process.stdout.write(`${JSON.stringify({ error: { code: known ? error.code : "E_INTERNAL", message, op: known ? error.op : "rcm", exit: status } })}\n`);
+  log.error(message);
+  if (process.env.RCM_DEBUG === "1" || status === EXIT.internal) process.stderr.write(`${(error as Error).stack ?? ""}\n`);
+  process.exitCode = status;
+}

@@ -1,0 +1,49 @@
+import { createConsola } from "consola";
+
+/** Messages go to stderr, results to stdout; colour and redrawing only where a person looks. */
+const person = process.stderr.isTTY === true && process.env.NO_COLOR === undefined && process.env.CI === undefined;
+
+export const log = createConsola({ stdout: process.stderr, stderr: process.stderr, formatOptions: { date: false, colors: person, compact: true } });
+
+export interface Progress {
+  /** Shows a state; on a terminal it redraws one line, else it prints only every `every`-th. */
+  update(done: number, total: number, text: string, every?: number): void;
+  /** A line of its own. */
+  line(text: string): void;
+  end(): void;
+}
+
+const bar = (done: number, total: number, width = 24): string => {
+  const filled = Math.round((width * done) / Math.max(1, total));
+  return `${"█".repeat(filled)}${"░".repeat(width - filled)}`;
+};
+
+export function progress(quiet: boolean): Progress {
+  if (quiet) return { update() {}, line() {}, end() {} };
+  let open = false;
+  const close = (): void => {
+    if (open) process.stderr.write("\n");
+    open = false;
+  };
+  return {
+    update(done, total, text, every = 1) {
+      if (person) {
+        process.stderr.write(`\r\x1b[2K${bar(done, total)} ${done}/${total} ${text}`);
+        open = true;
+      } else if (done % every === 0 || done === total) process.stderr.write(`${done}/${total} ${text}\n`);
+    },
+    line(text) {
+      close();
+      process.stderr.write(`${text}\n`);
+    },
+    end: close,
+  };
+}
+
+/** Prints the result: JSON when asked for, else the text. */
+export function result(json: boolean, value: unknown, text: string): void {
+  process.stdout.write(json ? `${JSON.stringify(value)}\n` : `${text}\n`);
+}
+
+export const seconds = (s: number): string => (s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`);
+export const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 * 10 ? 1 : 0)} MiB`;

@@ -1,0 +1,117 @@
+import type { Rcm } from "../../ffi/rcm.gen.ts";
+import { openblasRate } from "../../ffi/blas.ts";
+import { hostTensor, numel, type HostTensor } from "../dtype.ts";
+import type { LoadedRecipe } from "../recipe/load.ts";
+import { Rng } from "../rng.ts";
+import { Device } from "../tensor.ts";
+import { createModel, wanConfig } from "../train/nets.ts";
+import { phaseOf } from "../train/objective.ts";
+import { Trainer, type HostBatch } from "../train/trainer.ts";
+
+export interface StepBench {
+  recipe: string;
+  batch: number;
+  tokens: number;
+  device: string;
+  isa: string;
+  threads: number;
+  blas: string;
+  /** Median milliseconds and counted matmul + attention FLOP of a student and a critic iteration. */
+  student: StepRow;
+  critic: StepRow | null;
+  /** FLOP/s of a whole cycle (one student iteration and its critic iterations). */
+  rate: number;
+  /** FLOP/s of OpenBLAS itself on 2048^3 with the same number of threads, measured in the same run; null without OpenBLAS. */
+  openblas: number | null;
+  ratio: number | null;
+  peakBytes: number;
+}
+
+interface StepRow {
+  ms: number;
+  gflop: number;
+  gflops: number;
+}
+
+/** The library with every matmul and attention counted: 2 FLOP a multiply-add; attention forward 4 B H Lq Lk K, its tangent 3x, its vjp 2.5x. */
+function counted(lib: Rcm): { lib: Rcm; take: () => number } {
+  let flop = 0;
+  const linear = (f: (...a: number[]) => void, m: number, passes: (a: number[]) => number) => (...a: number[]): void => {
+    flop += 2 * a[m] * a[m + 1] * a[m + 2] * passes(a);
+    f(...a);
+  };
+  const attention = (f: (...a: never[]) => void, at: number, factor: number) => (...a: never[]): void => {
+    const [B, H, Lq, Lk, K] = a.slice(at, at + 5) as number[];
+    flop += factor * 4 * B * H * Lq * Lk * K;
+    f(...a);
+  };
+  const wanted = (...at: number[]) => (a: number[]): number => at.reduce((n, i) => n + (a[i] !== 0 ? 1 : 0), 0);
+  return {
+    lib: {
+      ...lib,
+      linearFwd: linear(lib.linearFwd, 4, () => 1),
+      linearJvp: linear(lib.linearJvp, 6, () => 2),
+      linearVjp: linear(lib.linearVjp, 6, wanted(3, 4)),
+      linearGeluFwd: linear(lib.linearGeluFwd, 5, () => 1),
+      linearGeluJvp: linear(lib.linearGeluJvp, 7, () => 2),
+      linearGeluVjp: linear(lib.linearGeluVjp, 8, wanted(5, 6)),
+      attentionFwd: attention(lib.attentionFwd, 6, 1),
+      attentionJvp: attention(lib.attentionJvp, 10, 3),
+      attentionVjp: attention(lib.attentionVjp, 10, 2.5),
+    } as Rcm,
+    take: () => {
+      const n = flop;
+      flop = 0;
+      return n;
+    },
+  };
+}
+
+const median = (v: number[]): number => [...v].sort((a, b) => a - b)[Math.floor(v.length / 2)];
+
+function randomHost(shape: number[], rng: Rng): HostTensor {
+  return hostTensor("f32", shape, Float64Array.from({ length: numel(shape) }, () => rng.normal()));
+}
+
+/** Times training iterations of a recipe on random weights and data. */
+export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cpu" | "cuda"; threads: number; repeats: number; onEvent?: (text: string) => void }): StepBench {
+  const opened = Device.open({ device: o.device, threads: o.threads });
+  const { lib, take } = counted(opened.lib);
+  using device = new Device({ ...opened.backend, lib });
+  const config = wanConfig(r.model, false);
+  const rng = new Rng(1, 7);
+  const source = createModel(device, r, { trainable: false, secondTime: false });
+  source.params.init(1);
+  const weights = new Map(source.params.entries());
+  const empty = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "f32"));
+  const trainer = new Trainer(device, r, { teacher: r.teacher ? weights : null, student: weights }, { negative: empty, empty });
+  const batch: HostBatch = { latents: randomHost([r.train.batch, ...r.data.shape], rng), embeds: randomHost([r.train.batch, config.textLen, config.textDim], rng) };
+  const rows = { student: [] as [number, number][], critic: [] as [number, number][] };
+  const freq = r.objective.dmd?.student_every ?? 1;
+  const cycles = o.repeats + 2;
+  for (let i = 0; i < cycles * freq; i++) {
+    const { kind } = phaseOf(r, trainer.step);
+    take();
+    const t = performance.now();
+    trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch));
+    device.lib.sync();
+    if (i >= 2 * freq) rows[kind].push([performance.now() - t, take()]);
+    o.onEvent?.(`${i + 1}/${cycles * freq}`);
+  }
+  const row = (v: [number, number][]): StepRow => {
+    const ms = median(v.map(([m]) => m));
+    // DMD's simulation has 1..N steps in turn: time and FLOP are averaged over the same iterations.
+    const flop = v.reduce((n, [, f]) => n + f, 0) / v.length;
+    const mean = v.reduce((n, [m]) => n + m, 0) / v.length;
+    return { ms, gflop: flop / 1e9, gflops: flop / 1e6 / mean };
+  };
+  const all = [...rows.student, ...rows.critic];
+  const rate = all.reduce((n, [, f]) => n + f, 0) / (all.reduce((n, [m]) => n + m, 0) / 1000);
+  const { info, kind } = device.backend;
+  const openblas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
+  const [, T, Y, X] = r.data.shape;
+  return {
+    recipe: r.name, batch: r.train.batch, tokens: (T / config.patch[0]) * (Y / config.patch[1]) * (X / config.patch[2]), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
+    student: row(rows.student), critic: rows.critic.length > 0 ? row(rows.critic) : null, rate, openblas, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
+  };
+}

@@ -1,0 +1,46 @@
+import { spawnSync } from "node:child_process";
+import { statfsSync } from "node:fs";
+import { freemem, totalmem } from "node:os";
+import { Device } from "./tensor.ts";
+
+export interface Check {
+  name: string;
+  ok: boolean;
+  /** Without it training still runs. */
+  optional: boolean;
+  found: string;
+  /** One line that mends it. */
+  fix: string;
+}
+
+const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+
+function output(command: string, args: string[]): string | null {
+  const r = spawnSync(command, args, { encoding: "utf8", timeout: 10_000 });
+  return r.status === 0 ? r.stdout.trim().split("\n")[0] : null;
+}
+
+/** Checks everything that training needs, and what it can do without. */
+export function examine(device: "auto" | "cpu" | "cuda"): Check[] {
+  const checks: Check[] = [];
+  const add = (name: string, ok: boolean, found: string, fix: string, optional = false): void => void checks.push({ name, ok, optional, found, fix: ok ? "" : fix });
+  add("bun", true, Bun.version, "");
+  try {
+    using opened = Device.open({ device });
+    const { info, path, kind } = opened.backend;
+    add("native library", true, `${path} (${kind}, ${info.isa})`, "");
+    add("processor variant", info.isa === info.best_isa || kind === "cuda", `${info.isa}, best ${info.best_isa}`, "npm run build", true);
+    add("threads", info.threads > 0, String(info.threads), "");
+    add("BLAS", info.blas !== "built-in", info.blas, "apt-get install -y libopenblas0-pthread   (matmul is several times slower without)", true);
+  } catch (error) {
+    add("native library", false, (error as Error).message, "npm run build   (needs g++ and cmake: apt-get install -y g++ cmake)");
+  }
+  add("memory", freemem() > 2 ** 30, `${gib(freemem())} free of ${gib(totalmem())}`, "free at least 1 GiB");
+  const disk = statfsSync(".");
+  add("disk here", disk.bavail * disk.bsize > 2 ** 30, `${gib(disk.bavail * disk.bsize)} free`, "free at least 1 GiB, or work in another folder");
+  const ffmpeg = output("ffmpeg", ["-version"]);
+  add("ffmpeg", ffmpeg !== null, ffmpeg ?? "not found", "apt-get install -y ffmpeg   (only videos need it)", true);
+  const gpus = output("nvidia-smi", ["--query-gpu=name,memory.total", "--format=csv,noheader"]);
+  add("NVIDIA GPU", gpus !== null, gpus ?? "none seen", "only --device cuda needs one", device !== "cuda");
+  return checks;
+}
