@@ -1,0 +1,81 @@
+import type { DType } from "../../core/dtype.ts";
+import type { Op } from "../../core/op.ts";
+import { Node, Tape, type Var } from "../../core/tape.ts";
+import { statDType, type Device, type Tensor } from "../../core/tensor.ts";
+
+/** One use of an op: shapes of its inputs and its parameters. */
+export interface OpCase<P = unknown> {
+  name: string;
+  /** Input shapes; null: absent. */
+  shapes: (readonly number[] | null)[];
+  /** Parameters for a storage dtype. */
+  params: (device: Device, dtype: DType) => P;
+  /** Inputs that have a tangent; parameters have none. */
+  tangent: number[];
+  /** Inputs whose cotangent accumulates (parameters, modulation): their buffer starts filled. */
+  accumulates?: number[];
+  /** Inputs stored in stat dtype (modulation) or f64 (times) whatever the case's dtype. */
+  stored?: Record<number, "stat" | "f64">;
+  /** Inputs without cotangent. */
+  constant?: number[];
+  /** Values are |x| + 0.5 or so where the op needs it. */
+  scale?: number;
+}
+
+/** One table for every op: relative errors (max |a - b| over max |b|). */
+export const TOLERANCE = {
+  f64: { difference: 2e-7, adjoint: 1e-11 },
+  f32: { value: 3e-6, tangent: 2e-5, gradient: 2e-5 },
+  bf16: { value: 1.2e-2, tangent: 2.5e-2, gradient: 2.5e-2 },
+  f16: { value: 2e-3, tangent: 6e-3, gradient: 6e-3 },
+} as const;
+
+export interface Evaluated {
+  y: Float64Array;
+  yDot: Float64Array | null;
+  bars: (Float64Array | null)[];
+}
+
+const dtypeOf = (c: OpCase, i: number, dtype: DType): DType => (c.stored?.[i] === "f64" ? "f64" : c.stored?.[i] === "stat" ? statDType(dtype) : dtype);
+
+/** Host inputs of a case from a seed, rounded to the storage dtype by a round trip. */
+export function caseInputs(device: Device, c: OpCase, seed: number, dtype: DType): (Float64Array | null)[] {
+  return c.shapes.map((shape, i) => {
+    if (shape === null) return null;
+    const t = device.randn(shape, "f64", seed, 100 + i);
+    const scaled = device.fromValues(t.values().map((v) => v * (c.scale ?? 1)), shape, dtypeOf(c, i, dtype));
+    return scaled.values();
+  });
+}
+
+/** Runs an op on host inputs: value, tangent along `dots` and cotangents for `yBar`. */
+export function evaluateCase<P>(device: Device, op: Op<P>, c: OpCase<P>, x: (Float64Array | null)[], dots: (Float64Array | null)[] | null, yBar: Float64Array | null, dtype: DType): Evaluated {
+  using _scope = device.scope();
+  const up = (v: Float64Array, i: number): Tensor => device.fromValues(v, c.shapes[i] as readonly number[], dtypeOf(c, i, dtype));
+  const tape = new Tape(device, { record: yBar !== null });
+  const inputs: (Var | null)[] = x.map((v, i) => {
+    if (v === null) return null;
+    const t = up(v, i);
+    const dot = dots?.[i] ? up(dots[i] as Float64Array, i) : null;
+    if (c.constant?.includes(i)) return { x: t, dot, node: null };
+    const grad = c.accumulates?.includes(i) ? device.zeros(t.shape, statDType(dtype)) : null;
+    if (grad) device.lib.fill(grad.ptr, grad.numel, 0.5, grad.code);
+    return { x: t, dot, node: new Node(null, [], null, t, [], grad) };
+  });
+  const out = tape.run(op, inputs, c.params(device, dtype));
+  const y = out.x.values();
+  if (yBar === null) return { y, yDot: out.dot?.values() ?? null, bars: [] };
+  tape.backward(out, device.fromValues(yBar, out.x.shape, out.x.dtype));
+  const bars = inputs.map((v) => {
+    if (!v?.node) return null;
+    if (v.node.grad) return v.node.grad.values().map((g) => g - 0.5);
+    return v.node.bar?.values() ?? new Float64Array(v.x.numel);
+  });
+  return { y, yDot: out.dot?.values() ?? null, bars };
+}
+
+export const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number => {
+  let s = 0;
+  for (let i = 0; i < a.length; i++) s += a[i] * b[i];
+  return s;
+};
