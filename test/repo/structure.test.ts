@@ -1,0 +1,106 @@
+import { describe, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { recipeJsonSchema } from "../../core/recipe/json_schema.ts";
+import { generate } from "../../ffi/gen.ts";
+import { parseHeader } from "../../ffi/parse.ts";
+import { OP_CASES } from "../harness/op_cases.ts";
+
+const ROOT = join(import.meta.dir, "../..");
+const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
+
+/** Files of the project: those git knows or would take. */
+const files = (() => {
+  const r = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: ROOT, encoding: "utf8" });
+  return r.stdout.split("\n").filter((f) => f !== "" && existsSync(join(ROOT, f)));
+})();
+const sources = files.filter((f) => /\.(ts|cpp|cu|cuh|h)$/.test(f));
+const imports = (path: string): string[] => [...read(path).matchAll(/(?:from|import)\s*\(?"(\.[^"]+)"/g)].map((m) => join(path, "..", m[1]));
+
+describe("rooms", () => {
+  test("there are files to look at", () => expect(sources.length).toBeGreaterThan(80));
+
+  test("imports point only right: cli -> core -> ffi", () => {
+    const rank = (p: string): number => ["test", "cli", "core", "ffi"].indexOf(p.split("/")[0]);
+    const back = sources.filter((f) => f.endsWith(".ts")).flatMap((f) => imports(f).filter((to) => rank(to) >= 0 && rank(to) < rank(f)).map((to) => `${f} -> ${to}`));
+    expect(back).toEqual([]);
+    const skipping = sources.filter((f) => f.startsWith("cli/")).flatMap((f) => imports(f).filter((to) => to.startsWith("ffi/")).map((to) => `${f} -> ${to}`));
+    expect(skipping).toEqual([]);
+  });
+
+  const RULES: [room: string, not: string[]][] = [
+    ["core/ops/", ["core/models/", "core/losses/", "core/train/", "core/nn/"]],
+    ["core/nn/", ["core/losses/", "core/train/", "core/models/"]],
+    ["core/models/", ["core/losses/", "core/train/", "core/io/", "core/samplers/"]],
+    ["core/diffusion/", ["core/models/", "core/losses/", "core/train/"]],
+    ["core/losses/", ["core/models/", "core/train/", "core/io/"]],
+    ["core/samplers/", ["core/models/", "core/losses/", "core/train/", "core/io/"]],
+    ["core/metrics/", ["core/models/", "core/losses/", "core/train/", "core/io/", "core/ops/"]],
+    ["core/io/", ["core/models/", "core/losses/", "core/train/", "core/ops/", "core/metrics/"]],
+    ["core/optim/", ["core/models/", "core/losses/", "core/train/"]],
+  ];
+  test("rooms of core keep to themselves", () => {
+    const broken = RULES.flatMap(([room, not]) => sources.filter((f) => f.startsWith(room)).flatMap((f) => imports(f).filter((to) => not.some((n) => to.startsWith(n))).map((to) => `${f} -> ${to}`)));
+    expect(broken).toEqual([]);
+  });
+});
+
+describe("ops", () => {
+  const verbs = new Map<string, Set<string>>();
+  for (const { name } of parseHeader(read("csrc/include/rcm.h"))) {
+    const m = /^rcm_(\w+)_(fwd|vjp|jvp)$/.exec(name);
+    if (m) verbs.set(m[1], (verbs.get(m[1]) ?? new Set()).add(m[2]));
+  }
+  const ops = [...verbs.keys()].sort();
+
+  test("every op of the header has all three verbs", () => {
+    for (const [op, set] of verbs) expect([op, [...set].sort()]).toEqual([op, ["fwd", "jvp", "vjp"]]);
+  });
+  test("header, CPU library, core and tests name the same ops", () => {
+    expect(readdirSync(join(ROOT, "core/ops")).map((f) => f.replace(".ts", "")).sort()).toEqual(ops);
+    expect(Object.keys(OP_CASES).sort()).toEqual(ops);
+    const cpu = readdirSync(join(ROOT, "csrc/cpu")).map((f) => f.replace(/(_vjp)?\.cpp$/, ""));
+    expect(ops.filter((op) => !cpu.includes(op))).toEqual([]);
+    for (const [name, { op }] of Object.entries(OP_CASES)) expect(op.name).toBe(name);
+  });
+});
+
+describe("promises", () => {
+  test("file ceilings: 400 lines TypeScript, 600 C++", () => {
+    const over = sources.filter((f) => !f.endsWith(".gen.ts")).map((f) => [f, read(f).split("\n").length - 1] as const).filter(([f, n]) => n > (f.endsWith(".ts") ? 400 : 600));
+    expect(over).toEqual([]);
+  });
+  test("nothing is left undone in the text", () => {
+    const marks = new RegExp(["TO" + "DO", "FIX" + "ME", "not " + "implemented"].join("|"));
+    expect(sources.filter((f) => marks.test(read(f)))).toEqual([]);
+  });
+  test("no path of anybody's machine", () => {
+    const homes = new RegExp(["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/\\w"].join("|"));
+    const text = files.filter((f) => /\.(ts|cpp|h|md|json|yaml|sh|toml|txt)$/.test(f) || !f.includes("."));
+    expect(text.filter((f) => f !== "LICENSE" && homes.test(read(f)))).toEqual([]);
+  });
+  test("bindings are current", () => {
+    expect(read("ffi/rcm.gen.ts")).toBe(generate(readFileSync(join(ROOT, "csrc/include/rcm.h"))));
+  });
+  test("the recipes' JSON Schema is current", () => {
+    expect(JSON.parse(read("recipes/recipe.schema.json"))).toEqual(recipeJsonSchema());
+  });
+  test("dependencies are exact, and README says why each is there", () => {
+    const pkg = JSON.parse(read("package.json"));
+    const readme = read("README.md");
+    for (const [name, version] of Object.entries<string>({ ...pkg.dependencies, ...pkg.devDependencies })) {
+      expect([name, /^\d+\.\d+\.\d+$/.test(version)]).toEqual([name, true]);
+      expect([name, readme.includes(`\`${name}\``)]).toEqual([name, true]);
+    }
+    expect(pkg.license).toBe("Apache-2.0");
+    expect(read("LICENSE")).toContain("Apache License");
+    expect(read("package-lock.json")).not.toMatch(/"resolved": "(?!https:\/\/registry\.npmjs\.org\/)/);
+  });
+  test("every recipe loads", async () => {
+    const { loadRecipe } = await import("../../core/recipe/load.ts");
+    const found = files.filter((f) => f.startsWith("recipes/") && f.endsWith(".yaml") && !/\/(base|distill)\.yaml$/.test(f));
+    expect(found.length).toBeGreaterThan(5);
+    for (const f of found) expect(loadRecipe(join(ROOT, f)).hash).toMatch(/^[0-9a-f]{16}$/);
+  });
+});
