@@ -1,15 +1,18 @@
 import { ptr } from "bun:ffi";
 import { RcmError, type RcmCode } from "./error.ts";
 
-/** Symbols as dlopen gives them. */
-// biome-ignore lint: the generated code knows the real signatures
+/** Symbols as dlopen gives them; the generated code knows the real signatures. */
 export type Symbols = Record<string, (...args: any[]) => any>;
 
-/** Host memory handed to native code. Small typed arrays move: build them over an ArrayBuffer that was allocated first. */
+/**
+ * Host memory handed to native code: an address, or a view whose address is taken right before the call. A typed array of up to
+ * 1000 elements made without a buffer lives in the collector's heap and moves when its `buffer` is first asked for, so a view that
+ * outlives the call is built over an ArrayBuffer that was allocated first.
+ */
 export type HostMemory = number | ArrayBufferView;
 
-/** Highest user-space address on the supported machines, exclusive. */
-const ADDRESS_LIMIT = 2 ** 57;
+/** User-space addresses end here, exclusive: 2^47 on x86-64, 2^48 on arm64 (more only when asked for). */
+const ADDRESS_LIMIT = 2 ** 48;
 
 const wrong = (op: string, name: string, want: string, got: unknown): never => {
   throw new RcmError("E_ARG", `${name} is not acceptable`, { op, want, got: String(got) });
@@ -24,7 +27,7 @@ export function optionalPointer(v: number, op: string, name: string): void {
 }
 
 export function int32(v: number, op: string, name: string): void {
-  if ((v | 0) !== v) wrong(op, name, "a 32-bit integer", v);
+  if (!(typeof v === "number" && (v | 0) === v)) wrong(op, name, "a 32-bit integer", v);
 }
 
 export function int64(v: number, op: string, name: string): void {

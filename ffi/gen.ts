@@ -24,7 +24,7 @@ function check(op: string, p: Param): string {
   return `${{ i32: "int32", i64: "int64", f64: "finite" }[p.kind]}(${at});`;
 }
 
-function method({ name, returns, params, section }: Declaration): { signature: string; body: string } {
+function method({ name, returns, params, section, doc }: Declaration): { signature: string; body: string } {
   const op = name.replace(/^rcm_/, "");
   const list = params.map((p) => `${p.name}: ${p.kind === "host" ? "HostMemory" : "number"}`).join(", ");
   const pass = params.map((p) => (p.kind === "host" ? `${p.optional ? "optionalHost" : "host"}(${p.name}, "${op}", "${p.name}")` : p.name));
@@ -33,7 +33,7 @@ function method({ name, returns, params, section }: Declaration): { signature: s
   const result = returns === "status" ? "void" : "string";
   const run = returns === "status" ? `const status = ${call};\n      if (status !== 0) fail(status, "${op}", s);` : `return String(${call});`;
   return {
-    signature: `  /** ${section}: ${name}. */\n  ${camel(name)}(${list}): ${result};`,
+    signature: `  /** ${section}: ${doc || `${name}.`} */\n  ${camel(name)}(${list}): ${result};`,
     body: `    ${camel(name)}(${list}): ${result} {\n${checks.map((c) => `      ${c}\n`).join("")}      ${run}\n    },`,
   };
 }
@@ -75,10 +75,13 @@ if (import.meta.main) {
     try {
       committed = readFileSync(TARGET, "utf8");
     } catch {
-      // a missing file is a stale one
+      // A missing file is a stale one.
     }
     if (committed !== text) {
+      const [have, want] = [committed.split("\n"), text.split("\n")];
+      const at = want.findIndex((line, i) => line !== have[i]);
       console.error("ffi/rcm.gen.ts is not what csrc/include/rcm.h gives: run `npm run gen` and commit it");
+      console.error(`first difference, line ${at + 1}:\n- ${have[at] ?? ""}\n+ ${want[at] ?? ""}`);
       process.exit(1);
     }
   } else writeFileSync(TARGET, text);

@@ -27,23 +27,41 @@ export function alloc(lib: Rcm, bytes: number): number {
 
 export const free = (lib: Rcm, address: number): void => lib.free(address);
 
-/** Bytes whose backing cannot move during a call. */
-function pinned(bytes: Uint8Array): Uint8Array {
-  if (bytes.length > 1000) return bytes;
-  const copy = new Uint8Array(new ArrayBuffer(bytes.length));
-  copy.set(bytes);
-  return copy;
-}
+// Small arrays cross through here, large ones directly: their bytes lie outside the collector's heap.
+const bounce = new Uint8Array(new ArrayBuffer(1000));
+// Holds the bytes of the running copy, so that they are not collected when the caller has no further use for them.
+const held: { bytes: Uint8Array | null } = { bytes: null };
 
+/** Copies host bytes to device memory; any Uint8Array, however small. */
 export function upload(lib: Rcm, to: number, bytes: Uint8Array): void {
-  if (bytes.length > 0) lib.copy(to, address(pinned(bytes)), bytes.length, 0);
+  if (bytes.length === 0) return;
+  if (bytes.length <= bounce.length) {
+    bounce.set(bytes);
+    lib.copy(to, address(bounce), bytes.length, 0);
+    return;
+  }
+  held.bytes = bytes;
+  try {
+    lib.copy(to, address(bytes), bytes.length, 0);
+  } finally {
+    held.bytes = null;
+  }
 }
 
+/** Fills `into` from device memory. */
 export function download(lib: Rcm, from: number, into: Uint8Array): void {
   if (into.length === 0) return;
-  const target = pinned(into);
-  lib.copy(address(target), from, into.length, 1);
-  if (target !== into) into.set(target);
+  if (into.length <= bounce.length) {
+    lib.copy(address(bounce), from, into.length, 1);
+    into.set(bounce.subarray(0, into.length));
+    return;
+  }
+  held.bytes = into;
+  try {
+    lib.copy(address(into), from, into.length, 1);
+  } finally {
+    held.bytes = null;
+  }
 }
 
 export function memoryStats(lib: Rcm): MemoryStats {

@@ -30,6 +30,9 @@ export interface Backend {
   info: RuntimeInfo;
 }
 
+/** Instruction sets the CPU library is built for, each one holding those before it. */
+const ISAS = ["baseline", "avx2", "avx512"];
+
 /** Folders searched for the native libraries, first match wins. */
 export function libraryFolders(): string[] {
   const here = join(import.meta.dir, "../build/lib");
@@ -63,35 +66,58 @@ function runtimeInfo(lib: Rcm): RuntimeInfo {
   return JSON.parse(new TextDecoder().decode(out.subarray(0, out.indexOf(0))));
 }
 
-function openAt(path: string, kind: "cpu" | "cuda", { index = 0, threads = 0 }: DeviceChoice): Backend {
-  const lib = openLibrary(path);
+function start(lib: Rcm, path: string, kind: "cpu" | "cuda", { index = 0, threads = 0 }: DeviceChoice): Backend {
   lib.init(index, threads);
   return { lib, kind, path, info: runtimeInfo(lib) };
 }
 
+/** Null when the library does not load or finds no usable GPU. A stale one is an error: a GPU machine must not end up on the CPU unnoticed. */
+function tryCuda(path: string, choice: DeviceChoice): Backend | null {
+  try {
+    return start(openLibrary(path), path, "cuda", choice);
+  } catch (error) {
+    const unusable = error instanceof RcmError && error.code === "E_BACKEND" && error.want !== ABI_HASH;
+    if (unusable) return null;
+    throw error;
+  }
+}
+
+/** The best variant that is there and that the processor runs; RCM_ISA forces one. */
+function openCpu(choice: DeviceChoice): Backend {
+  const path = find("librcm_cpu.so");
+  if (!path) throw missing("librcm_cpu.so");
+  const baseline = openLibrary(path);
+  const best = ISAS.indexOf(runtimeInfo(baseline).best_isa);
+  const runs = ISAS.slice(0, Math.max(best, 0) + 1);
+  const variant = (isa: string): string => (isa === "baseline" ? path : join(dirname(path), `librcm_cpu_${isa}.so`));
+  const forced = process.env.RCM_ISA;
+  if (forced && !runs.includes(forced)) {
+    throw new RcmError("E_BACKEND", "RCM_ISA names no instruction set of this processor", { op: "open", want: runs.join(" | "), got: forced });
+  }
+  if (forced && !existsSync(variant(forced))) throw missing(`librcm_cpu_${forced}.so`);
+  const chosen = variant(forced || (runs.findLast((isa) => existsSync(variant(isa))) as string));
+  return start(chosen === path ? baseline : openLibrary(chosen), chosen, "cpu", choice);
+}
+
 /**
- * Opens the backend of a device choice. "auto" takes CUDA when its library is there and starts, else the CPU. The CPU
- * library comes in variants; the best one the processor runs is taken (RCM_ISA forces one).
+ * Opens the backend of a device choice. "auto" takes CUDA when its library is there and starts, else the CPU.
  * Throws: E_BACKEND naming the folders searched.
  */
 export function openBackend(choice: DeviceChoice): Backend {
-  if (choice.device !== "cpu") {
-    const path = find("librcm_cuda.so");
-    if (path && choice.device === "cuda") return openAt(path, "cuda", choice);
-    if (path) {
-      try {
-        return openAt(path, "cuda", choice);
-      } catch (error) {
-        if (!(error instanceof RcmError) || error.code !== "E_BACKEND") throw error;
-      }
-    }
-    if (choice.device === "cuda") throw missing("librcm_cuda.so");
-  }
-  const baseline = find("librcm_cpu.so");
-  if (!baseline) throw missing("librcm_cpu.so");
-  const isa = process.env.RCM_ISA ?? runtimeInfo(openLibrary(baseline)).best_isa;
-  const variant = isa === "baseline" ? baseline : join(dirname(baseline), `librcm_cpu_${isa}.so`);
-  return openAt(existsSync(variant) ? variant : baseline, "cpu", choice);
+  if (choice.device === "cpu") return openCpu(choice);
+  const path = find("librcm_cuda.so");
+  if (choice.device === "auto") return (path && tryCuda(path, choice)) || openCpu(choice);
+  if (!path) throw missing("librcm_cuda.so");
+  return start(openLibrary(path), path, "cuda", choice);
+}
+
+/**
+ * Waits for queued work and gives cached memory back to the system. The library itself stays loaded: its worker threads sleep in
+ * its code, so unmapping it would crash the process.
+ */
+export function closeBackend({ lib }: Backend): void {
+  lib.sync();
+  lib.memoryTrim();
 }
 
 function missing(file: string): RcmError {

@@ -15,38 +15,77 @@ export interface Declaration {
   params: Param[];
   /** Section title the declaration stands under. */
   section: string;
+  /** First sentence of its comment, or of its op's; may be empty. */
+  doc: string;
 }
 
-const POINTER = /^(?:const )?(?:void|double|int32_t|int64_t|char) ?\*$/;
+const POINTER = /^(?:const )?(?:void|double|int32_t|int64_t|char)\*$/;
+const SCALARS: Record<string, ParamKind> = { int32_t: "i32", int64_t: "i64", double: "f64" };
+const MARKS = ["RCM_OPT", "RCM_HOST"];
+/** Names the generated methods use themselves, and words TypeScript keeps. */
+const TAKEN = new Set(
+  ("s status fail finite host int32 int64 optionalHost optionalPointer pointer arguments await break case catch class const continue " +
+    "default delete do else enum eval export extends false finally for function if import in instanceof new null return super switch this " +
+    "throw true try typeof undefined var void while with yield let static").split(" "),
+);
 
 function parseParam(text: string, where: string): Param {
   const words = text.trim().replace(/\s+/g, " ").replace(/ ?\* ?/g, "* ").split(" ");
   const name = words.pop() as string;
-  const marks: string[] = words.filter((w) => w === "RCM_OPT" || w === "RCM_HOST");
-  const type = words.filter((w) => !marks.includes(w)).join(" ");
-  if (!/^[A-Za-z_]\w*$/.test(name)) throw new Error(`${where}: cannot read parameter "${text.trim()}"`);
-  const optional = marks.includes("RCM_OPT");
-  if (POINTER.test(type)) return { name, kind: marks.includes("RCM_HOST") ? "host" : "device", optional };
-  const scalar = ({ int32_t: "i32", int64_t: "i64", double: "f64" } as const)[type];
-  if (!scalar || marks.length > 0) throw new Error(`${where}: type "${type}" is not part of the ABI`);
-  return { name, kind: scalar, optional: false };
+  const marks = words.filter((w) => MARKS.includes(w));
+  const type = words.filter((w) => !MARKS.includes(w)).join(" ");
+  if (!/^[A-Za-z_]\w*$/.test(name) || type === "") throw new Error(`${where}: cannot read parameter "${text.trim()}"`);
+  if (TAKEN.has(name)) throw new Error(`${where}: parameter name "${name}" is taken by the generated code`);
+  if (POINTER.test(type)) return { name, kind: marks.includes("RCM_HOST") ? "host" : "device", optional: marks.includes("RCM_OPT") };
+  const kind = Object.hasOwn(SCALARS, type) ? SCALARS[type] : undefined;
+  if (!kind || marks.length > 0) throw new Error(`${where}: type "${[...marks, type].join(" ")}" of "${name}" is not part of the ABI`);
+  return { name, kind, optional: false };
 }
 
-/** Parses every RCM_API declaration. Throws: Error naming the line of anything outside the allowed forms. */
+function parseDeclaration(text: string, where: string): Pick<Declaration, "name" | "returns" | "params"> {
+  const form = /^RCM_API\s+(rcm_status|const char\s*\*)\s*(rcm_\w+)\s*\(([^()]*)\)\s*;$/.exec(text);
+  if (!form) throw new Error(`${where}: not a declaration of the ABI: ${text.split("\n")[0]}`);
+  if (form[3].trim() === "") throw new Error(`${where}: ${form[2]}: an empty list is written (void)`);
+  const params = form[3].trim() === "void" ? [] : form[3].split(",").map((p) => parseParam(p, where));
+  const twice = params.find((p, i) => params.findIndex((q) => q.name === p.name) !== i);
+  if (twice) throw new Error(`${where}: ${form[2]}: two parameters are named "${twice.name}"`);
+  return { name: form[2], returns: form[1] === "rcm_status" ? "status" : "cstring", params };
+}
+
+const firstSentence = (comment: string): string => {
+  const text = comment.replace(/^\/\*+|\*\/$/g, "").replace(/\n\s*\*?/g, " ").replace(/\s+/g, " ").trim();
+  return /^.*?\.(?=\s|$)/.exec(text)?.[0] ?? text;
+};
+
+/** What a header may hold, tried in this order at each place: section title, comment, frame, declaration. */
+const FORMS = [
+  /\s+/y,
+  /\/\* -{2,} (.+?) -{2,} \*\//y,
+  /\/\*[\s\S]*?\*\//y,
+  /extern "C" \{|\}|typedef int32_t rcm_status;|enum \{[^{}]*\};/y,
+  /RCM_API\b[^;]*;/y,
+];
+
+/** Parses every declaration. Throws: Error naming the line of anything outside the allowed forms. */
 export function parseHeader(source: string): Declaration[] {
+  // Directives become empty lines, so that line numbers stay.
+  const body = source.replace(/^[ \t]*#.*$/gm, "");
   const out: Declaration[] = [];
-  const body = source.replace(/^#define.*$/gm, "");
-  const token = /\/\* -{2,} (.+?) -{2,} \*\/|\/\*[\s\S]*?\*\/|RCM_API\s+([^;]*);/g;
-  let section = "";
-  for (let m = token.exec(body); m; m = token.exec(body)) {
-    if (m[1]) section = m[1].trim();
-    if (!m[2]) continue;
-    const where = `rcm.h:${body.slice(0, m.index).split("\n").length}`;
-    const form = /^(rcm_status|const char\s*\*)\s*(rcm_\w+)\s*\(([\s\S]*)\)$/.exec(m[2].trim());
-    if (!form) throw new Error(`${where}: not a declaration of the ABI: ${m[2].split("\n")[0]}`);
-    const list = form[3].trim();
-    const params = list === "void" || list === "" ? [] : list.split(",").map((p) => parseParam(p, where));
-    out.push({ name: form[2], returns: form[1] === "rcm_status" ? "status" : "cstring", params, section });
+  let [section, doc, direct] = ["", "", false];
+  for (let at = 0; at < body.length; ) {
+    const where = `rcm.h:${body.slice(0, at).split("\n").length}`;
+    const form = FORMS.findIndex((re) => ((re.lastIndex = at), re.test(body)));
+    if (form < 0) throw new Error(`${where}: not part of the ABI: ${body.slice(at).split("\n")[0]}`);
+    const text = body.slice(at, FORMS[form].lastIndex);
+    at += text.length;
+    if (form === 1) [section, doc, direct] = [/-{2,} (.+?) -{2,}/.exec(text)?.[1] ?? "", "", false];
+    if (form === 2) [doc, direct] = [firstSentence(text), true];
+    if (form !== 4) continue;
+    const declaration = parseDeclaration(text, where);
+    if (out.some((d) => d.name === declaration.name)) throw new Error(`${where}: ${declaration.name} is declared twice`);
+    // The comment of an op holds for all its verbs.
+    out.push({ ...declaration, section, doc: direct || /_(fwd|jvp|vjp)$/.test(declaration.name) ? doc : "" });
+    direct = false;
   }
   return out;
 }

@@ -74,137 +74,137 @@ export const SYMBOLS = {
 
 /** The native library: pointers are device addresses as numbers, 0 is null where the header says RCM_OPT. */
 export interface Rcm {
-  /** runtime: rcm_last_error. */
+  /** runtime: Text of the last failure on this thread; never null. */
   lastError(): string;
-  /** runtime: rcm_abi_hash. */
+  /** runtime: out[0] receives the hash of this header that the library was built with (see ffi/gen.ts). */
   abiHash(out: HostMemory): void;
-  /** runtime: rcm_init. */
+  /** runtime: Chooses the device (GPU index; ignored on the CPU) and the number of host threads (0: all that the process may use). */
   init(device_index: number, threads: number): void;
-  /** runtime: rcm_runtime_info. */
+  /** runtime: Writes a JSON object {backend, device, isa, threads, blas, ...}, zero terminated, at most capacity bytes. */
   runtimeInfo(out: HostMemory, capacity: number): void;
   /** runtime: rcm_sync. */
   sync(): void;
-  /** memory: rcm_alloc. */
+  /** memory: 256-byte aligned device memory from a caching allocator, uninitialised. */
   alloc(out: HostMemory, bytes: number): void;
   /** memory: rcm_free. */
   free(memory: number): void;
-  /** memory: rcm_memory_trim. */
+  /** memory: Returns cached blocks to the system. */
   memoryTrim(): void;
-  /** memory: rcm_memory_stats. */
+  /** memory: out[0..5]: bytes in use, peak in use, bytes reserved, peak reserved, allocations so far, blocks in use. */
   memoryStats(out: HostMemory): void;
   /** memory: rcm_memory_reset_peak. */
   memoryResetPeak(): void;
-  /** memory: rcm_copy. */
+  /** memory: kind 0: host to device, 1: device to host, 2: device to device. */
   copy(dst: number, src: number, bytes: number, kind: number): void;
   /** memory: rcm_zero. */
   zero(dst: number, bytes: number): void;
-  /** nondiff: element-wise helpers: rcm_cast. */
+  /** nondiff: element-wise helpers: dst[i] = (dst_dtype) src[i], round to nearest even. */
   cast(src: number, dst: number, n: number, src_dtype: number, dst_dtype: number): void;
-  /** nondiff: element-wise helpers: rcm_axpy. */
+  /** nondiff: element-wise helpers: y[i] += a * x[i]. */
   axpy(x: number, y: number, n: number, a: number, x_dtype: number, y_dtype: number): void;
-  /** nondiff: element-wise helpers: rcm_fill. */
+  /** nondiff: element-wise helpers: out[i] = value. */
   fill(out: number, n: number, value: number, dtype: number): void;
-  /** nondiff: element-wise helpers: rcm_sample_reduce. */
+  /** nondiff: element-wise helpers: out[b] (f64) = per sample of N values: kind 0 sum, 1 sum of |x|, 2 sum of squares, 3 max |x|, 4 count of values not finite. */
   sampleReduce(x: number, out: number, B: number, N: number, kind: number, dtype: number): void;
-  /** nondiff: random numbers: rcm_randn. */
+  /** nondiff: random numbers: Philox4x32-10, key = seed, counter = (offset / 4 + block, stream). */
   randn(out: number, n: number, seed: number, stream: number, offset: number, dtype: number): void;
-  /** nondiff: optimizer: rcm_adamw. */
+  /** nondiff: optimizer: One AdamW step (decoupled weight decay) over a flat buffer, fused with the power EMA: g' = g * grad_scale * (max_norm > 0 ? min(1, max_norm / (grad_scale * sqrt(*grad_sq_sum) + 1e-6)) : 1) m = beta1 m + (1-beta1) g'; v = beta2 v + (1-beta2) g'^2 w = w - lr * wd * w - lr * (m / bias1) / (sqrt(v / bias2) + eps); ema = ema_beta ema + (1 - ema_beta) w w is `master` (f32) when given, rounded to `param` afterwards; else `param` itself, which then is f32. */
   adamw(param: number, master: number, grad: number, m: number, v: number, ema: number, grad_sq_sum: number, n: number, lr: number, beta1: number, beta2: number, eps: number, weight_decay: number, bias1: number, bias2: number, grad_scale: number, max_norm: number, ema_beta: number, param_dtype: number): void;
-  /** add: rcm_add_fwd. */
+  /** add: y = a + b. */
   addFwd(a: number, b: number, y: number, n: number, dtype: number): void;
-  /** add: rcm_add_jvp. */
+  /** add: y = a + b. */
   addJvp(a: number, b: number, a_dot: number, b_dot: number, y: number, y_dot: number, n: number, dtype: number): void;
-  /** add: rcm_add_vjp. */
+  /** add: y = a + b. */
   addVjp(y_bar: number, a_bar: number, b_bar: number, n: number, dtype: number): void;
-  /** lincomb: rcm_lincomb_fwd. */
+  /** lincomb: y[b,:] = sum_{i<terms} coef[i,b] x_i[b,:], 1 <= terms <= 4, coef f64 [terms,B] on the device. */
   lincombFwd(x0: number, x1: number, x2: number, x3: number, coef: number, y: number, B: number, N: number, terms: number, dtype: number): void;
-  /** lincomb: rcm_lincomb_jvp. */
+  /** lincomb: y[b,:] = sum_{i<terms} coef[i,b] x_i[b,:], 1 <= terms <= 4, coef f64 [terms,B] on the device. */
   lincombJvp(x0: number, x1: number, x2: number, x3: number, x0_dot: number, x1_dot: number, x2_dot: number, x3_dot: number, coef: number, coef_dot: number, y: number, y_dot: number, B: number, N: number, terms: number, dtype: number): void;
-  /** lincomb: rcm_lincomb_vjp. */
+  /** lincomb: y[b,:] = sum_{i<terms} coef[i,b] x_i[b,:], 1 <= terms <= 4, coef f64 [terms,B] on the device. */
   lincombVjp(y_bar: number, coef: number, x_bar: number, B: number, N: number, term: number, dtype: number): void;
-  /** activation: rcm_activation_fwd. */
+  /** activation: y = f(x); kind 0 GELU (tanh form), 1 GELU (erf form), 2 SiLU, 3 tanh. */
   activationFwd(x: number, y: number, n: number, kind: number, dtype: number): void;
-  /** activation: rcm_activation_jvp. */
+  /** activation: y = f(x); kind 0 GELU (tanh form), 1 GELU (erf form), 2 SiLU, 3 tanh. */
   activationJvp(x: number, x_dot: number, y: number, y_dot: number, n: number, kind: number, dtype: number): void;
-  /** activation: rcm_activation_vjp. */
+  /** activation: y = f(x); kind 0 GELU (tanh form), 1 GELU (erf form), 2 SiLU, 3 tanh. */
   activationVjp(x: number, y_bar: number, x_bar: number, n: number, kind: number, dtype: number): void;
-  /** linear: rcm_linear_fwd. */
+  /** linear: y[M,N] = x[M,K] w[N,K]^T + b[N] (b may be null). */
   linearFwd(x: number, w: number, b: number, y: number, M: number, N: number, K: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** linear: rcm_linear_jvp. */
+  /** linear: y[M,N] = x[M,K] w[N,K]^T + b[N] (b may be null). */
   linearJvp(x: number, w: number, b: number, x_dot: number, y: number, y_dot: number, M: number, N: number, K: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** linear: rcm_linear_vjp. */
+  /** linear: y[M,N] = x[M,K] w[N,K]^T + b[N] (b may be null). */
   linearVjp(x: number, w: number, y_bar: number, x_bar: number, w_bar: number, b_bar: number, M: number, N: number, K: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** linear_gelu: rcm_linear_gelu_fwd. */
+  /** linear_gelu: h = x w^T + b; y = GELU(h), kind as in activation (0 tanh form, 1 erf form, 2 SiLU, 3 tanh). */
   linearGeluFwd(x: number, w: number, b: number, h: number, y: number, M: number, N: number, K: number, kind: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** linear_gelu: rcm_linear_gelu_jvp. */
+  /** linear_gelu: h = x w^T + b; y = GELU(h), kind as in activation (0 tanh form, 1 erf form, 2 SiLU, 3 tanh). */
   linearGeluJvp(x: number, w: number, b: number, x_dot: number, h: number, y: number, y_dot: number, M: number, N: number, K: number, kind: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** linear_gelu: rcm_linear_gelu_vjp. */
+  /** linear_gelu: h = x w^T + b; y = GELU(h), kind as in activation (0 tanh form, 1 erf form, 2 SiLU, 3 tanh). */
   linearGeluVjp(x: number, w: number, h: number, y_bar: number, scratch: number, x_bar: number, w_bar: number, b_bar: number, M: number, N: number, K: number, kind: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** layer_norm: rcm_layer_norm_fwd. */
+  /** layer_norm: y = (x - mean) rstd * w + b over the last axis; w, b [N] of w_dtype, both may be null (no affine). */
   layerNormFwd(x: number, w: number, b: number, y: number, mean: number, rstd: number, M: number, N: number, eps: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** layer_norm: rcm_layer_norm_jvp. */
+  /** layer_norm: y = (x - mean) rstd * w + b over the last axis; w, b [N] of w_dtype, both may be null (no affine). */
   layerNormJvp(x: number, w: number, b: number, x_dot: number, y: number, y_dot: number, mean: number, rstd: number, M: number, N: number, eps: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** layer_norm: rcm_layer_norm_vjp. */
+  /** layer_norm: y = (x - mean) rstd * w + b over the last axis; w, b [N] of w_dtype, both may be null (no affine). */
   layerNormVjp(x: number, w: number, mean: number, rstd: number, y_bar: number, x_bar: number, w_bar: number, b_bar: number, M: number, N: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** ada_layer_norm: rcm_ada_layer_norm_fwd. */
+  /** ada_layer_norm: y[b,l,:] = (x - mean) rstd * (1 + scale[b,:]) + shift[b,:]. */
   adaLayerNormFwd(x: number, shift: number, scale: number, y: number, mean: number, rstd: number, B: number, L: number, D: number, mod_stride: number, eps: number, x_dtype: number, y_dtype: number): void;
-  /** ada_layer_norm: rcm_ada_layer_norm_jvp. */
+  /** ada_layer_norm: y[b,l,:] = (x - mean) rstd * (1 + scale[b,:]) + shift[b,:]. */
   adaLayerNormJvp(x: number, shift: number, scale: number, x_dot: number, shift_dot: number, scale_dot: number, y: number, y_dot: number, mean: number, rstd: number, B: number, L: number, D: number, mod_stride: number, eps: number, x_dtype: number, y_dtype: number): void;
-  /** ada_layer_norm: rcm_ada_layer_norm_vjp. */
+  /** ada_layer_norm: y[b,l,:] = (x - mean) rstd * (1 + scale[b,:]) + shift[b,:]. */
   adaLayerNormVjp(x: number, scale: number, mean: number, rstd: number, y_bar: number, x_bar: number, shift_bar: number, scale_bar: number, B: number, L: number, D: number, mod_stride: number, x_dtype: number, y_dtype: number): void;
-  /** rms_norm_rope: rcm_rms_norm_rope_fwd. */
+  /** rms_norm_rope: u = x rstd * w with rstd = (mean of x^2 over `group` + eps)^-1/2; group = D (Wan: the whole width) or K (Cosmos: a head); w [group] of w_dtype. */
   rmsNormRopeFwd(x: number, w: number, cos: number, sin: number, y: number, rstd: number, B: number, L: number, D: number, K: number, group: number, rope: number, eps: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** rms_norm_rope: rcm_rms_norm_rope_jvp. */
+  /** rms_norm_rope: u = x rstd * w with rstd = (mean of x^2 over `group` + eps)^-1/2; group = D (Wan: the whole width) or K (Cosmos: a head); w [group] of w_dtype. */
   rmsNormRopeJvp(x: number, w: number, cos: number, sin: number, x_dot: number, y: number, y_dot: number, rstd: number, B: number, L: number, D: number, K: number, group: number, rope: number, eps: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** rms_norm_rope: rcm_rms_norm_rope_vjp. */
+  /** rms_norm_rope: u = x rstd * w with rstd = (mean of x^2 over `group` + eps)^-1/2; group = D (Wan: the whole width) or K (Cosmos: a head); w [group] of w_dtype. */
   rmsNormRopeVjp(x: number, w: number, cos: number, sin: number, rstd: number, y_bar: number, x_bar: number, w_bar: number, B: number, L: number, D: number, K: number, group: number, rope: number, x_dtype: number, w_dtype: number, y_dtype: number): void;
-  /** attention: rcm_attention_fwd. */
+  /** attention: o = softmax(scale q k^T) v per head; q [B,Lq,H,K], k [B,Lk,H,K], v [B,Lk,H,Kv], o [B,Lq,H,Kv], lse stat [B,H,Lq] (natural log of the sum of exp of scaled scores). */
   attentionFwd(q: number, k: number, v: number, o: number, lse: number, strides: HostMemory, B: number, H: number, Lq: number, Lk: number, K: number, Kv: number, scale: number, dtype: number): void;
-  /** attention: rcm_attention_jvp. */
+  /** attention: o = softmax(scale q k^T) v per head; q [B,Lq,H,K], k [B,Lk,H,K], v [B,Lk,H,Kv], o [B,Lq,H,Kv], lse stat [B,H,Lq] (natural log of the sum of exp of scaled scores). */
   attentionJvp(q: number, k: number, v: number, q_dot: number, k_dot: number, v_dot: number, o: number, o_dot: number, lse: number, strides: HostMemory, B: number, H: number, Lq: number, Lk: number, K: number, Kv: number, scale: number, dtype: number): void;
-  /** attention: rcm_attention_vjp. */
+  /** attention: o = softmax(scale q k^T) v per head; q [B,Lq,H,K], k [B,Lk,H,K], v [B,Lk,H,Kv], o [B,Lq,H,Kv], lse stat [B,H,Lq] (natural log of the sum of exp of scaled scores). */
   attentionVjp(q: number, k: number, v: number, o: number, lse: number, o_bar: number, q_bar: number, k_bar: number, v_bar: number, strides: HostMemory, B: number, H: number, Lq: number, Lk: number, K: number, Kv: number, scale: number, dtype: number): void;
-  /** gate_residual: rcm_gate_residual_fwd. */
+  /** gate_residual: y[b,l,:] = x + gate[b,:] * h; gate stat [B,D] with gate_stride between samples, null: 1. */
   gateResidualFwd(x: number, h: number, gate: number, y: number, B: number, L: number, D: number, gate_stride: number, x_dtype: number, h_dtype: number): void;
-  /** gate_residual: rcm_gate_residual_jvp. */
+  /** gate_residual: y[b,l,:] = x + gate[b,:] * h; gate stat [B,D] with gate_stride between samples, null: 1. */
   gateResidualJvp(x: number, h: number, gate: number, x_dot: number, h_dot: number, gate_dot: number, y: number, y_dot: number, B: number, L: number, D: number, gate_stride: number, x_dtype: number, h_dtype: number): void;
-  /** gate_residual: rcm_gate_residual_vjp. */
+  /** gate_residual: y[b,l,:] = x + gate[b,:] * h; gate stat [B,D] with gate_stride between samples, null: 1. */
   gateResidualVjp(h: number, gate: number, y_bar: number, h_bar: number, gate_bar: number, B: number, L: number, D: number, gate_stride: number, x_dtype: number, h_dtype: number): void;
-  /** add_modulation: rcm_add_modulation_fwd. */
+  /** add_modulation: y[b,s,:] = p[s,:] + e[b, Se == 1 ? 0 : s, :]; p [S,D] parameter of p_dtype; e [B,Se,D], y [B,S,D] of `dtype` (f32 or f64). */
   addModulationFwd(p: number, e: number, y: number, B: number, S: number, Se: number, D: number, p_dtype: number, dtype: number): void;
-  /** add_modulation: rcm_add_modulation_jvp. */
+  /** add_modulation: y[b,s,:] = p[s,:] + e[b, Se == 1 ? 0 : s, :]; p [S,D] parameter of p_dtype; e [B,Se,D], y [B,S,D] of `dtype` (f32 or f64). */
   addModulationJvp(p: number, e: number, e_dot: number, y: number, y_dot: number, B: number, S: number, Se: number, D: number, p_dtype: number, dtype: number): void;
-  /** add_modulation: rcm_add_modulation_vjp. */
+  /** add_modulation: y[b,s,:] = p[s,:] + e[b, Se == 1 ? 0 : s, :]; p [S,D] parameter of p_dtype; e [B,Se,D], y [B,S,D] of `dtype` (f32 or f64). */
   addModulationVjp(y_bar: number, p_bar: number, e_bar: number, B: number, S: number, Se: number, D: number, p_dtype: number, dtype: number): void;
-  /** patchify: rcm_patchify_fwd. */
+  /** patchify: y[b, (t y x), P] = x[b, c, T, Y, X] cut in patches of pt*py*px; P = C*pt*py*px in the order given: order 0 (c pt py px), order 1 (pt py px c). */
   patchifyFwd(x: number, y: number, B: number, C: number, T: number, Y: number, X: number, pt: number, py: number, px: number, order: number, x_dtype: number, y_dtype: number): void;
-  /** patchify: rcm_patchify_jvp. */
+  /** patchify: y[b, (t y x), P] = x[b, c, T, Y, X] cut in patches of pt*py*px; P = C*pt*py*px in the order given: order 0 (c pt py px), order 1 (pt py px c). */
   patchifyJvp(x: number, x_dot: number, y: number, y_dot: number, B: number, C: number, T: number, Y: number, X: number, pt: number, py: number, px: number, order: number, x_dtype: number, y_dtype: number): void;
-  /** patchify: rcm_patchify_vjp. */
+  /** patchify: y[b, (t y x), P] = x[b, c, T, Y, X] cut in patches of pt*py*px; P = C*pt*py*px in the order given: order 0 (c pt py px), order 1 (pt py px c). */
   patchifyVjp(y_bar: number, x_bar: number, B: number, C: number, T: number, Y: number, X: number, pt: number, py: number, px: number, order: number, x_dtype: number, y_dtype: number): void;
-  /** unpatchify: rcm_unpatchify_fwd. */
+  /** unpatchify: The inverse of patchify: x [B, L, P] tokens -> y [B,C,T,Y,X]; same arguments (C, T, Y, X describe y). */
   unpatchifyFwd(x: number, y: number, B: number, C: number, T: number, Y: number, X: number, pt: number, py: number, px: number, order: number, x_dtype: number, y_dtype: number): void;
-  /** unpatchify: rcm_unpatchify_jvp. */
+  /** unpatchify: The inverse of patchify: x [B, L, P] tokens -> y [B,C,T,Y,X]; same arguments (C, T, Y, X describe y). */
   unpatchifyJvp(x: number, x_dot: number, y: number, y_dot: number, B: number, C: number, T: number, Y: number, X: number, pt: number, py: number, px: number, order: number, x_dtype: number, y_dtype: number): void;
-  /** unpatchify: rcm_unpatchify_vjp. */
+  /** unpatchify: The inverse of patchify: x [B, L, P] tokens -> y [B,C,T,Y,X]; same arguments (C, T, Y, X describe y). */
   unpatchifyVjp(y_bar: number, x_bar: number, B: number, C: number, T: number, Y: number, X: number, pt: number, py: number, px: number, order: number, x_dtype: number, y_dtype: number): void;
-  /** timestep_embed: rcm_timestep_embed_fwd. */
+  /** timestep_embed: y[b,:] = [cos(t_b f_i), sin(t_b f_i)], f_i = 10000^(-i/(N/2)), i < N/2; t f64 [B] in the network's own units; angles in f64. */
   timestepEmbedFwd(t: number, y: number, B: number, N: number, dtype: number): void;
-  /** timestep_embed: rcm_timestep_embed_jvp. */
+  /** timestep_embed: y[b,:] = [cos(t_b f_i), sin(t_b f_i)], f_i = 10000^(-i/(N/2)), i < N/2; t f64 [B] in the network's own units; angles in f64. */
   timestepEmbedJvp(t: number, t_dot: number, y: number, y_dot: number, B: number, N: number, dtype: number): void;
-  /** timestep_embed: rcm_timestep_embed_vjp. */
+  /** timestep_embed: y[b,:] = [cos(t_b f_i), sin(t_b f_i)], f_i = 10000^(-i/(N/2)), i < N/2; t f64 [B] in the network's own units; angles in f64. */
   timestepEmbedVjp(t: number, y_bar: number, t_bar: number, B: number, N: number, dtype: number): void;
-  /** sq_loss: rcm_sq_loss_fwd. */
+  /** sq_loss: r = (x - target) - delta, formed in f64 (target, delta: constants, null = 0); loss[b] = weight[b] sum r^2; weight, loss f64 [B]. */
   sqLossFwd(x: number, target: number, delta: number, weight: number, loss: number, B: number, N: number, dtype: number): void;
-  /** sq_loss: rcm_sq_loss_jvp. */
+  /** sq_loss: r = (x - target) - delta, formed in f64 (target, delta: constants, null = 0); loss[b] = weight[b] sum r^2; weight, loss f64 [B]. */
   sqLossJvp(x: number, target: number, delta: number, weight: number, x_dot: number, loss: number, loss_dot: number, B: number, N: number, dtype: number): void;
-  /** sq_loss: rcm_sq_loss_vjp. */
+  /** sq_loss: r = (x - target) - delta, formed in f64 (target, delta: constants, null = 0); loss[b] = weight[b] sum r^2; weight, loss f64 [B]. */
   sqLossVjp(x: number, target: number, delta: number, weight: number, loss_bar: number, x_bar: number, B: number, N: number, dtype: number): void;
-  /** cross_entropy: rcm_cross_entropy_fwd. */
+  /** cross_entropy: loss[b] = logsumexp(x[b,:]) - x[b,label[b]], labels i32 [B] in [0,N) (checked on the CPU), loss f64 [B]. */
   crossEntropyFwd(x: number, label: number, loss: number, B: number, N: number, dtype: number): void;
-  /** cross_entropy: rcm_cross_entropy_jvp. */
+  /** cross_entropy: loss[b] = logsumexp(x[b,:]) - x[b,label[b]], labels i32 [B] in [0,N) (checked on the CPU), loss f64 [B]. */
   crossEntropyJvp(x: number, label: number, x_dot: number, loss: number, loss_dot: number, B: number, N: number, dtype: number): void;
-  /** cross_entropy: rcm_cross_entropy_vjp. */
+  /** cross_entropy: loss[b] = logsumexp(x[b,:]) - x[b,label[b]], labels i32 [B] in [0,N) (checked on the CPU), loss f64 [B]. */
   crossEntropyVjp(x: number, label: number, loss_bar: number, x_bar: number, B: number, N: number, dtype: number): void;
 }
 
