@@ -1,8 +1,9 @@
 #!/bin/sh
 # Runs Bun with the given arguments: the one that npm installed, with or without its install script, else the one on PATH.
+unset CDPATH
 root=$(cd "$(dirname "$0")/.." && pwd)
 for bun in "$root"/node_modules/.bin/bun "$root"/node_modules/@oven/bun-*/bin/bun "$(command -v bun 2>/dev/null)"; do
   [ -x "$bun" ] && "$bun" --version >/dev/null 2>&1 && exec "$bun" "$@"
 done
-echo "rcm: Bun is not installed; run \`npm install\` in $root" >&2
+echo "rcm: Bun is not installed or does not run here; run \`npm install\` in $root" >&2
 exit 6
