@@ -13,6 +13,7 @@ const args = {
   out: { type: "string", default: "eval", description: "folder for report.html, eval.json and grids", valueHint: "DIR" },
   samples: { type: "string", default: "0", description: "samples per row; 0: the recipe's", valueHint: "N" },
   steps: { type: "string", default: "", description: "student steps, for example 1,2,4; empty: the recipe's", valueHint: "LIST" },
+  "reuse-teacher": { type: "string", description: "take the teacher row from an earlier eval.json measured in the same way", valueHint: "FILE" },
   seed: { type: "string", default: "0", description: "seed of the noise", valueHint: "N" },
   batch: { type: "string", default: "100", description: "samples per batch", valueHint: "N" },
   ...SET_ARG,
@@ -29,7 +30,7 @@ export default defineCommand({
     const recipe = loadRecipe(a.recipe, repeated(rawArgs, "set"));
     const report = await evaluateRecipe({
       recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), out: a.out, device: deviceOf(a.device), threads: integer(a.threads, "threads"),
-      samples: integer(a.samples, "samples"), steps: integers(a.steps, "steps"), seed: integer(a.seed, "seed"), batch: integer(a.batch, "batch", 1),
+      samples: integer(a.samples, "samples"), steps: integers(a.steps, "steps"), seed: integer(a.seed, "seed"), batch: integer(a.batch, "batch", 1), reuseTeacher: a["reuse-teacher"] ?? null,
       command: `rcm eval ${rawArgs.join(" ")}`, onEvent: (e) => view.update(e.done, e.total, `${e.row} steps`, 500),
     });
     view.end();

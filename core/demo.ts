@@ -55,7 +55,7 @@ export async function demo(o: DemoOptions): Promise<DemoSummary> {
   o.onStage("sample and evaluate: 1, 2 and 4 steps beside the teacher's 50 x 2");
   const evaluation = join(o.out, "eval");
   const report = await evaluateRecipe({
-    recipe, weights: run, kind: "ema", out: evaluation, device: o.device, threads: o.threads, samples: SAMPLES, steps: [], seed: 0, batch: 100, command: "rcm demo",
+    recipe, weights: run, kind: "ema", out: evaluation, device: o.device, threads: o.threads, samples: SAMPLES, steps: [], seed: 0, batch: 100, command: "rcm demo", reuseTeacher: null,
     onEvent: (e) => o.onProgress(e.done, e.total, `${e.row} steps`, SAMPLES),
   });
 

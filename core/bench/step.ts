@@ -85,6 +85,7 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const weights = new Map(source.params.entries());
   const empty = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "f32"));
   const trainer = new Trainer(device, r, { teacher: r.teacher ? weights : null, student: weights }, { negative: empty, empty });
+  trainer.step = phaseOf(r, 0).warmup; // the long phase of a run, with every objective on
   const batch: HostBatch = { latents: randomHost([r.train.batch, ...r.data.shape], rng), embeds: randomHost([r.train.batch, config.textLen, config.textDim], rng) };
   const rows = { student: [] as [number, number][], critic: [] as [number, number][] };
   const freq = r.objective.dmd?.student_every ?? 1;

@@ -1,9 +1,10 @@
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { DIGIT_WORDS, digitOfPrompt } from "../data/digits.ts";
 import { hostValues, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { readWeights } from "../export/weights.ts";
+import { readWeights, resolveWeights } from "../export/weights.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { readSafetensors } from "../io/safetensors.ts";
 import { listShards, readShard } from "../io/webdataset.ts";
@@ -15,6 +16,7 @@ import { renderReport, type EvalReport, type EvalRow } from "../metrics/report.t
 import { vendiScore, withinPromptVendi } from "../metrics/vendi.ts";
 import { CLASSIFIER_SIZES, DigitClassifier } from "../models/digits/classifier.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
+import type { Recipe } from "../recipe/schema.ts";
 import { Rng, streamOf } from "../rng.ts";
 import { evaluationsOf, samplePrompts, type SampleJob } from "../sample/batches.ts";
 import { gridSheet } from "../sample/sheet.ts";
@@ -35,6 +37,8 @@ export interface EvalOptions {
   seed: number;
   batch: number;
   command: string;
+  /** An earlier eval.json whose teacher row is taken over when it was measured in the same way. */
+  reuseTeacher: string | null;
   onEvent?: (event: { row: string; done: number; total: number }) => void;
 }
 
@@ -87,7 +91,8 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   const teacherPath = recipe.teacher?.weights ?? o.weights;
   if (teacherPath === null) throw new RcmError("E_ARG", "a recipe without teacher needs --weights", { op: "eval" });
   loadWeights(teacherModel, readWeights(teacherPath, o.kind), teacherPath);
-  const teacher = await jobRow("teacher", { model: teacherModel, role: "teacher", steps: recipe.sample.teacher_steps });
+  const key = teacherKey(recipe, teacherPath, o, n, { isa: device.backend.info.isa, threads: device.backend.info.threads });
+  const teacher = (o.reuseTeacher && reusedTeacher(o.reuseTeacher, key)) || (await jobRow("teacher", { model: teacherModel, role: "teacher", steps: recipe.sample.teacher_steps }));
   teacher.speedup = 1;
   const rows: EvalRow[] = [];
   if (o.weights !== null && !isTeacher) {
@@ -107,9 +112,30 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   };
   mkdirSync(o.out, { recursive: true });
   writeFileAtomic(join(o.out, "report.html"), renderReport(report));
-  writeFileAtomic(join(o.out, "eval.json"), `${JSON.stringify(plain(report), null, 2)}\n`);
+  writeFileAtomic(join(o.out, "eval.json"), `${JSON.stringify({ teacherKey: key, ...plain(report) }, null, 2)}\n`);
   for (const one of [teacher, ...rows]) if (one.grid) writeFileAtomic(join(o.out, `grid_${one.name}_${one.steps}.png`), one.grid);
   return report;
+}
+
+/** Hash of everything a teacher row depends on: weights, sampling, data, count, seed and machine. */
+function teacherKey(recipe: Recipe, weights: string, o: EvalOptions, n: number, info: { isa: string; threads: number }): string {
+  const { teacher_steps, teacher_sampler, teacher_shift, teacher_sigma_max } = recipe.sample;
+  const settings = { teacher_steps, teacher_sampler, teacher_shift, teacher_sigma_max, guidance: recipe.teacher?.guidance, negative: recipe.teacher?.negative_prompt, n, seed: o.seed, batch: o.batch, data: recipe.eval?.data, ...info };
+  const hash = createHash("sha256").update(JSON.stringify(settings));
+  for (const file of [resolveWeights(weights), recipe.eval?.classifier as string]) hash.update(readFileSync(file));
+  return hash.digest("hex").slice(0, 16);
+}
+
+/** The teacher row of an earlier evaluation with its grid. Throws: E_STATE when it was measured in another way. */
+function reusedTeacher(path: string, key: string): EvalRow {
+  let earlier: { teacherKey?: string; teacher: EvalRow };
+  try {
+    earlier = JSON.parse(readFileSync(path, "utf8"));
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "eval", cause });
+  }
+  if (earlier.teacherKey !== key) throw new RcmError("E_STATE", `the teacher row of ${path} was measured in another way (weights, sampling, data, count, seed or machine)`, { op: "eval", want: key, got: earlier.teacherKey ?? "none" });
+  return { ...earlier.teacher, grid: readFileSync(join(dirname(path), `grid_teacher_${earlier.teacher.steps}.png`)) };
 }
 
 /** Held-out samples in shard order. Throws: E_FORMAT when there are fewer than wanted. */
