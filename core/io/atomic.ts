@@ -42,8 +42,12 @@ export function writeFileAtomic(path: string, chunks: string | Uint8Array | Iter
     fsyncSync(dir);
     closeSync(dir);
   } catch (cause) {
-    if (fd >= 0) closeSync(fd);
-    rmSync(temporary, { force: true });
+    try {
+      if (fd >= 0) closeSync(fd);
+      rmSync(temporary, { force: true });
+    } catch {
+      // the first failure is the one to tell
+    }
     throw ours ? ioError(path, cause) : cause;
   }
 }
