@@ -4,6 +4,6 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root" || exit 1
 mkdir -p build
 rm -f build/junit.xml
-sh cli/bun.sh test --timeout 120000 --reporter=junit --reporter-outfile=build/junit.xml "$@" ./test
+sh cli/bun.sh test --timeout 600000 --reporter=junit --reporter-outfile=build/junit.xml "$@" ./test
 status=$?
 sh cli/bun.sh test/harness/summary.ts build/junit.xml "$status"
