@@ -103,12 +103,12 @@ describe("the command line", () => {
   for (const signal of ["SIGTERM", "SIGUSR1"] as const) {
     test(`${signal}: a checkpoint, exit 75, and --resume goes on to the end`, async () => {
       const out = `stopped-${signal}`;
-      const args = ["distill", ...base, "--set", "train.steps=16", "--set", "train.log_every=1", "--set", "train.checkpoint_every=1000", "--out", out];
+      const args = ["distill", ...base, "--set", "train.steps=30", "--set", "train.log_every=1", "--set", "train.checkpoint_every=1000", "--out", out];
       const child = spawn("sh", [RCM, ...args], { cwd: dir, stdio: ["ignore", "pipe", "pipe"] });
       const status = await new Promise<number | null>((resolve) => {
         let sent = false;
         child.stderr.on("data", (d: Buffer) => {
-          if (!sent && /^3\/16/m.test(d.toString())) {
+          if (!sent && /^3\/30/m.test(d.toString())) {
             sent = true;
             child.kill(signal);
           }
@@ -123,12 +123,15 @@ describe("the command line", () => {
 
   test("kill -9 around checkpoints loses nothing: what is there loads, and the run ends as an undisturbed one", async () => {
     const sets = [...base, "--set", "train.steps=16", "--set", "train.checkpoint_every=1", "--set", "train.keep_checkpoints=2", "--set", "optimizer.warmup_steps=2"];
+    const begin = performance.now();
     expect(rcm(["distill", ...sets, "--out", "calm", "-q"]).status).toBe(0);
+    const calm = performance.now() - begin;
     for (let round = 0; round < 4; round++) {
       const child = spawn("sh", [RCM, "distill", ...sets, "--out", "killed", "--resume", "-q"], { cwd: dir, stdio: "ignore" });
-      await new Promise((resolve) => setTimeout(resolve, 700 + 150 * round));
+      const ended = new Promise((resolve) => child.on("exit", resolve));
+      await Promise.race([ended, Bun.sleep(calm * (0.4 + 0.1 * round))]);
       child.kill("SIGKILL");
-      await new Promise((resolve) => child.on("exit", resolve));
+      await ended;
       const folder = join(dir, "killed/checkpoints");
       for (const f of existsSync(folder) ? readdirSync(folder).filter((n) => n.endsWith(".safetensors") && !n.startsWith(".")) : []) {
         expect(readSafetensors(join(folder, f)).metadata.format).toBe("rcm-checkpoint");
