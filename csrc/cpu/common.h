@@ -1,62 +1,16 @@
-// Shared by every CPU op: error guard, storage types, row access, threads, scratch.
+// Shared by every CPU op: storage types, row access, threads, scratch.
 #pragma once
 #include <cmath>
-#include <cstdarg>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <type_traits>
 #include <utility>
 
-#include "../include/rcm.h"
+#include "../shared/guard.h"
 
 namespace rcm {
-
-struct Failure {
-  int32_t code;
-  std::string text;
-};
-
-[[noreturn]] inline void fail(int32_t code, const char* format, ...) {
-  char text[512];
-  va_list args;
-  va_start(args, format);
-  std::vsnprintf(text, sizeof text, format, args);
-  va_end(args);
-  throw Failure{code, text};
-}
-
-void set_last_error(const char* op, const char* text);
-
-// Runs the body of an ABI function; nothing leaves it but a status.
-template <class Body>
-rcm_status guard(const char* op, Body&& body) noexcept {
-  try {
-    body();
-    return RCM_OK;
-  } catch (const Failure& f) {
-    set_last_error(op, f.text.c_str());
-    return f.code;
-  } catch (const std::bad_alloc&) {
-    set_last_error(op, "host memory exhausted");
-    return RCM_E_OOM;
-  } catch (const std::exception& e) {
-    set_last_error(op, e.what());
-    return RCM_E_INTERNAL;
-  } catch (...) {
-    set_last_error(op, "unknown failure");
-    return RCM_E_INTERNAL;
-  }
-}
-
-inline void need(const void* p, const char* name) {
-  if (p == nullptr) fail(RCM_E_ARG, "%s: want memory, got null", name);
-}
-inline void size_at_least(int64_t v, int64_t least, const char* name) {
-  if (v < least) fail(RCM_E_SHAPE, "%s: want at least %lld, got %lld", name, (long long)least, (long long)v);
-}
 
 struct bf16 {
   uint16_t bits;
@@ -147,18 +101,6 @@ void with_compute(std::initializer_list<int32_t> dtypes, Body&& body) {
   if (doubles == 0) return body(float{});
   if (doubles == (int)dtypes.size()) return body(double{});
   fail(RCM_E_DTYPE, "f64 does not mix with other dtypes");
-}
-
-inline int64_t dtype_bytes(int32_t dtype) {
-  switch (dtype) {
-    case RCM_F64:
-    case RCM_I64: return 8;
-    case RCM_F32:
-    case RCM_I32: return 4;
-    case RCM_BF16:
-    case RCM_F16: return 2;
-    default: return 1;
-  }
 }
 
 // ---- threads ------------------------------------------------------------------------------------------------------
