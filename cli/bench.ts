@@ -1,24 +1,182 @@
-import { defineCommand } from "citty";
+import { defineCommand, type ArgsDef } from "citty";
+import { ALL_INPUTS, ATTENTION_SHAPES, benchAttention, type AttentionInputs } from "../core/bench/attention.ts";
+import { benchCopy, copyCeiling } from "../core/bench/copy.ts";
+import { benchGemm, matmulCeiling, type GemmShape, type Pass } from "../core/bench/gemm.ts";
+import { jvpError } from "../core/bench/jvp_error.ts";
+import { benchForward, benchJvp, benchSample, benchStudentStep, gemmShapes, MODELS, type ModelName, type NetworkSize } from "../core/bench/network.ts";
+import { benchOps } from "../core/bench/ops.ts";
 import { benchStep } from "../core/bench/step.ts";
+import { TIMING, type BenchReport, type BenchRow, type TimeOptions } from "../core/bench/time.ts";
+import type { DType } from "../core/dtype.ts";
+import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
+import { CHECKPOINT_MODES } from "../core/tape.ts";
+import { Device } from "../core/tensor.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
 import { mebibytes, progress, result } from "./ui.ts";
 
-const args = {
-  recipe: { type: "positional", required: true, description: "recipe file; its weights and data are not read" },
-  repeats: { type: "string", default: "8", description: "timed cycles after two of warm-up", valueHint: "N" },
-  ...SET_ARG,
+const DTYPES = ["f32", "bf16", "f16", "f64"] as const;
+const PASSES = ["fwd", "jvp", "vjp"] as const;
+
+const COMMON = {
+  repeats: { type: "string", description: "samples whose median is taken (default 20)", valueHint: "N" },
+  ceiling: { type: "string", description: "rate to compare with, TFLOP/s or GB/s (default: measured here)", valueHint: "RATE" },
+  dtype: { type: "string", description: "f32, bf16, f16 or f64 (default: bf16 on a GPU, f32 on a CPU)", valueHint: "DTYPE" },
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
-} as const;
+} as const satisfies ArgsDef;
 
+const MODEL = {
+  model: { type: "string", description: `${Object.keys(MODELS).join(", ")} (default: wan-1.3b on a GPU, wan-digits on a CPU)`, valueHint: "MODEL" },
+  layers: { type: "string", description: "run fewer blocks than the model has", valueHint: "N" },
+  latent: { type: "string", description: "channels x frames x rows x columns, as 16x20x60x104", valueHint: "CxTxYxX" },
+  batch: { type: "string", default: "1", description: "samples", valueHint: "N" },
+  residual: { type: "string", description: "storage of the residual stream, f32 or bf16 (default f32; f64 beside f64)", valueHint: "DTYPE" },
+  checkpoint: { type: "string", default: "block", description: `what backward recomputes: ${CHECKPOINT_MODES.join(", ")}`, valueHint: "MODE" },
+} as const satisfies ArgsDef;
+
+type Values = Record<string, unknown>;
+const text = (a: Values, name: string): string | undefined => (a[name] === undefined || a[name] === "" ? undefined : String(a[name]));
+const number = (a: Values, name: string, otherwise: number): number => (text(a, name) === undefined ? otherwise : integer(String(a[name]), name, 1));
+const sizes = (value: string, flag: string, parts: number): number[] => {
+  const found = value.split("x").map((t) => integer(t, flag, 1));
+  if (found.length !== parts) throw new RcmError("E_ARG", `--${flag}: found "${value}", wanted ${parts} numbers joined by x`, { op: "usage" });
+  return found;
+};
+
+interface Setting {
+  device: Device;
+  dtype: DType;
+  timing: TimeOptions;
+  /** The rate of --ceiling, or what `measure` finds. */
+  ceiling: (measure: () => number) => number;
+}
+
+const line = (r: BenchRow): string =>
+  [
+    r.name.padEnd(38),
+    r.shape.padEnd(28),
+    r.ms > 0 ? `${r.ms < 10 ? r.ms.toFixed(4) : r.ms.toFixed(2)} ms` : "",
+    r.tflops === undefined ? "" : `${r.tflops.toPrecision(4)} TFLOP/s`,
+    r.gbs === undefined ? "" : `${r.gbs.toPrecision(4)} GB/s`,
+    r.ratio === undefined ? "" : `${(100 * r.ratio).toFixed(1)} % of ${(r.ceiling as number).toPrecision(4)}`,
+    r.bytesPeak === undefined ? "" : `peak ${mebibytes(r.bytesPeak)}`,
+    r.valueError === undefined ? "" : `value ${r.valueError.toExponential(2)}`,
+    r.tangentError === undefined ? "" : `tangent ${r.tangentError.toExponential(2)}`,
+  ].filter((part) => part !== "").join("  ");
+
+/** Opens the device, runs, and prints the report. */
+function measure(what: string, a: Values, raw: string[], known: ArgsDef, body: (s: Setting) => BenchRow[]): void {
+  expectKnown(raw, known);
+  using device = Device.open({ device: deviceOf(String(a.device)), threads: integer(String(a.threads), "threads") });
+  const { kind, info } = device.backend;
+  const dtype = oneOf(text(a, "dtype") ?? (kind === "cuda" ? "bf16" : "f32"), "dtype", DTYPES);
+  const given = text(a, "ceiling");
+  const rate = given === undefined ? null : Number(given);
+  if (rate !== null && !(rate > 0)) throw new RcmError("E_ARG", `--ceiling: found "${given}", wanted a positive rate`, { op: "usage" });
+  const timing = { ...TIMING, repeats: number(a, "repeats", TIMING.repeats) };
+  const rows = body({ device, dtype, timing, ceiling: (find) => rate ?? find() });
+  const report: BenchReport = { device: `${info.device}${info.isa ? ` ${info.isa}` : ""}`, what, rows };
+  result(Boolean(a.json), report, [`${report.device}: ${what}`, ...rows.map(line)].join("\n"));
+}
+
+function networkSize(a: Values, { device, dtype }: Setting): NetworkSize {
+  const name = oneOf(text(a, "model") ?? (device.backend.kind === "cuda" ? "wan-1.3b" : "wan-digits"), "model", Object.keys(MODELS) as ModelName[]);
+  const { config, latent } = MODELS[name];
+  const shape = text(a, "latent") === undefined ? latent : sizes(String(a.latent), "latent", 4);
+  const [, T, Y, X] = shape;
+  const [pt, py, px] = config.patch;
+  if (T % pt !== 0 || Y % py !== 0 || X % px !== 0) throw new RcmError("E_ARG", `--latent: found "${shape.join("x")}", wanted whole patches of ${config.patch.join("x")}`, { op: "usage" });
+  const residual = dtype === "f64" ? "f64" : oneOf(text(a, "residual") ?? "f32", "residual", ["f32", "bf16"]);
+  const checkpoint = oneOf(text(a, "checkpoint") ?? "block", "checkpoint", CHECKPOINT_MODES);
+  return { config: { ...config, layers: number(a, "layers", config.layers), inDim: shape[0], outDim: shape[0] }, batch: number(a, "batch", 1), latent: shape, dtype, residual, checkpoint };
+}
+
+const matmuls = (s: Setting): number => s.ceiling(() => matmulCeiling(s.device, s.dtype, s.timing));
+
+const network = (what: string, description: string, more: ArgsDef, body: (s: Setting, size: NetworkSize, a: Values) => BenchRow[]) => {
+  const args = { ...MODEL, ...more, ...COMMON } as ArgsDef;
+  return defineCommand({ meta: { name: what, description }, args, run: ({ args: a, rawArgs }) => measure(what, a as Values, rawArgs, args, (s) => body(s, networkSize(a as Values, s), a as Values)) });
+};
+
+const passesOf = (a: Values): Pass[] => (text(a, "pass") === undefined ? [...PASSES] : String(a.pass).split(",").map((p) => oneOf(p, "pass", PASSES)));
+
+const gemmArgs = { shape: { type: "string", description: "M x N x K of y[M,N] = x[M,K] w[N,K]^T, comma-separated list (default: a square one and the model's)", valueHint: "MxNxK" }, pass: { type: "string", description: "fwd, jvp, vjp, comma-separated (default all)", valueHint: "PASS" }, ...MODEL, ...COMMON } as const satisfies ArgsDef;
+const gemm = defineCommand({
+  meta: { name: "gemm", description: "Time linear layers.\n\n  rcm bench gemm --shape 8192x8192x8192 --pass fwd" },
+  args: gemmArgs,
+  run: ({ args: a, rawArgs }) => measure("gemm", a, rawArgs, gemmArgs, (s) => {
+    const square = s.device.backend.kind === "cuda" ? 8192 : 1024;
+    const given = text(a, "shape")?.split(",").map((one): GemmShape => { const [M, N, K] = sizes(one, "shape", 3); return { M, N, K }; });
+    return benchGemm(s.device, given ?? [{ M: square, N: square, K: square }, ...gemmShapes(networkSize(a, s))], passesOf(a), s.dtype, matmuls(s), s.timing);
+  }),
+});
+
+const copyArgs = { mib: { type: "string", description: "sizes in MiB, comma-separated", valueHint: "N" }, ...COMMON } as const satisfies ArgsDef;
+const copy = defineCommand({
+  meta: { name: "copy", description: "Time copies within the device: the bandwidth that elementwise work is compared with." },
+  args: copyArgs,
+  run: ({ args: a, rawArgs }) => measure("copy", a, rawArgs, copyArgs, (s) => {
+    const mib = text(a, "mib") === undefined ? (s.device.backend.kind === "cuda" ? [1, 16, 64, 256, 1024, 4096] : [1, 16, 256]) : integers(String(a.mib), "mib");
+    return benchCopy(s.device, mib.map((n) => n * 2 ** 20), text(a, "ceiling") === undefined ? null : s.ceiling(() => 0), s.timing);
+  }),
+});
+
+const attentionArgs = {
+  heads: { type: "string", description: "heads (with --lq: one shape; without: the table of the design)", valueHint: "N" },
+  lq: { type: "string", description: "queries", valueHint: "N" },
+  lk: { type: "string", description: "keys (default: as queries)", valueHint: "N" },
+  dim: { type: "string", description: "head width", valueHint: "N" },
+  batch: { type: "string", default: "1", description: "samples", valueHint: "N" },
+  tangents: { type: "string", description: "inputs with a tangent: q,k,v or a part of them, or none", valueHint: "LIST" },
+  pass: { type: "string", description: "fwd, jvp, vjp, comma-separated (default all)", valueHint: "PASS" },
+  ...COMMON,
+} as const satisfies ArgsDef;
+
+function tangentsOf(value: string | undefined): AttentionInputs | null {
+  if (value === undefined) return null;
+  const named = value === "none" ? [] : value.split(",").map((n) => oneOf(n, "tangents", ["q", "k", "v"]));
+  return { q: named.includes("q"), k: named.includes("k"), v: named.includes("v") };
+}
+
+const attention = defineCommand({
+  meta: { name: "attention", description: "Time attention.\n\n  rcm bench attention --heads 12 --lq 32760 --dim 128 --pass jvp" },
+  args: attentionArgs,
+  run: ({ args: a, rawArgs }) => measure("attention", a, rawArgs, attentionArgs, (s) => {
+    const lq = number(a, "lq", 0);
+    const tangents = tangentsOf(text(a, "tangents"));
+    const one = { batch: number(a, "batch", 1), heads: number(a, "heads", 12), lq, lk: number(a, "lk", lq), dim: number(a, "dim", 128) };
+    const shapes = lq > 0 ? [{ shape: one, tangents: ALL_INPUTS }] : ATTENTION_SHAPES[s.device.backend.kind];
+    const top = matmuls(s);
+    return shapes.flatMap(({ shape, tangents: usual }) => passesOf(a).map((pass) => benchAttention(s.device, shape, pass, tangents ?? usual, s.dtype, top, s.timing)));
+  }),
+});
+
+const ops = network("ops", "Time every fused elementwise op at a model's size, beside the measured copy bandwidth.", {}, (s, size) => benchOps(s.device, size, s.ceiling(() => copyCeiling(s.device, s.timing)), s.timing));
+const forward = network("forward", "Time the teacher's forward pass.\n\n  rcm bench forward --model wan-1.3b --residual bf16", {}, (s, size) => benchForward(s.device, size, matmuls(s), s.timing));
+const jvp = network("jvp", "Time value and tangent in one pass.\n\n  rcm bench jvp --model wan-1.3b --backward", { backward: { type: "boolean", default: false, description: "also backward with recompute" } }, (s, size, a) => benchJvp(s.device, size, Boolean(a.backward), matmuls(s), s.timing));
+const sample = network("sample", "Time few-step sampling of latents.", { steps: { type: "string", default: "1,2,4", description: "numbers of steps, comma-separated", valueHint: "LIST" } }, (s, size, a) => benchSample(s.device, size, integers(String(a.steps), "steps"), matmuls(s), s.timing));
+
+const errorArgs = { ...MODEL, dim: { type: "string", default: "256", description: "width of the small network", valueHint: "N" }, ...COMMON } as const satisfies ArgsDef;
+const error = defineCommand({
+  meta: { name: "jvp-error", description: "Errors of value and tangent, block by block, of a small network of a model's kind against f64 on the CPU.\n\n  rcm bench jvp-error --dtype bf16 --residual f32" },
+  args: errorArgs,
+  run: ({ args: a, rawArgs }) => measure("jvp-error", a, rawArgs, errorArgs, (s) => {
+    const size = networkSize({ ...a, model: text(a, "model") ?? "wan-1.3b", latent: text(a, "latent") ?? (a.model === "wan-digits" ? "1x1x28x28" : "16x3x16x24") }, s);
+    return jvpError(s.device, { config: size.config, layers: number(a, "layers", 6), dim: number(a, "dim", 256), latent: size.latent, dtype: s.dtype, residual: size.residual });
+  }),
+});
+
+const stepArgs = { recipe: { type: "positional", required: false, description: "recipe file; its weights and data are not read" }, ...SET_ARG, ...MODEL, ...COMMON, repeats: { type: "string", description: "timed cycles of a recipe after two of warm-up (default 8), or samples of a model (default 20)", valueHint: "N" } } as const satisfies ArgsDef;
 const step = defineCommand({
-  meta: { name: "step", description: "Time training iterations on random data, against OpenBLAS' own matmul rate.\n\n  rcm bench step recipes/digits/rcm.yaml" },
-  args,
+  meta: { name: "step", description: "Time training iterations on random data: of a recipe, against OpenBLAS' own matmul rate, or the parts of an sCM step of a model.\n\n  rcm bench step recipes/digits/rcm.yaml\n  rcm bench step --model wan-1.3b" },
+  args: stepArgs,
   run({ args: a, rawArgs }) {
-    expectKnown(rawArgs, args);
+    if (a.model !== undefined && a.recipe === undefined) return measure("step", a, rawArgs, stepArgs, (s) => benchStudentStep(s.device, networkSize(a, s), matmuls(s), s.timing));
+    expectKnown(rawArgs, stepArgs);
+    if (a.recipe === undefined || a.model !== undefined) throw new RcmError("E_ARG", "give either a recipe or --model", { op: "usage" });
     const view = progress(a.quiet);
-    const b = benchStep(loadRecipe(a.recipe, repeated(rawArgs, "set")), { device: deviceOf(a.device), threads: integer(a.threads, "threads"), repeats: integer(a.repeats, "repeats", 1), onEvent: (t) => view.update(Number(t.split("/")[0]), Number(t.split("/")[1]), "iterations", 10) });
+    const b = benchStep(loadRecipe(a.recipe, repeated(rawArgs, "set")), { device: deviceOf(a.device), threads: integer(a.threads, "threads"), repeats: number(a, "repeats", 8), onEvent: (t) => view.update(Number(t.split("/")[0]), Number(t.split("/")[1]), "iterations", 10) });
     view.end();
     const row = (name: string, r: { ms: number; gflop: number; gflops: number } | null): string => (r ? `${name.padEnd(8)} ${r.ms.toFixed(0).padStart(6)} ms  ${r.gflop.toFixed(1).padStart(7)} GFLOP  ${r.gflops.toFixed(0).padStart(5)} GFLOP/s\n` : "");
     const ratio = b.ratio === null || b.openblas === null ? "OpenBLAS is not installed: no ratio" : `OpenBLAS 2048^3 on ${b.threads} threads ${(b.openblas / 1e9).toFixed(0)} GFLOP/s; the step runs at ${(100 * b.ratio).toFixed(0)} % of it`;
@@ -26,4 +184,4 @@ const step = defineCommand({
   },
 });
 
-export default defineCommand({ meta: { name: "bench", description: "Measure speed" }, subCommands: { step } });
+export default defineCommand({ meta: { name: "bench", description: "Measure speed and accuracy" }, subCommands: { gemm, copy, attention, ops, forward, jvp, step, sample, "jvp-error": error } });

@@ -17,13 +17,13 @@ export interface Cotangents {
 }
 
 /**
- * One differentiable operation. `forward` and `jvp` return the same primal bit for bit; `jvp` adds the tangent of the
+ * One differentiable operation. `forward` and `jvp` return the same primal (bit for bit, but for the exception rcm.h names); `jvp` adds the tangent of the
  * output in the same pass. `own` may be empty when `record` is false.
  */
 export interface Op<P> {
   readonly name: string;
-  /** Costly enough that checkpoint mode "matmul" keeps its output instead of computing it again. */
-  readonly costly?: boolean;
+  /** Costly enough that a checkpoint mode keeps its output instead of computing it again: "matmul" both kinds, "attention" only that. */
+  readonly costly?: "matmul" | "attention";
   forward(x: (Tensor | null)[], p: P, record: boolean): Output;
   jvp(x: (Tensor | null)[], xDot: (Tensor | null)[], p: P, record: boolean): Output & { yDot: Tensor };
   vjp(bar: Cotangents, yBar: Tensor, x: (Tensor | null)[], y: Tensor, own: Tensor[], p: P): void;

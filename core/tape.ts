@@ -36,8 +36,9 @@ export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, no
 /** A parameter: backward adds to `grad`. */
 export const parameter = (x: Tensor, grad: Tensor): Var => ({ x, dot: null, node: new Node(null, [], null, x, [], grad) });
 
-/** What backward keeps of a block's forward: nothing of its inside, its costly outputs, or everything. */
-export type CheckpointMode = "none" | "block" | "matmul";
+/** What backward keeps of a block's forward: everything ("none" is recomputed), nothing, attention outputs, or matmuls' too. */
+export const CHECKPOINT_MODES = ["none", "block", "attention", "matmul"] as const;
+export type CheckpointMode = (typeof CHECKPOINT_MODES)[number];
 
 interface Kept {
   y: Tensor;
@@ -57,6 +58,7 @@ export class Tape {
   private refs = new Map<Storage, number>();
   private store: Kept[] | null = null;
   private replay: Kept[] | null = null;
+  private mode: CheckpointMode = "none";
 
   constructor(
     readonly device: Device,
@@ -71,13 +73,14 @@ export class Tape {
   run<P>(op: Op<P>, inputs: (Var | null)[], p: P): Var {
     const x = inputs.map((v) => v?.x ?? null);
     const wantsGrad = this.record && inputs.some((v) => v !== null && v.node !== null);
-    const kept = op.costly && this.replay ? this.replay.shift() : undefined;
+    const keeps = op.costly && (this.mode === "matmul" || this.mode === op.costly);
+    const kept = keeps && this.replay ? this.replay.shift() : undefined;
     let out: Output & { yDot?: Tensor };
     if (kept) out = kept;
     else if (inputs.some((v) => v !== null && v.dot !== null)) {
       out = op.jvp(x, inputs.map((v) => v?.dot ?? null), p, wantsGrad || this.store !== null);
     } else out = op.forward(x, p, wantsGrad || this.store !== null);
-    if (op.costly && this.store) this.store.push({ y: out.y, own: out.own });
+    if (keeps && this.store) this.store.push({ y: out.y, own: out.own });
     if (this.options.checkFinite) this.expectFinite(op.name, out);
     const node = wantsGrad ? new Node(op as Op<unknown>, inputs, p, out.y, out.own) : null;
     if (node) this.nodes.push(node);
@@ -96,14 +99,15 @@ export class Tape {
 
   /**
    * Runs a block of the network. Recording with mode "none" is a plain call. "block" keeps only the block's inputs and
-   * computes the primal (never the tangent) again in backward; "matmul" also keeps the outputs of costly ops. Without
-   * recording, the block's intermediates are freed when it ends.
+   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul" that and
+   * the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
    */
   block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
     if (this.record && mode === "none") return body(this, inputs);
     const { device } = this;
     const inner = new Tape(device, { ...this.options, record: false });
-    if (this.record && mode === "matmul") inner.store = [];
+    inner.mode = mode;
+    if (this.record && mode !== "block") inner.store = [];
     const scope = device.scope();
     let y: Tensor;
     let dot: Tensor | null;
@@ -119,7 +123,7 @@ export class Tape {
       scope[Symbol.dispose]();
     }
     if (!this.record) return constant(y, dot);
-    const node = new Node(checkpointOp as Op<unknown>, inputs, { tape: this, body, kept: inner.store }, y, []);
+    const node = new Node(checkpointOp as Op<unknown>, inputs, { tape: this, body, mode, kept: inner.store }, y, []);
     this.nodes.push(node);
     return { x: y, dot, node };
   }
@@ -211,11 +215,12 @@ export class Tape {
   }
 
   /** Recomputes a checkpointed block with a record and runs its backward. */
-  static recompute(outer: Tape, body: (tape: Tape, inputs: Var[]) => Var, kept: Kept[] | null, x: Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
+  static recompute(outer: Tape, body: (tape: Tape, inputs: Var[]) => Var, mode: CheckpointMode, kept: Kept[] | null, x: Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
     const { device } = outer;
     const scope = device.scope();
     try {
       const tape = new Tape(device, { ...outer.options, record: true });
+      tape.mode = mode;
       if (kept) tape.replay = [...kept];
       const inputs = x.map((t, i) => (need[i] ? leaf(t) : constant(t)));
       const y = body(tape, inputs);
@@ -237,6 +242,7 @@ const reshapeOp: Op<{ shape: readonly number[] }> = {
 interface CheckpointParams {
   tape: Tape;
   body: (tape: Tape, inputs: Var[]) => Var;
+  mode: CheckpointMode;
   kept: Kept[] | null;
 }
 
@@ -248,9 +254,9 @@ const checkpointOp: Op<CheckpointParams> = {
   jvp: () => {
     throw new RcmError("E_INTERNAL", "recorded by Tape.block only", { op: "checkpoint" });
   },
-  vjp: (bar, yBar, x, y, _own, { tape, body, kept }) => {
+  vjp: (bar, yBar, x, y, _own, { tape, body, mode, kept }) => {
     const need = x.map((_, i) => bar.need(i));
-    const bars = Tape.recompute(tape, body, kept, x as Tensor[], need, yBar);
+    const bars = Tape.recompute(tape, body, mode, kept, x as Tensor[], need, yBar);
     bars.forEach((t, i) => t && bar.put(i, t));
     for (const one of kept ?? []) for (const t of [one.y, ...one.own]) if (t.storage !== y.storage) t.free();
   },

@@ -33,10 +33,10 @@ export interface Backend {
 /** Instruction sets the CPU library is built for, each one holding those before it. */
 const ISAS = ["baseline", "avx2", "avx512"];
 
-/** Folders searched for the native libraries, first match wins. */
+/** Folders searched for the native libraries, first match wins. RCM_LIB_DIR stands alone: who names a folder wants no other's library. */
 export function libraryFolders(): string[] {
-  const here = join(import.meta.dir, "../build/lib");
-  return [process.env.RCM_LIB_DIR, here, join(dirname(process.execPath), "lib")].filter((f): f is string => Boolean(f));
+  const named = process.env.RCM_LIB_DIR;
+  return named ? [named] : [join(import.meta.dir, "../build/lib"), join(dirname(process.execPath), "lib")];
 }
 
 function find(file: string): string | null {

@@ -1,4 +1,3 @@
-import type { Rcm } from "../../ffi/rcm.gen.ts";
 import { openblasRate } from "../../ffi/blas.ts";
 import { hostTensor, numel, type HostTensor } from "../dtype.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
@@ -7,6 +6,7 @@ import { Device } from "../tensor.ts";
 import { createModel, wanConfig } from "../train/nets.ts";
 import { phaseOf } from "../train/objective.ts";
 import { Trainer, type HostBatch } from "../train/trainer.ts";
+import { counted, median } from "./time.ts";
 
 export interface StepBench {
   recipe: string;
@@ -32,42 +32,6 @@ interface StepRow {
   gflop: number;
   gflops: number;
 }
-
-/** The library with every matmul and attention counted: 2 FLOP a multiply-add; attention forward 4 B H Lq Lk K, its tangent 3x, its vjp 2.5x. */
-function counted(lib: Rcm): { lib: Rcm; take: () => number } {
-  let flop = 0;
-  const linear = (f: (...a: number[]) => void, m: number, passes: (a: number[]) => number) => (...a: number[]): void => {
-    flop += 2 * a[m] * a[m + 1] * a[m + 2] * passes(a);
-    f(...a);
-  };
-  const attention = (f: (...a: never[]) => void, at: number, factor: number) => (...a: never[]): void => {
-    const [B, H, Lq, Lk, K] = a.slice(at, at + 5) as number[];
-    flop += factor * 4 * B * H * Lq * Lk * K;
-    f(...a);
-  };
-  const wanted = (...at: number[]) => (a: number[]): number => at.reduce((n, i) => n + (a[i] !== 0 ? 1 : 0), 0);
-  return {
-    lib: {
-      ...lib,
-      linearFwd: linear(lib.linearFwd, 4, () => 1),
-      linearJvp: linear(lib.linearJvp, 6, () => 2),
-      linearVjp: linear(lib.linearVjp, 6, wanted(3, 4)),
-      linearGeluFwd: linear(lib.linearGeluFwd, 5, () => 1),
-      linearGeluJvp: linear(lib.linearGeluJvp, 7, () => 2),
-      linearGeluVjp: linear(lib.linearGeluVjp, 8, wanted(5, 6)),
-      attentionFwd: attention(lib.attentionFwd, 6, 1),
-      attentionJvp: attention(lib.attentionJvp, 10, 3),
-      attentionVjp: attention(lib.attentionVjp, 10, 2.5),
-    } as Rcm,
-    take: () => {
-      const n = flop;
-      flop = 0;
-      return n;
-    },
-  };
-}
-
-const median = (v: number[]): number => [...v].sort((a, b) => a - b)[Math.floor(v.length / 2)];
 
 function randomHost(shape: number[], rng: Rng): HostTensor {
   return hostTensor("f32", shape, Float64Array.from({ length: numel(shape) }, () => rng.normal()));

@@ -23,7 +23,7 @@ function sizes([q, k, v]: (Tensor | null)[], p: AttentionParams) {
 
 export const attentionOp: Op<AttentionParams> = {
   name: "attention",
-  costly: true,
+  costly: "attention",
   forward(x, p) {
     const { Q, K_, V, B, H, Lq, Lk, K, Kv, scale } = sizes(x, p);
     const y = Q.device.empty([B, Lq, H * Kv], Q.dtype);

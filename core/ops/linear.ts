@@ -19,7 +19,7 @@ export function linearSizes(op: string, [x, w, b]: (Tensor | null)[]): { X: Tens
 
 export const linearOp: Op<LinearParams> = {
   name: "linear",
-  costly: true,
+  costly: "matmul",
   forward(x, { dtype }) {
     const { X, W, M, N, K, shape } = linearSizes("linear", x);
     const y = X.device.empty(shape, dtype ?? X.dtype);

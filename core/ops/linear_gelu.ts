@@ -10,7 +10,7 @@ interface LinearGeluParams {
 
 export const linearGeluOp: Op<LinearGeluParams> = {
   name: "linear_gelu",
-  costly: true,
+  costly: "matmul",
   forward(x, { kind }, record) {
     const { X, W, M, N, K, shape } = linearSizes("linear_gelu", x);
     const y = X.device.empty(shape, X.dtype);

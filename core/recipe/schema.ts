@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { WAN_PRESETS } from "../models/wan/config.ts";
+import { CHECKPOINT_MODES } from "../tape.ts";
 
 /** The recipe language. Keys are snake_case; every default below is written into the resolved recipe of a run. */
 
@@ -29,7 +30,7 @@ const modelSchema = v.strictObject({
   ffn_dim: v.optional(count),
   dtype: v.pipe(v.optional(dtype, "f32"), note("storage of weights and activations; masters and optimizer state are f32")),
   residual: v.pipe(v.optional(dtype, "f32"), note("storage of the residual stream and its tangent")),
-  checkpoint: v.pipe(v.optional(v.picklist(["none", "block", "matmul"]), "none"), note("what backward recomputes")),
+  checkpoint: v.pipe(v.optional(v.picklist(CHECKPOINT_MODES), "none"), note("what backward recomputes")),
   time: v.pipe(v.optional(v.picklist(["exact", "bf16"]), "exact"), note("exact: times stay f64 up to the sinusoid; bf16: rounded as the public code does")),
   init: v.pipe(v.optional(text, "teacher"), note("starting weights: teacher, random, or a safetensors path")),
 });

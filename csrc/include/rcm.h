@@ -9,7 +9,8 @@
  *    pointer into host memory (everything else lives on the device; on the CPU backend both are the same).
  *  - Every function returns 0 or an RCM_E_* code; the text is in rcm_last_error() of the calling thread.
  *  - Verbs: _fwd gives outputs and what the vjp needs ("saved"); _jvp gives the same AND the tangent y_dot of the
- *    outputs in one pass (its primal is bitwise that of _fwd); _vjp maps the cotangent y_bar to those of the inputs.
+ *    outputs in one pass (its primal is bitwise that of _fwd; of bf16 and f16 attention on a GPU, whose fastest tiles differ,
+ *    that of _fwd within rounding); _vjp maps the cotangent y_bar to those of the inputs.
  *    A null tangent input is a symbolic zero. A null cotangent output is not wanted and costs nothing.
  *  - Gradients of parameters (w_bar, b_bar, p_bar) and of modulation vectors (shift_bar, scale_bar, gate_bar)
  *    accumulate (+=); cotangents of activations overwrite.

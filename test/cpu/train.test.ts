@@ -72,7 +72,7 @@ describe("training runs", () => {
   }
 
   test("checkpointing a block changes nothing but the memory", async () => {
-    for (const mode of ["block", "matmul"]) {
+    for (const mode of ["block", "attention", "matmul"]) {
       const sets = ["train.steps=4", "objective.consistency.tangent_warmup=1"];
       await run(recipe("rcm", sets), `plain-${mode}`);
       await run(recipe("rcm", [...sets, `model.checkpoint=${mode}`]), `saved-${mode}`);

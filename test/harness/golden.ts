@@ -44,13 +44,14 @@ export function golden(file: string): Golden {
   };
 }
 
-/** max |a - b| / max |b|, the error measure of the golden set. */
+/** max |a - b| / max |b|, the error measure of the golden set; NaN as soon as one difference is. */
 export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): number {
   if (got.length !== want.length) throw new Error(`lengths differ: ${got.length} and ${want.length}`);
   let [worst, top] = [0, 0];
   for (let i = 0; i < want.length; i++) {
     const d = Math.abs(got[i] - want[i]);
-    if (!(d <= worst)) worst = d;
+    if (Number.isNaN(d)) return Number.NaN;
+    worst = Math.max(worst, d);
     top = Math.max(top, Math.abs(want[i]));
   }
   return worst / Math.max(top, Number.MIN_VALUE);

@@ -16,8 +16,9 @@ import { rmsNormRopeOp } from "../../core/ops/rms_norm_rope.ts";
 import { sqLossOp } from "../../core/ops/sq_loss.ts";
 import { timestepEmbedOp } from "../../core/ops/timestep_embed.ts";
 import { unpatchifyOp } from "../../core/ops/unpatchify.ts";
-import { statDType, type Device } from "../../core/tensor.ts";
+import { statDType, type Device, type Tensor } from "../../core/tensor.ts";
 import type { OpCase } from "./check_op.ts";
+import { cpu } from "./device.ts";
 
 /** Every op of core/ops with the shapes it is tested at: usual, odd, one, and without its optional inputs. */
 export interface OpCases {
@@ -25,10 +26,17 @@ export interface OpCases {
   cases: OpCase<never>[];
 }
 
-const entry = <P>(op: Op<P>, cases: OpCase<P>[]): OpCases => ({ op: op as Op<never>, cases: cases as unknown as OpCase<never>[] });
+export const entry = <P>(op: Op<P>, cases: OpCase<P>[]): OpCases => ({ op: op as Op<never>, cases: cases as unknown as OpCase<never>[] });
 
-const rope = (L: number, K: number) => (device: Device, dtype: DType) => {
-  const angles = device.randn([L, K / 2], "f64", 5, 5).values();
+/** Normal values drawn by the CPU library, so that every device is given the same ones. */
+function drawn(shape: readonly number[], seed: number, stream: number): Float64Array {
+  using _scope = cpu().scope();
+  return cpu().randn(shape, "f64", seed, stream).values();
+}
+const drawnTensor = (device: Device, shape: readonly number[], dtype: DType, seed: number, stream: number): Tensor => device.fromValues(drawn(shape, seed, stream), shape, dtype);
+
+export const rope = (L: number, K: number) => (device: Device, dtype: DType) => {
+  const angles = drawn([L, K / 2], 5, 5);
   const up = (f: (v: number) => number) => device.fromValues(angles.map(f), [L, K / 2], statDType(dtype));
   return { cos: up(Math.cos), sin: up(Math.sin) };
 };
@@ -97,7 +105,7 @@ export const OP_CASES: Record<string, OpCases> = {
   unpatchify: entry(unpatchifyOp, (["channel_first", "channel_last"] as const).map((order) => ({ name: order, shapes: [[2, 8, 18]], params: () => ({ patch: [1, 2, 3] as const, order, dtype: null, shape: [2, 3, 2, 4, 6] }), tangent: [0] }))),
   timestep_embed: entry(timestepEmbedOp, [{ name: "8 wide", shapes: [[3]], params: (_d, t) => ({ width: 8, dtype: statDType(t) }), tangent: [0], stored: { 0: "f64" } }]),
   sq_loss: entry(sqLossOp, [
-    { name: "target and delta", shapes: [[3, 2, 5]], params: (d, t) => ({ target: d.randn([3, 2, 5], t, 9, 1), delta: d.randn([3, 2, 5], t, 9, 2), weight: Float64Array.of(1, 0.5, 3) }), tangent: [0] },
+    { name: "target and delta", shapes: [[3, 2, 5]], params: (d, t) => ({ target: drawnTensor(d, [3, 2, 5], t, 9, 1), delta: drawnTensor(d, [3, 2, 5], t, 9, 2), weight: Float64Array.of(1, 0.5, 3) }), tangent: [0] },
     { name: "plain", shapes: [[2, 4097]], params: () => ({ target: null, delta: null, weight: Float64Array.of(1, 2) }), tangent: [0] },
   ]),
   cross_entropy: entry(crossEntropyOp, [{ name: "4 of 6", shapes: [[4, 6]], params: (d) => ({ label: d.fromValues([0, 5, 2, 2], [4], "i32") }), tangent: [0] }]),

@@ -1,0 +1,68 @@
+import { dtypeCode, type DType } from "../dtype.ts";
+import { statDType, type Device } from "../tensor.ts";
+import type { Pass } from "./gemm.ts";
+import { beside, noise, rate, tangentMatmuls, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+
+export interface AttentionShape {
+  batch: number;
+  heads: number;
+  lq: number;
+  lk: number;
+  /** Head width. */
+  dim: number;
+}
+
+/** Which of q, k, v carry a tangent. */
+export interface AttentionInputs {
+  q: boolean;
+  k: boolean;
+  v: boolean;
+}
+
+export const ALL_INPUTS: AttentionInputs = { q: true, k: true, v: true };
+
+/** The shapes of the design's table, and small ones for a CPU. */
+export const ATTENTION_SHAPES: Record<"cpu" | "cuda", { shape: AttentionShape; tangents: AttentionInputs }[]> = {
+  cuda: ([[12, 32760, 32760, 128], [5, 32760, 32760, 128], [12, 32760, 512, 128], [16, 4096, 4096, 64], [16, 4096, 4096, 128]] as const).map(([heads, lq, lk, dim]) => ({
+    shape: { batch: 1, heads, lq, lk, dim }, tangents: lk === 512 ? { q: true, k: false, v: false } : ALL_INPUTS,
+  })),
+  cpu: ([[4, 512, 512, 64], [4, 512, 512, 128], [4, 512, 77, 128]] as const).map(([heads, lq, lk, dim]) => ({
+    shape: { batch: 1, heads, lq, lk, dim }, tangents: lk === 77 ? { q: true, k: false, v: false } : ALL_INPUTS,
+  })),
+};
+
+/** FLOP counted: forward 4 B H Lq Lk K (two matmuls); the tangent by the matmuls its inputs ask for (all three: six); the vjp five. */
+const flop = (s: AttentionShape, pass: Pass, on: AttentionInputs): number => {
+  const matmul = 2 * s.batch * s.heads * s.lq * s.lk * s.dim;
+  return matmul * (pass === "fwd" ? 2 : pass === "jvp" ? tangentMatmuls(on.q, on.k, on.v) : 5);
+};
+
+const namesOf = (on: AttentionInputs): string => (["q", "k", "v"] as const).filter((n) => on[n]).join(",") || "none";
+
+/** Times one attention pass on normal q, k, v. */
+export function benchAttention(device: Device, s: AttentionShape, pass: Pass, tangents: AttentionInputs, dtype: DType, ceiling: number | null, o: TimeOptions): BenchRow {
+  using _scope = device.scope();
+  const { lib } = device;
+  const [code, width, scale] = [dtypeCode(dtype), s.heads * s.dim, 1 / Math.sqrt(s.dim)];
+  const [qShape, kvShape] = [[s.batch, s.lq, width], [s.batch, s.lk, width]];
+  const [q, k, v] = [qShape, kvShape, kvShape].map((shape, i) => noise(device, shape, dtype, 1 + i));
+  const o_ = device.empty(qShape, dtype);
+  const lse = device.empty([s.batch, s.heads, s.lq], statDType(dtype));
+  const sizes = [s.batch, s.heads, s.lq, s.lk, s.dim, s.dim, scale, code] as const;
+  const forward = (): void => lib.attentionFwd(q.ptr, k.ptr, v.ptr, o_.ptr, lse.ptr, 0, ...sizes);
+  let call = forward;
+  if (pass === "jvp") {
+    const [dq, dk, dv] = [tangents.q && qShape, tangents.k && kvShape, tangents.v && kvShape].map((shape, i) => (shape ? noise(device, shape, dtype, 4 + i).ptr : 0));
+    const dot = device.empty(qShape, dtype);
+    call = () => lib.attentionJvp(q.ptr, k.ptr, v.ptr, dq, dk, dv, o_.ptr, dot.ptr, lse.ptr, 0, ...sizes);
+  } else if (pass === "vjp") {
+    forward();
+    const bar = noise(device, qShape, dtype, 7);
+    const [bq, bk, bv] = [qShape, kvShape, kvShape].map((shape) => device.empty(shape, dtype));
+    call = () => lib.attentionVjp(q.ptr, k.ptr, v.ptr, o_.ptr, lse.ptr, bar.ptr, bq.ptr, bk.ptr, bv.ptr, 0, ...sizes);
+  }
+  const ms = timeCalls(device, call, o);
+  const name = `attention ${pass} ${dtype}${pass === "jvp" ? ` tangents ${namesOf(tangents)}` : ""}`;
+  const shape = `B${s.batch} H${s.heads} Lq${s.lq} Lk${s.lk} K${s.dim}`;
+  return beside({ name, shape, ms, ...rate({ flop: flop(s, pass, tangents) }, ms), bytesPeak: device.memory().current }, ceiling);
+}

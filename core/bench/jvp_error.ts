@@ -1,0 +1,94 @@
+import { hostTensor, numel, type DType } from "../dtype.ts";
+import type { WanConfig } from "../models/wan/config.ts";
+import { wanParams } from "../models/wan/keys.ts";
+import { WanModel } from "../models/wan/model.ts";
+import { Rng } from "../rng.ts";
+import { Device } from "../tensor.ts";
+import { constant, Tape, type CheckpointMode, type Var } from "../tape.ts";
+import type { BenchRow } from "./time.ts";
+
+export interface JvpErrorOptions {
+  /** The network is this one with its widths cut to `dim`: heads keep their width where they can. */
+  config: WanConfig;
+  layers: number;
+  dim: number;
+  /** Channels, frames, rows, columns. */
+  latent: readonly number[];
+  dtype: DType;
+  residual: DType;
+}
+
+/** Keeps the value and tangent that every block of the network gives. */
+class Spy extends Tape {
+  readonly seen: { y: Float64Array; dot: Float64Array | null }[] = [];
+  override block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
+    const out = super.block(mode, body, inputs);
+    this.seen.push({ y: out.x.values(), dot: out.dot?.values() ?? null });
+    return out;
+  }
+}
+
+function small(c: WanConfig, dim: number, layers: number): WanConfig {
+  const width = Math.min(c.dim / c.heads, dim);
+  return { ...c, dim, heads: dim / width, layers, ffnDim: Math.round((dim * c.ffnDim) / c.dim / 8) * 8, textDim: Math.min(c.textDim, 64), textLen: Math.min(c.textLen, 77) };
+}
+
+/** ||a - b|| / ||b||. */
+function relativeL2(a: Float64Array, b: Float64Array): number {
+  let [difference, size] = [0, 0];
+  for (let i = 0; i < b.length; i++) {
+    difference += (a[i] - b[i]) ** 2;
+    size += b[i] ** 2;
+  }
+  return Math.sqrt(difference / size);
+}
+
+const normals = (n: number, stream: number, std = 1): Float64Array => {
+  const rng = new Rng(3, stream);
+  return Float64Array.from({ length: n }, () => std * rng.normal());
+};
+
+/** Weights at which every layer matters: fan-in scaled linears (the head too), modulation of 0.3, norms around 1. */
+function weights(config: WanConfig, device: Device, dtype: DType): Map<string, Float64Array> {
+  return new Map(wanParams(config).map(({ name, shape, init }, i) => {
+    const std = name.endsWith("modulation") ? 0.3 : shape.length === 2 ? 1 / Math.sqrt(shape[1]) : 0.05;
+    const drawn = normals(numel(shape), 100 + i, std);
+    // Rounded to the storage type first, so that only the arithmetic is judged and not the rounding of the weights.
+    return [name, device.fromValues(init.kind === "ones" ? drawn.map((v) => 1 + v) : drawn, [...shape], dtype).values()] as const;
+  }));
+}
+
+/** Relative L2 errors of value and tangent after every block and at the output, against f64 on the CPU with the same inputs and weights. */
+export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
+  using reference = Device.open({ device: "cpu" });
+  const config = small(o.config, o.dim, o.layers);
+  using _held = device.scope();
+  const w = weights(config, device, o.dtype);
+  const video = [1, ...o.latent];
+  const textShape = [1, config.textLen, config.textDim];
+  const rounded = (v: Float64Array, shape: number[], dtype: DType): Float64Array => device.fromValues(v, shape, dtype).values();
+  const [x, xDot] = [1, 2].map((stream) => rounded(normals(numel(video), stream), video, o.residual));
+  const context = rounded(normals(numel(textShape), 3), textShape, o.dtype);
+
+  const run = (on: Device, dtype: DType, residual: DType): { seen: Spy["seen"]; ms: number } => {
+    using _scope = on.scope();
+    const model = WanModel.create(on, config, { dtype, residual, checkpoint: "block", trainable: false });
+    for (const [name, values] of w) model.params.tensor(name).setHost(hostTensor(dtype, [...model.params.spec(name).shape], values));
+    const spy = new Spy(on, { record: false });
+    const began = performance.now();
+    // A tangent of time of a few units moves the time embedding about as much as the tangent of x moves the patches.
+    model.forward(spy, constant(on.fromValues(x, video, residual), on.fromValues(xDot, video, residual)), { t: Float64Array.of(600), dot: Float64Array.of(2) }, constant(on.fromValues(context, textShape, dtype)));
+    on.lib.sync();
+    return { seen: spy.seen, ms: performance.now() - began };
+  };
+
+  const [exact, got] = [run(reference, "f64", "f64"), run(device, o.dtype, o.residual)];
+  const shape = `${o.latent.join("x")}, dim ${config.dim}, heads ${config.heads}, ${o.dtype}, residual ${o.residual}`;
+  // Recorded blocks are the patch embedding, the text embedding (no tangent), the blocks, the head.
+  const names = ["patch embedding", "text embedding", ...Array.from({ length: config.layers }, (_, i) => `after block ${i}`), "whole network"];
+  return exact.seen.flatMap(({ y, dot }, i): BenchRow[] => {
+    const own = got.seen[i];
+    if (!dot || !own.dot) return [];
+    return [{ name: names[i], shape, ms: i === exact.seen.length - 1 ? got.ms : 0, valueError: relativeL2(own.y, y), tangentError: relativeL2(own.dot, dot) }];
+  });
+}

@@ -1,0 +1,161 @@
+import type { DType } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { at, evaluate, guided, trigDenoiser } from "../diffusion/predict.ts";
+import { scmLoss, scmParts, type ScmOptions } from "../losses/scm.ts";
+import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
+import { WanModel } from "../models/wan/model.ts";
+import { AdamW } from "../optim/adamw.ts";
+import { rcmTrig } from "../samplers/rcm.ts";
+import { fewStepTimes } from "../samplers/schedule.ts";
+import { Device, type Tensor } from "../tensor.ts";
+import { constant, Tape, type CheckpointMode } from "../tape.ts";
+import { velocityNet } from "../train/nets.ts";
+import type { GemmShape } from "./gemm.ts";
+import { beside, counted, fillNoise, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+
+/** Sizes by the names that `--model` takes, and the latent of the design's table (channels, frames, rows, columns). */
+export const MODELS = {
+  "wan-1.3b": { config: WAN_PRESETS["wan2.1-1.3b"], latent: [16, 20, 60, 104] },
+  "wan-14b": { config: WAN_PRESETS["wan2.1-14b"], latent: [16, 20, 60, 104] },
+  "wan-digits": { config: WAN_PRESETS["wan-digits"], latent: [1, 1, 28, 28] },
+} as const satisfies Record<string, { config: WanConfig; latent: readonly number[] }>;
+export type ModelName = keyof typeof MODELS;
+
+export interface NetworkSize {
+  config: WanConfig;
+  batch: number;
+  latent: readonly number[];
+  dtype: DType;
+  residual: DType;
+  checkpoint: CheckpointMode;
+}
+
+/** The public recipes' times between the steps of few-step sampling. */
+const MID_TIMES = [1.3, 1.0, 0.6];
+
+export const tokensOf = ({ config: c, latent: [, T, Y, X] }: NetworkSize): number => (T * Y * X) / (c.patch[0] * c.patch[1] * c.patch[2]);
+
+/** The linears of a model: attention projections, both feed-forward layers, and the text's keys and values. */
+export function gemmShapes(size: NetworkSize): GemmShape[] {
+  const { dim: D, ffnDim: F, textLen } = size.config;
+  const M = size.batch * tokensOf(size);
+  return [[M, D, D], [M, F, D], [M, D, F], [size.batch * textLen, D, D]].map(([m, n, k]) => ({ M: m, N: n, K: k }));
+}
+
+const shapeOf = (s: NetworkSize): string => `B${s.batch} ${s.latent.join("x")} ${tokensOf(s)} tokens, ${s.config.layers} blocks of ${s.config.dim}, ${s.dtype}, residual ${s.residual}`;
+
+/** A device whose matmuls and attention are counted, over the same library. */
+export function countedDevice(device: Device): { device: Device; take: () => number } {
+  const { lib, take } = counted(device.lib, true);
+  return { device: new Device({ ...device.backend, lib }), take };
+}
+
+/** A model of random weights drawn on the device: normal of std 0.02 everywhere, around 1 for the weights of norms. */
+export function randomModel(device: Device, s: NetworkSize, trainable: boolean, stream: number): WanModel {
+  const model = WanModel.create(device, s.config, { dtype: s.dtype, residual: s.residual, checkpoint: s.checkpoint, trainable });
+  for (const [i, spec] of model.params.specs.entries()) fillNoise(model.params.tensor(spec.name), stream * 4096 + i, 0.02, spec.init.kind === "ones" ? 1 : 0);
+  return model;
+}
+
+interface Inputs {
+  x: Tensor;
+  xDot: Tensor;
+  yBar: Tensor;
+  context: Tensor;
+  t: Float64Array;
+  tDot: Float64Array;
+}
+
+function inputs(device: Device, s: NetworkSize): Inputs {
+  const video = [s.batch, ...s.latent];
+  const all = (v: number): Float64Array => new Float64Array(s.batch).fill(v);
+  const [x, xDot, yBar] = [1, 2, 3].map((stream) => noise(device, video, s.residual, stream));
+  return { x, xDot, yBar, context: noise(device, [s.batch, s.config.textLen, s.config.textDim], s.dtype, 4), t: all(600), tDot: all(300) };
+}
+
+/** A row with the FLOP that one call counts and the most memory it holds, weights too. */
+function row(device: Device, take: () => number, name: string, s: NetworkSize, call: () => void, ceiling: number | null, o: TimeOptions): BenchRow {
+  device.lib.memoryResetPeak();
+  take();
+  {
+    using _scope = device.scope();
+    call();
+  }
+  const flop = take();
+  const bytesPeak = device.memory().peak;
+  const ms = timeCalls(device, call, o);
+  return beside({ name, shape: shapeOf(s), ms, ...rate({ flop }, ms), bytesPeak }, ceiling);
+}
+
+/** One evaluation without tangent or record. */
+export function benchForward(base: Device, s: NetworkSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
+  const { device, take } = countedDevice(base);
+  using _closes = device;
+  const model = randomModel(device, s, false, 1);
+  const { x, context, t } = inputs(device, s);
+  const call = (): void => void model.forward(new Tape(device, { record: false }), constant(x), { t, dot: null }, constant(context));
+  return [row(device, take, "teacher forward", s, call, ceiling, o)];
+}
+
+/** Value and tangent in one pass; with `backward` also recorded (checkpoint as told) and propagated back. */
+export function benchJvp(base: Device, s: NetworkSize, backward: boolean, ceiling: number | null, o: TimeOptions): BenchRow[] {
+  const { device, take } = countedDevice(base);
+  using _closes = device;
+  const model = randomModel(device, s, backward, 1);
+  const { x, xDot, yBar, context, t, tDot } = inputs(device, s);
+  const pass = (record: boolean, tangent: boolean): void => {
+    const tape = new Tape(device, { record });
+    const y = model.forward(tape, constant(x, tangent ? xDot : null), { t, dot: tangent ? tDot : null }, constant(context));
+    if (record) tape.backward(y, yBar);
+  };
+  const rows = [row(device, take, "value + tangent", s, () => pass(false, true), ceiling, o)];
+  if (!backward) return rows;
+  rows.push(row(device, take, `value + backward, checkpoint ${s.checkpoint}`, s, () => pass(true, false), ceiling, o));
+  rows.push(row(device, take, `value + tangent + backward, checkpoint ${s.checkpoint}`, s, () => pass(true, true), ceiling, o));
+  return rows;
+}
+
+/** Parts of an sCM student step (guided teacher, value with tangent, loss and backward, AdamW with EMA), then the whole of it. */
+export function benchStudentStep(base: Device, s: NetworkSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
+  const { device, take } = countedDevice(base);
+  using _closes = device;
+  const [student, teacher] = [randomModel(device, s, true, 1), randomModel(device, s, false, 2)];
+  const optimizer = new AdamW(student.params, { betas: [0, 0.99], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 0 });
+  const ema = device.persistent(() => device.empty(student.params.flat.shape, "f32").set(optimizer.values));
+  const { x: x0, xDot: eps, context: condition } = inputs(device, s);
+  const negative = noise(device, condition.shape, s.dtype, 5);
+  const on = trigDenoiser(velocityNet(student));
+  const target = guided(trigDenoiser(velocityNet(teacher)), 5, () => negative);
+  const tTrig = new Float64Array(s.batch).fill(0.9);
+  const options: ScmOptions = { tangent: "jvp", fdSize: 1e-4, passes: "one", ramp: 1, rampScope: "x_t", scale: 1, onNonfinite: "raise" };
+  const tape = (record: boolean): Tape => new Tape(device, { record });
+  const parts: [string, () => void][] = [
+    ["teacher field, guided (2 forwards)", () => void evaluate(target.field, x0, tTrig, condition)],
+    ["value + tangent, not recorded", () => void on.field(tape(false), constant(x0, eps), at(tTrig, tTrig), condition)],
+    ["sCM parts (teacher, value + tangent, recorded)", () => void scmParts(tape(true), on, target, { x0, condition }, { tTrig, eps }, options)],
+    ["AdamW + EMA, gradient norm", () => optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 })],
+    ["whole sCM student step", () => {
+      const t = tape(true);
+      t.backward(scmLoss(t, on, target, { x0, condition }, { tTrig, eps }, options).loss_B, device.fromValues(new Float64Array(s.batch).fill(1 / s.batch), [s.batch], "f64"));
+      optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 });
+    }],
+  ];
+  const rows = parts.map(([name, call]) => row(device, take, name, s, call, ceiling, o));
+  rows[3] = { ...rows[3], tflops: undefined, ceiling: undefined, ratio: undefined };
+  return rows;
+}
+
+/** Few-step sampling of latents, one evaluation a step. */
+export function benchSample(base: Device, s: NetworkSize, steps: readonly number[], ceiling: number | null, o: TimeOptions): BenchRow[] {
+  const { device, take } = countedDevice(base);
+  using _closes = device;
+  const net = trigDenoiser(velocityNet(randomModel(device, s, false, 1)));
+  const { x, context } = inputs(device, s);
+  const all = (t: number): Float64Array => new Float64Array(s.batch).fill(t);
+  return steps.map((n) => {
+    if (n > MID_TIMES.length + 1) throw new RcmError("E_ARG", "more steps than the few-step schedule has times", { op: "bench sample", want: `1 to ${MID_TIMES.length + 1}`, got: n });
+    const times = fewStepTimes(n, 80, MID_TIMES);
+    const call = (): void => void rcmTrig((z, t) => evaluate(net.x0, z, all(t), context), x, times, (k) => noise(device, x.shape, x.dtype, 20 + k));
+    return row(device, take, `sample, ${n} step${n === 1 ? "" : "s"}`, s, call, ceiling, o);
+  });
+}

@@ -1,0 +1,135 @@
+import type { DType } from "../dtype.ts";
+import type { WanConfig } from "../models/wan/config.ts";
+import { ropeTables } from "../nn/rope.ts";
+import type { Cotangents, Op } from "../op.ts";
+import { activationOp } from "../ops/activation.ts";
+import { adaLayerNormOp } from "../ops/ada_layer_norm.ts";
+import { addModulationOp } from "../ops/add_modulation.ts";
+import { addOp } from "../ops/add.ts";
+import { gateResidualOp } from "../ops/gate_residual.ts";
+import { layerNormOp } from "../ops/layer_norm.ts";
+import { lincombOp } from "../ops/lincomb.ts";
+import { patchifyOp } from "../ops/patchify.ts";
+import { rmsNormRopeOp } from "../ops/rms_norm_rope.ts";
+import { sqLossOp } from "../ops/sq_loss.ts";
+import { timestepEmbedOp } from "../ops/timestep_embed.ts";
+import { unpatchifyOp } from "../ops/unpatchify.ts";
+import { sampleReduce, statDType, type Device, type Tensor } from "../tensor.ts";
+import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+
+export interface OpsSize {
+  config: WanConfig;
+  batch: number;
+  /** Latent channels, frames, rows, columns. */
+  latent: readonly number[];
+  dtype: DType;
+  residual: DType;
+}
+
+interface Timed {
+  name: string;
+  op: Op<never>;
+  x: (Tensor | null)[];
+  p: unknown;
+  /** Inputs with a tangent. */
+  dots: number[];
+  /** Inputs the vjp reads besides the cotangent, and inputs whose cotangent it makes. */
+  reads: number[];
+  wants: number[];
+  /** Inputs whose cotangent is added to (read and written, stat dtype). */
+  adds?: number[];
+}
+
+/** Every fused elementwise op where the network uses it. */
+function table(device: Device, { config: c, batch: B, latent, dtype, residual }: OpsSize): Timed[] {
+  const [C, T, Y, X] = latent;
+  const grid: [number, number, number] = [T / c.patch[0], Y / c.patch[1], X / c.patch[2]];
+  const L = grid[0] * grid[1] * grid[2];
+  const stat = statDType(residual);
+  let stream = 10;
+  const t = (shape: number[], as: DType, std = 1): Tensor => noise(device, shape, as, ++stream, std);
+  const h = (): Tensor => t([B, L, c.dim], dtype);
+  const r = (): Tensor => t([B, L, c.dim], residual);
+  const modulation = t([B, 6, c.dim], stat, 0.1);
+  const w = (n: number): Tensor => t([n], dtype, 0.5);
+  const rope = ropeTables(device, c.dim / c.heads, grid, stat);
+  const video = [B, C, T, Y, X];
+  const entry = <P>(name: string, op: Op<P>, x: (Tensor | null)[], p: P, rest: Pick<Timed, "dots" | "reads" | "wants" | "adds">): Timed => ({ name, op: op as Op<never>, x, p, ...rest });
+  const norm = { heads: c.heads, group: c.dim, pairing: "interleaved" as const, eps: c.eps, dtype: null };
+  return [
+    entry("ada_layer_norm", adaLayerNormOp, [r(), modulation], { shift: 0, scale: 1, eps: c.eps, dtype }, { dots: [0, 1], reads: [0, 1], wants: [0], adds: [1] }),
+    entry("layer_norm", layerNormOp, [r(), w(c.dim), w(c.dim)], { eps: c.eps, dtype }, { dots: [0], reads: [0, 1], wants: [0], adds: [1, 2] }),
+    entry("rms_norm_rope", rmsNormRopeOp, [h(), w(c.dim)], { ...norm, rope }, { dots: [0], reads: [0, 1], wants: [0], adds: [1] }),
+    entry("rms_norm_rope, no rope", rmsNormRopeOp, [h(), w(c.dim)], { ...norm, rope: null }, { dots: [0], reads: [0, 1], wants: [0], adds: [1] }),
+    entry("gate_residual", gateResidualOp, [r(), h(), modulation], { gate: 2 }, { dots: [0, 1, 2], reads: [1, 2], wants: [1], adds: [2] }),
+    entry("gate_residual, plain", gateResidualOp, [r(), h(), null], { gate: 0 }, { dots: [0, 1], reads: [], wants: [1] }),
+    entry("add", addOp, [h(), h()], null, { dots: [0, 1], reads: [], wants: [] }),
+    entry("activation gelu_tanh", activationOp, [t([B, L, c.ffnDim], dtype)], { kind: "gelu_tanh" }, { dots: [0], reads: [0], wants: [0] }),
+    entry("add_modulation", addModulationOp, [t([1, 6, c.dim], dtype), t([B, 6, c.dim], stat)], null, { dots: [1], reads: [], wants: [1], adds: [0] }),
+    entry("timestep_embed", timestepEmbedOp, [t([B], "f64")], { width: c.freqDim, dtype: stat }, { dots: [0], reads: [0], wants: [0] }),
+    entry("patchify", patchifyOp, [t(video, residual)], { patch: c.patch, order: "channel_first", dtype }, { dots: [0], reads: [], wants: [0] }),
+    entry("unpatchify", unpatchifyOp, [t([B, L, c.outDim * c.patch[0] * c.patch[1] * c.patch[2]], residual)], { patch: c.patch, order: "channel_last", dtype: residual, shape: [B, c.outDim, T, Y, X] }, { dots: [0], reads: [], wants: [0] }),
+    entry("lincomb, 2 terms", lincombOp, [t(video, residual), t(video, residual)], { coef: [{ value: 0.6, dot: 0.8 }, { value: 0.8, dot: -0.6 }] }, { dots: [0, 1], reads: [], wants: [0, 1] }),
+    entry("sq_loss", sqLossOp, [t(video, residual)], { target: t(video, residual), delta: t(video, residual), weight: new Float64Array(B).fill(1) }, { dots: [0], reads: [0], wants: [0] }),
+  ];
+}
+
+const total = (tensors: (Tensor | null | undefined)[]): number => tensors.reduce((n, t) => n + (t?.bytes ?? 0), 0);
+const params = (p: unknown): Tensor[] => (p && typeof p === "object" ? Object.values(p).flatMap((v) => (v && typeof v === "object" && "ptr" in v ? [v as Tensor] : v && typeof v === "object" && "cos" in v ? Object.values(v as Record<string, Tensor>) : [])) : []);
+
+/** One op in its three passes; bytes are those that have to move: every tensor read or written once. */
+function rows(device: Device, e: Timed, ceiling: number | null, o: TimeOptions): BenchRow[] {
+  using _scope = device.scope();
+  const { op, x, p } = e;
+  const dots = x.map((t, i) => (t && e.dots.includes(i) ? noise(device, t.shape, t.dtype, 50 + i) : null));
+  const { y, own } = op.forward(x, p as never, true);
+  const extra = params(p);
+  const yBar = noise(device, y.shape, y.dtype, 60);
+  const into = x.map((t, i) => (t && e.adds?.includes(i) ? noise(device, t.shape, statDType(t.dtype), 70 + i) : null));
+  const bar: Cotangents = { need: (i) => e.wants.includes(i) || Boolean(into[i]), put: () => {}, accumulate: (i) => into[i] as Tensor };
+  const touched = e.op.name === "lincomb" ? e.wants.length : 1;
+  const passes: [string, () => void, number][] = [
+    ["fwd", () => op.forward(x, p as never, true), total([...x, ...extra, y, ...own])],
+    ["jvp", () => op.jvp(x, dots, p as never, true), total([...x, ...dots, ...extra, y, y, ...own])],
+    ["vjp", () => op.vjp(bar, yBar, x, y, own, p as never), touched * yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...own])],
+  ];
+  const timed = e.wants.length > 0 ? passes : passes.slice(0, 2);
+  return timed.map(([pass, call, bytes]) => {
+    const ms = timeCalls(device, call, o);
+    return beside({ name: `${e.name} ${pass}`, shape: `${(x[0] as Tensor).shape.join("x")} ${(x[0] as Tensor).dtype}`, ms, ...rate({ bytes }, ms) }, ceiling);
+  });
+}
+
+/** Helpers without a derivative, over one activation tensor and over as many parameters as a block has. */
+function helpers(device: Device, { config: c, batch: B, latent, dtype }: OpsSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
+  using _scope = device.scope();
+  const { lib } = device;
+  const L = (latent[1] * latent[2] * latent[3]) / (c.patch[0] * c.patch[1] * c.patch[2]);
+  const n = B * L * c.dim;
+  const weights = 8 * c.dim * c.dim + 2 * c.dim * c.ffnDim;
+  const [wide, half] = [noise(device, [1, n], "f32", 1), noise(device, [1, n], dtype, 2)];
+  const [master, grad, m, v, ema] = [3, 4, 5, 6, 7].map((stream) => noise(device, [weights], "f32", stream));
+  lib.fill(v.ptr, v.numel, 1, v.code);
+  const w = noise(device, [weights], "bf16", 8);
+  const sums = device.empty([1], "f64");
+  const calls: [string, number, () => void, number][] = [
+    ["cast f32 to storage", n, () => half.set(wide), wide.bytes + half.bytes],
+    ["axpy", n, () => lib.axpy(half.ptr, wide.ptr, n, 1e-3, half.code, wide.code), half.bytes + 2 * wide.bytes],
+    ["fill", n, () => lib.fill(half.ptr, n, 0.5, half.code), half.bytes],
+    ["randn", n, () => lib.randn(half.ptr, n, 1, 1, 0, half.code), half.bytes],
+    ["sample_reduce squares", n, () => lib.sampleReduce(wide.ptr, sums.ptr, 1, n, 2, wide.code), wide.bytes],
+    ["sample_reduce to the host", n, () => void sampleReduce(wide, "squares"), wide.bytes],
+    ["adamw, bf16 with master and ema", weights, () => lib.adamw(w.ptr, master.ptr, grad.ptr, m.ptr, v.ptr, ema.ptr, 0, weights, 1e-4, 0.9, 0.99, 1e-8, 0.01, 0.1, 0.01, 1, 0, 0.99, w.code), w.bytes + grad.bytes + 2 * (master.bytes + m.bytes + v.bytes + ema.bytes)],
+  ];
+  return calls.map(([name, count, call, bytes]) => {
+    const ms = timeCalls(device, call, o);
+    return beside({ name, shape: `${count}`, ms, ...rate({ bytes }, ms) }, ceiling);
+  });
+}
+
+/** Every fused elementwise op at a model's size beside the copy bandwidth, GB/s. */
+export function benchOps(device: Device, size: OpsSize, ceiling: number, o: TimeOptions): BenchRow[] {
+  using _scope = device.scope();
+  const all = table(device, size);
+  return [...all.flatMap((e) => rows(device, e, ceiling, o)), ...helpers(device, size, ceiling, o)];
+}

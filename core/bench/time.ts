@@ -1,0 +1,146 @@
+import type { Rcm } from "../../ffi/rcm.gen.ts";
+import type { DType } from "../dtype.ts";
+import type { Device, Tensor } from "../tensor.ts";
+
+/** One measured line; every benchmark gives rows of this shape. */
+export interface BenchRow {
+  name: string;
+  shape: string;
+  /** Median milliseconds of one call. */
+  ms: number;
+  tflops?: number;
+  gbs?: number;
+  /** What the rate is compared with, in its unit, and the rate over it. */
+  ceiling?: number;
+  ratio?: number;
+  /** Most device bytes in use at once while it ran. */
+  bytesPeak?: number;
+  /** Relative L2 errors, where accuracy is what is measured. */
+  valueError?: number;
+  tangentError?: number;
+}
+
+export interface BenchReport {
+  device: string;
+  what: string;
+  rows: BenchRow[];
+}
+
+export interface TimeOptions {
+  /** Samples whose median is taken. */
+  repeats: number;
+  /** Least length of a sample; short calls are queued until one is this long. */
+  sampleMs: number;
+  /** Once the samples took this long together, no more are taken, but at least three. */
+  budgetMs: number;
+}
+
+export const TIMING: TimeOptions = { repeats: 20, sampleMs: 20, budgetMs: 20_000 };
+
+export const median = (v: readonly number[]): number => [...v].sort((a, b) => a - b)[Math.floor(v.length / 2)];
+
+/** Most calls queued in one sample. */
+const MOST = 8192;
+
+/**
+ * Median milliseconds of a call: the wall clock around N queued calls that end with one wait for the device. N grows until a
+ * sample is long enough; those samples are the warm-up. What a call allocates is freed after it.
+ */
+export function timeCalls(device: Device, call: () => void, o: TimeOptions): number {
+  const sample = (n: number): number => {
+    const began = performance.now();
+    for (let i = 0; i < n; i++) {
+      using _scope = device.scope();
+      call();
+    }
+    device.lib.sync();
+    return performance.now() - began;
+  };
+  sample(1);
+  let n = 1;
+  let took = sample(n);
+  while (took < o.sampleMs && n < MOST) {
+    n = Math.min(MOST, Math.max(2 * n, Math.ceil((n * o.sampleMs) / Math.max(took, 1e-3))));
+    took = sample(n);
+  }
+  const samples: number[] = [];
+  let spent = 0;
+  while (samples.length < o.repeats && (samples.length < 3 || spent < o.budgetMs)) {
+    const ms = sample(n);
+    spent += ms;
+    samples.push(ms / n);
+  }
+  return median(samples);
+}
+
+export const rate = (work: { flop?: number; bytes?: number }, ms: number): Pick<BenchRow, "tflops" | "gbs"> => ({
+  ...(work.flop === undefined ? {} : { tflops: work.flop / ms / 1e9 }),
+  ...(work.bytes === undefined ? {} : { gbs: work.bytes / ms / 1e6 }),
+});
+
+/** The same row beside a ceiling in the unit of its rate. */
+export function beside(row: BenchRow, ceiling: number | null): BenchRow {
+  const got = row.tflops ?? row.gbs;
+  return ceiling === null || got === undefined ? row : { ...row, ceiling, ratio: got / ceiling };
+}
+
+/** Normal values of a standard deviation, drawn on the device; never zeros. */
+export function noise(device: Device, shape: readonly number[], dtype: DType, stream: number, std = 1): Tensor {
+  const out = device.empty(shape, dtype);
+  fillNoise(out, stream, std);
+  return out;
+}
+
+/** Fills a tensor with normal values around a mean, a piece at a time so that no second copy of it is needed. */
+export function fillNoise(t: Tensor, stream: number, std: number, mean = 0): void {
+  const { device } = t;
+  const piece = 1 << 24;
+  for (let at = 0; at < t.numel; at += piece) {
+    using _scope = device.scope();
+    const part = t.window(at, [Math.min(piece, t.numel - at)]);
+    const drawn = device.empty(part.shape, t.dtype);
+    device.lib.randn(drawn.ptr, part.numel, 1, stream, at, t.code);
+    device.lib.fill(part.ptr, part.numel, mean, t.code);
+    part.axpy(drawn, std);
+  }
+}
+
+/** Matmuls of an attention tangent: the two of the value, one for each of q', k', v' and one for (P.S') v. */
+export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number => 2 + Number(q) + Number(k) + Number(q || k) + Number(v);
+
+/**
+ * The library with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K, its vjp 2.5x,
+ * its tangent 3x or, when `exact`, what the tangents that are there ask for.
+ */
+export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number } {
+  let flop = 0;
+  const linear = (f: (...a: number[]) => void, m: number, passes: (a: number[]) => number) => (...a: number[]): void => {
+    flop += 2 * a[m] * a[m + 1] * a[m + 2] * passes(a);
+    f(...a);
+  };
+  const attention = (f: (...a: never[]) => void, at: number, factor: (a: never[]) => number) => (...a: never[]): void => {
+    const [B, H, Lq, Lk, K] = a.slice(at, at + 5) as number[];
+    flop += factor(a) * 4 * B * H * Lq * Lk * K;
+    f(...a);
+  };
+  const wanted = (...at: number[]) => (a: number[]): number => at.reduce((n, i) => n + (a[i] !== 0 ? 1 : 0), 0);
+  return {
+    lib: {
+      ...lib,
+      linearFwd: linear(lib.linearFwd, 4, () => 1),
+      linearJvp: linear(lib.linearJvp, 6, () => 2),
+      linearVjp: linear(lib.linearVjp, 6, wanted(3, 4)),
+      linearGeluFwd: linear(lib.linearGeluFwd, 5, () => 1),
+      linearGeluJvp: linear(lib.linearGeluJvp, 7, () => 2),
+      linearGeluVjp: linear(lib.linearGeluVjp, 8, wanted(5, 6)),
+      attentionFwd: attention(lib.attentionFwd, 6, () => 1),
+      attentionJvp: attention(lib.attentionJvp, 10, (a) => (exact ? tangentMatmuls(a[3] !== 0, a[4] !== 0, a[5] !== 0) / 2 : 3)),
+      attentionVjp: attention(lib.attentionVjp, 10, () => 2.5),
+    } as Rcm,
+    take: () => {
+      const n = flop;
+      flop = 0;
+      return n;
+    },
+  };
+}

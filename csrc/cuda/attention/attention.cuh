@@ -1,0 +1,92 @@
+// The attention backends and what they share. Every function queues on stream().
+#pragma once
+#include "../common.cuh"
+
+namespace rcm {
+
+struct AttentionShape {
+  int64_t B, H, Lq, Lk, K, Kv;
+  double scale;
+  int32_t dtype;
+  int64_t q[3], k[3], v[3], o[3];  // element steps from one batch, token and head to the next
+};
+
+AttentionShape attention_shape(const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale,
+                               int32_t dtype);
+
+// Tensor cores by mma.sync, sm_80 and up, bf16 and f16. Null q_dot, k_dot, v_dot: zeros; null o_dot: no tangent.
+bool generic_applies(const AttentionShape& s);
+bool generic_aligned(std::initializer_list<const void*> memory);
+void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
+                     void* o, void* o_dot, void* lse);
+void generic_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
+                      void* q_bar, void* k_bar, void* v_bar);
+
+// wgmma and the bulk copy engine on sm_90: bf16 and f16, widths 64 and 128. False, and nothing done that matters, where they do not apply;
+// the tangent kernel takes q_dot alone or all three.
+bool hopper_forward(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse);
+bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
+                void* o_dot, float* lse);
+bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar,
+                     void* q_bar, void* k_bar, void* v_bar);
+
+// Any float dtype, width and stride. Here o and lse may be null too, when only the tangent is wanted.
+void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
+                   void* o, void* o_dot, void* lse);
+void plain_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
+                    void* q_bar, void* k_bar, void* v_bar);
+
+// dots[b,h,l] (stat dtype) = sum of o_bar * o over the row's width.
+void attention_row_dots(const AttentionShape& s, const void* o, const void* o_bar, void* dots);
+
+__device__ inline int64_t row_offset(const int64_t (&step)[3], int64_t b, int64_t l, int64_t h) { return b * step[0] + l * step[1] + h * step[2]; }
+
+// Which tile of which head a block of a one-dimensional grid works on: tiles go fastest, so that neighbours share keys in L2.
+struct Place {
+  int64_t b, h;
+  int64_t tile;
+  int chunk;
+};
+__device__ inline Place place_of(int64_t block, int64_t tiles, int chunks, int64_t H) {
+  const int64_t pair = block / tiles, head = pair / chunks;
+  return {head / H, head % H, block % tiles, (int)(pair % chunks)};
+}
+
+// ---- tiles of the mma kernels ------------------------------------------------------------------------------------
+// Output columns of one block: wide heads are cut in two, each block computing the scores again, to fit the registers.
+constexpr int output_columns(int width) { return width > 128 ? width / 2 : width; }
+
+// Calls body(head width, own rows, other rows), all compile-time, for the smallest instance that holds `width`; false if none does.
+// Large tiles where the device has the shared memory for them (`bytes(D, M, N)`) and the problem has the rows.
+template <class Body>
+bool with_tiles(int64_t width, int64_t rows, size_t (*bytes)(int, int, int), Body&& body) {
+  const size_t limit = gpu().shared_per_block;
+  bool done = false;
+  auto choose = [&](auto d) {
+    constexpr int D = decltype(d)::value;
+    if (done || width > D) return;
+    if constexpr (D <= 128) {
+      if (rows > 64 && bytes(D, 128, 64) <= limit) {
+        body(d, std::integral_constant<int, 128>{}, std::integral_constant<int, 64>{});
+        done = true;
+        return;
+      }
+    }
+    if (bytes(D, 64, 32) > limit) return;
+    body(d, std::integral_constant<int, 64>{}, std::integral_constant<int, 32>{});
+    done = true;
+  };
+  choose(std::integral_constant<int, 32>{});
+  choose(std::integral_constant<int, 64>{});
+  choose(std::integral_constant<int, 96>{});
+  choose(std::integral_constant<int, 128>{});
+  choose(std::integral_constant<int, 192>{});
+  choose(std::integral_constant<int, 256>{});
+  return done;
+}
+
+// Shared memory, in bytes, of the two kernels for head width d, m own rows a block and n other rows a step.
+size_t generic_forward_bytes(int d, int m, int n, bool tangent);
+size_t generic_backward_bytes(int d, int m, int n);
+
+}  // namespace rcm

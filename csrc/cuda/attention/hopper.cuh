@@ -1,0 +1,70 @@
+// What the sm_90a attention kernels share: tensor maps, the tile ring, the softmax row state.
+#pragma once
+#include "../ptx/hopper.cuh"
+#include "../ptx/wgmma.cuh"
+#include "attention.cuh"
+
+// Kernel bodies exist for sm_90a (and for the host's pass over the text); other targets get empty ones that are never launched.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define RCM_HOPPER_CODE 1
+#else
+#define RCM_HOPPER_CODE 0
+#endif
+
+namespace rcm {
+
+constexpr int kRows = 64;  // query rows of a warpgroup
+
+// [B, L, H, W] with the given (batch, token, head) strides, seen as boxes of 64 columns by `rows` tokens with 128-byte swizzle.
+// False when the copy engine cannot describe it (alignment, stride 0).
+bool tensor_map(CUtensorMap* map, const void* data, int32_t dtype, int64_t B, int64_t L, int64_t H, int64_t W, const int64_t* strides, int rows);
+
+// Whether shape and dtype are ones the sm_90a kernels are built for.
+inline bool hopper_takes(const AttentionShape& s) {
+  const bool widths = s.K == s.Kv && (s.K == 64 || s.K == 128), types = s.dtype == RCM_BF16 || s.dtype == RCM_F16;
+  const bool sizes = s.Lq > 0 && s.Lk > 0 && s.Lq < (1 << 30) && s.Lk < (1 << 30) && s.H <= 65535 && s.B <= 65535;
+  return gpu().major == 9 && widths && types && sizes;
+}
+
+template <class T>
+__device__ inline uint32_t pack_pair(float low, float high) {
+  if constexpr (std::is_same<T, bf16>::value) {
+    const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&v);
+  } else {
+    const __half2 v = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&v);
+  }
+}
+template <class T>
+__device__ inline float2 unpack_pair(uint32_t v) {
+  if constexpr (std::is_same<T, bf16>::value) return {__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u)};
+  else return __half22float2(*reinterpret_cast<const __half2*>(&v));
+}
+
+__device__ inline float quad_max(float v) {
+  v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
+  return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
+}
+__device__ inline float quad_sum(float v) {
+  v += __shfl_xor_sync(0xffffffffu, v, 1);
+  return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+
+// Accumulator layout of a warpgroup tile: thread t holds rows t/4 and t/4 + 8 of its warp's 16, columns 8j + 2(t%4) + {0,1} in
+// d[4j..4j+1] and d[4j+2..4j+3]. Packed in pairs that is the A operand of the next multiply.
+
+// Writes a [64, W] accumulator tile times row factors into swizzled shared memory, [W/64][rows of the buffer][64].
+template <class T, int W>
+__device__ inline void stage_tile(const float (&d)[W / 2], float low, float high, char* buffer, int block_bytes) {
+  const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+  const int row = warp * 16 + lane / 4;
+#pragma unroll
+  for (int j = 0; j < W / 8; ++j) {
+    char* base = buffer + (j / 8) * block_bytes + ((j % 8 ^ row % 8) * 16) + lane % 4 * 4;  // row + 8 has the same row % 8
+    *reinterpret_cast<uint32_t*>(base + row * 128) = pack_pair<T>(d[4 * j] * low, d[4 * j + 1] * low);
+    *reinterpret_cast<uint32_t*>(base + (row + 8) * 128) = pack_pair<T>(d[4 * j + 2] * high, d[4 * j + 3] * high);
+  }
+}
+
+}  // namespace rcm

@@ -1,0 +1,198 @@
+// Shared by every CUDA op: the device, error checks, storage types, dispatch, reductions, workspace.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstring>
+#include <initializer_list>
+#include <type_traits>
+
+#include "../shared/guard.h"
+
+namespace rcm {
+
+// ---- device -------------------------------------------------------------------------------------------------------
+struct Gpu {
+  int index = -1;
+  int sms = 0, major = 0, minor = 0;
+  size_t l2_bytes = 0, memory_bytes = 0, shared_per_block = 0;
+  char name[256] = "";
+  cudaStream_t compute = nullptr, copies = nullptr;
+  bool debug = false;  // RCM_DEBUG=sync: wait after every call, so that a failure names its op
+};
+
+// The device chosen by rcm_init (GPU 0 when nobody chose), current on the calling thread.
+Gpu& gpu();
+inline cudaStream_t stream() { return gpu().compute; }
+
+[[noreturn]] void cuda_fail(cudaError_t error, const char* what);
+inline void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) cuda_fail(error, what);
+}
+
+// Body of an ABI function that queues work: launch errors surface here, and in debug mode failures of the kernels too.
+template <class Body>
+rcm_status gpu_call(const char* op, Body&& body) noexcept {
+  return guard(op, [&] {
+    Gpu& g = gpu();
+    body();
+    check(cudaPeekAtLastError(), "launch");
+    if (g.debug) check(cudaStreamSynchronize(g.compute), "kernel");
+  });
+}
+
+// Device memory for the length of one call; stream order makes it safe to hand back at once.
+class Workspace {
+ public:
+  explicit Workspace(size_t bytes);
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(memory_);
+  }
+
+ private:
+  void* memory_ = nullptr;
+};
+
+// ---- storage types ------------------------------------------------------------------------------------------------
+using bf16 = __nv_bfloat16;
+using f16 = __half;
+
+template <class T>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+// What a storage type is computed in: double for double, else float.
+template <class T>
+using compute_t = typename ComputeOf<T>::type;
+
+__host__ __device__ inline float load_as(float v) { return v; }
+__host__ __device__ inline double load_as(double v) { return v; }
+__device__ inline float load_as(bf16 v) { return __bfloat162float(v); }
+__device__ inline float load_as(f16 v) { return __half2float(v); }
+
+template <class T, class C>
+__device__ inline T store_as(C v) {
+  if constexpr (std::is_same<T, bf16>::value) return __float2bfloat16_rn((float)v);
+  else if constexpr (std::is_same<T, f16>::value) return __float2half_rn((float)v);
+  else return (T)v;
+}
+
+// V elements moved as one (16 bytes at most an instruction). The address is a multiple of the pack's size (of 16 at most).
+template <class T, int V>
+struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack {
+  T v[V];
+};
+
+template <int V, class C, class T>
+__device__ inline void load_pack(const T* p, C (&out)[V]) {
+  const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(p);
+#pragma unroll
+  for (int i = 0; i < V; ++i) out[i] = (C)load_as(pack.v[i]);
+}
+template <int V, class C, class T>
+__device__ inline void store_pack(T* p, const C (&in)[V]) {
+  Pack<T, V> pack;
+#pragma unroll
+  for (int i = 0; i < V; ++i) pack.v[i] = store_as<T>(in[i]);
+  *reinterpret_cast<Pack<T, V>*>(p) = pack;
+}
+
+// One element of memory whose dtype is known at run time only (parameters, small vectors).
+template <class C>
+__device__ inline C load_any(const void* p, int64_t i, int32_t dtype) {
+  switch (dtype) {
+    case RCM_F32: return (C) static_cast<const float*>(p)[i];
+    case RCM_BF16: return (C)load_as(static_cast<const bf16*>(p)[i]);
+    case RCM_F16: return (C)load_as(static_cast<const f16*>(p)[i]);
+    default: return (C) static_cast<const double*>(p)[i];
+  }
+}
+template <class C>
+__device__ inline void store_any(void* p, int64_t i, int32_t dtype, C v) {
+  switch (dtype) {
+    case RCM_F32: static_cast<float*>(p)[i] = (float)v; break;
+    case RCM_BF16: static_cast<bf16*>(p)[i] = store_as<bf16>(v); break;
+    case RCM_F16: static_cast<f16*>(p)[i] = store_as<f16>(v); break;
+    default: static_cast<double*>(p)[i] = (double)v; break;
+  }
+}
+
+// ---- dispatch -----------------------------------------------------------------------------------------------------
+// Calls body(T{}) with the storage type of a float dtype code.
+template <class Body>
+void with_dtype(int32_t dtype, const char* name, Body&& body) {
+  switch (dtype) {
+    case RCM_F32: return body(float{});
+    case RCM_F64: return body(double{});
+    case RCM_BF16: return body(bf16{});
+    case RCM_F16: return body(f16{});
+    default: fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", name, dtype);
+  }
+}
+
+// Calls body(A{}, B{}); f64 goes with f64 only, so ten pairs exist.
+template <class Body>
+void with_dtypes(int32_t a, int32_t b, const char* names, Body&& body) {
+  if ((a == RCM_F64) != (b == RCM_F64)) fail(RCM_E_DTYPE, "%s: f64 does not mix with other dtypes", names);
+  if (a == RCM_F64) return body(double{}, double{});
+  auto second = [&](auto first) {
+    switch (b) {
+      case RCM_F32: return body(first, float{});
+      case RCM_BF16: return body(first, bf16{});
+      case RCM_F16: return body(first, f16{});
+      default: fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", names, b);
+    }
+  };
+  switch (a) {
+    case RCM_F32: return second(float{});
+    case RCM_BF16: return second(bf16{});
+    case RCM_F16: return second(f16{});
+    default: fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", names, a);
+  }
+}
+
+// A third dtype that is read at run time (load_any) must follow the same rule.
+inline void same_kind(int32_t dtype, bool doubles, const char* name) {
+  if (dtype < RCM_F32 || dtype > RCM_F64) fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", name, dtype);
+  if ((dtype == RCM_F64) != doubles) fail(RCM_E_DTYPE, "%s: f64 does not mix with other dtypes", name);
+}
+
+inline bool aligned(const void* p, size_t bytes) { return (reinterpret_cast<uintptr_t>(p) & (bytes - 1)) == 0; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// ---- reductions ---------------------------------------------------------------------------------------------------
+template <class C>
+__device__ inline C warp_sum(C v) {
+#pragma unroll
+  for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
+  return v;
+}
+
+// Sums each of N values over the block; every thread gets the totals. `shared` holds N * 32 elements. Fixed order.
+template <int N, class C>
+__device__ inline void block_sum(C (&v)[N], C* shared) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x + 31) >> 5;
+#pragma unroll
+  for (int i = 0; i < N; ++i) v[i] = warp_sum(v[i]);
+  if (warps == 1) return;
+  if (lane == 0) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) shared[i * 32 + warp] = v[i];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < N; ++i) v[i] = warp_sum(lane < warps ? shared[i * 32 + lane] : (C)0);
+  __syncthreads();
+}
+
+}  // namespace rcm

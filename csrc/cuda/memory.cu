@@ -1,0 +1,282 @@
+// Caching allocator: segments from cudaMalloc are split into blocks and joined again when neighbours are free. All work runs on one
+// stream, so a freed block may be handed out at once. Copies cross a ring of pinned slots.
+#include <map>
+#include <mutex>
+#include <set>
+#include <unordered_map>
+
+#include "common.cuh"
+#include "memory.h"
+
+namespace rcm {
+namespace {
+
+constexpr size_t kAlign = 512;
+constexpr size_t kSmall = (size_t)1 << 20;          // requests up to this come from small segments
+constexpr size_t kSmallSegment = (size_t)8 << 20;
+constexpr size_t kLargeSegment = (size_t)32 << 20;  // requests below this share large segments
+constexpr size_t kGrain = (size_t)2 << 20;
+
+struct Block {
+  char* start;
+  size_t bytes;
+  bool free, small;
+  Block *before, *after;  // neighbours in the segment
+};
+
+struct BySize {
+  bool operator()(const Block* a, const Block* b) const { return a->bytes != b->bytes ? a->bytes < b->bytes : a->start < b->start; }
+};
+
+struct Pool {
+  std::mutex lock;
+  std::set<Block*, BySize> idle[2];  // large, small
+  std::unordered_map<void*, Block*> live;
+  int64_t current = 0, peak = 0, reserved = 0, reserved_peak = 0, allocations = 0;
+};
+
+Pool& pool() {
+  static Pool* p = new Pool;  // never destroyed: calls may still come at exit
+  return *p;
+}
+
+int64_t limit() {
+  const char* text = std::getenv("RCM_MEMORY_LIMIT_BYTES");
+  return text ? std::atoll(text) : INT64_MAX;
+}
+
+// Gives whole idle segments back. Waits first: queued work may still use them.
+void trim(Pool& p) {
+  check(cudaStreamSynchronize(stream()), "waiting for queued work");
+  for (auto& set : p.idle) {
+    for (auto it = set.begin(); it != set.end();) {
+      Block* b = *it;
+      if (b->before || b->after) {
+        ++it;
+        continue;
+      }
+      it = set.erase(it);
+      check(cudaFree(b->start), "cudaFree");
+      p.reserved -= (int64_t)b->bytes;
+      delete b;
+    }
+  }
+}
+
+Block* new_segment(Pool& p, size_t bytes, bool small) {
+  const size_t size = small ? kSmallSegment : bytes < kLargeSegment ? kLargeSegment : (bytes + kGrain - 1) / kGrain * kGrain;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    void* memory = nullptr;
+    if (p.reserved + (int64_t)size <= limit()) {
+      const cudaError_t error = cudaMalloc(&memory, size);
+      if (error != cudaSuccess) {
+        cudaGetLastError();
+        if (error != cudaErrorMemoryAllocation) cuda_fail(error, "cudaMalloc");
+      }
+    }
+    if (memory) {
+      p.reserved += (int64_t)size;
+      if (p.reserved > p.reserved_peak) p.reserved_peak = p.reserved;
+      return new Block{static_cast<char*>(memory), size, true, small, nullptr, nullptr};
+    }
+    if (attempt == 0) trim(p);
+  }
+  size_t free_bytes = 0, total = 0;
+  cudaMemGetInfo(&free_bytes, &total);
+  fail(RCM_E_OOM, "want %zu bytes; %lld bytes in %zu blocks are held, %lld reserved, %zu of %zu free on the GPU", bytes, (long long)p.current,
+       p.live.size(), (long long)p.reserved, free_bytes, total);
+}
+
+// Cuts the tail off a block when it is worth keeping.
+void split(Pool& p, Block* b, size_t bytes) {
+  const size_t rest = b->bytes - bytes;
+  if (rest < (b->small ? kAlign : kSmall)) return;
+  Block* tail = new Block{b->start + bytes, rest, true, b->small, b, b->after};
+  if (b->after) b->after->before = tail;
+  b->after = tail;
+  b->bytes = bytes;
+  p.idle[b->small].insert(tail);
+}
+
+// Swallows the idle block that follows `b`.
+void join_after(Pool& p, Block* b) {
+  Block* next = b->after;
+  if (!next || !next->free) return;
+  p.idle[b->small].erase(next);
+  b->bytes += next->bytes;
+  b->after = next->after;
+  if (b->after) b->after->before = b;
+  delete next;
+}
+
+}  // namespace
+
+void* device_alloc(size_t wanted) {
+  gpu();
+  if (wanted > ((size_t)1 << 46)) fail(RCM_E_OOM, "want %zu bytes", wanted);
+  size_t bytes = wanted == 0 ? kAlign : (wanted + kAlign - 1) / kAlign * kAlign;
+  const bool small = bytes <= kSmall;
+  if (bytes >= kLargeSegment) bytes = (bytes + kGrain - 1) / kGrain * kGrain;
+  Pool& p = pool();
+  std::lock_guard<std::mutex> hold(p.lock);
+  Block key{nullptr, bytes, true, small, nullptr, nullptr};
+  auto found = p.idle[small].lower_bound(&key);
+  Block* b;
+  if (found != p.idle[small].end()) {
+    b = *found;
+    p.idle[small].erase(found);
+  } else {
+    b = new_segment(p, bytes, small);
+  }
+  split(p, b, bytes);
+  b->free = false;
+  p.live.emplace(b->start, b);
+  p.current += (int64_t)b->bytes;
+  if (p.current > p.peak) p.peak = p.current;
+  ++p.allocations;
+  return b->start;
+}
+
+void device_free(void* memory) {
+  if (memory == nullptr) return;
+  Pool& p = pool();
+  std::lock_guard<std::mutex> hold(p.lock);
+  auto found = p.live.find(memory);
+  if (found == p.live.end()) fail(RCM_E_ARG, "memory: not a live block of this library");
+  Block* b = found->second;
+  p.live.erase(found);
+  p.current -= (int64_t)b->bytes;
+  b->free = true;
+  join_after(p, b);
+  if (b->before && b->before->free) {
+    b = b->before;
+    p.idle[b->small].erase(b);
+    join_after(p, b);
+  }
+  p.idle[b->small].insert(b);
+}
+
+Workspace::Workspace(size_t bytes) : memory_(device_alloc(bytes)) {}
+Workspace::~Workspace() {
+  try {
+    device_free(memory_);
+  } catch (...) {
+  }
+}
+
+// ---- copies -------------------------------------------------------------------------------------------------------
+namespace {
+
+constexpr size_t kSlot = (size_t)512 << 10;
+constexpr int kSlots = 64;
+
+struct Ring {
+  std::mutex lock;
+  char* memory = nullptr;
+  cudaEvent_t done[kSlots];
+  int next = 0;
+
+  void open() {
+    if (memory) return;
+    void* p = nullptr;
+    check(cudaMallocHost(&p, kSlot * kSlots), "pinned memory");
+    for (auto& e : done) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreate");
+    memory = static_cast<char*>(p);
+  }
+  int take() {
+    const int slot = next;
+    next = (next + 1) % kSlots;
+    check(cudaEventSynchronize(done[slot]), "waiting for a copy");
+    return slot;
+  }
+};
+
+Ring& ring() {
+  static Ring* r = new Ring;
+  return *r;
+}
+
+}  // namespace
+
+void copy_to_device(void* dst, const void* src, size_t bytes) {
+  const cudaStream_t s = stream();
+  Ring& r = ring();
+  std::lock_guard<std::mutex> hold(r.lock);
+  r.open();
+  for (size_t at = 0; at < bytes; at += kSlot) {
+    const size_t part = bytes - at < kSlot ? bytes - at : kSlot;
+    const int slot = r.take();
+    std::memcpy(r.memory + slot * kSlot, (const char*)src + at, part);
+    check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
+    check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
+  }
+}
+
+void copy_to_host(void* dst, const void* src, size_t bytes) {
+  const cudaStream_t s = stream();
+  Ring& r = ring();
+  std::lock_guard<std::mutex> hold(r.lock);
+  r.open();
+  constexpr size_t kBatch = kSlots / 2;
+  for (size_t at = 0; at < bytes;) {
+    int slots[kBatch];
+    size_t parts[kBatch], queued = 0, from = at;
+    for (; queued < kBatch && at < bytes; ++queued) {
+      parts[queued] = bytes - at < kSlot ? bytes - at : kSlot;
+      slots[queued] = r.take();
+      char* pinned = r.memory + slots[queued] * kSlot;
+      check(cudaMemcpyAsync(pinned, (const char*)src + at, parts[queued], cudaMemcpyDeviceToHost, s), "copy from the GPU");
+      check(cudaEventRecord(r.done[slots[queued]], s), "cudaEventRecord");
+      at += parts[queued];
+    }
+    for (size_t i = 0; i < queued; ++i) {
+      check(cudaEventSynchronize(r.done[slots[i]]), "copy from the GPU");
+      std::memcpy((char*)dst + from, r.memory + slots[i] * kSlot, parts[i]);
+      from += parts[i];
+    }
+  }
+}
+
+}  // namespace rcm
+
+using namespace rcm;
+
+rcm_status rcm_alloc(int64_t* out, int64_t bytes) {
+  return guard("alloc", [&] {
+    need(out, "out");
+    size_at_least(bytes, 0, "bytes");
+    *out = (int64_t)(intptr_t)device_alloc((size_t)bytes);
+  });
+}
+
+rcm_status rcm_free(void* memory) {
+  return guard("free", [&] { device_free(memory); });
+}
+
+rcm_status rcm_memory_trim(void) {
+  return guard("memory_trim", [] {
+    gpu();
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    trim(p);
+  });
+}
+
+rcm_status rcm_memory_stats(int64_t* out) {
+  return guard("memory_stats", [&] {
+    need(out, "out");
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    const int64_t stats[6] = {p.current, p.peak, p.reserved, p.reserved_peak, p.allocations, (int64_t)p.live.size()};
+    std::memcpy(out, stats, sizeof stats);
+  });
+}
+
+rcm_status rcm_memory_reset_peak(void) {
+  return guard("memory_reset_peak", [] {
+    Pool& p = pool();
+    std::lock_guard<std::mutex> hold(p.lock);
+    p.peak = p.current;
+    p.reserved_peak = p.reserved;
+  });
+}

@@ -1,0 +1,449 @@
+// Shared by the norms: how a row is spread over threads, streaming loads, the layer norms' kernels, column sums.
+#pragma once
+#include "common.cuh"
+
+namespace rcm {
+
+// ---- arithmetic ---------------------------------------------------------------------------------------------------
+// The compiler may fuse a product and a sum in one kernel and not in another; what a _jvp must repeat bit for bit is spelled out.
+__device__ inline float mul_rn(float a, float b) { return __fmul_rn(a, b); }
+__device__ inline double mul_rn(double a, double b) { return __dmul_rn(a, b); }
+__device__ inline float inv_sqrt(float v) { return __frcp_rn(__fsqrt_rn(v)); }
+__device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
+
+// ---- a row over threads -------------------------------------------------------------------------------------------
+// On the fast path a thread holds kRowShare elements in registers: a warp or a block a row. f64 and any other width or
+// address take the general kernels, which walk the row in memory.
+constexpr int kRowShare = 16;
+constexpr int kRowMax = 8192;
+constexpr int kRowThreads = kRowMax / kRowShare;
+constexpr int kBackThreads = 640;  // bounds the registers, so that two blocks of 320 threads (a row of 5120) share a processor
+constexpr int kRowStages = 3;  // rows of a backward pass under way in shared memory
+constexpr int kAnyThreads = 256;
+
+// Elements of a pack: 16 bytes of the wider of the two types.
+template <class X, class Y>
+constexpr int kRowPack = 16 / (int)(sizeof(X) > sizeof(Y) ? sizeof(X) : sizeof(Y));
+
+// x: threads of a row; y: rows of a block (more than one only where a warp holds a row, so no barrier joins them).
+inline dim3 row_block(int64_t D) {
+  const unsigned threads = (unsigned)(ceil_div(ceil_div(D, kRowShare), 32) * 32);
+  return dim3(threads, threads == 32 ? 4 : 1);
+}
+
+template <class X, class Y>
+bool row_fits(const X* x, const Y* y, int64_t D) {
+  if (std::is_same<X, double>::value || D > kRowMax || D % kRowPack<X, Y> != 0) return false;
+  return aligned(x, 16) && aligned(y, 16);
+}
+
+inline bool shared_fits(size_t bytes) { return bytes + 1024 <= gpu().shared_per_block; }
+inline unsigned grid_of(int64_t blocks) {
+  if (blocks > 0x7fffffff) fail(RCM_E_SHAPE, "rows: too many for one launch (%lld blocks)", (long long)blocks);
+  return (unsigned)blocks;
+}
+
+// ---- loads --------------------------------------------------------------------------------------------------------
+// Activations are read once: they pass by L1, where parameters and tables stay.
+template <int V, class C, class T>
+__device__ inline void load_once(const T* p, C (&out)[V]) {
+  Pack<T, V> pack;
+  static_assert(sizeof pack == 16 || sizeof pack == 8, "a pack is one load");
+  uint4 u;
+  if constexpr (sizeof pack == 16) {
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(u.x), "=r"(u.y), "=r"(u.z), "=r"(u.w) : "l"(p));
+  } else {
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(u.x), "=r"(u.y) : "l"(p));
+  }
+  memcpy(&pack, &u, sizeof pack);
+#pragma unroll
+  for (int i = 0; i < V; ++i) out[i] = (C)load_as(pack.v[i]);
+}
+
+// An offset the compiler may not fold into addresses kept over a loop: they would take the registers of the column sums.
+__device__ inline int fresh(int i) {
+  asm volatile("" : "+r"(i));
+  return i;
+}
+
+// `vec` says whether the address may be read as packs.
+template <int V, class C, class T>
+__device__ inline void load_some(const T* p, bool vec, C (&out)[V]) {
+  if (V > 1 && vec) {
+    load_pack<V>(p, out);
+  } else {
+#pragma unroll
+    for (int i = 0; i < V; ++i) out[i] = (C)load_as(p[i]);
+  }
+}
+template <int V, class C>
+__device__ inline void load_param(const void* p, int64_t i, int32_t dtype, bool vec, C (&out)[V]) {
+  switch (dtype) {
+    case RCM_F32: return load_some<V>(static_cast<const float*>(p) + i, vec, out);
+    case RCM_BF16: return load_some<V>(static_cast<const bf16*>(p) + i, vec, out);
+    case RCM_F16: return load_some<V>(static_cast<const f16*>(p) + i, vec, out);
+    default: return load_some<V>(static_cast<const double*>(p) + i, false, out);
+  }
+}
+template <int V, class C, class T>
+__device__ inline void store_some(T* p, bool vec, const C (&in)[V]) {
+  if (V > 1 && vec) {
+    store_pack<V>(p, in);
+  } else {
+#pragma unroll
+    for (int i = 0; i < V; ++i) p[i] = store_as<T>(in[i]);
+  }
+}
+
+// ---- rows on their way through shared memory ----------------------------------------------------------------------
+template <int Bytes>
+__device__ inline void copy_async(void* shared, const void* global) {
+  const unsigned s = (unsigned)__cvta_generic_to_shared(shared);
+  if constexpr (Bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(s), "l"(global) : "memory");
+  else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(s), "l"(global), "n"(Bytes) : "memory");
+}
+
+// The next rows of x and y_bar. A thread reads back only what it copied itself, so no barrier is needed.
+template <class X, class Y, int V>
+struct RowPipe {
+  static constexpr int P = kRowShare / V;
+  Pack<X, V>* xs;
+  Pack<Y, V>* ys;
+  int pitch;
+
+  static size_t bytes(dim3 block) { return (size_t)kRowStages * P * block.x * block.y * (sizeof(Pack<X, V>) + sizeof(Pack<Y, V>)); }
+
+  __device__ explicit RowPipe(unsigned char* memory) {
+    pitch = (int)(blockDim.x * blockDim.y);
+    const int t = (int)(threadIdx.y * blockDim.x + threadIdx.x);
+    xs = reinterpret_cast<Pack<X, V>*>(memory) + t;
+    ys = reinterpret_cast<Pack<Y, V>*>(memory + (size_t)kRowStages * P * pitch * sizeof(Pack<X, V>)) + t;
+  }
+  // Called with or without a row: wait() goes by the count of groups.
+  __device__ void issue(int stage, bool some, const X* x, const Y* y, const int (&at)[P]) {
+    if (some) {
+#pragma unroll
+      for (int k = 0; k < P; ++k) {
+        if (at[k] < 0) continue;
+        copy_async<(int)sizeof(Pack<X, V>)>(xs + (stage * P + k) * pitch, x + at[k]);
+        copy_async<(int)sizeof(Pack<Y, V>)>(ys + (stage * P + k) * pitch, y + at[k]);
+      }
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  __device__ void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kRowStages - 1) : "memory"); }
+  __device__ const X* x(int stage, int k) const { return xs[(stage * P + k) * pitch].v; }
+  __device__ const Y* y(int stage, int k) const { return ys[(stage * P + k) * pitch].v; }
+};
+
+// ---- column sums --------------------------------------------------------------------------------------------------
+// out[c] = fold[c] + fold[c + period] + ..: the sums of a block for one column.
+template <class C>
+__device__ void fold_columns(const C* fold, int count, int period, C* out) {
+  __syncthreads();
+  for (int c = (int)(threadIdx.y * blockDim.x + threadIdx.x); c < period; c += (int)(blockDim.x * blockDim.y)) {
+    C total = 0;
+    for (int i = c; i < count; i += period) total += fold[i];
+    out[c] = total;
+  }
+}
+
+// out[which][sample * stride + c] += the sum over slots of partial [samples][slots][width * outputs], in a fixed order.
+template <class C>
+__global__ void __launch_bounds__(1024) sum_slots(const C* partial, int64_t slots, int64_t width, int64_t columns, C* out0, C* out1, int64_t stride) {
+  __shared__ C part[32][33];
+  const int64_t tiles = (columns + 31) / 32, sample = blockIdx.x / tiles, c = blockIdx.x % tiles * 32 + threadIdx.x;
+  C* out = c < width ? out0 : out1;
+  const bool wanted = c < columns && out != nullptr;
+  C sum = 0;
+  if (wanted) {
+    const C* p = partial + sample * slots * columns + c;
+#pragma unroll 8
+    for (int64_t s = threadIdx.y; s < slots; s += 32) sum += p[s * columns];
+  }
+  part[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  // Turned, so that one warp adds one column.
+  const C total = warp_sum(part[threadIdx.x][threadIdx.y]);
+  __syncthreads();
+  if (threadIdx.x == 0) part[0][threadIdx.y] = total;
+  __syncthreads();
+  if (threadIdx.y == 0 && wanted) out[sample * stride + (c < width ? c : c - width)] += part[0][threadIdx.x];
+}
+
+template <class C>
+void add_slots(const C* partial, int64_t samples, int64_t slots, int64_t width, int outputs, C* out0, C* out1, int64_t stride) {
+  const int64_t columns = width * outputs;
+  sum_slots<C><<<grid_of(samples * ceil_div(columns, 32)), dim3(32, 32), 0, stream()>>>(partial, slots, width, columns, out0, out1, stride);
+}
+
+// How many blocks share the rows of one sample: as many as run at once, each with a few rows.
+template <class Kernel>
+int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int64_t rows) {
+  if (shared > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
+  int blocks = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
+  const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1) / samples, work = ceil_div(rows, 4 * (int64_t)block.y);
+  const int64_t slots = room < work ? room : work;
+  return slots > 1 ? slots : 1;
+}
+
+// ---- layer norms --------------------------------------------------------------------------------------------------
+// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents.
+template <class X, class Y, bool Jvp, class Mod, class C>
+__global__ void __launch_bounds__(kRowThreads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D,
+                                                          C inv, C eps, bool dot_vec) {
+  constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
+  __shared__ C shared[64];
+  const int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+  if (r >= M) return;
+  C v[P][V], d[Jvp ? P : 1][V], sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
+#pragma unroll
+  for (int k = 0; k < P; ++k) {
+    const int i = (int)(k * blockDim.x + threadIdx.x) * V;
+    if (i < D) load_once<V>(x + r * D + i, v[k]);
+    if constexpr (Jvp) {
+#pragma unroll
+      for (int j = 0; j < V; ++j) d[k][j] = 0;
+      if (i < D && x_dot) load_some<V>(x_dot + r * D + i, dot_vec, d[k]);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < P; ++k) {
+    if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      sum[0] += v[k][j];
+      if constexpr (Jvp) sum[1] += d[k][j];
+    }
+  }
+  block_sum(sum, shared);
+  const C m = mul_rn(sum[0], inv);
+#pragma unroll
+  for (int k = 0; k < P; ++k) {
+    if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      v[k][j] -= m;
+      square[0] = fma(v[k][j], v[k][j], square[0]);
+      if constexpr (Jvp) {
+        d[k][j] -= mul_rn(sum[1], inv);
+        square[1] = fma(v[k][j], d[k][j], square[1]);
+      }
+    }
+  }
+  block_sum(square, shared);
+  const C q = inv_sqrt(fma(square[0], inv, eps));
+  if (threadIdx.x == 0) {
+    mean[r] = m;
+    rstd[r] = q;
+  }
+  const auto at = mod.row(r);
+#pragma unroll
+  for (int k = 0; k < P; ++k) {
+    const int i = (int)(k * blockDim.x + threadIdx.x) * V;
+    if (i >= D) continue;
+    C w[V], b[V], out[V];
+    mod.template factor<V>(at + i, w);
+    mod.template summand<V>(at + i, b);
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      v[k][j] = mul_rn(v[k][j], q);
+      out[j] = fma(v[k][j], w[j], b[j]);
+    }
+    store_pack<V>(y + r * D + i, out);
+    if constexpr (Jvp) {
+#pragma unroll
+      for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - v[k][j] * (square[1] * inv * q)) * w[j];
+      mod.template tangent<V>(at + i, v[k], out);
+      store_some<V>(y_dot + r * D + i, dot_vec, out);
+    }
+  }
+}
+
+template <class X, class Y, bool Jvp, class Mod, class C>
+__global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t D, C inv,
+                                                         C eps) {
+  __shared__ C shared[64];
+  const int64_t r = blockIdx.x;
+  x += r * D;
+  y += r * D;
+  if constexpr (Jvp) y_dot += r * D;
+  const X* dots = Jvp && x_dot ? x_dot + r * D : nullptr;
+  C sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
+  for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+    sum[0] += (C)load_as(x[i]);
+    if constexpr (Jvp) sum[1] += dots ? (C)load_as(dots[i]) : (C)0;
+  }
+  block_sum(sum, shared);
+  const C m = mul_rn(sum[0], inv);
+  for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+    const C v = (C)load_as(x[i]) - m;
+    square[0] = fma(v, v, square[0]);
+    if constexpr (Jvp) square[1] += dots ? v * ((C)load_as(dots[i]) - sum[1] * inv) : (C)0;
+  }
+  block_sum(square, shared);
+  const C q = inv_sqrt(fma(square[0], inv, eps));
+  if (threadIdx.x == 0) {
+    mean[r] = m;
+    rstd[r] = q;
+  }
+  const auto at = mod.row(r);
+  for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+    C w[1], b[1];
+    mod.template factor<1>(at + i, w);
+    mod.template summand<1>(at + i, b);
+    const C h[1] = {mul_rn((C)load_as(x[i]) - m, q)};
+    y[i] = store_as<Y>(fma(h[0], w[0], b[0]));
+    if constexpr (Jvp) {
+      C out[1] = {dots ? q * ((C)load_as(dots[i]) - sum[1] * inv - h[0] * (square[1] * inv * q)) * w[0] : (C)0};
+      mod.template tangent<1>(at + i, h, out);
+      y_dot[i] = store_as<Y>(out[0]);
+    }
+  }
+}
+
+// Blocks b * slots .. of sample b walk its rows; the column sums of a block end in its slot of partial [samples][slots][2][D].
+template <class X, class Y, class Mod, class C>
+__global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
+                                                               int64_t L, int D, int64_t slots, C inv, bool out_vec) {
+  constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
+  extern __shared__ __align__(16) unsigned char staged[];
+  __shared__ C shared[64];
+  RowPipe<X, Y, V> pipe(staged);
+  const int64_t sample = blockIdx.x / slots, first = sample * L, step = slots * blockDim.y;
+  const auto modulation = mod.row(first);
+  int64_t l = blockIdx.x % slots * blockDim.y + threadIdx.y;
+  int at[P];
+  C dw[P][V] = {}, db[P][V] = {};
+#pragma unroll
+  for (int k = 0, i = (int)threadIdx.x * V; k < P; ++k, i += (int)blockDim.x * V) at[k] = i < D ? i : -1;
+#pragma unroll
+  for (int s = 0; s < kRowStages - 1; ++s) {
+    const int64_t ahead = l + s * step;
+    pipe.issue(s, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
+  }
+  C m = 0, q = 0;
+  if (l < L) m = mean[first + l], q = rstd[first + l];
+  for (int stage = 0; l < L; l += step, stage = stage + 1 == kRowStages ? 0 : stage + 1) {
+    const int64_t r = first + l, ahead = l + (kRowStages - 1) * step;
+    pipe.issue(stage == 0 ? kRowStages - 1 : stage - 1, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
+    const C m_next = l + step < L ? mean[r + step] : (C)0, q_next = l + step < L ? rstd[r + step] : (C)0;
+    pipe.wait();
+    // Both passes read the staged row: the registers hold the column sums.
+    C h[V], g[V], w[V], sum[2] = {};
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if (at[k] < 0) continue;
+      mod.template factor<V>(modulation + fresh(at[k]), w);
+      load_pack<V>(pipe.x(stage, k), h);
+      load_pack<V>(pipe.y(stage, k), g);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        h[j] = (h[j] - m) * q;
+        db[k][j] += g[j];
+        dw[k][j] += g[j] * h[j];
+        g[j] *= w[j];
+        sum[0] += g[j];
+        sum[1] += g[j] * h[j];
+      }
+    }
+    if (x_bar) {
+      block_sum(sum, shared);
+#pragma unroll
+      for (int k = 0; k < P; ++k) {
+        if (at[k] < 0) continue;
+        mod.template factor<V>(modulation + fresh(at[k]), w);
+        load_pack<V>(pipe.x(stage, k), h);
+        load_pack<V>(pipe.y(stage, k), g);
+#pragma unroll
+        for (int j = 0; j < V; ++j) g[j] = q * (g[j] * w[j] - sum[0] * inv - (h[j] - m) * q * (sum[1] * inv));
+        store_some<V>(x_bar + r * D + at[k], out_vec, g);
+      }
+    }
+    m = m_next, q = q_next;
+  }
+  if (!partial) return;
+  C* fold = reinterpret_cast<C*>(staged);  // the staged rows are all read
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < P; ++k) {
+    if (at[k] < 0) continue;
+    store_pack<V>(fold + (int)threadIdx.y * 2 * D + at[k], dw[k]);
+    store_pack<V>(fold + (int)threadIdx.y * 2 * D + D + at[k], db[k]);
+  }
+  fold_columns(fold, (int)blockDim.y * 2 * D, 2 * D, partial + (int64_t)blockIdx.x * 2 * D);
+}
+
+template <class X, class Y, class Mod, class C>
+__global__ void __launch_bounds__(kAnyThreads) layer_any_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
+                                                              int64_t L, int64_t D, int64_t slots, C inv) {
+  __shared__ C shared[64];
+  const int64_t sample = blockIdx.x / slots, start = blockIdx.x % slots;
+  const auto at = mod.row(sample * L);
+  if (partial) partial += (int64_t)blockIdx.x * 2 * D;
+  for (int64_t l = start; l < L; l += slots) {
+    const int64_t r = sample * L + l;
+    const C m = mean[r], q = rstd[r];
+    C sum[2] = {};
+    for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+      C w[1];
+      mod.template factor<1>(at + i, w);
+      const C bar = (C)load_as(y_bar[r * D + i]), h = ((C)load_as(x[r * D + i]) - m) * q;
+      sum[0] += bar * w[0];
+      sum[1] += bar * w[0] * h;
+      if (partial) {
+        partial[i] = (l == start ? (C)0 : partial[i]) + bar * h;
+        partial[D + i] = (l == start ? (C)0 : partial[D + i]) + bar;
+      }
+    }
+    if (!x_bar) continue;
+    block_sum(sum, shared);
+    for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+      C w[1];
+      mod.template factor<1>(at + i, w);
+      const C g = (C)load_as(y_bar[r * D + i]) * w[0], h = ((C)load_as(x[r * D + i]) - m) * q;
+      x_bar[r * D + i] = store_as<X>(q * (g - sum[0] * inv - h * (sum[1] * inv)));
+    }
+  }
+}
+
+// ---- layer norms, host side ---------------------------------------------------------------------------------------
+// The path follows from x, y and D alone, so that _fwd and _jvp take the same one.
+template <bool Jvp, class X, class Y, class Mod, class C>
+void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int64_t D, double eps) {
+  const C inv = (C)(1.0 / (double)D);
+  if constexpr (!std::is_same<X, double>::value) {
+    if (row_fits(x, y, D)) {
+      const dim3 block = row_block(D);
+      layer_rows<X, Y, Jvp><<<grid_of(ceil_div(M, block.y)), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
+                                                                                  aligned(x_dot, 16) && aligned(y_dot, 16));
+      return;
+    }
+  }
+  layer_any<X, Y, Jvp><<<grid_of(M), kAnyThreads, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, D, inv, (C)eps);
+}
+
+// w_bar (or scale_bar) += sum of y_bar xhat, b_bar (or shift_bar) += sum of y_bar, over the rows of each sample.
+template <class X, class Y, class Mod, class C>
+void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* w_bar, C* b_bar, int64_t B, int64_t L, int64_t D,
+                    int64_t stride) {
+  const C inv = (C)(1.0 / (double)D);
+  const bool sums = w_bar || b_bar;
+  if (!sums && !x_bar) return;
+  auto launch = [&](auto kernel, dim3 block, size_t bytes, auto width, auto... last) {
+    const int64_t slots = slots_for(kernel, block, bytes, B, L);
+    Workspace partial(sums ? (size_t)(B * slots * 2 * D) * sizeof(C) : 0);
+    C* into = sums ? partial.as<C>() : nullptr;
+    kernel<<<grid_of(B * slots), block, bytes, stream()>>>(x, y_bar, mod, mean, rstd, x_bar, into, L, width, slots, inv, last...);
+    if (sums) add_slots(into, B, slots, D, 2, w_bar, b_bar, stride);
+  };
+  if constexpr (!std::is_same<X, double>::value) {
+    const dim3 block = row_block(D);
+    const size_t bytes = RowPipe<X, Y, kRowPack<X, Y>>::bytes(block);
+    if (row_fits(x, y_bar, D) && shared_fits(bytes)) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes, (int)D, aligned(x_bar, 16));
+  }
+  launch(layer_any_back<X, Y, Mod, C>, dim3(kAnyThreads), 0, D);
+}
+
+}  // namespace rcm

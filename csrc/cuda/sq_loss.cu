@@ -1,0 +1,156 @@
+#include "elementwise.cuh"
+
+using namespace rcm;
+
+namespace {
+
+void check_loss(const void* x, const double* weight, int64_t B, int64_t N) {
+  need(x, "x");
+  need(weight, "weight");
+  size_at_least(B, 0, "B");
+  size_at_least(N, 0, "N");
+}
+
+template <class T>
+struct Residual {
+  const T *x, *target, *delta;
+
+  template <int V>
+  struct Held {
+    Pack<T, V> x, target, delta;
+  };
+  template <int V>
+  __device__ void load(int64_t i, Held<V>& h) const {
+    h.x = fetch<V>(x + i);
+    h.target = fetch_some<V>(target, i);
+    h.delta = fetch_some<V>(delta, i);
+  }
+  template <int V>
+  static __device__ double at(const Held<V>& h, int j) {
+    return ((double)load_as(h.x.v[j]) - (double)load_as(h.target.v[j])) - (double)load_as(h.delta.v[j]);
+  }
+};
+
+// State: sum of r^2 and, with tangents, of r x_dot. x_dot does not bear on how x is read, so the primal is that of _fwd.
+template <class T, bool Jvp>
+struct Loss {
+  static constexpr int K = Jvp ? 2 : 1;
+  Residual<T> r;
+  const T* x_dot;
+  const double* weight;
+  double *loss, *loss_dot;
+  bool dot_vec;
+
+  template <int V>
+  struct Held {
+    typename Residual<T>::template Held<V> r;
+    Pack<T, V> x_dot;
+  };
+  template <int V>
+  __device__ void load(int64_t i, Held<V>& h) const {
+    r.load(i, h.r);
+    if constexpr (Jvp) h.x_dot = fetch_some<V>(x_dot, i, dot_vec);
+  }
+  static __device__ void start(double (&state)[K]) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) state[k] = 0;
+  }
+  static __device__ void merge(double (&state)[K], const double (&other)[K]) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) state[k] += other[k];
+  }
+  template <int V>
+  __device__ void fold(const Held<V>& h, double (&state)[K]) const {
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      const double v = Residual<T>::at(h.r, j);
+      state[0] = fma(v, v, state[0]);
+      if constexpr (Jvp) state[1] = fma(v, (double)load_as(h.x_dot.v[j]), state[1]);
+    }
+  }
+  __device__ bool wanted(int64_t b) const { return weight[b] != 0; }
+  __device__ void done(int64_t b, const double (&state)[K]) const {
+    loss[b] = weight[b] * state[0];
+    if constexpr (Jvp) loss_dot[b] = 2 * weight[b] * state[1];
+  }
+};
+
+template <class T>
+struct LossBack {
+  Residual<T> r;
+  const double *weight, *loss_bar;
+  T* x_bar;
+
+  template <int V>
+  struct Held {
+    typename Residual<T>::template Held<V> r;
+  };
+  struct Sample {
+    double a;
+    bool dropped;
+  };
+  template <int V>
+  __device__ void load(int64_t i, Held<V>& h) const {
+    r.load(i, h.r);
+  }
+  __device__ Sample sample(int64_t b) const { return {2 * weight[b] * loss_bar[b], weight[b] == 0}; }
+  template <int V>
+  __device__ void finish(const Sample& s, int64_t i, const Held<V>& h) const {
+    double out[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) out[j] = s.dropped ? 0.0 : s.a * Residual<T>::at(h.r, j);
+    store_pack<V>(x_bar + i, out);
+  }
+};
+
+template <class T>
+Residual<T> residual(const void* x, const void* target, const void* delta) {
+  return {static_cast<const T*>(x), static_cast<const T*>(target), static_cast<const T*>(delta)};
+}
+
+template <bool Jvp>
+void run(const void* x, const void* target, const void* delta, const double* weight, const void* x_dot, double* loss, double* loss_dot, int64_t B, int64_t N,
+         int32_t dtype) {
+  with_dtype(dtype, "dtype", [&](auto zero) {
+    using T = decltype(zero);
+    constexpr int V = kPack<T>;
+    const Loss<T, Jvp> op{residual<T>(x, target, delta), static_cast<const T*>(x_dot), weight, loss, loss_dot, pack_aligned<V, T>({x_dot})};
+    fold<V>(op, B, N, pack_aligned<V, T>({x, target, delta}));
+  });
+}
+
+}  // namespace
+
+rcm_status rcm_sq_loss_fwd(const void* x, const void* target, const void* delta, const double* weight, double* loss, int64_t B, int64_t N, int32_t dtype) {
+  return gpu_call("sq_loss_fwd", [&] {
+    check_loss(x, weight, B, N);
+    need(loss, "loss");
+    run<false>(x, target, delta, weight, nullptr, loss, nullptr, B, N, dtype);
+  });
+}
+
+rcm_status rcm_sq_loss_jvp(const void* x, const void* target, const void* delta, const double* weight, const void* x_dot, double* loss, double* loss_dot,
+                           int64_t B, int64_t N, int32_t dtype) {
+  return gpu_call("sq_loss_jvp", [&] {
+    check_loss(x, weight, B, N);
+    need(x_dot, "x_dot");
+    need(loss, "loss");
+    need(loss_dot, "loss_dot");
+    run<true>(x, target, delta, weight, x_dot, loss, loss_dot, B, N, dtype);
+  });
+}
+
+rcm_status rcm_sq_loss_vjp(const void* x, const void* target, const void* delta, const double* weight, const double* loss_bar, void* x_bar, int64_t B,
+                           int64_t N, int32_t dtype) {
+  return gpu_call("sq_loss_vjp", [&] {
+    check_loss(x, weight, B, N);
+    need(loss_bar, "loss_bar");
+    need(x_bar, "x_bar");
+    with_dtype(dtype, "dtype", [&](auto zero) {
+      using T = decltype(zero);
+      constexpr int V = kPack<T>;
+      const LossBack<T> op{residual<T>(x, target, delta), weight, loss_bar, static_cast<T*>(x_bar)};
+      map<V, 2>(op, B, N, pack_aligned<V, T>({x, target, delta, x_bar}));
+    });
+  });
+}

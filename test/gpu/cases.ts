@@ -1,0 +1,71 @@
+import { attentionOp } from "../../core/ops/attention.ts";
+import { adaLayerNormOp } from "../../core/ops/ada_layer_norm.ts";
+import { gateResidualOp } from "../../core/ops/gate_residual.ts";
+import { layerNormOp } from "../../core/ops/layer_norm.ts";
+import { linearGeluOp } from "../../core/ops/linear_gelu.ts";
+import { linearOp } from "../../core/ops/linear.ts";
+import { patchifyOp } from "../../core/ops/patchify.ts";
+import { rmsNormRopeOp } from "../../core/ops/rms_norm_rope.ts";
+import { unpatchifyOp } from "../../core/ops/unpatchify.ts";
+import type { OpCase } from "../harness/check_op.ts";
+import { entry, rope, type OpCases } from "../harness/op_cases.ts";
+
+/** Cases at the sizes of the real network, where GPU kernels take other paths than at toy sizes. */
+
+type Attention = { heads: number; scale: number | null };
+const attend = (name: string, heads: number, K: number, Lq: number, Lk: number, tangent: number[], batch = 1): OpCase<Attention> => {
+  const [q, kv] = [[batch, Lq, heads * K], [batch, Lk, heads * K]];
+  return { name: `${name}, K=${K} Lq=${Lq} Lk=${Lk}`, shapes: [q, kv, kv], params: () => ({ heads, scale: null }), tangent };
+};
+
+const WIDTHS = [[1536, 12], [5120, 40]] as const;
+const VIDEO = [1, 16, 4, 30, 52] as const;
+const PATCH = [1, 2, 2] as const;
+
+export const GPU_CASES: Record<string, OpCases> = {
+  attention: entry(attentionOp, [
+    ...[64, 128].flatMap((K) => [
+      attend("self", 2, K, 300, 300, [0, 1, 2]),
+      attend("self", 1, K, 1000, 1000, [0, 1, 2]),
+      attend("cross, queries' tangent", 2, K, 300, 77, [0]),
+      attend("cross, queries' tangent", 1, K, 1000, 512, [0]),
+      attend("cross, all tangents", 2, K, 300, 77, [0, 1, 2]),
+    ]),
+    attend("two samples", 3, 128, 129, 257, [0, 1, 2], 2),
+    attend("whole tiles", 2, 128, 256, 256, [0, 1, 2]),
+    attend("keys' tangent", 2, 128, 192, 100, [1]),
+    attend("values' tangent", 2, 128, 192, 100, [2]),
+    attend("one query", 2, 128, 1, 512, [0]),
+  ]),
+  linear: entry(linearOp, [
+    { name: "256x384 to 512", shapes: [[256, 384], [512, 384], [512]], params: () => ({ dtype: null }), tangent: [0], accumulates: [1, 2] },
+    { name: "no tile whole: 2x131x200 to 264", shapes: [[2, 131, 200], [264, 200], [264]], params: () => ({ dtype: null }), tangent: [0], accumulates: [1, 2] },
+    { name: "one row", shapes: [[1, 1536], [256, 1536], null], params: () => ({ dtype: null }), tangent: [0], accumulates: [1] },
+    { name: "thin: 1200x64 to 64", shapes: [[1200, 64], [64, 64], [64]], params: () => ({ dtype: null }), tangent: [0], accumulates: [1, 2] },
+  ]),
+  linear_gelu: entry(linearGeluOp, [
+    { name: "256x384 to 512", shapes: [[256, 384], [512, 384], [512]], params: () => ({ kind: "gelu_tanh" as const }), tangent: [0], accumulates: [1, 2], scale: 0.25 },
+    { name: "no tile whole: 2x131x200 to 264", shapes: [[2, 131, 200], [264, 200], [264]], params: () => ({ kind: "silu" as const }), tangent: [0], accumulates: [1, 2], scale: 0.25 },
+  ]),
+  layer_norm: entry(layerNormOp, WIDTHS.map(([D]) => ({
+    name: `64 rows of ${D}`, shapes: [[64, D], [D], [D]], params: () => ({ eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1, 2],
+  }))),
+  ada_layer_norm: entry(adaLayerNormOp, WIDTHS.map(([D]) => ({
+    name: `2x32 rows of ${D}`, shapes: [[2, 32, D], [2, 6, D]], params: () => ({ shift: 3, scale: 4, eps: 1e-6, dtype: null }), tangent: [0, 1], accumulates: [1], stored: { 1: "stat" as const },
+  }))),
+  rms_norm_rope: entry(rmsNormRopeOp, WIDTHS.flatMap(([D, heads]) => [
+    { name: `group D = ${D}, interleaved`, shapes: [[2, 32, D], [D]], params: (d, t) => ({ heads, group: D, rope: rope(32, D / heads)(d, t), pairing: "interleaved" as const, eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1] },
+    { name: `group K of ${D}, halves`, shapes: [[1, 64, D], [D / heads]], params: (d, t) => ({ heads, group: D / heads, rope: rope(64, D / heads)(d, t), pairing: "halves" as const, eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1] },
+    { name: `group D = ${D}, no rope`, shapes: [[1, 64, D], [D]], params: () => ({ heads, group: D, rope: null, pairing: "interleaved" as const, eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1] },
+  ])),
+  gate_residual: entry(gateResidualOp, [
+    ...WIDTHS.map(([D]): OpCase<{ gate: number }> => ({ name: `gated, 2x32 rows of ${D}`, shapes: [[2, 32, D], [2, 32, D], [2, 6, D]], params: () => ({ gate: 5 }), tangent: [0, 1, 2], accumulates: [2], stored: { 2: "stat" } })),
+    { name: "plain, 64 rows of 1536", shapes: [[1, 64, 1536], [1, 64, 1536], null], params: () => ({ gate: 0 }), tangent: [0, 1] },
+  ]),
+  patchify: entry(patchifyOp, (["channel_first", "channel_last"] as const).map((order) => ({
+    name: `video ${VIDEO.join("x")}, ${order}`, shapes: [VIDEO], params: () => ({ patch: PATCH, order, dtype: null }), tangent: [0],
+  }))),
+  unpatchify: entry(unpatchifyOp, (["channel_first", "channel_last"] as const).map((order) => ({
+    name: `video ${VIDEO.join("x")}, ${order}`, shapes: [[1, 4 * 15 * 26, 64]], params: () => ({ patch: PATCH, order, dtype: null, shape: VIDEO }), tangent: [0],
+  }))),
+};
