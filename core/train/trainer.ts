@@ -8,7 +8,7 @@ import { learningRate } from "../optim/lr.ts";
 import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
-import { createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime } from "./nets.ts";
+import { createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wantsSecondTime } from "./nets.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -74,6 +74,7 @@ export class Trainer {
     const teacherVelocity = this.teacher && velocityNet(this.teacher, time);
     this.nets = {
       student: denoiserOf(this.student, time),
+      precise: preciseDenoiser(this.student, time),
       velocity: velocityNet(this.student, time),
       teacher: this.teacher && guidedTeacher(this.teacher, recipe, negative),
       critic: this.critic && denoiserOf(this.critic, time),

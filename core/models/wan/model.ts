@@ -54,6 +54,11 @@ export class WanModel {
     return model;
   }
 
+  /** The same weights under activations, residual stream and tangents of another dtype; frozen. */
+  withActivations(dtype: DType): WanModel {
+    return new WanModel(this.config, this.params, { dtype, residual: dtype, checkpoint: "block", trainable: false });
+  }
+
   load(weights: ReadonlyMap<string, HostTensor>, what: string): void {
     this.params.load(weights, what);
   }
@@ -80,7 +85,11 @@ export class WanModel {
     const projected = tape.reshape(dense(tape, this.params, "time_projection.1", activation(tape, e, "silu")), [B, 6, c.dim]);
 
     let h = embed;
-    for (let i = 0; i < c.layers; i++) h = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+    for (let i = 0; i < c.layers; i++) {
+      const before = h;
+      h = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+      tape.release(before);
+    }
 
     return tape.block(o.checkpoint, (t_, [h_, e_]) => {
       const modulation = addModulation(t_, this.params.get("head.modulation"), e_);

@@ -16,6 +16,8 @@ struct Maps {
   CUtensorMap q, k, v, q_dot, k_dot, v_dot, o, o_dot;
 };
 
+constexpr float kSlack = 4;  // f16 keeps room for P.S'
+
 // W head width, N keys a tile; All: k and v carry tangents too, else only q.
 template <class T, int W, int N, bool All>
 struct Layout {
@@ -146,8 +148,8 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
         }
         high0 = quad_max(high0);
         high1 = quad_max(high1);
-        // Later tiles seldom raise a maximum: then nothing is rescaled.
-        if (__any_sync(0xffffffffu, high0 != top0 || high1 != top1)) {
+        // Sums are relative to `top`, which may lag the true maximum a little: rescaling waits until a weight would pass 2^kSlack.
+        if (__any_sync(0xffffffffu, (high0 - top0) * to_log2 > kSlack || (high1 - top1) * to_log2 > kSlack)) {
           const float shrink0 = exp2_fast((top0 - high0) * to_log2), shrink1 = exp2_fast((top1 - high1) * to_log2);
           top0 = high0;
           top1 = high1;
