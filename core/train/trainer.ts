@@ -2,13 +2,14 @@ import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { mean, type LossResult } from "../losses/loss.ts";
 import type { WanModel } from "../models/wan/model.ts";
+import type { ParamSet } from "../nn/params.ts";
 import { AdamW } from "../optim/adamw.ts";
 import { powerEmaBeta, powerEmaGamma } from "../optim/ema.ts";
 import { learningRate } from "../optim/lr.ts";
 import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
-import { createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime } from "./nets.ts";
+import { copyWeights, createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -26,9 +27,9 @@ export interface StepResult {
 }
 
 export interface TrainerWeights {
-  teacher: ReadonlyMap<string, HostTensor> | null;
-  /** Starting weights of the student; null: fresh. */
-  student: ReadonlyMap<string, HostTensor> | null;
+  teacher: WeightSource | null;
+  /** Starting weights of the student: the teacher's, copied on the device; others; or null: fresh. */
+  student: "teacher" | WeightSource | null;
 }
 
 const optimizerOf = (model: WanModel, o: OptimizerRecipe): AdamW =>
@@ -57,13 +58,15 @@ export class Trainer {
   ) {
     const { objective, optimizer } = recipe;
     const secondTime = wantsSecondTime(recipe);
-    this.student = createModel(device, recipe, { trainable: true, secondTime });
-    this.student.params.init(recipe.train.seed);
-    if (weights.student) loadWeights(this.student, weights.student, "student");
     this.teacher = weights.teacher ? createModel(device, recipe, { trainable: false, secondTime: false }) : null;
     if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher");
+    const teacher = this.teacher?.params;
+    this.student = createModel(device, recipe, { trainable: true, secondTime });
+    this.student.params.init(recipe.train.seed);
+    if (weights.student === "teacher") copyWeights(teacher as ParamSet, this.student.params);
+    else if (weights.student) loadWeights(this.student, weights.student, "student");
     this.critic = objective.dmd ? createModel(device, recipe, { trainable: true, secondTime: false }) : null;
-    if (this.critic && weights.teacher) loadWeights(this.critic, weights.teacher, "critic");
+    if (this.critic && teacher) copyWeights(teacher, this.critic.params);
     this.studentOpt = optimizerOf(this.student, optimizer);
     this.criticOpt = this.critic && objective.dmd ? optimizerOf(this.critic, objective.dmd.critic) : null;
     this.ema = device.persistent(() => device.empty(this.student.params.flat.shape, "f32").set(this.studentOpt.values));
