@@ -34,6 +34,12 @@ export interface WanOptions {
   trainable: boolean;
 }
 
+/** Frees what backward does not ask for of a residual stream that has been read: its tangent, and without a record the value too. */
+function release(tape: Tape, h: Var): void {
+  h.dot?.free();
+  if (!tape.record) h.x.free();
+}
+
 /** The Wan2.1 diffusion transformer: one graph for value, tangent and gradient. Source: Wan2.1 technical report, section 4. */
 export class WanModel {
   private readonly ropes = new Map<string, RopeTables>();
@@ -80,14 +86,20 @@ export class WanModel {
     const projected = tape.reshape(dense(tape, this.params, "time_projection.1", activation(tape, e, "silu")), [B, 6, c.dim]);
 
     let h = embed;
-    for (let i = 0; i < c.layers; i++) h = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+    for (let i = 0; i < c.layers; i++) {
+      const next = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+      release(tape, h);
+      h = next;
+    }
 
-    return tape.block(o.checkpoint, (t_, [h_, e_]) => {
+    const out = tape.block(o.checkpoint, (t_, [h_, e_]) => {
       const modulation = addModulation(t_, this.params.get("head.modulation"), e_);
       const normed = adaLayerNorm(t_, h_, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
       const patches = dense(t_, this.params, "head.head", normed, o.residual);
       return unpatchify(t_, patches, { patch: c.patch, order: "channel_last", dtype: x.x.dtype, shape: [B, c.outDim, T, Y, X] });
     }, [h, tape.reshape(e, [B, 1, c.dim])]);
+    release(tape, h);
+    return out;
   }
 
   /** e = MLP(sinusoid(t)) (+ MLP_r(sinusoid(r))), in stat dtype. Shapes: [B] -> [B, D]. */
