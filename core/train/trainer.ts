@@ -109,7 +109,13 @@ export class Trainer {
       using _scope = device.scope();
       const batch = { x0: device.fromHost(host.latents).to(this.activations), condition: device.fromHost(host.embeds).to(this.activations) };
       const draws = new Draws(recipe.train.seed, this.step, micro);
-      for (const { tape, result } of this.losses(isStudent, batch, draws)) {
+      const losses = this.losses(isStudent, batch, draws);
+      for (;;) {
+        // What one loss recorded is gone before the next one is computed.
+        using _loss = device.scope();
+        const next = losses.next();
+        if (next.done) break;
+        const { tape, result } = next.value;
         this.backward(tape, result, batches.length);
         skipped += result.skipped;
         for (const [name, value] of Object.entries(result.stats)) (stats[name] ??= []).push(value);
