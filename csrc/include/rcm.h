@@ -284,6 +284,25 @@ RCM_API rcm_status rcm_cross_entropy_jvp(const void* x, const int32_t* label, co
 RCM_API rcm_status rcm_cross_entropy_vjp(const void* x, const int32_t* label, const double* loss_bar, void* x_bar, int64_t B,
                                          int64_t N, int32_t dtype);
 
+/* ---- nondiff: copies beside compute -------------------------------------------------------------------------- */
+/* Host memory that asynchronous copies run from at full speed (page-locked on a GPU), uninitialised, 256-byte aligned. */
+RCM_API rcm_status rcm_host_alloc(RCM_HOST int64_t* out, int64_t bytes);
+/* The caller has waited for copies that still use it. */
+RCM_API rcm_status rcm_host_free(RCM_OPT void* memory);
+/* Queues a copy on the copy stream, which runs beside compute and in no order with it but that of events; kind as in rcm_copy. The
+ * host side is memory of rcm_host_alloc. Neither side may be freed or reused before an event recorded behind the copy. */
+RCM_API rcm_status rcm_copy_async(void* dst, const void* src, int64_t bytes, int32_t kind);
+/* Streams: 0 compute, 1 copies. An event is a number in [0, 64); recording marks what the stream has been given so far. */
+RCM_API rcm_status rcm_event_record(int32_t event, int32_t stream);
+/* What the stream is given from now on starts after the event. RCM_E_ARG if it was never recorded. */
+RCM_API rcm_status rcm_stream_wait(int32_t stream, int32_t event);
+/* The caller waits for the event. */
+RCM_API rcm_status rcm_event_sync(int32_t event);
+
+/* ---- nondiff: pictures --------------------------------------------------------------------------------------- */
+/* out u8 [B,N,C] = round(255 (x + 1) / 2), limited to [0, 255], of x [B,C,N] in [-1, 1]; N pixels of C channels. NaN gives 0. */
+RCM_API rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, int64_t N, int32_t dtype);
+
 #ifdef __cplusplus
 }
 #endif
