@@ -67,7 +67,11 @@ export class WanGraph {
     const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [B, 6, c.dim]);
 
     let h = embed;
-    for (let i = 0; i < c.layers; i++) h = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+    for (let i = 0; i < c.layers; i++) {
+      const before = h;
+      h = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+      if (!tape.record) release(before); // nobody will ask for it again: a deep network would hold as many as it has blocks
+    }
 
     return tape.block(o.checkpoint, (t_, [h_, e_]) => {
       const modulation = addModulation(t_, this.weights.get("head.modulation"), e_);
@@ -127,6 +131,12 @@ export class WanGraph {
     this.ropes.set(key, made);
     return made;
   }
+}
+
+/** Frees a value and its tangent. */
+function release({ x, dot }: Var): void {
+  x.free();
+  dot?.free();
 }
 
 /** The network over a whole set of parameters. */
