@@ -4,6 +4,7 @@ import { loadRecipe } from "../core/recipe/load.ts";
 import { distill, type TrainEvent } from "../core/train/run.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
+import { stopSignals } from "./signals.ts";
 import { mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
 
 const args = {
@@ -54,16 +55,4 @@ function show(view: Progress, e: TrainEvent, every: number): void {
     view.update(e.step, e.steps, `${e.result.kind} ${losses} |g| ${e.result.gradNorm.toPrecision(3)} ${(1 / rate).toFixed(2)} it/s, ${seconds(left)} left${e.result.skipped > 0 ? `, ${e.result.skipped} samples dropped` : ""}`, every);
   } else if (e.kind === "sample") view.line(`samples ${e.path}`);
   else if (e.kind === "checkpoint") view.line(`checkpoint ${basename(e.path)}`);
-}
-
-/** SIGTERM, SIGUSR1 and the first SIGINT ask the loop to checkpoint and stop; a second SIGINT ends at once. */
-function stopSignals(): { asked: () => boolean; restore: () => void } {
-  let asked = false;
-  const on = (signal: string): void => {
-    if (asked && signal === "SIGINT") process.exit(130);
-    asked = true;
-  };
-  const signals = ["SIGTERM", "SIGUSR1", "SIGINT"] as const;
-  for (const s of signals) process.on(s, on);
-  return { asked: () => asked, restore: () => signals.forEach((s) => process.removeListener(s, on)) };
 }

@@ -167,6 +167,7 @@ class VideoRun {
     this.onEvent({ kind: "stage", text: "loading weights" });
     this.net = await this.stages.runAsync("load network", async () => await parts.net());
     for (let at = 0; at < pending.length; at += job.batch) {
+      await new Promise((resolve) => setImmediate(resolve)); // signals are heard between turns
       if (shouldStop()) throw new RcmError("E_INTERRUPTED", `stopped after ${at} of ${pending.length} samples; run the same command again for the rest`, { op: "sample" });
       using _scope = device.scope();
       const items = pending.slice(at, at + job.batch);
