@@ -46,7 +46,8 @@ enum {
   RCM_E_DTYPE = 3,
   RCM_E_OOM = 4,
   RCM_E_BACKEND = 5,
-  RCM_E_INTERNAL = 6
+  RCM_E_INTERNAL = 6,
+  RCM_E_IO = 7
 };
 /* rcm_dtype */
 enum { RCM_F32 = 0, RCM_BF16 = 1, RCM_F16 = 2, RCM_F64 = 3, RCM_I32 = 4, RCM_I64 = 5, RCM_U8 = 6, RCM_BOOL = 7 };
@@ -302,6 +303,12 @@ RCM_API rcm_status rcm_event_sync(int32_t event);
 /* ---- nondiff: pictures --------------------------------------------------------------------------------------- */
 /* out u8 [B,N,C] = round(255 (x + 1) / 2), limited to [0, 255], of x [B,C,N] in [-1, 1]; N pixels of C channels. NaN gives 0. */
 RCM_API rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, int64_t N, int32_t dtype);
+
+/* ---- nondiff: files ------------------------------------------------------------------------------------------ */
+/* dst[0..bytes) receives the bytes of a regular file from `offset` on, read in parallel parts; path is zero terminated.
+ * RCM_E_IO names path and cause when the file cannot be opened or ends too early; dst is then undefined. On return the file
+ * is no longer needed, and on a GPU the last parts are queued. */
+RCM_API rcm_status rcm_file_read(RCM_HOST const char* path, void* dst, int64_t offset, int64_t bytes);
 
 #ifdef __cplusplus
 }
