@@ -310,6 +310,21 @@ RCM_API rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, in
  * is no longer needed, and on a GPU the last parts are queued. */
 RCM_API rcm_status rcm_file_read(RCM_HOST const char* path, void* dst, int64_t offset, int64_t bytes);
 
+/* ---- nondiff: text encoder ----------------------------------------------------------------------------------- */
+/* y[i,:] = table[ids[i],:]; ids i32 [n] in [0,V) (checked on the CPU; on a GPU a row of NaN answers another id), table [V,D]. Any
+ * two float dtypes. */
+RCM_API rcm_status rcm_embedding(const void* table, const int32_t* ids, void* y, int64_t n, int64_t V, int64_t D,
+                                 int32_t table_dtype, int32_t y_dtype);
+/* bias[h,i] = table[bucket[i],h]; bucket i32 [n], table [V,H]; ids as above. Any two float dtypes. */
+RCM_API rcm_status rcm_relative_bias(const void* table, const int32_t* bucket, void* bias, int64_t n, int64_t V, int64_t H,
+                                     int32_t table_dtype, int32_t bias_dtype);
+/* y[i] = x[i] GELU(gate[i]), tanh form. x and gate of `dtype`; f64 goes with f64 only. */
+RCM_API rcm_status rcm_gelu_gate(const void* x, const void* gate, void* y, int64_t n, int32_t dtype, int32_t y_dtype);
+/* o = softmax(scale q k^T + bias) v per head; q, k, v, o [B,L,H,K]; bias stat [H,2L-1], element j - i + L - 1 for query i and key j;
+ * only the first lengths[b] (i32 [B], in [0,L]; null: L) keys of a sample count, and without any o is 0. K <= 128. */
+RCM_API rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const void* bias, RCM_OPT const int32_t* lengths,
+                                      void* o, int64_t B, int64_t H, int64_t L, int64_t K, double scale, int32_t dtype);
+
 #ifdef __cplusplus
 }
 #endif
