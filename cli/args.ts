@@ -17,7 +17,7 @@ export const SET_ARG = {
   set: { type: "string", description: "override a recipe key, may be repeated: --set train.steps=100", valueHint: "KEY=VALUE" },
 } as const satisfies ArgsDef;
 
-const usage = (message: string): RcmError => new RcmError("E_ARG", message, { op: "usage" });
+export const usage = (message: string): RcmError => new RcmError("E_ARG", message, { op: "usage" });
 
 const kebab = (s: string): string => s.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 
@@ -67,6 +67,13 @@ export function repeated(raw: readonly string[], name: string): string[] {
 export function integer(text: string, flag: string, least = 0): number {
   const n = Number(text);
   if (text.trim() === "" || !Number.isSafeInteger(n) || n < least) throw usage(`--${flag}: found "${text}", allowed whole numbers from ${least}`);
+  return n;
+}
+
+/** A number of a flag, at least `least`. Throws: E_ARG. */
+export function decimal(text: string, flag: string, least = -Infinity): number {
+  const n = Number(text);
+  if (text.trim() === "" || !Number.isFinite(n) || n < least) throw usage(`--${flag}: found "${text}", allowed numbers${least === -Infinity ? "" : ` from ${least}`}`);
   return n;
 }
 

@@ -3,7 +3,7 @@ import { synthRun } from "../core/data/synth_run.ts";
 import { RcmError } from "../core/error.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, number, oneOf, OUTPUT_ARGS, share } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
-import { stopSignals } from "./stop.ts";
+import { stopSignals } from "./signals.ts";
 import { mebibytes, progress, result, seconds } from "./ui.ts";
 
 const args = {

@@ -7,7 +7,7 @@ import { planRun } from "../core/train/plan.ts";
 import { byteSize, DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
 import { showPlan } from "./distill_plan.ts";
-import { stopSignals } from "./stop.ts";
+import { stopSignals } from "./signals.ts";
 import { mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
 
 const args = {

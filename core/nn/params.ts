@@ -13,6 +13,11 @@ export interface ParamSpec {
   init: Init;
 }
 
+/** What a network asks for: a parameter by its key, when it is needed. */
+export interface ParamSource {
+  get(name: string): Var;
+}
+
 /** Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere. */
 const ALIGN = 64;
 
@@ -20,7 +25,7 @@ const ALIGN = 64;
  * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA, norm
  * and sharding each are a single pass over flat memory.
  */
-export class ParamSet {
+export class ParamSet implements ParamSource {
   readonly flat: Tensor;
   readonly grad: Tensor | null;
   private readonly offsets = new Map<string, number>();
@@ -53,6 +58,16 @@ export class ParamSet {
   /** Allocates parameters of `dtype`, zero filled, for as long as the device lives. */
   static create(device: Device, specs: readonly ParamSpec[], dtype: DType, trainable: boolean): ParamSet {
     return device.persistent(() => new ParamSet(device, specs, dtype, trainable, null));
+  }
+
+  /** Elements of the flat buffer that holds parameters of these specs. */
+  static flatSize(specs: readonly ParamSpec[]): number {
+    return specs.reduce((n, { shape }) => n + Math.ceil(numel(shape) / ALIGN) * ALIGN, 0);
+  }
+
+  /** Frozen parameters over an existing flat buffer. Throws: E_SHAPE unless it has exactly flatSize(specs) elements. */
+  static view(device: Device, specs: readonly ParamSpec[], flat: Tensor): ParamSet {
+    return new ParamSet(device, specs, flat.dtype, false, flat);
   }
 
   /** Frozen parameters over an existing flat buffer of the same layout (for example EMA weights). */

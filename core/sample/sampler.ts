@@ -16,8 +16,8 @@ import { meanVelocityNet, repeated, velocityNet } from "../train/nets.ts";
 /** Noise of a set of samples: sample i of the whole set always starts from the same values, however it is batched. */
 export interface SampleNoise {
   seed: number;
-  /** Index of the batch's first sample in the whole set. */
-  first: number;
+  /** Index of the batch's first sample in the whole set, or of each sample. */
+  first: number | readonly number[];
 }
 
 const all = (x: Tensor, t: number): Float64Array => new Float64Array(x.shape[0]).fill(t);
@@ -28,7 +28,7 @@ export function sampleNoise(like: Tensor, { seed, first }: SampleNoise, draw: nu
   const each = like.numel / like.shape[0];
   for (let b = 0; b < like.shape[0]; b++) {
     const row = out.window(b * each, [each]);
-    row.device.lib.randn(row.ptr, each, seed, streamOf("sample", first + b, draw), 0, row.code);
+    row.device.lib.randn(row.ptr, each, seed, streamOf("sample", typeof first === "number" ? first + b : first[b], draw), 0, row.code);
   }
   return out;
 }

@@ -4,7 +4,7 @@ import { fromBf16Bits, toBf16Bits } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import type { MeanVelocityNet } from "../losses/meanflow.ts";
 import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
-import { WanModel, type NetTime } from "../models/wan/model.ts";
+import { WanModel, type NetTime, type WanGraph } from "../models/wan/model.ts";
 import type { ParamSet } from "../nn/params.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
@@ -69,7 +69,7 @@ function netTime(time: Time, scale: number, precision: "exact" | "bf16"): NetTim
 }
 
 /** The model as a rectified-flow velocity network. With a second time it is evaluated at r = t (instantaneous velocity). */
-export function velocityNet(model: WanModel, precision: "exact" | "bf16" = "exact"): VelocityNet {
+export function velocityNet(model: WanGraph, precision: "exact" | "bf16" = "exact"): VelocityNet {
   const { timeScale, secondTime } = model.config;
   return (tape, x, tRf, condition) => {
     const time = netTime(tRf, timeScale, precision);

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostValues } from "../../core/dtype.ts";
 import { readShard } from "../../core/io/webdataset.ts";
-import { TINY_SETS, TINY_SHAPE, writeTinyTeacher, writeTinyTexts } from "../harness/tiny_wan.ts";
+import { TINY_SETS, TINY_SHAPE, writeTinyTeacher, writeTinyTexts } from "../harness/wan_twin.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const RCM = join(ROOT, "cli/rcm");

@@ -14,7 +14,7 @@ import { wanConfig } from "../../core/train/nets.ts";
 import { phaseOf } from "../../core/train/objective.ts";
 import { rehearse } from "../../core/train/rehearsal.ts";
 import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
-import { TINY_SETS } from "../harness/tiny_wan.ts";
+import { TINY_SETS } from "../harness/wan_twin.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const VARIABLES = { WAN_TEACHER: "teacher", WAN_DATA: "data", WAN_NEGATIVE_EMBED: "negative" };

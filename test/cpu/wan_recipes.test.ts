@@ -9,7 +9,7 @@ import { Rng } from "../../core/rng.ts";
 import { collate, distill } from "../../core/train/run.ts";
 import { planRun } from "../../core/train/plan.ts";
 import { padEmbedding } from "../../core/data/prompts.ts";
-import { textEmbedding, TINY_SETS, TINY_SHAPE, writeTinyTeacher, writeTinyTexts } from "../harness/tiny_wan.ts";
+import { textEmbedding, TINY_SETS, TINY_SHAPE, writeTinyTeacher, writeTinyTexts } from "../harness/wan_twin.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const recipes = readdirSync(join(ROOT, "recipes/wan2.1")).filter((f) => f !== "base.yaml").sort();
