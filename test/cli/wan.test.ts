@@ -46,7 +46,7 @@ describe("a data set from a teacher", () => {
     const before = shards("set");
     expect(JSON.parse(rcm([...synth, "--out", "set"]).out)).toMatchObject({ samples: SAMPLES, kept: SAMPLES });
     expect(shards("set")).toEqual(before);
-  });
+  }, 300_000);
 
   test("jobs of an array write disjoint shards that are those of one job; other batches too", () => {
     for (const job of ["0/2", "1/2"]) expect(rcm([...synth, "--out", "array", "--shard", job]).status).toBe(0);
@@ -57,7 +57,7 @@ describe("a data set from a teacher", () => {
     const [one, two] = [values("single"), values("batched")];
     // A batch of two may round the last bit of bf16 differently.
     expect(Math.max(...one.map((v, i) => Math.abs(v - two[i]) / (Math.abs(v) + 1e-3)))).toBeLessThan(2 ** -7);
-  });
+  }, 300_000);
 
   test("other settings in the same folder are refused and named", () => {
     const r = rcm([...synth, "--out", "set", "--shift", "5"]);
@@ -65,7 +65,7 @@ describe("a data set from a teacher", () => {
     expect(JSON.parse(r.out).error.message).toContain('"shift": 5');
     expect(rcm([...synth, "--out", "x", "--shard", "2/2"]).status).toBe(2);
     expect(rcm([...synth, "--out", "x", "--shape", "8,3,4,6"]).status).toBe(2);
-  });
+  }, 300_000);
 
   test("SIGTERM: exit 75, whole samples stay, the same command goes on to the same bytes", async () => {
     const args = synth.filter((a) => a !== "-q" && a !== "--json");
@@ -80,7 +80,7 @@ describe("a data set from a teacher", () => {
     expect(r.kept).toBeGreaterThan(0);
     expect(shards("stopped")).toEqual(shards("set"));
     expect(readdirSync(join(dir, "stopped")).filter((f) => f.endsWith(".tmp"))).toEqual([]);
-  });
+  }, 300_000);
 
   test("merge reshards and inspect finds nothing wrong", () => {
     const m = rcm(["data", "merge", "--from", "array", "--from", "set", "--out", "data", "--per-shard", "4", "--json", "-q"]);
@@ -94,7 +94,7 @@ describe("a data set from a teacher", () => {
     expect(report.channels.every((c: { std: number }) => c.std > 0.1 && c.std < 10)).toBe(true);
     expect(readFileSync(join(dir, "sheet.png")).subarray(1, 4).toString()).toBe("PNG");
     expect(rcm(["data", "merge", "--from", "set", "--out", "data", "-q"]).status).toBe(3);
-  });
+  }, 300_000);
 });
 
 describe("a Wan2.1 recipe's twin from end to end", () => {
@@ -106,7 +106,7 @@ describe("a Wan2.1 recipe's twin from end to end", () => {
     const r = spawnSync("sh", [RCM, "distill", recipe, "--dry-run"], { encoding: "utf8", cwd: dir, env: { ...process.env, ...rest, WAN_TEACHER: "" } });
     expect(r.status).toBe(2);
     expect(r.stderr).toContain("WAN_TEACHER is not set; set WAN_TEACHER to the checkpoint");
-  });
+  }, 300_000);
 
   test("dry run: checks pass, nothing is written; what does not fit is told before any allocation", () => {
     const ok = rcm(["distill", recipe, ...tiny, "--dry-run", "--device", "cpu", "--out", "dry", "--json"]);
@@ -122,7 +122,7 @@ describe("a Wan2.1 recipe's twin from end to end", () => {
     expect(problems.some((p) => p.startsWith("data: ") && p.includes("latent of sample"))).toBe(true);
     expect(problems.some((p) => p.startsWith("memory: 5") && p.includes("40.0 GiB are there"))).toBe(true);
     expect(rcm(["distill", recipe, ...tiny, "--memory", "40GiB"]).status).toBe(2);
-  });
+  }, 300_000);
 
   test("distill through warm-up and critic, stop, resume, sample, export", () => {
     const whole = rcm(["distill", recipe, ...tiny, "--device", "cpu", "--out", "whole", "--json", "-q"]);
@@ -140,5 +140,5 @@ describe("a Wan2.1 recipe's twin from end to end", () => {
     expect(x.status).toBe(0);
     const again = rcm(["distill", recipe, ...tiny, "--set", `model.init=${dir}/student.safetensors`, "--set", "train.steps=1", "--device", "cpu", "--out", "again", "--json", "-q"]);
     expect(again.status).toBe(0);
-  });
+  }, 300_000);
 });
