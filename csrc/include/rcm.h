@@ -46,7 +46,8 @@ enum {
   RCM_E_DTYPE = 3,
   RCM_E_OOM = 4,
   RCM_E_BACKEND = 5,
-  RCM_E_INTERNAL = 6
+  RCM_E_INTERNAL = 6,
+  RCM_E_IO = 7
 };
 /* rcm_dtype */
 enum { RCM_F32 = 0, RCM_BF16 = 1, RCM_F16 = 2, RCM_F64 = 3, RCM_I32 = 4, RCM_I64 = 5, RCM_U8 = 6, RCM_BOOL = 7 };
@@ -298,6 +299,12 @@ RCM_API rcm_status rcm_gelu_gate(const void* x, const void* gate, void* y, int64
  * only the first lengths[b] (i32 [B], in [0,L]; null: L) keys of a sample count, and without any o is 0. K <= 128. */
 RCM_API rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const void* bias, RCM_OPT const int32_t* lengths,
                                       void* o, int64_t B, int64_t H, int64_t L, int64_t K, double scale, int32_t dtype);
+
+/* ---- nondiff: files ------------------------------------------------------------------------------------------ */
+/* dst[0..bytes) receives the bytes of a regular file from `offset` on, read in parallel parts; path is zero terminated.
+ * RCM_E_IO names path and cause when the file cannot be opened or ends too early; dst is then undefined. On return the file
+ * is no longer needed, and on a GPU the last parts are queued. */
+RCM_API rcm_status rcm_file_read(RCM_HOST const char* path, void* dst, int64_t offset, int64_t bytes);
 
 #ifdef __cplusplus
 }
