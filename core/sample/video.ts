@@ -118,7 +118,7 @@ export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   return runVideos(
     device,
     {
-      text: text && (() => openText(device, text)),
+      text: text && (() => openText(device, text, config.textLen)),
       net: () => ("path" in weights ? net(found[0], 0) : experts(net(found[0], 0), net(found[1], 4), weights.boundary)),
       vae: vae && (() => openVae(device, vae, o.dtype)),
     },
