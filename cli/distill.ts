@@ -4,11 +4,11 @@ import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { distill, type TrainEvent } from "../core/train/run.ts";
 import { planRun } from "../core/train/plan.ts";
-import { byteSize, DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
+import { byteSize, DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
 import { showPlan } from "./distill_plan.ts";
 import { stopSignals } from "./signals.ts";
-import { mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
+import { loading, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file (YAML)" },
@@ -18,6 +18,7 @@ const args = {
   memory: { type: "string", description: "with --dry-run: memory of the card, for example 80GiB; default: what nvidia-smi says", valueHint: "SIZE" },
   seed: { type: "string", description: "same as --set train.seed=N", valueHint: "N" },
   ...SET_ARG,
+  ...PARTIAL_ARG,
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
@@ -39,7 +40,7 @@ export default defineCommand({
     const view = progress(a.quiet);
     try {
       const summary = await distill({
-        recipe, out, device: deviceOf(a.device), threads: integer(a.threads, "threads"), resume: a.resume,
+        recipe, out, device: deviceOf(a.device), threads: integer(a.threads, "threads"), resume: a.resume, load: loading(a["allow-partial"]),
         shouldStop: stop.asked, onEvent: (e) => show(view, e, recipe.recipe.train.log_every),
       });
       view.end();
@@ -60,6 +61,7 @@ function show(view: Progress, e: TrainEvent, every: number): void {
     const losses = Object.entries(e.result.stats).filter(([k]) => k.endsWith("_loss")).map(([k, v]) => `${k.replace("_loss", "")} ${v.toPrecision(4)}`).join(" ");
     const left = (e.steps - e.step) * rate;
     view.update(e.step, e.steps, `${e.result.kind} ${losses} |g| ${e.result.gradNorm.toPrecision(3)} ${(1 / rate).toFixed(2)} it/s, ${seconds(left)} left${e.result.skipped > 0 ? `, ${e.result.skipped} samples dropped` : ""}`, every);
-  } else if (e.kind === "sample") view.line(`samples ${e.path}`);
+  } else if (e.kind === "load") view.update(Math.ceil(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
+  else if (e.kind === "sample") view.line(`samples ${e.path}`);
   else if (e.kind === "checkpoint") view.line(`checkpoint ${basename(e.path)}`);
 }

@@ -2,9 +2,9 @@ import { defineCommand } from "citty";
 import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { sampleRun } from "../core/sample/run.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
 import { givenVideoFlags, promptsOf, sampleVideo, VIDEO_ARGS } from "./sample_video.ts";
-import { mebibytes, progress, result, seconds } from "./ui.ts";
+import { loading, mebibytes, progress, result, seconds } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: false, description: "recipe file, for example runs/rcm/recipe.yaml; without one the flags say everything" },
@@ -20,6 +20,7 @@ const args = {
   batch: { type: "string", default: "", description: "samples at a time; does not change their noise; default 64 for pictures, 1 for videos", valueHint: "N" },
   ...VIDEO_ARGS,
   ...SET_ARG,
+  ...PARTIAL_ARG,
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
@@ -44,7 +45,7 @@ export default defineCommand({
     if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or sample.prompts", { op: "usage" });
     const view = progress(a.quiet);
     const s = await sampleRun({
-      recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), role, steps, prompts, each: integer(a.each, "each", 1), out: a.out,
+      recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), load: loading(a["allow-partial"]), role, steps, prompts, each: integer(a.each, "each", 1), out: a.out,
       seed: integer(a.seed, "seed"), batch: a.batch === "" ? 64 : integer(a.batch, "batch", 1), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
       onEvent: (done, total) => view.update(done, total, "pictures"),
     });

@@ -16,7 +16,7 @@ import { RESIZE_FILTERS, type ResizeFilter } from "../core/video/image.ts";
 import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } from "../core/video/sizes.ts";
 import { decimal, deviceOf, integer, oneOf, repeated, usage } from "./args.ts";
 import { stopSignals } from "./signals.ts";
-import { log, mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
+import { loading, log, mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
 
 const text = (description: string, valueHint: string) => ({ type: "string", default: "", description, valueHint }) as const;
 const flag = (description: string) => ({ type: "boolean", default: false, description }) as const;
@@ -142,7 +142,7 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
   if (given("vae") === null && a["latents-only"] !== true) throw usage("--vae decodes the videos; --latents-only goes without");
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
-    config: configOf(a, recipe, i2v), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]),
+    config: configOf(a, recipe, i2v), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
     text: encoder === null ? null : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
     vae: a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
     embeds: given("embeds"), negativeEmbeds: given("negative-embeds"), prompts: promptsOf(a, rawArgs, recipe),

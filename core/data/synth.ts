@@ -31,7 +31,7 @@ export interface SynthOptions {
   out: string;
   prompts: readonly string[];
   /** Embeddings of prompts first, first + 1, ... Shapes: [textLen, textDim] bf16 each. */
-  embed: (prompts: readonly string[], first: number) => HostTensor[];
+  embed: (prompts: readonly string[], first: number) => Promise<HostTensor[]>;
   /** Embedding of the negative prompt. Shapes: [1, textLen, textDim]. */
   negative: Tensor | null;
   /** Latent shape: channels, frames, rows, columns. */
@@ -108,7 +108,7 @@ export async function synthesize(device: Device, teacher: WanModel, o: SynthOpti
     const from = first + shard.keys.length;
     done += from - first;
     kept += from - first;
-    const embeds = from < end ? o.embed(o.prompts.slice(from, end), from) : [];
+    const embeds = from < end ? await o.embed(o.prompts.slice(from, end), from) : [];
     for (let at_ = from; at_ < end; at_ += o.batch) {
       await stopPoint(o.shouldStop);
       using _scope = device.scope();

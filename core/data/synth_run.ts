@@ -3,9 +3,9 @@ import { RcmError } from "../error.ts";
 import { openCheckpoint } from "../io/checkpoint.ts";
 import { WanModel } from "../models/wan/model.ts";
 import { Device, type Tensor } from "../tensor.ts";
-import { promptEmbedder, type EncoderFiles } from "../text_encoder/prompts.ts";
 import { loadWan, wanConfigOf } from "../weights/load.ts";
 import { readEmbedding, readPrompts, StoredEmbeds } from "./prompts.ts";
+import { encodeTexts, type EncoderFiles } from "./texts.ts";
 import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "./synth.ts";
 
 export interface SynthRunOptions {
@@ -48,18 +48,15 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const { textLen, textDim } = config;
   const guided = o.sampler.guidance !== 1;
   using device = Device.open({ device: o.device, threads: o.threads });
-  const encode = (texts: readonly string[]): HostTensor[] => {
+  const encode = async (texts: readonly string[]): Promise<HostTensor[]> => {
     if (!o.encoder) throw new RcmError("E_ARG", "no text encoder: give --text-encoder and --tokenizer, or --embeds and --negative-embed", { op: "usage" });
     o.onStage?.(`encoding ${texts.length} prompt${texts.length === 1 ? "" : "s"}`);
-    return promptEmbedder(device, o.encoder)(texts);
+    return await encodeTexts(device, o.encoder, texts, textLen);
   };
   const stored = o.embeds === null ? null : new StoredEmbeds(o.embeds);
-  if (!stored && !o.encoder) encode([]);
-  const negative = ((): Tensor | null => {
-    if (!guided) return null;
-    const host = o.negativeEmbed === null ? encode([o.negativePrompt])[0] : readEmbedding(o.negativeEmbed, textLen, textDim);
-    return device.persistent(() => device.fromHost({ ...host, shape: [1, textLen, textDim] }));
-  })();
+  if (!stored && !o.encoder) await encode([]);
+  const unwanted = !guided ? null : o.negativeEmbed === null ? (await encode([o.negativePrompt]))[0] : readEmbedding(o.negativeEmbed, textLen, textDim);
+  const negative: Tensor | null = unwanted && device.persistent(() => device.fromHost({ ...unwanted, shape: [1, textLen, textDim] }));
   o.onStage?.(`loading ${o.weights}`);
   const teacher = WanModel.create(device, config, { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false });
   loadWan(teacher.params, o.weights);
@@ -68,6 +65,7 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
     residual: o.residual,
     negative: guided ? (o.negativeEmbed === null ? o.negativePrompt : fileIdentity(o.negativeEmbed)) : null,
   };
-  const embed = (texts: readonly string[], first: number): HostTensor[] => (stored ? texts.map((_, i) => stored.get(first + i, textLen, textDim)) : encode(texts));
+  const embed = async (texts: readonly string[], first: number): Promise<HostTensor[]> =>
+    stored ? texts.map((_, i) => stored.get(first + i, textLen, textDim)) : await encode(texts);
   return await synthesize(device, teacher, { ...o, prompts, embed, negative, identity });
 }

@@ -3,7 +3,7 @@ import type { SampleNet } from "./net.ts";
 
 /** Text to embeddings; gone after the texts are encoded. Shapes: -> [B, M, D], zeros behind each text. */
 export interface TextStage extends Disposable {
-  encode(prompts: string[]): Tensor;
+  encode(prompts: string[]): Tensor | Promise<Tensor>;
 }
 
 /** Latents to frames in chunks, and frames to latents. Shapes: latent [B, 16, T, Y, X]; frames [B, 3, t, 8Y, 8X] in [-1, 1]. */

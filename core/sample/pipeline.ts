@@ -127,11 +127,11 @@ class VideoRun {
     if (!parts.text) throw new RcmError("E_ARG", "a prompt needs a text encoder or its embedding", { op: "usage", got: wanted[0] });
     this.onEvent({ kind: "stage", text: `encoding ${wanted.length} texts` });
     using encoder = await this.stages.runAsync("load text encoder", async () => await (parts.text as NonNullable<typeof parts.text>)());
-    this.stages.run("text", () => {
+    await this.stages.runAsync("text", async () => {
       for (let at = 0; at < wanted.length; at += TEXT_BATCH) {
         using _scope = this.device.scope();
         const part = wanted.slice(at, at + TEXT_BATCH);
-        job.texts.putAll(part, encoder.encode(part));
+        job.texts.putAll(part, await encoder.encode(part));
       }
     });
   }

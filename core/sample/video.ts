@@ -2,19 +2,20 @@ import { statSync } from "node:fs";
 import { basename } from "node:path";
 import type { DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import type { WeightKind } from "../export/weights.ts";
 import type { WanConfig } from "../models/wan/config.ts";
+import type { WeightKind } from "../models/wan/layouts.ts";
 import { Device } from "../tensor.ts";
 import { ImageFile, type ResizeFilter } from "../video/image.ts";
 import { adaptiveSize, latentShape, type VideoSize } from "../video/sizes.ts";
 import { readEmbeds, TextStore, type TextShape } from "./embeds.ts";
-import { experts } from "./i2v.ts";
+import { experts, MASK_CHANNELS } from "./i2v.ts";
 import { openText, openVae } from "./open_parts.ts";
 import { runVideos, type SampleEvent, type VideoSummary } from "./pipeline.ts";
 import type { SamplePlan } from "./plan.ts";
 import type { VideoFormat } from "./output.ts";
 import type { SampleNet } from "./net.ts";
-import { openNet } from "./weights.ts";
+import { findNet, openNet, type FoundNet } from "./weights.ts";
+import type { LoadOptions } from "../weights/load.ts";
 import { workItems, type Settings, type Shard } from "./work.ts";
 
 export interface VideoOptions {
@@ -23,6 +24,7 @@ export interface VideoOptions {
   /** One network, or the two experts of Wan2.2. */
   weights: { path: string } | { high: string; low: string; boundary: number };
   kind: WeightKind;
+  load?: LoadOptions;
   /** Files of the text encoder; cache: folder of encoded prompts, null: none. */
   text: { weights: string; tokenizer: string; cache: string | null } | null;
   vae: { weights: string; tile: number } | null;
@@ -102,19 +104,22 @@ export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   const image = o.image && (await ImageFile.open(o.image.path));
   const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
   const shape = latentShape(o.frames, size);
-  using device = Device.open({ device: o.device, threads: o.threads });
-  const { store, prompts, negativePrompt } = textsOfFiles(o, { textLen: o.config?.textLen ?? 512, textDim: o.config?.textDim ?? 4096 });
-  if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or --embeds", { op: "usage" });
-  const net = (path: string, events: number): SampleNet =>
-    openNet(device, path, {
-      config: o.config, kind: o.kind, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false },
-    });
   const { weights, text, vae } = o;
+  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.config));
+  const [{ config }] = found;
+  const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
+  const fits = found.every((f) => f.config.inDim === channels && f.config.outDim === shape[0]);
+  if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${config.inDim} in, ${config.outDim} out` });
+  const { store, prompts, negativePrompt } = textsOfFiles(o, config);
+  if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or --embeds", { op: "usage" });
+  using device = Device.open({ device: o.device, threads: o.threads });
+  const net = (f: FoundNet, events: number): SampleNet =>
+    openNet(device, f, { ...o.load, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false } });
   return runVideos(
     device,
     {
-      text: text && (() => openText(device, text)),
-      net: () => ("path" in weights ? net(weights.path, 0) : experts(net(weights.high, 0), net(weights.low, 4), weights.boundary)),
+      text: text && (() => openText(device, text, config.textLen)),
+      net: () => ("path" in weights ? net(found[0], 0) : experts(net(found[0], 0), net(found[1], 4), weights.boundary)),
       vae: vae && (() => openVae(device, vae, o.dtype)),
     },
     {

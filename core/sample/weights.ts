@@ -1,50 +1,68 @@
-import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { readWeights, type WeightKind } from "../export/weights.ts";
-import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
+import { readStored } from "../io/checkpoint.ts";
+import type { WanConfig } from "../models/wan/config.ts";
+import { wanParams } from "../models/wan/keys.ts";
+import type { WeightKind } from "../models/wan/layouts.ts";
 import { WanModel, type WanOptions } from "../models/wan/model.ts";
 import type { ParamSet } from "../nn/params.ts";
 import type { Device } from "../tensor.ts";
+import { describeFit, fitOf, loadParams, wanConfigOf, type LoadOptions } from "../weights/load.ts";
+import { openWan, type WanWeights } from "../weights/open.ts";
 import { residentNet, streamedNet, type SampleNet } from "./net.ts";
 import { StreamedWeights } from "./offload.ts";
 
-/** Width of a head in every published Wan network. */
-const HEAD = 128;
-
-function inferred(weights: ReadonlyMap<string, HostTensor>, path: string): WanConfig {
-  const shape = (name: string): number[] => {
-    const found = weights.get(name)?.shape;
-    if (!found) throw new RcmError("E_FORMAT", `${path} does not hold a Wan network: ${name} is missing`, { op: "weights" });
-    return found;
-  };
-  const base = WAN_PRESETS["wan2.1-1.3b"];
-  const [dim, ...patch] = shape("patch_embedding.weight");
-  const volume = base.patch.reduce((n, d) => n * d, 1);
-  const layers = 1 + Math.max(...[...weights.keys()].map((n) => Number(/^blocks\.(\d+)\./.exec(n)?.[1] ?? -1)));
-  return {
-    ...base, dim, heads: dim / HEAD, layers, ffnDim: shape("blocks.0.ffn.0.weight")[0], inDim: patch.reduce((n, d) => n * d, 1) / volume,
-    outDim: shape("head.head.weight")[0] / volume, freqDim: shape("time_embedding.0.weight")[1], textDim: shape("text_embedding.0.weight")[1],
-  };
+/** A network in a file, known by its headers. */
+export interface FoundNet {
+  weights: WanWeights;
+  config: WanConfig;
 }
 
-export interface NetOptions {
-  /** Null: from the weights' shapes. */
-  config: WanConfig | null;
-  kind: WeightKind;
+/**
+ * Opens the headers of a file, shard index, folder or run. Without a config the shapes tell it.
+ * Throws: E_IO, E_FORMAT when there is no Wan network in it or one of another size.
+ */
+export function findNet(path: string, kind: WeightKind, config: WanConfig | null): FoundNet {
+  const weights = openWan(path, kind);
+  const found = { weights, config: config ?? wanConfigOf(weights.checkpoint, kind) };
+  if (found.config.secondTime) throw new RcmError("E_ARG", `${path} is a MeanFlow network, which takes two times`, { op: "sample", want: "a network of one time" });
+  return found;
+}
+
+export interface OpenOptions extends LoadOptions {
   wan: WanOptions;
-  /** Streams blocks from the host; `events` as in StreamedWeights. */
+  /** Streams blocks from the host; `events` as in StreamedWeights. Null: all weights on the device. */
   offload: { events: number } | null;
 }
 
-/** Opens the network of a file or run folder. Throws: E_IO, E_FORMAT, E_STATE naming keys that do not fit. */
-export function openNet(device: Device, path: string, o: NetOptions): SampleNet {
-  const weights = readWeights(path, o.kind);
-  const config = o.config ?? inferred(weights, path);
+/** Loads a network for sampling. Throws: E_FORMAT naming keys that do not fit. */
+export function openNet(device: Device, { weights, config }: FoundNet, o: OpenOptions): SampleNet {
+  const { path } = weights.checkpoint;
   if (!o.offload) {
     const model = WanModel.create(device, config, o.wan);
-    model.load(weights, path);
+    try {
+      loadParams(model.params, weights.tensors, path, o);
+    } catch (error) {
+      model.params.flat.free();
+      throw error;
+    }
     return residentNet(model);
   }
-  const read = (part: ParamSet): void => part.load(new Map(part.names.flatMap((n) => { const t = weights.get(n); return t ? [[n, t] as const] : []; })), path);
+  const fit = fitOf({ specs: wanParams(config) }, weights.tensors);
+  const problem = describeFit(fit);
+  if (problem !== "" && o.allowPartial !== true) throw new RcmError("E_FORMAT", `${path} does not fit the network: ${problem}`, { op: "weights" });
+  if (problem !== "") o.onPartial?.(`${path} fits only in part: ${problem}`);
+  const absent = new Set([...fit.missing, ...fit.misshaped.map((m) => m.name)]);
+  const began = performance.now();
+  const total = [...weights.tensors.values()].reduce((n, t) => n + t.bytes, 0);
+  let done = 0;
+  const read = (part: ParamSet): void => {
+    for (const name of part.names) {
+      const stored = weights.tensors.get(name);
+      if (!stored || absent.has(name)) continue; // zero, as in a fresh set
+      readStored(stored, part.tensor(name));
+      done += stored.bytes;
+    }
+    o.onProgress?.({ done, total, seconds: (performance.now() - began) / 1000 });
+  };
   return streamedNet(config, new StreamedWeights(device, config, o.wan.dtype, read, o.offload.events), o.wan);
 }

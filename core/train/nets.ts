@@ -1,15 +1,14 @@
 import type { DType, HostTensor } from "../dtype.ts";
 import { guided, trigDenoiser, type Condition, type Denoiser, type Time, type VelocityNet } from "../diffusion/predict.ts";
 import { fromBf16Bits, toBf16Bits } from "../dtype.ts";
-import { RcmError } from "../error.ts";
 import type { MeanVelocityNet } from "../losses/meanflow.ts";
 import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
 import { WanModel, type NetTime, type WanGraph } from "../models/wan/model.ts";
 import type { ParamSet } from "../nn/params.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
-import { loadWan } from "../weights/load.ts";
 import { constant } from "../tape.ts";
+import { loadWan, type LoadOptions, type LoadReport } from "../weights/load.ts";
 
 /** Network configuration of a recipe: the preset with the recipe's own sizes on top. */
 export function wanConfig(model: Recipe["model"], secondTime: boolean): WanConfig {
@@ -32,26 +31,29 @@ export function createModel(device: Device, recipe: Recipe, role: { trainable: b
   return WanModel.create(device, wanConfig(recipe.model, role.secondTime), { dtype: dtype as DType, residual: residual as DType, checkpoint, trainable: role.trainable });
 }
 
-/** Where a network's values come from: host tensors by name, or something that fills the parameters itself. */
-export type WeightSource = ReadonlyMap<string, HostTensor> | ((params: ParamSet, what: string) => void);
+/** Weights on the host by original names, a path that is streamed (any format, see core/weights), or what fills the parameters itself. */
+export type WeightSource = ReadonlyMap<string, HostTensor> | string | ((params: ParamSet) => void);
+
+/** A student that starts as the teacher, whose weights are copied on the device. */
+export const FROM_TEACHER = Symbol("from teacher");
 
 const isSecondTime = (name: string): boolean => name.startsWith("time_embedding_r.");
 
-/** Loads weights; a student with a second time starts it at zero, so that it begins as the teacher. */
-export function loadWeights(model: WanModel, weights: WeightSource, what: string): void {
-  if (typeof weights === "function") return weights(model.params, what);
+/** Loads weights; a student with a second time may lack it and then keeps its own, which starts at zero: it begins as the teacher. */
+export function loadWeights(model: WanModel, weights: WeightSource, what: string, options: LoadOptions = {}): LoadReport | null {
+  if (typeof weights === "string") return loadWan(model.params, weights, { ...options, optional: isSecondTime });
+  if (typeof weights === "function") {
+    weights(model.params);
+    return null;
+  }
   const all = new Map(weights);
-  for (const name of model.params.names) if (isSecondTime(name) && !all.has(name)) all.set(name, model.params.tensor(name).toHost());
+  for (const { name } of model.params.specs) {
+    if (!isSecondTime(name) || all.has(name)) continue;
+    all.set(name, model.params.tensor(name).toHost());
+  }
   model.load(all, what);
+  return null;
 }
-
-/** Weights of a file or run folder, streamed to the device. Throws: E_FORMAT naming keys that do not fit. */
-export const fileWeights = (path: string, kind: "ema" | "student" = "ema"): WeightSource => (params, what) => {
-  const second = params.names.filter(isSecondTime);
-  const { missing } = loadWan(params, path, { kind, allowPartial: second.length > 0 });
-  const lost = missing.filter((name) => !isSecondTime(name));
-  if (lost.length > 0) throw new RcmError("E_FORMAT", `${path} lacks ${lost.slice(0, 5).join(", ")}`, { op: what });
-};
 
 /** Copies every parameter that two networks share, on the device; what only `to` has stays as it is. */
 export function copyWeights(from: ParamSet, to: ParamSet): void {

@@ -11,7 +11,8 @@ import { withFile } from "../io/tar.ts";
 import { wanParams } from "../models/wan/keys.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { CHECKPOINT_MODES, type CheckpointMode } from "../tape.ts";
-import { checkWan } from "../weights/load.ts";
+import { describeFit, fitOf } from "../weights/load.ts";
+import { openWan } from "../weights/open.ts";
 import { wanConfig, wantsSecondTime } from "./nets.ts";
 import { rehearse, type Rehearsal } from "./rehearsal.ts";
 
@@ -85,14 +86,12 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
   const weights: CheckedWeights[] = [];
   const checkWeights = (role: string, path: string, optional: (name: string) => boolean): void => {
     const specs = wanParams(wanConfig(model, role === "student" && wantsSecondTime(recipe)));
-    const found = attempt(role, () => checkWan(specs, path));
+    const found = attempt(role, () => openWan(path));
     if (!found) return;
-    const missing = found.missing.filter((n) => !optional(n));
-    const list = (names: string[]): string => `${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""}`;
-    if (missing.length > 0) problems.push(`${role}: ${path} lacks ${list(missing)}`);
-    if (found.unexpected.length > 0) problems.push(`${role}: ${path} holds ${list(found.unexpected)}, which this model does not have`);
-    for (const m of found.misshaped.slice(0, 3)) problems.push(`${role}: ${m.name} is ${JSON.stringify(m.got)} in ${path}, wanted ${JSON.stringify(m.want)}`);
-    weights.push({ role, path, format: found.format, layout: found.layout, tensors: found.tensors, bytes: found.bytes });
+    const { checkpoint, layout, tensors } = found;
+    const problem = describeFit(fitOf({ specs }, tensors, optional));
+    if (problem !== "") problems.push(`${role}: ${checkpoint.path} does not fit the network: ${problem}`);
+    weights.push({ role, path: checkpoint.path, format: checkpoint.format, layout, tensors: tensors.size, bytes: [...tensors.values()].reduce((n, t) => n + t.bytes, 0) });
   };
   if (teacher) checkWeights("teacher", teacher.weights, () => false);
   if (model.init !== "random" && model.init !== "teacher") checkWeights("student", model.init, (n) => n.startsWith("time_embedding_r."));

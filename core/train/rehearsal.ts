@@ -6,7 +6,7 @@ import { sampleStudent } from "../sample/sampler.ts";
 import { Device } from "../tensor.ts";
 import type { CheckpointMode } from "../tape.ts";
 import { checkpointBytes } from "./checkpoint.ts";
-import { wanConfig } from "./nets.ts";
+import { FROM_TEACHER, wanConfig } from "./nets.ts";
 import { phaseOf } from "./objective.ts";
 import { Trainer, type HostBatch } from "./trainer.ts";
 
@@ -55,7 +55,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", checkpoint: 
   const text = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "bf16"));
   const nothing = (): void => {};
   const init = recipe.model.init;
-  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student: init === "random" ? null : init === "teacher" ? "teacher" : nothing }, { negative: text, empty: text });
+  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student: init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing }, { negative: text, empty: text });
   const batch: HostBatch = { latents: zeros([train.batch, ...latentShape(recipe)], "bf16"), embeds: zeros([train.batch, config.textLen, config.textDim], "bf16") };
 
   const turns: Turn[] = [];

@@ -12,8 +12,9 @@ import { Device } from "../tensor.ts";
 import { listCheckpoints, loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
 import { gridSheet, latentSheet } from "../sample/sheet.ts";
 import { sampleStudent, sampleTeacher } from "../sample/sampler.ts";
+import type { LoadOptions, LoadProgress } from "../weights/load.ts";
+import { FROM_TEACHER, wanConfig } from "./nets.ts";
 import { recipeTexts, type Texts } from "./texts.ts";
-import { fileWeights, wanConfig } from "./nets.ts";
 import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
 
 export interface DistillOptions {
@@ -22,12 +23,15 @@ export interface DistillOptions {
   device: "auto" | "cpu" | "cuda";
   threads?: number;
   resume: boolean;
+  /** How starting weights are loaded. */
+  load?: LoadOptions;
   onEvent: (event: TrainEvent) => void;
   /** True once a signal asked to stop: the loop writes a checkpoint and throws E_INTERRUPTED. */
   shouldStop: () => boolean;
 }
 
 export type TrainEvent =
+  | ({ kind: "load" } & LoadProgress)
   | { kind: "start"; step: number; steps: number; device: string; parameters: number; resumed: boolean }
   | { kind: "step"; step: number; steps: number; secondsPerStep: number; result: StepResult }
   | { kind: "checkpoint"; step: number; path: string }
@@ -100,13 +104,13 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   mkdirSync(o.out, { recursive: true });
   using device = Device.open({ device: o.device, threads: o.threads });
   const config = wanConfig(recipe.model, false);
-  const text = recipeTexts(device, recipe, config);
+  const text = await recipeTexts(device, recipe, config);
   sweepCheckpoints(checkpoints);
   const resumed = existing.length > 0;
   const init = recipe.model.init;
   // A resumed student comes from its checkpoint.
-  const student = resumed || init === "random" ? null : init === "teacher" ? "teacher" : fileWeights(init);
-  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && fileWeights(recipe.teacher.weights), student }, text);
+  const student = resumed || init === "random" ? null : init === "teacher" ? FROM_TEACHER : init;
+  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher?.weights ?? null, student, options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) } }, text);
   const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
   const hash = stateHash(recipe);
   if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash));

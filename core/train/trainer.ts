@@ -9,7 +9,8 @@ import { learningRate } from "../optim/lr.ts";
 import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
-import { copyWeights, createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
+import type { LoadOptions } from "../weights/load.ts";
+import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -29,7 +30,9 @@ export interface StepResult {
 export interface TrainerWeights {
   teacher: WeightSource | null;
   /** Starting weights of the student: the teacher's, copied on the device; others; or null: fresh. */
-  student: "teacher" | WeightSource | null;
+  student: typeof FROM_TEACHER | WeightSource | null;
+  /** How they are loaded: partially or not, and who is told. */
+  options?: LoadOptions;
 }
 
 const optimizerOf = (model: WanModel, o: OptimizerRecipe): AdamW =>
@@ -59,12 +62,12 @@ export class Trainer {
     const { objective, optimizer } = recipe;
     const secondTime = wantsSecondTime(recipe);
     this.teacher = weights.teacher ? createModel(device, recipe, { trainable: false, secondTime: false }) : null;
-    if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher");
+    if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher", weights.options);
     const teacher = this.teacher?.params;
     this.student = createModel(device, recipe, { trainable: true, secondTime });
     this.student.params.init(recipe.train.seed);
-    if (weights.student === "teacher") copyWeights(teacher as ParamSet, this.student.params);
-    else if (weights.student) loadWeights(this.student, weights.student, "student");
+    if (weights.student === FROM_TEACHER) copyWeights(teacher as ParamSet, this.student.params);
+    else if (weights.student) loadWeights(this.student, weights.student, "student", weights.options);
     this.critic = objective.dmd ? createModel(device, recipe, { trainable: true, secondTime: false }) : null;
     if (this.critic && teacher) copyWeights(teacher, this.critic.params);
     this.studentOpt = optimizerOf(this.student, optimizer);

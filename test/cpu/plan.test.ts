@@ -10,7 +10,7 @@ import { Rng } from "../../core/rng.ts";
 import { CHECKPOINT_MODES } from "../../core/tape.ts";
 import { Device } from "../../core/tensor.ts";
 import { checkpointBytes, loadCheckpoint, saveCheckpoint } from "../../core/train/checkpoint.ts";
-import { wanConfig } from "../../core/train/nets.ts";
+import { FROM_TEACHER, wanConfig } from "../../core/train/nets.ts";
 import { phaseOf } from "../../core/train/objective.ts";
 import { rehearse } from "../../core/train/rehearsal.ts";
 import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
@@ -32,7 +32,7 @@ function setUp(device: Device, r: Recipe): { trainer: Trainer; batch: HostBatch 
   const rng = new Rng(4, 4);
   const text = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "bf16"));
   const teacher = (params: { init(seed: number): void }): void => params.init(2);
-  const trainer = new Trainer(device, r, { teacher: r.teacher && teacher, student: r.teacher ? "teacher" : null }, { negative: text, empty: text });
+  const trainer = new Trainer(device, r, { teacher: r.teacher && teacher, student: r.teacher ? FROM_TEACHER : null }, { negative: text, empty: text });
   return { trainer, batch: { latents: random([r.train.batch, ...latentShape(r)], rng), embeds: random([r.train.batch, config.textLen, config.textDim], rng) } };
 }
 
