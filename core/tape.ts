@@ -128,13 +128,6 @@ export class Tape {
     return { x: y, dot, node };
   }
 
-  /** Frees a value that nothing after this call reads, unless backward will. */
-  release({ x, dot }: Var): void {
-    if (this.record) return;
-    x.free();
-    dot?.free();
-  }
-
   /** Propagates a cotangent from `y` to every leaf; parameters' gradients are added to. Clears the tape. */
   backward(y: Var, yBar: Tensor): void {
     if (y.node === null) throw new RcmError("E_INTERNAL", "the value was not recorded", { op: "backward" });

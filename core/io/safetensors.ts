@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { dtypeBytes, numel, type DType, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "./atomic.ts";
+import { memorySource, type Source } from "./source.ts";
 
 const NAMES: Record<string, DType> = { F32: "f32", BF16: "bf16", F16: "f16", F64: "f64", I32: "i32", I64: "i64", U8: "u8", BOOL: "bool" };
 const CODES = Object.fromEntries(Object.entries(NAMES).map(([code, dtype]) => [dtype, code])) as Record<DType, string>;
@@ -26,22 +27,35 @@ export function readSafetensors(path: string): Safetensors {
 }
 
 export function parseSafetensors(bytes: Uint8Array, path: string): Safetensors {
-  const bad = (message: string, want?: unknown, got?: unknown): RcmError => new RcmError("E_FORMAT", `${path}: ${message}`, { op: "safetensors", want, got });
-  if (bytes.length < 8) throw bad("shorter than a header", "at least 8 bytes", `${bytes.length} bytes`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const headerLength = view.getBigUint64(0, true);
-  if (headerLength > BigInt(Math.min(MAX_HEADER, bytes.length - 8))) throw bad("header longer than the file", `at most ${bytes.length - 8}`, String(headerLength));
+  const { metadata, entries } = locateSafetensors(memorySource(bytes, path));
+  return { metadata, tensors: new Map(entries.map(({ name, dtype, shape, offset, bytes: n }) => [name, { dtype, shape, data: bytes.subarray(offset, offset + n) }])) };
+}
+
+/** Where a tensor lies in its file. */
+export interface SafetensorsEntry {
+  name: string;
+  dtype: DType;
+  shape: number[];
+  offset: number;
+  bytes: number;
+}
+
+/** Reads the header alone, and checks that every tensor lies inside the file. Throws: E_IO, E_FORMAT naming what is wrong where. */
+export function locateSafetensors(source: Source): { metadata: Record<string, string>; entries: SafetensorsEntry[] } {
+  const bad = (message: string, want?: unknown, got?: unknown): RcmError => new RcmError("E_FORMAT", `${source.name}: ${message}`, { op: "safetensors", want, got });
+  if (source.size < 8) throw bad("shorter than a header", "at least 8 bytes", `${source.size} bytes`);
+  const headerLength = new DataView(source.read(0, 8).slice().buffer).getBigUint64(0, true);
+  if (headerLength > BigInt(Math.min(MAX_HEADER, source.size - 8))) throw bad("header longer than the file", `at most ${Math.min(MAX_HEADER, source.size - 8)}`, String(headerLength));
   const start = 8 + Number(headerLength);
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(8, start)));
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(source.read(8, Number(headerLength))));
   } catch (cause) {
     throw bad(`header is not JSON: ${(cause as Error).message}`);
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) throw bad("header is not an object");
   const metadata: Record<string, string> = {};
-  const tensors = new Map<string, HostTensor>();
-  const spans: [number, number, string][] = [];
+  const entries: SafetensorsEntry[] = [];
   for (const [name, info] of Object.entries(header as Record<string, unknown>)) {
     if (typeof info !== "object" || info === null) throw bad(`entry "${name}" is not an object`);
     if (name === "__metadata__") {
@@ -56,21 +70,21 @@ export function parseSafetensors(bytes: Uint8Array, path: string): Safetensors {
     if (dtype === undefined) throw bad(`tensor "${name}" has an unknown dtype`, Object.keys(NAMES), code);
     if (!isCounts(shape) || !isCounts(span) || span.length !== 2) throw bad(`tensor "${name}" has no valid shape and data_offsets`);
     const size = numel(shape) * dtypeBytes(dtype);
-    if (span[1] > bytes.length - start || span[1] < span[0]) throw bad(`tensor "${name}" lies outside the file`, `within ${bytes.length - start} bytes`, span);
+    if (span[1] > source.size - start || span[1] < span[0]) throw bad(`tensor "${name}" lies outside the file`, `within ${source.size - start} bytes`, span);
     if (!Number.isSafeInteger(size) || span[1] - span[0] !== size) throw bad(`tensor "${name}" has the wrong size`, size, span[1] - span[0]);
-    spans.push([span[0], span[1], name]);
-    tensors.set(name, { dtype, shape, data: bytes.subarray(start + span[0], start + span[1]) });
+    entries.push({ name, dtype, shape, offset: start + span[0], bytes: size });
   }
-  spans.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-  for (let i = 1; i < spans.length; i++) {
-    if (spans[i][0] < spans[i - 1][1]) throw bad(`tensors "${spans[i - 1][2]}" and "${spans[i][2]}" overlap`);
+  const byPlace = [...entries].sort((a, b) => a.offset - b.offset || a.bytes - b.bytes);
+  for (let i = 1; i < byPlace.length; i++) {
+    const before = byPlace[i - 1];
+    if (byPlace[i].offset < before.offset + before.bytes) throw bad(`tensors "${before.name}" and "${byPlace[i].name}" overlap`);
   }
-  return { metadata, tensors };
+  return { metadata, entries };
 }
 
 const isCounts = (v: unknown): v is number[] => Array.isArray(v) && v.every((d) => Number.isSafeInteger(d) && d >= 0);
 
-/** Writes tensors in the order given, atomically.. Throws: E_IO. */
+/** Writes tensors in the order given, atomically. Throws: E_IO. */
 export function writeSafetensors(path: string, tensors: Iterable<[string, HostTensor]>, metadata: Record<string, string> = {}): void {
   const header: Record<string, unknown> = { __metadata__: metadata };
   const data: Uint8Array[] = [];

@@ -1,29 +1,28 @@
 import { readFileSync } from "node:fs";
-import { dtypeBytes, numel, type DType, type HostTensor } from "../dtype.ts";
+import type { DType, HostTensor } from "../dtype.ts";
+import { dtypeBytes, numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { TensorPickler, unpickle, type PickleTensor, type PickleValue } from "./torch_pickle.ts";
-import { readZip, writeZip } from "./torch_zip.ts";
+import { memorySource } from "./source.ts";
+import { copyStrided, denseStrides } from "./strided.ts";
+import { locateTorch, STORAGES, type TorchTree, type Window } from "./torch_read.ts";
+import { TensorPickler } from "./torch_pickle.ts";
+import { writeZip } from "./torch_zip.ts";
 
-const STORAGES: Record<string, DType> = { Float: "f32", BFloat16: "bf16", Half: "f16", Double: "f64", Int: "i32", Long: "i64", Byte: "u8", Bool: "bool" };
 const NAMES = Object.fromEntries(Object.entries(STORAGES).map(([name, dtype]) => [dtype, name])) as Record<DType, string>;
 
-export type TorchValue = HostTensor | Map<string, TorchValue> | TorchValue[] | string | number | boolean | null;
+export type TorchValue = TorchTree<HostTensor>;
 
 const bad = (name: string, message: string, got?: unknown): RcmError => new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got });
 
 export const isHostTensor = (v: TorchValue): v is HostTensor => typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
 
-/** Reads a file of torch.save: tensors become host tensors, dicts maps. Nothing is executed. Throws: E_IO, E_FORMAT naming the member. */
+/**
+ * Reads a small file of torch.save (zip or legacy) whole: tensors become host tensors, dicts maps. Checksums are compared, nothing is
+ * executed. Throws: E_IO, E_FORMAT naming the member.
+ */
 export function readTorch(source: string | Uint8Array, name = typeof source === "string" ? source : "tensor file"): TorchValue {
   const bytes = typeof source === "string" ? readFile(source) : source;
-  if (bytes.length > 1 && bytes[0] === 0x80) throw bad(name, "is a legacy (non-zip) torch file; save it again with torch 1.6 or newer");
-  const members = readZip(bytes, name);
-  const pickle = [...members.keys()].find((k) => k === "data.pkl" || k.endsWith("/data.pkl"));
-  if (pickle === undefined) throw bad(name, "has no data.pkl", [...members.keys()].slice(0, 4));
-  const root = pickle.slice(0, -"data.pkl".length);
-  const order = members.get(`${root}byteorder`);
-  if (order && new TextDecoder().decode(order) !== "little") throw bad(name, "is big-endian");
-  return convert(unpickle(members.get(pickle) as Uint8Array, name), members, root, name);
+  return mapTree(locateTorch(memorySource(bytes, name), { verify: true }).tree, (w) => toHost(w, bytes));
 }
 
 function readFile(path: string): Uint8Array {
@@ -34,46 +33,19 @@ function readFile(path: string): Uint8Array {
   }
 }
 
-function convert(v: PickleValue, members: Map<string, Uint8Array>, root: string, name: string): TorchValue {
-  if (v === null || typeof v !== "object") return v;
-  if (Array.isArray(v)) return v.map((one) => convert(one, members, root, name));
-  if (v instanceof Map) {
-    const out = new Map<string, TorchValue>();
-    for (const [key, value] of v) {
-      if (typeof key !== "string") throw bad(name, "has a dict key that is no text", String(key));
-      out.set(key, convert(value, members, root, name));
-    }
-    return out;
-  }
-  if ("tensor" in v) return gather(v, members, root, name);
-  throw bad(name, "holds a value that is no tensor, dict, list or scalar");
+function mapTree<A, B>(v: TorchTree<A>, leaf: (a: A) => B): TorchTree<B> {
+  if (v === null || typeof v !== "object") return v as TorchTree<B>;
+  if (Array.isArray(v)) return v.map((one) => mapTree(one, leaf));
+  if (v instanceof Map) return new Map([...v].map(([k, one]) => [k, mapTree(one, leaf)]));
+  return leaf(v);
 }
 
-/** Copies or windows a tensor's elements. Strided tensors are made contiguous. */
-function gather({ tensor: storage, offset, shape, strides }: PickleTensor, members: Map<string, Uint8Array>, root: string, name: string): HostTensor {
-  const dtype = STORAGES[storage.dtype];
-  if (dtype === undefined) throw bad(name, `holds ${storage.dtype} values`, Object.keys(STORAGES));
-  const data = members.get(`${root}data/${storage.storage}`);
-  if (!data) throw bad(name, `lacks the storage data/${storage.storage}`);
-  const each = dtypeBytes(dtype);
-  if (storage.count * each > data.length) throw bad(name, `storage data/${storage.storage} is shorter than it says`, data.length);
-  const n = numel(shape);
-  const last = n === 0 ? 0 : offset + shape.reduce((sum, d, i) => sum + (d - 1) * strides[i], 0) + 1;
-  if (!Number.isSafeInteger(n) || !Number.isSafeInteger(last) || last * each > data.length) throw bad(name, `a tensor reaches outside data/${storage.storage}`, { shape, strides, offset });
-  if (n * each > data.length && n > 0) throw bad(name, "a tensor repeats its storage", shape);
-  const dense = shape.map((_, i) => numel(shape.slice(i + 1)));
-  if (shape.every((d, i) => d <= 1 || strides[i] === dense[i])) return { dtype, shape, data: data.subarray(offset * each, (offset + n) * each) };
-  const out = new Uint8Array(new ArrayBuffer(n * each));
-  const index = shape.map(() => 0);
-  for (let i = 0, from = offset; i < n; i++) {
-    out.set(data.subarray(from * each, (from + 1) * each), i * each);
-    for (let axis = shape.length - 1; axis >= 0; axis--) {
-      from += strides[axis];
-      if (++index[axis] < shape[axis]) break;
-      from -= index[axis] * strides[axis];
-      index[axis] = 0;
-    }
-  }
+/** Windows a dense tensor; a strided one is made contiguous. */
+function toHost({ dtype, shape, offset, bytes, strides }: Window, file: Uint8Array): HostTensor {
+  const data = file.subarray(offset, offset + bytes);
+  if (!strides) return { dtype, shape, data };
+  const out = new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype)));
+  copyStrided(data, strides, out, denseStrides(shape), shape, dtypeBytes(dtype));
   return { dtype, shape, data: out };
 }
 

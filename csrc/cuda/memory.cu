@@ -1,9 +1,13 @@
 // Caching allocator: segments from cudaMalloc are split into blocks and joined again when neighbours are free. All work runs on one
 // stream, so a freed block may be handed out at once. Copies cross a ring of pinned slots.
+#include <algorithm>
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "common.cuh"
 #include "memory.h"
@@ -169,6 +173,8 @@ namespace {
 
 constexpr size_t kSlot = (size_t)512 << 10;
 constexpr int kSlots = 64;
+constexpr int kReaders = 8;
+constexpr int kSlotsPerReader = kSlots / kReaders;
 
 struct Ring {
   std::mutex lock;
@@ -210,6 +216,53 @@ void copy_to_device(void* dst, const void* src, size_t bytes) {
     check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
     check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
   }
+}
+
+void fill_device(void* dst, size_t bytes, const Source& source) {
+  const cudaStream_t s = stream();
+  Ring& r = ring();
+  std::lock_guard<std::mutex> hold(r.lock);
+  r.open();
+  const size_t parts = (bytes + kSlot - 1) / kSlot;
+  std::atomic<size_t> next{0};
+  std::mutex failing;
+  Failure failure{RCM_OK, ""};
+  const auto stop = [&](int32_t code, const std::string& text) {
+    next = parts;
+    std::lock_guard<std::mutex> one(failing);
+    failure = {code, text};
+  };
+  // A reader goes round its own slots, so it knows that the last copy out of the next one has been queued.
+  const auto work = [&](int reader) {
+    try {
+      gpu();
+      for (int turn = 0;; ++turn) {
+        const size_t at = next.fetch_add(1) * kSlot;
+        if (at >= bytes) return;
+        const size_t part = std::min(kSlot, bytes - at);
+        const int slot = reader * kSlotsPerReader + turn % kSlotsPerReader;
+        check(cudaEventSynchronize(r.done[slot]), "waiting for a copy");
+        source(at, r.memory + slot * kSlot, part);
+        check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
+        check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
+      }
+    } catch (const Failure& f) {
+      stop(f.code, f.text);
+    } catch (...) {
+      stop(RCM_E_OOM, "host memory exhausted");
+    }
+  };
+  std::vector<std::thread> helpers;
+  const size_t wanted = std::min({(size_t)kReaders, parts / 4, (size_t)std::thread::hardware_concurrency()});
+  helpers.reserve(kReaders);
+  try {
+    for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work, (int)i);
+  } catch (const std::exception&) {
+    // The system gives no more threads: those that started do the work.
+  }
+  work(0);
+  for (auto& t : helpers) t.join();
+  if (failure.code != RCM_OK) throw failure;
 }
 
 void copy_to_host(void* dst, const void* src, size_t bytes) {

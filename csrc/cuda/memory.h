@@ -1,6 +1,7 @@
 // Device memory: the caching allocator, and copies through pinned memory.
 #pragma once
 #include <cstddef>
+#include <functional>
 
 namespace rcm {
 
@@ -9,6 +10,11 @@ void device_free(void* memory);
 
 // Returns once `src` may be reused; the copy itself is queued on the compute stream.
 void copy_to_device(void* dst, const void* src, size_t bytes);
+// Writes n bytes from position `at` of what is copied; called by several threads at once.
+using Source = std::function<void(size_t at, char* into, size_t n)>;
+// Fills device memory from a source that writes straight into pinned slots; returns once the source is no longer needed. A failure of
+// the source is thrown on the calling thread.
+void fill_device(void* dst, size_t bytes, const Source& source);
 // Waits for queued work and for the bytes.
 void copy_to_host(void* dst, const void* src, size_t bytes);
 
