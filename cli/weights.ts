@@ -32,7 +32,7 @@ const inspect = defineCommand({
   args,
   run({ args: a, rawArgs }) {
     expectKnown(rawArgs, args);
-    const report = inspectWeights(a.path, oneOf(a.kind, "kind", ["ema", "student"]));
+    const report = inspectWeights(a.path, oneOf(a.kind, "kind", ["ema", "student"] as const));
     result(a.json, report, text(report));
   },
 });
