@@ -4,7 +4,7 @@ import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "./atomic.ts";
 import { memorySource, type Source } from "./source.ts";
 
-const NAMES: Record<string, DType> = { F32: "f32", BF16: "bf16", F16: "f16", F64: "f64", I32: "i32", I64: "i64", U8: "u8", BOOL: "bool" };
+const NAMES: Record<string, DType> = { F32: "f32", BF16: "bf16", F16: "f16", F64: "f64", I32: "i32", I64: "i64", U8: "u8", BOOL: "bool", F8_E4M3: "f8_e4m3" };
 const CODES = Object.fromEntries(Object.entries(NAMES).map(([code, dtype]) => [dtype, code])) as Record<DType, string>;
 
 /** Longest header that is read; the format's own limit. */

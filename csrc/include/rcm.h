@@ -291,6 +291,13 @@ RCM_API rcm_status rcm_cross_entropy_vjp(const void* x, const int32_t* label, co
  * is no longer needed, and on a GPU the last parts are queued. */
 RCM_API rcm_status rcm_file_read(RCM_HOST const char* path, void* dst, int64_t offset, int64_t bytes);
 
+/* ---- nondiff: f8 --------------------------------------------------------------------------------------------- */
+/* f8_e4m3 without infinities (largest value 448), one byte an element. encode: dst[i] = src[i] / scale, the quotient in f32, to
+ * the nearest even, beyond 448 saturated (infinity too); NaN stays NaN; src f32, bf16 or f16. decode: dst[i] = src[i] * scale in f32.
+ * scale is a positive f32. */
+RCM_API rcm_status rcm_f8_encode(const void* src, void* dst, int64_t n, double scale, int32_t src_dtype);
+RCM_API rcm_status rcm_f8_decode(const void* src, void* dst, int64_t n, double scale, int32_t dst_dtype);
+
 #ifdef __cplusplus
 }
 #endif
