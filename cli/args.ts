@@ -13,6 +13,10 @@ export const OUTPUT_ARGS = {
   quiet: { type: "boolean", alias: "q", default: false, description: "no progress" },
 } as const satisfies ArgsDef;
 
+export const PARTIAL_ARG = {
+  "allow-partial": { type: "boolean", default: false, description: "load weights that fit only in part; the rest keeps its starting values" },
+} as const satisfies ArgsDef;
+
 export const SET_ARG = {
   set: { type: "string", description: "override a recipe key, may be repeated: --set train.steps=100", valueHint: "KEY=VALUE" },
 } as const satisfies ArgsDef;

@@ -2,9 +2,9 @@ import { defineCommand } from "citty";
 import { basename } from "node:path";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { distill, type TrainEvent } from "../core/train/run.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
-import { mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
+import { loading, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file (YAML)" },
@@ -12,6 +12,7 @@ const args = {
   resume: { type: "boolean", default: false, description: "go on from the newest checkpoint in --out, if there is one" },
   seed: { type: "string", description: "same as --set train.seed=N", valueHint: "N" },
   ...SET_ARG,
+  ...PARTIAL_ARG,
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
@@ -31,7 +32,7 @@ export default defineCommand({
     const view = progress(a.quiet);
     try {
       const summary = await distill({
-        recipe, out, device: deviceOf(a.device), threads: integer(a.threads, "threads"), resume: a.resume,
+        recipe, out, device: deviceOf(a.device), threads: integer(a.threads, "threads"), resume: a.resume, load: loading(a["allow-partial"]),
         shouldStop: stop.asked, onEvent: (e) => show(view, e, recipe.recipe.train.log_every),
       });
       view.end();
@@ -52,7 +53,8 @@ function show(view: Progress, e: TrainEvent, every: number): void {
     const losses = Object.entries(e.result.stats).filter(([k]) => k.endsWith("_loss")).map(([k, v]) => `${k.replace("_loss", "")} ${v.toPrecision(4)}`).join(" ");
     const left = (e.steps - e.step) * rate;
     view.update(e.step, e.steps, `${e.result.kind} ${losses} |g| ${e.result.gradNorm.toPrecision(3)} ${(1 / rate).toFixed(2)} it/s, ${seconds(left)} left${e.result.skipped > 0 ? `, ${e.result.skipped} samples dropped` : ""}`, every);
-  } else if (e.kind === "sample") view.line(`samples ${e.path}`);
+  } else if (e.kind === "load") view.update(Math.ceil(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
+  else if (e.kind === "sample") view.line(`samples ${e.path}`);
   else if (e.kind === "checkpoint") view.line(`checkpoint ${basename(e.path)}`);
 }
 

@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { sampleRun } from "../core/sample/run.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
-import { mebibytes, progress, result, seconds } from "./ui.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
+import { loading, mebibytes, progress, result, seconds } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file, for example runs/rcm/recipe.yaml" },
@@ -19,6 +19,7 @@ const args = {
   seed: { type: "string", default: "0", description: "seed of the noise", valueHint: "N" },
   batch: { type: "string", default: "64", description: "pictures per batch; does not change the pictures' noise", valueHint: "N" },
   ...SET_ARG,
+  ...PARTIAL_ARG,
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
@@ -41,7 +42,7 @@ export default defineCommand({
     if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or sample.prompts", { op: "usage" });
     const view = progress(a.quiet);
     const s = await sampleRun({
-      recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), role, steps, prompts, each: integer(a.each, "each", 1), out: a.out,
+      recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), load: loading(a["allow-partial"]), role, steps, prompts, each: integer(a.each, "each", 1), out: a.out,
       seed: integer(a.seed, "seed"), batch: integer(a.batch, "batch", 1), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
       onEvent: (done, total) => view.update(done, total, "pictures"),
     });

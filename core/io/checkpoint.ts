@@ -37,9 +37,7 @@ export function openCheckpoint(path: string): Checkpoint {
 
 function openFile(path: string): Checkpoint {
   return withSource(path, (source) => {
-    const head = source.read(0, Math.min(4, source.size));
-    const zip = head[0] === 0x50 && head[1] === 0x4b;
-    if (zip || head[0] === 0x80) {
+    if (isTorch(source.read(0, Math.min(9, source.size)))) {
       const { format, tree } = locateTorch(source, { verify: false });
       return collect(path, format, flatten(tree, path).map(([name, w]) => storedTensor(name, path, w)), {});
     }
@@ -47,6 +45,9 @@ function openFile(path: string): Checkpoint {
     return collect(path, "safetensors", entries.map((e) => storedTensor(e.name, path, e)), metadata);
   });
 }
+
+/** A zip, or a pickle; a safetensors header may begin with the same byte, but then its JSON opens at byte 8. */
+const isTorch = (head: Uint8Array): boolean => (head[0] === 0x50 && head[1] === 0x4b && head[2] === 3 && head[3] === 4) || (head[0] === 0x80 && !(head[7] === 0 && head[8] === 0x7b));
 
 /** Shards named by an index; the union of their tensors. */
 function openIndex(path: string): Checkpoint {

@@ -7,6 +7,7 @@ import { WanModel, type NetTime } from "../models/wan/model.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { constant } from "../tape.ts";
+import { loadWan, type LoadOptions, type LoadReport } from "../weights/load.ts";
 
 /** Network configuration of a recipe: the preset with the recipe's own sizes on top. */
 export function wanConfig(model: Recipe["model"], secondTime: boolean): WanConfig {
@@ -29,17 +30,21 @@ export function createModel(device: Device, recipe: Recipe, role: { trainable: b
   return WanModel.create(device, wanConfig(recipe.model, role.secondTime), { dtype: dtype as DType, residual: residual as DType, checkpoint, trainable: role.trainable });
 }
 
-/** Loads weights; a student with a second time starts it at zero, so that it begins as the teacher. */
-export function loadWeights(model: WanModel, weights: ReadonlyMap<string, HostTensor>, what: string): void {
+/** Weights on the host by original names, or a path that is streamed (any format, see core/weights). */
+export type WeightSource = ReadonlyMap<string, HostTensor> | string;
+
+const isSecondTime = (name: string): boolean => name.startsWith("time_embedding_r.");
+
+/** Loads weights; a student with a second time may lack it and then keeps its own, which starts at zero: it begins as the teacher. */
+export function loadWeights(model: WanModel, weights: WeightSource, what: string, options: LoadOptions = {}): LoadReport | null {
+  if (typeof weights === "string") return loadWan(model.params, weights, { ...options, optional: isSecondTime });
   const all = new Map(weights);
-  if (model.config.secondTime) {
-    for (const spec of model.params.specs) {
-      if (spec.name.startsWith("time_embedding_r.") && !all.has(spec.name)) {
-        all.set(spec.name, [...model.params.entries()].find(([name]) => name === spec.name)?.[1] as HostTensor);
-      }
-    }
+  for (const { name } of model.params.specs) {
+    if (!isSecondTime(name) || all.has(name)) continue;
+    all.set(name, model.params.tensor(name).toHost());
   }
   model.load(all, what);
+  return null;
 }
 
 const roundTime = (v: Float64Array): Float64Array => v.map((t) => fromBf16Bits(toBf16Bits(t)));

@@ -13,7 +13,7 @@ import { encodePrompts } from "../text/encode.ts";
 import { listCheckpoints, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
 import { gridSheet } from "../sample/sheet.ts";
 import { sampleStudent, sampleTeacher } from "../sample/sampler.ts";
-import { readWeights } from "../export/weights.ts";
+import type { LoadOptions, LoadProgress } from "../weights/load.ts";
 import { wanConfig } from "./nets.ts";
 import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
 
@@ -23,12 +23,15 @@ export interface DistillOptions {
   device: "auto" | "cpu" | "cuda";
   threads?: number;
   resume: boolean;
+  /** How starting weights are loaded. */
+  load?: LoadOptions;
   onEvent: (event: TrainEvent) => void;
   /** True once a signal asked to stop: the loop writes a checkpoint and throws E_INTERRUPTED. */
   shouldStop: () => boolean;
 }
 
 export type TrainEvent =
+  | ({ kind: "load" } & LoadProgress)
   | { kind: "start"; step: number; steps: number; device: string; parameters: number; resumed: boolean }
   | { kind: "step"; step: number; steps: number; secondsPerStep: number; result: StepResult }
   | { kind: "checkpoint"; step: number; path: string }
@@ -87,10 +90,10 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   using device = Device.open({ device: o.device, threads: o.threads });
   const config = wanConfig(recipe.model, false);
   const text = device.persistent(() => ({ negative: encodePrompts(device, [recipe.teacher?.negative_prompt ?? ""], config), empty: encodePrompts(device, [""], config) }));
-  const teacher = recipe.teacher ? readWeights(recipe.teacher.weights) : null;
+  const teacher = recipe.teacher?.weights ?? null;
   const init = recipe.model.init;
-  const student = init === "random" ? null : init === "teacher" ? teacher : readWeights(init);
-  const trainer = new Trainer(device, recipe, { teacher, student }, text);
+  const student = init === "random" ? null : init === "teacher" ? teacher : init;
+  const trainer = new Trainer(device, recipe, { teacher, student, options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) } }, text);
   const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
   const hash = stateHash(recipe);
   const resumed = existing.length > 0;

@@ -8,7 +8,8 @@ import { learningRate } from "../optim/lr.ts";
 import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
-import { createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime } from "./nets.ts";
+import type { LoadOptions } from "../weights/load.ts";
+import { createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -26,9 +27,11 @@ export interface StepResult {
 }
 
 export interface TrainerWeights {
-  teacher: ReadonlyMap<string, HostTensor> | null;
+  teacher: WeightSource | null;
   /** Starting weights of the student; null: fresh. */
-  student: ReadonlyMap<string, HostTensor> | null;
+  student: WeightSource | null;
+  /** How they are loaded: partially or not, and who is told. */
+  options?: LoadOptions;
 }
 
 const optimizerOf = (model: WanModel, o: OptimizerRecipe): AdamW =>
@@ -59,11 +62,11 @@ export class Trainer {
     const secondTime = wantsSecondTime(recipe);
     this.student = createModel(device, recipe, { trainable: true, secondTime });
     this.student.params.init(recipe.train.seed);
-    if (weights.student) loadWeights(this.student, weights.student, "student");
+    if (weights.student) loadWeights(this.student, weights.student, "student", weights.options);
     this.teacher = weights.teacher ? createModel(device, recipe, { trainable: false, secondTime: false }) : null;
-    if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher");
+    if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher", weights.options);
     this.critic = objective.dmd ? createModel(device, recipe, { trainable: true, secondTime: false }) : null;
-    if (this.critic && weights.teacher) loadWeights(this.critic, weights.teacher, "critic");
+    if (this.critic && weights.teacher) loadWeights(this.critic, weights.teacher, "critic", weights.options);
     this.studentOpt = optimizerOf(this.student, optimizer);
     this.criticOpt = this.critic && objective.dmd ? optimizerOf(this.critic, objective.dmd.critic) : null;
     this.ema = device.persistent(() => device.empty(this.student.params.flat.shape, "f32").set(this.studentOpt.values));
