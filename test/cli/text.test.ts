@@ -6,6 +6,8 @@ import { hostValues } from "../../core/dtype.ts";
 import { readTorchTensor, writeTorch } from "../../core/io/torch.ts";
 import { TINY_TOKENIZER, tinyUmt5 } from "../harness/text_encoder_checks.ts";
 
+/** For a busy machine: every command is a process of its own. */
+const LONG = 60_000;
 const MAIN = join(import.meta.dir, "../../cli/main.ts");
 let folder = "";
 beforeAll(() => {
@@ -28,7 +30,7 @@ describe("rcm text", () => {
     expect(size).toBe(560);
     expect(prompts[0]).toMatchObject({ clean: "a cat & jumps", truncated: true, ids: [261, 276, 310, 259, 1], pieces: ["\u2581a", "\u2581c", "at", "\u2581", "</s>"] });
     expect(rcm("tokenize", "--tokenizer", TINY_TOKENIZER, "--prompt", "a").out).toBe("2 tokens: \u2581a:261 </s>:1\n");
-  });
+  }, LONG);
 
   test("encode writes the public data's file for one prompt", () => {
     const r = encode("--prompt", "a cat jumps", "--out", "cat.embed.pt", "--quiet", "--cache", "cache");
@@ -41,7 +43,7 @@ describe("rcm text", () => {
     const again = encode("--prompt", "a cat jumps", "--out", "again.pt", "--json", "--cache", "cache");
     expect(JSON.parse(again.out)).toMatchObject({ encoded: 0, cached: 1, load: null, shape: [512, 32], files: [{ tokens: 9, truncated: false }] });
     expect(readFileSync(join(folder, "again.pt")).equals(readFileSync(join(folder, "cat.embed.pt")))).toBe(true);
-  });
+  }, LONG);
 
   test("a folder gets a pair of files a prompt, and the negative prompt under its public name", () => {
     writeFileSync(join(folder, "list.txt"), "a red kite\n\na brown dog\n");
@@ -50,7 +52,7 @@ describe("rcm text", () => {
     expect(readdirSync(join(folder, "embeds")).sort()).toEqual(["000000.embed.pt", "000000.prompt.txt", "000001.embed.pt", "000001.prompt.txt", "000002.embed.pt", "000002.prompt.txt", "umT5_wan_negative_emb.pt"]);
     expect(readFileSync(join(folder, "embeds/000001.prompt.txt"), "utf8")).toBe("a red kite");
     expect(readTorchTensor(join(folder, "embeds/umT5_wan_negative_emb.pt"))).toMatchObject({ dtype: "f32", shape: [64, 32] });
-  });
+  }, LONG);
 
   test("wrong usage and files: exit status and one message", () => {
     for (const [status, message, args] of [
@@ -66,5 +68,5 @@ describe("rcm text", () => {
     const r = rcm("encode", "--weights", "absent.pth", "--tokenizer", TINY_TOKENIZER, "--device", "cpu", "--prompt", "a", "--out", "x.pt");
     expect([r.status, r.err.includes("absent.pth")]).toEqual([3, true]);
     expect(existsSync(join(folder, "x.pt"))).toBe(false);
-  });
+  }, LONG);
 });

@@ -13,6 +13,7 @@ import { PromptEncoder } from "../../core/text_encoder/encoder.ts";
 import { loadUmt5 } from "../../core/text_encoder/load.ts";
 import { cpu, type TestFunction } from "./device.ts";
 
+const LONG = 60_000;
 export const TINY_TOKENIZER = join(import.meta.dir, "../golden/text/tiny.model");
 const CONFIG = { ...UMT5_PRESETS["umt5-tiny"], vocab: 576 };
 
@@ -64,7 +65,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       const { encoder, report } = loadUmt5(device(), at("comfy.safetensors"), { dtype: "bf16" });
       encoder[Symbol.dispose]();
       expect(report).toMatchObject({ layout: "transformers", tensors: weights.size, unexpected: [] });
-    });
+    }, LONG);
 
     test("rows past the tokens are zero, rows of tokens are not, and company changes no bit", () => {
       using encoder = open(wan);
@@ -77,7 +78,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       });
       expect(values(encoder, ["a  cat jumps\n"])[0]).toEqual(together[0]);
       expect(encoder.counts).toEqual({ encoded: 7, cached: 0 });
-    });
+    }, LONG);
 
     test("padding to whole tiles changes nothing beyond rounding", () => {
       using _scope = device().scope();
@@ -88,7 +89,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       const bare = network.forward(device().fromValues(ids, [1, 9], "i32"), null).values();
       const padded = network.forward(device().fromValues([...ids, ...Array(7).fill(0)], [1, 16], "i32"), device().fromValues([9], [1], "i32")).values();
       bare.forEach((v, i) => expect(Math.abs(padded[i] - v)).toBeLessThan(1e-4));
-    });
+    }, LONG);
 
     test("cached prompts need no weights, and give the same bits", () => {
       const cache = at("cache");
@@ -121,7 +122,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       using same = open(wan, cache);
       expect(values(same, PROMPTS)).toEqual(first);
       expect([other.counts.encoded, wide.counts.encoded, same.counts.encoded]).toEqual([3, 3, 0]);
-    });
+    }, LONG);
 
     test("an entry holds the rows of the tokens alone; a damaged one is made again", () => {
       const cache = at("damaged");
@@ -140,7 +141,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       expect(encoder.counts).toEqual({ encoded: 1, cached: 0 });
       expect(Buffer.compare(readFileSync(entry), whole)).toBe(0);
       expect(readdirSync(cache, { recursive: true, encoding: "utf8" }).filter((f) => /\.[0-9a-f]{16}$|tmp/.test(f))).toEqual([]);
-    });
+    }, LONG);
 
     test("disposing frees the weights", () => {
       const before = device().memory().current;
@@ -150,7 +151,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       expect(held).toBeGreaterThan(umt5Params(CONFIG).reduce((n, s) => n + 2 * s.shape.reduce((a, b) => a * b, 1), 0) - 1);
       encoder[Symbol.dispose]();
       expect(device().memory().current).toBe(before);
-    });
+    }, LONG);
 
     test("files that do not fit are named", () => {
       const weights = tinyUmt5();
@@ -179,6 +180,6 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       renameSync(nan, at("gone.safetensors"));
       expect(existsSync(nan)).toBe(false);
       expect(run(nan)).toThrow("does not exist");
-    });
+    }, LONG);
   });
 }
