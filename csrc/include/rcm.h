@@ -340,6 +340,14 @@ RCM_API rcm_status rcm_gelu_gate(const void* x, const void* gate, void* y, int64
  * only the first lengths[b] (i32 [B], in [0,L]; null: L) keys of a sample count, and without any o is 0. K <= 128. */
 RCM_API rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const void* bias, RCM_OPT const int32_t* lengths,
                                       void* o, int64_t B, int64_t H, int64_t L, int64_t K, double scale, int32_t dtype);
+
+/* ---- nondiff: f8 --------------------------------------------------------------------------------------------- */
+/* f8_e4m3 without infinities (largest value 448), one byte an element. encode: dst[i] = src[i] / scale, the quotient in f32, to
+ * the nearest even, beyond 448 saturated (infinity too); NaN stays NaN; src f32, bf16 or f16. decode: dst[i] = src[i] * scale in f32.
+ * scale is a positive f32. */
+RCM_API rcm_status rcm_f8_encode(const void* src, void* dst, int64_t n, double scale, int32_t src_dtype);
+RCM_API rcm_status rcm_f8_decode(const void* src, void* dst, int64_t n, double scale, int32_t dst_dtype);
+
 /* ---- nondiff: convolutions over video ------------------------------------------------------------------------- */
 /* Activations here are those of one sample, channels last: [T,Y,X,C] (T frames). */
 /* Weights w [O,I,kt,k,k] as the kernels read them, p [slices,O,Ip], zeros for channels from I to Ip. upsample 0: slice
