@@ -23,7 +23,7 @@ export interface LoraOptions {
 
 export interface LoraLayer {
   name: string;
-  /** Singular values that are not round-off, at most the rank asked for. */
+  /** Singular values above 1e-5 of the largest (below lies the rounding of f32 weights), at most the rank asked for. */
   rank: number;
   /** ||D - up down|| / ||D|| of the difference D, with the factors as they are stored. */
   error: number;
@@ -128,6 +128,7 @@ function write(o: LoraOptions, out: OutTensor[], report: LoraReport): void {
   file.commit();
 }
 
+const NEGLIGIBLE = 1e-5;
 const ratio = (errors: number, squares: number): number => (squares === 0 ? 0 : Math.sqrt(errors / squares));
 
 function expectFinite(name: string, t: Tensor): Tensor {
@@ -163,7 +164,7 @@ function factorise(difference: Tensor, rank: number, dtype: DType): { down: Tens
   up.set(padded(found.up, rank));
   expectFinite("a factor", down);
   expectFinite("a factor", up);
-  return { down, up, sigma: r, squares: squaresOf(difference), errors: missed(difference.view([N, K]), up, down) };
+  return { down, up, sigma: found.sigma.filter((s) => s > NEGLIGIBLE * found.sigma[0]).length, squares: squaresOf(difference), errors: missed(difference.view([N, K]), up, down) };
 }
 
 /** Zero columns at the right, by a product with a cut of the identity. */

@@ -18,7 +18,8 @@ export interface LowRank {
 const OVERSAMPLE = 10;
 /** Rounds of multiplication by the matrix and its transpose; two bring a slowly falling spectrum within a percent of the optimum. */
 const ROUNDS = 2;
-/** Directions whose squared length is below this part of the largest are round-off. */
+/** Directions whose squared length is below this part of the largest are round-off: of a basis, whose Gram matrix has rounded, and of the result. */
+const BASIS_FLOOR = 1e-15;
 const FLOOR = 1e-26;
 
 /** y = x w^T. Shapes: x [M, K], w [N, K] -> [M, N]. */
@@ -46,11 +47,11 @@ export function times(a: Tensor, x: Tensor): Tensor {
   return y;
 }
 
-/** Eigenvectors of a Gram matrix above the floor, largest first: rows [kept, l], each times `weigh(eigenvalue)`. */
-function leading(device: Device, gram: Tensor, most: number, weigh: (value: number) => number): { rows: Tensor; values: Float64Array } {
+/** Eigenvectors of a Gram matrix above a floor, largest first: rows [kept, l], each times `weigh(eigenvalue)`. */
+function leading(device: Device, gram: Tensor, most: number, floor: number, weigh: (value: number) => number): { rows: Tensor; values: Float64Array } {
   const l = gram.shape[0];
   const { values, vectors } = symmetricEigen(hostValues(gram.toHost()), l);
-  const order = Array.from({ length: l }, (_, i) => l - 1 - i).filter((i) => values[i] > FLOOR * values[l - 1] && values[i] > 0).slice(0, most);
+  const order = Array.from({ length: l }, (_, i) => l - 1 - i).filter((i) => values[i] > floor * values[l - 1] && values[i] > 0).slice(0, most);
   const rows = new Float64Array(order.length * l);
   order.forEach((from, to) => {
     for (let j = 0; j < l; j++) rows[to * l + j] = vectors[from * l + j] * weigh(values[from]);
@@ -63,7 +64,7 @@ const inverseRoot = (v: number): number => 1 / Math.sqrt(v);
 /** Orthonormal columns that span those of y [N, l]; fewer when they depend on each other. Twice, for the digits the first Gram matrix lost. */
 function orthonormalColumns(y: Tensor): Tensor {
   let q = y;
-  for (let pass = 0; pass < 2; pass++) q = timesTransposed(q, leading(y.device, transposedTimes(q, q), q.shape[1], inverseRoot).rows);
+  for (let pass = 0; pass < 2; pass++) q = timesTransposed(q, leading(y.device, transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
   return q;
 }
 
@@ -82,13 +83,13 @@ export function lowRank(matrix: Tensor, rank: number): LowRank | null {
     const rows = transposedTimes(orthonormalColumns(y), matrix);
     const gram = timesTransposed(rows, rows);
     // The rows are orthonormalised before they go back, else the largest direction would swallow the others.
-    y = timesTransposed(matrix, times(leading(device, gram, gram.shape[0], inverseRoot).rows, rows));
+    y = timesTransposed(matrix, times(leading(device, gram, gram.shape[0], BASIS_FLOOR, inverseRoot).rows, rows));
   }
   const q = orthonormalColumns(y);
   const rows = transposedTimes(q, matrix);
   const gram = timesTransposed(rows, rows);
-  const up = leading(device, gram, rank, (v) => v ** 0.25);
-  const down = leading(device, gram, rank, (v) => v ** -0.25);
+  const up = leading(device, gram, rank, FLOOR, (v) => v ** 0.25);
+  const down = leading(device, gram, rank, FLOOR, (v) => v ** -0.25);
   return {
     up: scope.keep(timesTransposed(q, up.rows)),
     down: scope.keep(times(down.rows, rows)),
