@@ -103,8 +103,8 @@ function weightsOf(a: Values, recipe: Recipe | null, i2v: boolean): VideoOptions
   return { path: String(path) };
 }
 
-function configOf(a: Values, recipe: Recipe | null, i2v: boolean): WanConfig | null {
-  if (i2v) return WAN_I2V_A14B;
+function configOf(a: Values, recipe: Recipe | null): WanConfig | null {
+  if (a.model === I2V) return WAN_I2V_A14B;
   if (recipe) return wanConfig(recipe.model, false);
   return a.model === "" ? null : WAN_PRESETS[oneOf(String(a.model), "model", MODELS) as keyof typeof WAN_PRESETS];
 }
@@ -142,7 +142,7 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
   if (given("vae") === null && a["latents-only"] !== true) throw usage("--vae decodes the videos; --latents-only goes without");
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
-    config: configOf(a, recipe, i2v), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
+    config: configOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
     text: encoder === null ? null : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
     vae: a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
     embeds: given("embeds"), negativeEmbeds: given("negative-embeds"), prompts: promptsOf(a, rawArgs, recipe),
