@@ -1,6 +1,7 @@
 import type { ArgsDef } from "citty";
 import { readFileSync } from "node:fs";
 import type { DType } from "../core/dtype.ts";
+import { RcmError } from "../core/error.ts";
 import { WAN_I2V_A14B, WAN_PRESETS, type WanConfig } from "../core/models/wan/config.ts";
 import type { Recipe } from "../core/recipe/schema.ts";
 import { studentPlan, teacherPlan, type SamplePlan } from "../core/sample/plan.ts";
@@ -16,7 +17,7 @@ import { RESIZE_FILTERS, type ResizeFilter } from "../core/video/image.ts";
 import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } from "../core/video/sizes.ts";
 import { decimal, deviceOf, integer, oneOf, repeated, usage } from "./args.ts";
 import { stopSignals } from "./signals.ts";
-import { loading, log, mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
+import { loading, log, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
 
 const text = (description: string, valueHint: string) => ({ type: "string", default: "", description, valueHint }) as const;
 const flag = (description: string) => ({ type: "boolean", default: false, description }) as const;
@@ -109,9 +110,17 @@ function configOf(a: Values, recipe: Recipe | null): WanConfig | null {
   return a.model === "" ? null : WAN_PRESETS[oneOf(String(a.model), "model", MODELS) as keyof typeof WAN_PRESETS];
 }
 
+function lines(path: string): string[] {
+  try {
+    return readFileSync(path, "utf8").split("\n").filter((l) => l.trim() !== "");
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "prompts", cause });
+  }
+}
+
 /** Prompts of --prompt, --prompts and, when neither is given, of the recipe. */
 export function promptsOf(a: Values, rawArgs: string[], recipe: Recipe | null): string[] {
-  const listed = a.prompts === undefined ? [] : readFileSync(String(a.prompts), "utf8").split("\n").filter((l) => l.trim() !== "");
+  const listed = a.prompts === undefined ? [] : lines(String(a.prompts));
   const given = [...repeated(rawArgs, "prompt"), ...listed];
   return given.length > 0 ? given : (recipe?.sample.prompts ?? []);
 }
@@ -158,6 +167,7 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
 
 function show(view: Progress, e: SampleEvent): void {
   if (e.kind === "stage") view.line(e.text);
+  else if (e.kind === "load") view.update(Math.ceil(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
   else if (e.kind === "step") view.update(e.done, e.total, `step ${e.step}/${e.steps}`, e.total + 1);
   else if (e.kind === "item") view.update(e.done, e.total, e.file);
 }

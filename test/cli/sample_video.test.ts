@@ -176,6 +176,7 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     for (const [args, words] of [
       [["sample", "--weights", "absent.pth", "--embeds", "texts.pt", "--latents-only"], "absent.pth"],
       [["sample", "--weights", "tiny.safetensors", "--embeds", "absent.pt", "--latents-only"], "absent.pt"],
+      [["sample", "--weights", "tiny.safetensors", "--prompts", "absent.txt", "--embeds", "texts.pt", "--latents-only"], "absent.txt"],
       [["sample", "--weights", "texts.pt", "--embeds", "texts.pt", "--latents-only"], "texts.pt"],
       [["sample", "--model", "wan2.1-1.3b", "--weights", "i2v.safetensors", "--embeds", "texts.pt", "--latents-only"], "text embedding"],
     ] as [string[], string][]) {
