@@ -167,7 +167,7 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
 
 function show(view: Progress, e: SampleEvent): void {
   if (e.kind === "stage") view.line(e.text);
-  else if (e.kind === "load") view.update(Math.ceil(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
+  else if (e.kind === "load") view.update(e.done === e.total ? Math.ceil(e.total / 1e6) : Math.floor(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
   else if (e.kind === "step") view.update(e.done, e.total, `step ${e.step}/${e.steps}`, e.total + 1);
   else if (e.kind === "item") view.update(e.done, e.total, e.file);
 }
