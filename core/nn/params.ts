@@ -30,6 +30,7 @@ export class ParamSet implements ParamSource {
   readonly grad: Tensor | null;
   private readonly offsets = new Map<string, number>();
   private readonly vars = new Map<string, Var>();
+  private readonly byName: ReadonlyMap<string, ParamSpec>;
 
   private constructor(
     readonly device: Device,
@@ -38,6 +39,7 @@ export class ParamSet implements ParamSource {
     trainable: boolean,
     flat: Tensor | null,
   ) {
+    this.byName = new Map(specs.map((spec) => [spec.name, spec]));
     let size = 0;
     for (const { name, shape } of specs) {
       if (this.offsets.has(name)) throw new RcmError("E_INTERNAL", "two parameters of one name", { op: "params", got: name });
@@ -81,7 +83,7 @@ export class ParamSet implements ParamSource {
   }
 
   spec(name: string): ParamSpec {
-    const spec = this.specs.find((s) => s.name === name);
+    const spec = this.byName.get(name);
     if (!spec) throw new RcmError("E_INTERNAL", "no such parameter", { op: "params", got: name });
     return spec;
   }

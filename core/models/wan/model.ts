@@ -34,6 +34,12 @@ export interface WanOptions {
   trainable: boolean;
 }
 
+/** Frees what backward does not ask for of a residual stream that has been read: its tangent, and without a record the value too. */
+function release(tape: Tape, h: Var): void {
+  h.dot?.free();
+  if (!tape.record) h.x.free();
+}
+
 /** The Wan2.1 diffusion transformer: one graph for value, tangent and gradient. Source: Wan2.1 technical report, section 4. */
 export class WanGraph {
   private readonly ropes = new Map<string, RopeTables>();
@@ -68,17 +74,19 @@ export class WanGraph {
 
     let h = embed;
     for (let i = 0; i < c.layers; i++) {
-      const before = h;
-      h = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
-      if (!tape.record) release(before); // nobody will ask for it again: a deep network would hold as many as it has blocks
+      const next = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+      release(tape, h);
+      h = next;
     }
 
-    return tape.block(o.checkpoint, (t_, [h_, e_]) => {
+    const out = tape.block(o.checkpoint, (t_, [h_, e_]) => {
       const modulation = addModulation(t_, this.weights.get("head.modulation"), e_);
       const normed = adaLayerNorm(t_, h_, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
       const patches = dense(t_, this.weights, "head.head", normed, o.residual);
       return unpatchify(t_, patches, { patch: c.patch, order: "channel_last", dtype: x.x.dtype, shape: [B, c.outDim, T, Y, X] });
     }, [h, tape.reshape(e, [B, 1, c.dim])]);
+    release(tape, h);
+    return out;
   }
 
   /** e = MLP(sinusoid(t)) (+ MLP_r(sinusoid(r))), in stat dtype. Shapes: [B] -> [B, D]. */
@@ -133,12 +141,6 @@ export class WanGraph {
   }
 }
 
-/** Frees a value and its tangent. */
-function release({ x, dot }: Var): void {
-  x.free();
-  dot?.free();
-}
-
 /** The network over a whole set of parameters. */
 export class WanModel extends WanGraph {
   constructor(
@@ -157,6 +159,11 @@ export class WanModel extends WanGraph {
   withWeights(flat: Tensor): WanModel {
     const model = new WanModel(this.config, this.params.over(flat), { ...this.options, dtype: flat.dtype, trainable: false });
     return model;
+  }
+
+  /** The same weights under activations, residual stream and tangents of another dtype; frozen. */
+  withActivations(dtype: DType): WanModel {
+    return new WanModel(this.config, this.params, { dtype, residual: dtype, checkpoint: "block", trainable: false });
   }
 
   load(weights: ReadonlyMap<string, HostTensor>, what: string): void {
