@@ -151,7 +151,7 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
     image: i2v ? { path: String(a.image), adaptive: a["adaptive-resolution"] === true, resize: oneOf(String(a.resize || "bicubic"), "resize", Object.keys(RESIZE_FILTERS) as ResizeFilter[]) } : null,
     seed: integer(String(a.seed), "seed"), batch: a.batch === "" ? 1 : integer(String(a.batch), "batch", 1), shard: a.shard === "" ? { index: 0, count: 1 } : parseShard(String(a.shard)),
     out: String(a.out), overwrite: a.overwrite === true, format: oneOf(String(a.format || "mp4"), "format", VIDEO_FORMATS), saveLatents: a["save-latents"] === true,
-    dtype: oneOf(String(a.dtype || recipe?.model.dtype || "bf16"), "dtype", dtypes) as DType, residual: oneOf(String(a.residual || recipe?.model.residual || "f32"), "residual", dtypes) as DType,
+    dtype: oneOf(String(a.dtype || recipe?.model.dtype || "bf16"), "dtype", dtypes) as DType, time: recipe?.model.time ?? "exact", residual: oneOf(String(a.residual || recipe?.model.residual || "f32"), "residual", dtypes) as DType,
     offload: a.offload === true, device: deviceOf(String(a.device)), threads: integer(String(a.threads), "threads"),
   };
 }

@@ -3,18 +3,13 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { hostTensor } from "../../core/dtype.ts";
-import { writeSafetensors } from "../../core/io/safetensors.ts";
-import { readTorchTensor, writeTorch } from "../../core/io/torch.ts";
+import { readTorchTensor } from "../../core/io/torch.ts";
 import { encodePng } from "../../core/io/png.ts";
-import { cpu } from "../harness/device.ts";
-import { TINY_WAN, tinyWan } from "../harness/tiny_wan.ts";
+import { FILE_WAN, writeEmbeds, writeText, writeWan } from "../harness/tiny_files.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const RCM = join(ROOT, "cli/rcm");
 let dir = "";
-// Short text for speed; the width of a head is that of every published network, so that the shapes tell the rest.
-const TINY = { ...TINY_WAN, dim: 128, heads: 1, layers: 2, ffnDim: 64, textDim: 24, textLen: 512 };
 const BASE = ["sample", "--weights", "tiny.safetensors", "--embeds", "texts.pt", "--latents-only", "--size", "48x32", "--frames", "5", "-q"];
 
 const rcm = (args: string[]) => {
@@ -25,11 +20,11 @@ const latent = (folder: string, i: number): string => Buffer.from(readTorchTenso
 
 beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), "rcm-cli-video-"));
-  writeSafetensors(join(dir, "tiny.safetensors"), new Map(tinyWan(cpu(), TINY, "bf16").params.entries()));
-  const i2v = { ...TINY, inDim: 36 };
-  writeSafetensors(join(dir, "i2v.safetensors"), new Map(tinyWan(cpu(), i2v, "bf16").params.entries()));
-  writeFileSync(join(dir, "texts.pt"), writeTorch(hostTensor("f32", [2, 3, 24], Float64Array.from({ length: 144 }, (_, i) => Math.sin(i)))));
-  writeFileSync(join(dir, "negative.pt"), writeTorch(hostTensor("f32", [4, 24], Float64Array.from({ length: 96 }, (_, i) => Math.cos(i)))));
+  writeWan(join(dir, "tiny.safetensors"), FILE_WAN);
+  writeWan(join(dir, "tiny.pth"), FILE_WAN);
+  writeWan(join(dir, "i2v.safetensors"), { ...FILE_WAN, inDim: 36 });
+  writeEmbeds(join(dir, "texts.pt"), 2, 3, FILE_WAN.textDim);
+  writeEmbeds(join(dir, "negative.pt"), 1, 4, FILE_WAN.textDim);
   writeFileSync(join(dir, "picture.png"), encodePng(new Uint8Array(48 * 32 * 3).fill(90), 48, 32, 3));
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -62,6 +57,46 @@ describe("rcm sample for Wan", () => {
     const r = rcm([...BASE, "--teacher", "--steps", "3", "--guidance", "4", "--negative-embeds", "negative.pt", "--sampler", "euler", "--out", "t", "--json"]);
     expect(JSON.parse(r.out)).toMatchObject({ steps: 3, evaluations: 6 });
   });
+
+  test("prompts through the text encoder, from a .pth with the public prefix; the cache answers without the encoder", () => {
+    const text = writeText(dir);
+    const args = ["sample", "--weights", "tiny.pth", "--tokenizer", text.tokenizer, "--text-cache", "cache", "--latents-only", "--size", "48x32", "--frames", "1", "-q", "--json"];
+    writeFileSync(join(dir, "prompts.txt"), "a cat\n\na dog\n");
+    const first = rcm([...args, "--text-encoder", text.weights, "--prompts", "prompts.txt", "--prompt", "a fox", "--out", "p"]);
+    expect([first.status, first.err]).toEqual([0, ""]);
+    expect(JSON.parse(first.out).files.length).toBe(3);
+    const lines = readFileSync(join(dir, "p/samples.jsonl"), "utf8").trim().split("\n").slice(1).map((l) => JSON.parse(l).prompt);
+    expect(lines).toEqual(["a fox", "a cat", "a dog"]);
+    expect(new Set([0, 1, 2].map((i) => latent("p", i))).size).toBe(3);
+    const again = rcm([...args, "--text-encoder", text.weights, "--prompt", "a fox", "--prompt", "a cat", "--out", "q"]);
+    expect(JSON.parse(again.out).stages.find((s: { name: string }) => s.name === "text").peakBytes).toBeLessThan(1 << 20);
+    for (const i of [0, 1]) expect(latent("q", i)).toBe(latent("p", i));
+  }, 120_000);
+
+  test("a recipe of a Wan network gives size, times and prompts", () => {
+    const size = { ...FILE_WAN, textDim: 4096, freqDim: 256 };
+    writeWan(join(dir, "recipe.safetensors"), size);
+    writeEmbeds(join(dir, "wide.pt"), 1, 3, 4096);
+    writeFileSync(join(dir, "wan.yaml"), `
+name: tiny-wan
+model: { preset: wan2.1-1.3b, dim: 128, heads: 1, layers: 2, ffn_dim: 64, dtype: bf16 }
+teacher: { weights: recipe.safetensors, guidance: 3 }
+data: { path: none, shape: [16, 2, 4, 6] }
+objective: { consistency: { kind: scm } }
+optimizer: { lr: 1.0e-4 }
+train: { steps: 1, batch: 1 }
+sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2, prompts: [a recipe's prompt] }
+`);
+    const args = ["sample", "wan.yaml", "--embeds", "wide.pt", "--latents-only", "-q", "--json"];
+    const s = JSON.parse(rcm([...args, "--weights", "recipe.safetensors", "--steps", "3", "--out", "r"]).out);
+    expect(s).toMatchObject({ width: 48, height: 32, frames: 5, steps: 3 });
+    const made = JSON.parse(readFileSync(join(dir, "r/000000.json"), "utf8"));
+    expect(made.prompt).toBe("a recipe's prompt");
+    expect(made.plan.times).toEqual([Number(Math.atan(100).toPrecision(12)), 1.2, 0.7, 0]);
+    writeEmbeds(join(dir, "wide_negative.pt"), 1, 2, 4096);
+    const t = JSON.parse(rcm([...args, "--teacher", "--negative-embeds", "wide_negative.pt", "--out", "rt"]).out);
+    expect(t).toMatchObject({ steps: 2, evaluations: 4 });
+  }, 120_000);
 
   test("what does not go together: exit 2 and why", () => {
     const cases: [string[], string][] = [
