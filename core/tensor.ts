@@ -116,6 +116,16 @@ export class Device implements Disposable {
     return t;
   }
 
+  /** Runs `body` with products of f32 tensors split in bf16 halves where the backend does that (see rcm_f32_products). */
+  splitProducts<T>(body: () => T): T {
+    this.lib.f32Products(1);
+    try {
+      return body();
+    } finally {
+      this.lib.f32Products(0);
+    }
+  }
+
   memory(): MemoryStats {
     return memoryStats(this.lib);
   }

@@ -13,6 +13,7 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   grid.forEach((n, i) => n % preset.patch[i] !== 0 && out.push(["data.shape", `found ${n}, allowed multiples of the patch ${preset.patch[i]}`]));
   const { consistency, dmd } = r.objective;
   if (!consistency && !dmd) out.push(["objective", "found neither consistency nor dmd, allowed one of them or both"]);
+  if (consistency?.kind === "scm" && consistency.tangent_precision === "f32" && consistency.tangent !== "jvp") out.push(["objective.consistency.tangent_precision", 'found "f32" beside differences, allowed with tangent: jvp']);
   const flow = consistency?.kind === "flow";
   if (flow && dmd) out.push(["objective.dmd", "found with a flow objective, allowed with scm, dcm and meanflow"]);
   const wants = dmd !== null || consistency?.kind === "scm" || consistency?.kind === "dcm" || (consistency?.kind === "meanflow" && consistency.velocity === "teacher");

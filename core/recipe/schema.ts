@@ -54,6 +54,7 @@ const scmSchema = v.strictObject({
   fd_size: v.optional(positive, 1e-4),
   tangent_warmup: v.pipe(v.optional(whole, 0), note("steps over which the tangent ramps up; with dmd also the pure-consistency phase")),
   passes: v.pipe(v.optional(v.picklist(["one", "two"]), "one"), note("one: value and tangent share a pass; two: separate passes, as the public code")),
+  tangent_precision: v.pipe(v.optional(v.picklist(["storage", "f32"]), "storage"), note("storage: the tangent is rounded as activations are; f32: it comes from a pass of its own in f32-grade arithmetic")),
   ramp_scope: v.pipe(v.optional(v.picklist(["x_t", "second_term"]), "x_t"), note("x_t: as the public code; second_term: as the sCM paper")),
 });
 

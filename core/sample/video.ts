@@ -116,7 +116,7 @@ export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or --embeds", { op: "usage" });
   using device = Device.open({ device: o.device, threads: o.threads });
   const net = (f: FoundNet, events: number): SampleNet =>
-    openNet(device, f, { ...o.load, time: o.time, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false } });
+    openNet(device, f, { ...o.load, onProgress: (p) => o.onEvent?.({ kind: "load", ...p }), time: o.time, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false } });
   return runVideos(
     device,
     {

@@ -87,6 +87,16 @@ export function meanVelocityNet(model: WanModel, precision: "exact" | "bf16" = "
 
 export const denoiserOf = (model: WanModel, precision: "exact" | "bf16"): Denoiser => trigDenoiser(velocityNet(model, precision));
 
+/**
+ * The model with f32-grade arithmetic, for tangents: activations are f32 whatever the storage of the weights, and products of f32
+ * split their factors in two bf16 (rcm_f32_products). Null where the model computes in f32 or f64 anyway.
+ */
+export function preciseDenoiser(model: WanModel, precision: "exact" | "bf16" = "exact"): Denoiser | null {
+  if (model.options.dtype === "f64" || (model.options.dtype === "f32" && model.options.residual === "f32")) return null;
+  const net = velocityNet(model.withActivations("f32"), precision);
+  return trigDenoiser((tape, x, t, condition) => tape.device.splitProducts(() => net(tape, x, t, condition)));
+}
+
 /** The guided teacher; `negative` is one prompt's embedding, repeated over the batch. Shapes: negative [1, M, textDim]. */
 export function guidedTeacher(model: WanModel, recipe: Recipe, negative: Tensor): Denoiser {
   return guided(denoiserOf(model, recipe.model.time), recipe.teacher?.guidance ?? 1, (B) => repeated(negative, B));

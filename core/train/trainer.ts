@@ -10,7 +10,7 @@ import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
 import type { LoadOptions } from "../weights/load.ts";
-import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
+import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -80,6 +80,7 @@ export class Trainer {
     const teacherVelocity = this.teacher && velocityNet(this.teacher, time);
     this.nets = {
       student: denoiserOf(this.student, time),
+      precise: preciseDenoiser(this.student, time),
       velocity: velocityNet(this.student, time),
       teacher: this.teacher && guidedTeacher(this.teacher, recipe, negative),
       critic: this.critic && denoiserOf(this.critic, time),

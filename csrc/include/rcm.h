@@ -62,6 +62,10 @@ RCM_API rcm_status rcm_init(int32_t device_index, int32_t threads);
 /* Writes a JSON object {backend, device, isa, threads, blas, ...}, zero terminated, at most capacity bytes. */
 RCM_API rcm_status rcm_runtime_info(RCM_HOST char* out, int64_t capacity);
 RCM_API rcm_status rcm_sync(void);
+/* How products of f32 tensors are formed from here on, process wide. 0: in f32. 1: on a GPU linear and the attention forward and tangent
+ * (head widths up to 128) may split each f32 factor in two bf16, three products for one; errors near 1e-5 of the largest
+ * value at many times the speed. A bf16 factor stays whole. The CPU always computes in f32. */
+RCM_API rcm_status rcm_f32_products(int32_t mode);
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 /* 256-byte aligned device memory from a caching allocator, uninitialised. RCM_E_OOM names the request and what is held. */

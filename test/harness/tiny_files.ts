@@ -6,6 +6,8 @@ import { writeTorch } from "../../core/io/torch.ts";
 import type { WanConfig } from "../../core/models/wan/config.ts";
 import { UMT5_PRESETS } from "../../core/models/umt5/config.ts";
 import { Umt5Encoder } from "../../core/models/umt5/model.ts";
+import { WAN_VAE } from "../../core/models/wan_vae/config.ts";
+import { WanVae } from "../../core/models/wan_vae/model.ts";
 import { cpu } from "./device.ts";
 import { randomize, TINY_WAN, tinyWan } from "./tiny_wan.ts";
 
@@ -27,10 +29,20 @@ export function writeText(dir: string, dim: number = UMT5_PRESETS["umt5-tiny"].d
   randomize(encoder.params);
   writeSafetensors(weights, new Map(encoder.params.entries()));
   encoder[Symbol.dispose]();
-  const vocab = Object.fromEntries(["<pad>", "</s>", "<unk>", ..."abcdefghijklmnopqrstuvwxyz"].map((piece, id) => [piece, id]));
-  const letters = { type: "Split", pattern: { Regex: "" }, behavior: "Isolated", invert: false };
-  writeFileSync(tokenizer, JSON.stringify({ version: "1.0", added_tokens: [], pre_tokenizer: letters, model: { type: "WordLevel", vocab, unk_token: "<unk>" } }));
+  const vocab = [["<pad>", 0], ["</s>", 0], ["<unk>", 0], ["▁", -2], ...[..."abcdefghijklmnopqrstuvwxyz"].map((letter) => [letter, -3])];
+  const words = { type: "Metaspace", replacement: "▁", prepend_scheme: "always", split: true };
+  writeFileSync(tokenizer, JSON.stringify({ version: "1.0", added_tokens: [], normalizer: null, pre_tokenizer: words, post_processor: null, decoder: words, model: { type: "Unigram", unk_id: 2, vocab, byte_fallback: false } }));
   return { weights, tokenizer };
+}
+
+/** A random VAE of the published structure with few channels. */
+export function writeVae(path: string): void {
+  const vae = WanVae.create(cpu(), { ...WAN_VAE, dim: 8 }, { dtype: "f32" });
+  vae.params.init(3);
+  const entries = [...vae.params.entries()];
+  if (path.endsWith(".pth")) writeFileSync(path, writeTorch(entries));
+  else writeSafetensors(path, new Map(entries));
+  vae.params.flat.free();
 }
 
 /** Text embeddings as torch saves them: n texts of `rows` tokens. */

@@ -161,6 +161,11 @@ export class WanModel extends WanGraph {
     return model;
   }
 
+  /** The same weights under activations, residual stream and tangents of another dtype; frozen. */
+  withActivations(dtype: DType): WanModel {
+    return new WanModel(this.config, this.params, { dtype, residual: dtype, checkpoint: "block", trainable: false });
+  }
+
   load(weights: ReadonlyMap<string, HostTensor>, what: string): void {
     this.params.load(weights, what);
   }
