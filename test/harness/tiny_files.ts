@@ -22,10 +22,10 @@ export function writeWan(path: string, config: WanConfig, seed = 1, dtype: DType
   model.params.flat.free();
 }
 
-/** A random tiny umT5 encoder and a tokenizer of single letters for it. */
-export function writeText(dir: string): { weights: string; tokenizer: string } {
+/** A random tiny umT5 encoder, `dim` wide, and a tokenizer of single letters for it. */
+export function writeText(dir: string, dim: number = UMT5_PRESETS["umt5-tiny"].dim): { weights: string; tokenizer: string } {
   const [weights, tokenizer] = [join(dir, "umt5.safetensors"), join(dir, "tokenizer.json")];
-  const encoder = Umt5Encoder.create(cpu(), UMT5_PRESETS["umt5-tiny"], { dtype: "bf16" });
+  const encoder = Umt5Encoder.create(cpu(), { ...UMT5_PRESETS["umt5-tiny"], dim }, { dtype: "bf16" });
   randomize(encoder.params);
   writeSafetensors(weights, new Map(encoder.params.entries()));
   encoder[Symbol.dispose]();
