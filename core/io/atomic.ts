@@ -3,11 +3,12 @@ import { basename, dirname, join } from "node:path";
 import { RcmError } from "../error.ts";
 
 /** Writes all of a chunk; the system may take less at a time. */
-function writeAll(fd: number, chunk: Uint8Array): void {
+export function writeAll(fd: number, chunk: Uint8Array): void {
   for (let at = 0; at < chunk.length; ) at += writeSync(fd, chunk, at, chunk.length - at);
 }
 
-function ioError(path: string, cause: unknown): RcmError {
+/** What went wrong with writing a file, in words. */
+export function ioError(path: string, cause: unknown): RcmError {
   const { code, message } = cause as NodeJS.ErrnoException;
   const why = code === "ENOSPC" ? "disk full" : code === "EACCES" ? "permission denied" : (message ?? String(cause));
   return new RcmError("E_IO", `cannot write ${path}: ${why}`, { op: "write", cause });

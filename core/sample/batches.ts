@@ -1,5 +1,5 @@
 import type { WanModel } from "../models/wan/model.ts";
-import type { Recipe } from "../recipe/schema.ts";
+import { latentShape, type Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { encodePrompts } from "../text/encode.ts";
 import { sampleStudent, sampleTeacher } from "./sampler.ts";
@@ -24,8 +24,8 @@ export interface SampleSet {
 
 /** Samples every prompt in turn; sample i depends only on (seed, i), not on the batch size. */
 export function samplePrompts(device: Device, job: SampleJob, recipe: Recipe, prompts: readonly string[], seed: number, batch: number, onBatch?: (done: number) => void): SampleSet {
-  const out = device.empty([prompts.length, ...recipe.data.shape], "f32");
-  const each = recipe.data.shape.reduce((a, b) => a * b, 1);
+  const out = device.empty([prompts.length, ...latentShape(recipe)], "f32");
+  const each = latentShape(recipe).reduce((a, b) => a * b, 1);
   let seconds = 0;
   for (let first = 0; first < prompts.length; first += batch) {
     using _scope = device.scope();
@@ -37,7 +37,7 @@ export function samplePrompts(device: Device, job: SampleJob, recipe: Recipe, pr
     const x = job.role === "student" ? sampleStudent(job.model, recipe, condition, job.steps, noise) : sampleTeacher(job.model, recipe, condition, negative, noise, job.steps);
     device.lib.sync();
     seconds += (performance.now() - t0) / 1000;
-    out.window(first * each, [part.length, ...recipe.data.shape]).set(x);
+    out.window(first * each, [part.length, ...latentShape(recipe)]).set(x);
     onBatch?.(first + part.length);
   }
   return { latents: out, seconds };

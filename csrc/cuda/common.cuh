@@ -26,6 +26,8 @@ struct Gpu {
 // The device chosen by rcm_init (GPU 0 when nobody chose), current on the calling thread.
 Gpu& gpu();
 inline cudaStream_t stream() { return gpu().compute; }
+// Whether f32 products may run as sums of bf16 products (rcm_f32_products).
+bool split_products();
 
 [[noreturn]] void cuda_fail(cudaError_t error, const char* what);
 inline void check(cudaError_t error, const char* what) {
