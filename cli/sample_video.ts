@@ -1,6 +1,7 @@
 import type { ArgsDef } from "citty";
 import { readFileSync } from "node:fs";
 import type { DType } from "../core/dtype.ts";
+import { RcmError } from "../core/error.ts";
 import { WAN_I2V_A14B, WAN_PRESETS, type WanConfig } from "../core/models/wan/config.ts";
 import type { Recipe } from "../core/recipe/schema.ts";
 import { studentPlan, teacherPlan, type SamplePlan } from "../core/sample/plan.ts";
@@ -16,7 +17,7 @@ import { RESIZE_FILTERS, type ResizeFilter } from "../core/video/image.ts";
 import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } from "../core/video/sizes.ts";
 import { decimal, deviceOf, integer, oneOf, repeated, usage } from "./args.ts";
 import { stopSignals } from "./signals.ts";
-import { loading, log, mebibytes, progress, result, seconds, type Progress } from "./ui.ts";
+import { loading, log, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
 
 const text = (description: string, valueHint: string) => ({ type: "string", default: "", description, valueHint }) as const;
 const flag = (description: string) => ({ type: "boolean", default: false, description }) as const;
@@ -103,15 +104,23 @@ function weightsOf(a: Values, recipe: Recipe | null, i2v: boolean): VideoOptions
   return { path: String(path) };
 }
 
-function configOf(a: Values, recipe: Recipe | null, i2v: boolean): WanConfig | null {
-  if (i2v) return WAN_I2V_A14B;
+function configOf(a: Values, recipe: Recipe | null): WanConfig | null {
+  if (a.model === I2V) return WAN_I2V_A14B;
   if (recipe) return wanConfig(recipe.model, false);
   return a.model === "" ? null : WAN_PRESETS[oneOf(String(a.model), "model", MODELS) as keyof typeof WAN_PRESETS];
 }
 
+function lines(path: string): string[] {
+  try {
+    return readFileSync(path, "utf8").split("\n").filter((l) => l.trim() !== "");
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "prompts", cause });
+  }
+}
+
 /** Prompts of --prompt, --prompts and, when neither is given, of the recipe. */
 export function promptsOf(a: Values, rawArgs: string[], recipe: Recipe | null): string[] {
-  const listed = a.prompts === undefined ? [] : readFileSync(String(a.prompts), "utf8").split("\n").filter((l) => l.trim() !== "");
+  const listed = a.prompts === undefined ? [] : lines(String(a.prompts));
   const given = [...repeated(rawArgs, "prompt"), ...listed];
   return given.length > 0 ? given : (recipe?.sample.prompts ?? []);
 }
@@ -142,7 +151,7 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
   if (given("vae") === null && a["latents-only"] !== true) throw usage("--vae decodes the videos; --latents-only goes without");
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
-    config: configOf(a, recipe, i2v), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
+    config: configOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
     text: encoder === null ? null : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
     vae: a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
     embeds: given("embeds"), negativeEmbeds: given("negative-embeds"), prompts: promptsOf(a, rawArgs, recipe),
@@ -151,13 +160,14 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
     image: i2v ? { path: String(a.image), adaptive: a["adaptive-resolution"] === true, resize: oneOf(String(a.resize || "bicubic"), "resize", Object.keys(RESIZE_FILTERS) as ResizeFilter[]) } : null,
     seed: integer(String(a.seed), "seed"), batch: a.batch === "" ? 1 : integer(String(a.batch), "batch", 1), shard: a.shard === "" ? { index: 0, count: 1 } : parseShard(String(a.shard)),
     out: String(a.out), overwrite: a.overwrite === true, format: oneOf(String(a.format || "mp4"), "format", VIDEO_FORMATS), saveLatents: a["save-latents"] === true,
-    dtype: oneOf(String(a.dtype || recipe?.model.dtype || "bf16"), "dtype", dtypes) as DType, residual: oneOf(String(a.residual || recipe?.model.residual || "f32"), "residual", dtypes) as DType,
+    dtype: oneOf(String(a.dtype || recipe?.model.dtype || "bf16"), "dtype", dtypes) as DType, time: recipe?.model.time ?? "exact", residual: oneOf(String(a.residual || recipe?.model.residual || "f32"), "residual", dtypes) as DType,
     offload: a.offload === true, device: deviceOf(String(a.device)), threads: integer(String(a.threads), "threads"),
   };
 }
 
 function show(view: Progress, e: SampleEvent): void {
   if (e.kind === "stage") view.line(e.text);
+  else if (e.kind === "load") view.update(e.done === e.total ? Math.ceil(e.total / 1e6) : Math.floor(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
   else if (e.kind === "step") view.update(e.done, e.total, `step ${e.step}/${e.steps}`, e.total + 1);
   else if (e.kind === "item") view.update(e.done, e.total, e.file);
 }

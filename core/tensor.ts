@@ -177,6 +177,8 @@ export class Tensor {
   set(from: Tensor): this {
     if (from.numel !== this.numel) throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
     if (from.dtype === this.dtype) this.device.lib.copy(this.ptr, from.ptr, this.bytes, 2);
+    else if (from.dtype === "f8_e4m3") this.device.lib.f8Decode(from.ptr, this.ptr, this.numel, 1, this.code);
+    else if (this.dtype === "f8_e4m3") this.device.lib.f8Encode(from.ptr, this.ptr, this.numel, 1, from.code);
     else this.device.lib.cast(from.ptr, this.ptr, this.numel, from.code, this.code);
     return this;
   }

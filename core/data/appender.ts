@@ -1,7 +1,7 @@
-import { closeSync, existsSync, fdatasyncSync, fsyncSync, ftruncateSync, mkdirSync, openSync, renameSync } from "node:fs";
+import { closeSync, existsSync, fdatasyncSync, fsyncSync, ftruncateSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { RcmError } from "../error.ts";
-import { ioError, writeAll } from "../io/atomic.ts";
+import { syncFolder, writeError } from "../io/out_file.ts";
 import { memberEnd, members, TAR_END, tarEntry, withFile, type TarMember } from "../io/tar.ts";
 import { decode, entriesOf, KINDS, sampleMember, type Entry, type Kind, type Sample } from "../io/webdataset.ts";
 
@@ -26,7 +26,7 @@ export class ShardAppender implements Disposable {
       closeSync(this.fd);
       this.fd = openSync(temporary, "a");
     } catch (cause) {
-      throw ioError(temporary, cause);
+      throw writeError(temporary, cause);
     }
   }
 
@@ -44,20 +44,19 @@ export class ShardAppender implements Disposable {
       fsyncSync(this.fd);
       this[Symbol.dispose]();
       renameSync(`${this.path}.tmp`, this.path);
-      const folder = openSync(dirname(this.path), "r");
-      fsyncSync(folder);
-      closeSync(folder);
+      syncFolder(dirname(this.path));
     } catch (cause) {
-      throw ioError(this.path, cause);
+      throw writeError(this.path, cause);
     }
   }
 
   private write(parts: Uint8Array[]): void {
     try {
-      writeAll(this.fd, Buffer.concat(parts));
+      const bytes = Buffer.concat(parts);
+      for (let done = 0; done < bytes.length; ) done += writeSync(this.fd, bytes, done, bytes.length - done);
       fdatasyncSync(this.fd);
     } catch (cause) {
-      throw ioError(`${this.path}.tmp`, cause);
+      throw writeError(`${this.path}.tmp`, cause);
     }
   }
 

@@ -1,10 +1,11 @@
 import { readFileSync } from "node:fs";
 import { dtypeBytes, numel, type DType, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { writeFileAtomic } from "./atomic.ts";
+import { AtomicFile, type OutFile } from "./out_file.ts";
 import { memorySource, type Source } from "./source.ts";
+import { hostStream, type TensorStream } from "./tensor_stream.ts";
 
-const NAMES: Record<string, DType> = { F32: "f32", BF16: "bf16", F16: "f16", F64: "f64", I32: "i32", I64: "i64", U8: "u8", BOOL: "bool" };
+const NAMES: Record<string, DType> = { F32: "f32", BF16: "bf16", F16: "f16", F64: "f64", I32: "i32", I64: "i64", U8: "u8", BOOL: "bool", F8_E4M3: "f8_e4m3" };
 const CODES = Object.fromEntries(Object.entries(NAMES).map(([code, dtype]) => [dtype, code])) as Record<DType, string>;
 
 /** Longest header that is read; the format's own limit. */
@@ -84,22 +85,45 @@ export function locateSafetensors(source: Source): { metadata: Record<string, st
 
 const isCounts = (v: unknown): v is number[] => Array.isArray(v) && v.every((d) => Number.isSafeInteger(d) && d >= 0);
 
-/** Writes tensors in the order given, atomically. Throws: E_IO. */
+/** Writes tensors under their names, atomically. Throws: E_IO, E_ARG when two share a name. */
 export function writeSafetensors(path: string, tensors: Iterable<[string, HostTensor]>, metadata: Record<string, string> = {}): void {
+  using file = new AtomicFile(path);
+  streamSafetensors(file, [...tensors].map(([name, t]) => hostStream(name, t)), metadata);
+  file.commit();
+}
+
+/**
+ * Writes a whole file. The data of wide elements come first, so that every tensor starts at a multiple of its element size, as
+ * readers that map the file want it; the header's order, and that in which tensors are asked for their bytes, is the one given.
+ */
+export function streamSafetensors(file: OutFile, tensors: readonly TensorStream[], metadata: Record<string, string> = {}): void {
   const header: Record<string, unknown> = { __metadata__: metadata };
-  const data: Uint8Array[] = [];
+  const place = new Map<TensorStream, number>();
   let at = 0;
-  for (const [name, t] of tensors) {
-    if (Object.hasOwn(header, name)) throw new RcmError("E_ARG", `two tensors are named "${name}"`, { op: "safetensors" });
-    header[name] = { dtype: CODES[t.dtype], shape: t.shape, data_offsets: [at, at + t.data.length] };
-    at += t.data.length;
-    data.push(t.data);
+  for (const t of [...tensors].sort((a, b) => dtypeBytes(b.dtype) - dtypeBytes(a.dtype))) {
+    place.set(t, at);
+    at += t.bytes;
   }
-  const json = JSON.stringify(header);
-  const text = new TextEncoder().encode(json);
+  for (const t of tensors) {
+    if (Object.hasOwn(header, t.name)) throw new RcmError("E_ARG", `two tensors are named "${t.name}"`, { op: "safetensors" });
+    const from = place.get(t) as number;
+    header[t.name] = { dtype: CODES[t.dtype], shape: t.shape, data_offsets: [from, from + t.bytes] };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
   const padded = new Uint8Array(Math.ceil(text.length / 8) * 8).fill(0x20);
   padded.set(text);
   const length = new Uint8Array(8);
   new DataView(length.buffer).setBigUint64(0, BigInt(padded.length), true);
-  writeFileAtomic(path, [length, padded, ...data]);
+  file.write(length);
+  file.write(padded);
+  const base = file.position;
+  for (const t of tensors) {
+    const from = base + (place.get(t) as number);
+    let done = 0;
+    for (const chunk of t.chunks()) {
+      file.patch(from + done, chunk);
+      done += chunk.length;
+    }
+    if (done !== t.bytes) throw new RcmError("E_INTERNAL", `${t.name} gave ${done} bytes instead of ${t.bytes}`, { op: "safetensors" });
+  }
 }

@@ -1,14 +1,14 @@
 import { readFileSync } from "node:fs";
-import type { DType, HostTensor } from "../dtype.ts";
+import type { HostTensor } from "../dtype.ts";
 import { dtypeBytes, numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
+import { MemoryFile, type OutFile } from "./out_file.ts";
+import { orderedDict, pickle, tensorPickle } from "./pickler.ts";
 import { memorySource } from "./source.ts";
 import { copyStrided, denseStrides } from "./strided.ts";
-import { locateTorch, STORAGES, type TorchTree, type Window } from "./torch_read.ts";
-import { TensorPickler } from "./torch_pickle.ts";
-import { writeZip } from "./torch_zip.ts";
-
-const NAMES = Object.fromEntries(Object.entries(STORAGES).map(([name, dtype]) => [dtype, name])) as Record<DType, string>;
+import { hostStream, type TensorStream } from "./tensor_stream.ts";
+import { locateTorch, type TorchTree, type Window } from "./torch_read.ts";
+import { ZipWriter } from "./torch_zip.ts";
 
 export type TorchValue = TorchTree<HostTensor>;
 
@@ -70,22 +70,31 @@ export function readTorchTensors(source: string | Uint8Array, name = typeof sour
   return out;
 }
 
-/** Bytes of a .pt file with one tensor or a state dict, as torch.save lays it out. Throws: E_ARG beyond 4 GiB. */
+/** Bytes of a .pt file with one tensor or a state dict, as torch.save lays it out. */
 export function writeTorch(value: HostTensor | Iterable<[string, HostTensor]>): Uint8Array {
-  const pickler = new TensorPickler();
-  const storages: Uint8Array[] = [];
-  const put = (t: HostTensor): void => {
-    storages.push(t.data);
-    pickler.tensor(String(storages.length - 1), NAMES[t.dtype], t.shape);
-  };
-  if (Symbol.iterator in value) pickler.dict([...value].map(([key, t]) => () => [key, () => put(t)] as [string, () => void]));
-  else put(value);
-  const text = (s: string): Uint8Array => new TextEncoder().encode(s);
-  return writeZip([
-    ["archive/data.pkl", pickler.end()],
-    ["archive/byteorder", text("little")],
-    ...storages.map((data, i): [string, Uint8Array] => [`archive/data/${i}`, data]),
-    ["archive/version", text("3\n")],
-    ["archive/.data/serialization_id", text("0".repeat(40))],
-  ]);
+  const file = new MemoryFile();
+  if (Symbol.iterator in value) streamTorch(file, [...value].map(([name, t]) => hostStream(name, t)));
+  else streamTorchTensor(file, hostStream("tensor", value));
+  return file.contents;
+}
+
+/** Appends a state dict as torch.save lays it out; its size is not limited. */
+export function streamTorch(file: OutFile, tensors: readonly TensorStream[]): void {
+  archive(file, pickle(orderedDict(tensors.map((t, i) => [t.name, tensorPickle(String(i), t.dtype, t.shape)]))), tensors);
+}
+
+/** Appends a single tensor as torch.save lays it out. */
+export function streamTorchTensor(file: OutFile, tensor: TensorStream): void {
+  archive(file, pickle(tensorPickle("0", tensor.dtype, tensor.shape)), [tensor]);
+}
+
+function archive(file: OutFile, data: Uint8Array, tensors: readonly TensorStream[]): void {
+  const zip = new ZipWriter(file);
+  const text = (name: string, s: string): void => zip.member(name, s.length, [new TextEncoder().encode(s)]);
+  zip.member("archive/data.pkl", data.length, [data]);
+  text("archive/byteorder", "little");
+  tensors.forEach((t, i) => zip.member(`archive/data/${i}`, t.bytes, t.chunks()));
+  text("archive/version", "3\n");
+  text("archive/.data/serialization_id", "0".repeat(40));
+  zip.end();
 }

@@ -10,7 +10,7 @@ import { ZipDirectory } from "./zip_read.ts";
 export const STORAGES: Record<string, DType> = { Float: "f32", BFloat16: "bf16", Half: "f16", Double: "f64", Int: "i32", Long: "i64", Byte: "u8", Bool: "bool" };
 /** torch's names of dtypes. */
 export const TORCH_DTYPES: Record<string, DType> = {
-  float32: "f32", float: "f32", bfloat16: "bf16", float16: "f16", half: "f16", float64: "f64", double: "f64", int32: "i32", int: "i32", int64: "i64", long: "i64", uint8: "u8", bool: "bool",
+  float32: "f32", float: "f32", bfloat16: "bf16", float16: "f16", half: "f16", float64: "f64", double: "f64", int32: "i32", int: "i32", int64: "i64", long: "i64", uint8: "u8", bool: "bool", float8_e4m3fn: "f8_e4m3",
 };
 /** Element bytes of storages that are stepped over but not read. */
 const OTHER_BYTES: Record<string, number> = { Char: 1, Short: 2, ComplexFloat: 8, ComplexDouble: 16, Untyped: 1, QInt8: 1, QUInt8: 1, QInt32: 4 };

@@ -1,68 +1,103 @@
 import { crc32 } from "node:zlib";
 import { RcmError } from "../error.ts";
+import { MemoryFile, type OutFile } from "./out_file.ts";
 
 export { readZip } from "./zip_read.ts";
 
-/** Writer of the zip of torch.save: stored entries only, data aligned to 64 bytes. Its reader is zip_read.ts. */
+/** Writer of the zip of torch.save: stored entries only, data aligned to 64 bytes, zip64 where it is needed. Its reader is zip_read.ts. */
 
 const LOCAL = 0x04034b50;
 const CENTRAL = 0x02014b50;
 const END = 0x06054b50;
+const END64 = 0x06064b50;
+const LOCATOR64 = 0x07064b50;
+const MAX16 = 0xffff;
 const MAX32 = 0xffffffff;
+const ZIP64 = 1;
+const PADDING = 0x4246;
 
-/** Builds a zip of stored members below 4 GiB. Member data start at multiples of 64 bytes, as torch lays them out. Throws: E_ARG when too large. */
-export function writeZip(members: [string, Uint8Array][]): Uint8Array {
-  const parts: Uint8Array[] = [];
-  const central: Uint8Array[] = [];
+/** Little-endian fields, one after the other. */
+function record(...fields: [value: number, bytes: 2 | 4 | 8][]): Uint8Array {
+  const out = new Uint8Array(fields.reduce((n, [, b]) => n + b, 0));
+  const view = new DataView(out.buffer);
   let at = 0;
-  const push = (p: Uint8Array): void => {
-    parts.push(p);
-    at += p.length;
-  };
-  for (const [name, data] of members) {
-    const label = new TextEncoder().encode(name);
-    const crc = crc32(data);
-    const gap = (64 - ((at + 30 + label.length + 4) % 64)) % 64;
-    const extra = new Uint8Array(4 + gap).fill(0x5a, 4);
-    new DataView(extra.buffer).setUint16(0, 0x4246, true);
-    new DataView(extra.buffer).setUint16(2, gap, true);
-    if (at + data.length > MAX32 - 65536) throw new RcmError("E_ARG", "a .pt file of 4 GiB or more; export safetensors instead", { op: "torch" });
-    const fields = (view: DataView, base: number): void => {
-      view.setUint32(base, crc, true);
-      view.setUint32(base + 4, data.length, true);
-      view.setUint32(base + 8, data.length, true);
-      view.setUint16(base + 12, label.length, true);
-    };
-    const local = new Uint8Array(30);
-    const lv = new DataView(local.buffer);
-    lv.setUint32(0, LOCAL, true);
-    fields(lv, 14);
-    lv.setUint16(28, extra.length, true);
-    const entry = new Uint8Array(46 + label.length);
-    const cv = new DataView(entry.buffer);
-    cv.setUint32(0, CENTRAL, true);
-    fields(cv, 16);
-    cv.setUint32(42, at, true);
-    entry.set(label, 46);
-    central.push(entry);
-    for (const p of [local, label, extra, data]) push(p);
-  }
-  const start = at;
-  for (const c of central) push(c);
-  const end = new Uint8Array(22);
-  const ev = new DataView(end.buffer);
-  ev.setUint32(0, END, true);
-  ev.setUint16(8, members.length, true);
-  ev.setUint16(10, members.length, true);
-  ev.setUint32(12, at - start, true);
-  ev.setUint32(16, start, true);
-  if (members.length > 0xfffe) throw new RcmError("E_ARG", "too many tensors for one .pt file", { op: "torch", got: members.length });
-  push(end);
-  const out = new Uint8Array(at);
-  let to = 0;
-  for (const p of parts) {
-    out.set(p, to);
-    to += p.length;
+  for (const [value, bytes] of fields) {
+    if (bytes === 2) view.setUint16(at, value, true);
+    else if (bytes === 4) view.setUint32(at, value, true);
+    else view.setBigUint64(at, BigInt(value), true);
+    at += bytes;
   }
   return out;
+}
+
+const low = (v: number): number => Math.min(v, MAX32);
+
+interface Member {
+  label: Uint8Array;
+  crc: number;
+  size: number;
+  /** Bytes from the start of the archive to the member's header. */
+  header: number;
+}
+
+/** Appends an archive to a file, which may already hold something; a member's data pass through in chunks. */
+export class ZipWriter {
+  private readonly base: number;
+  private readonly members: Member[] = [];
+
+  constructor(private readonly file: OutFile) {
+    this.base = file.position;
+  }
+
+  /** Adds a member of known size. Throws: E_INTERNAL when the chunks add up to another one. */
+  member(name: string, size: number, chunks: Iterable<Uint8Array>): void {
+    const label = new TextEncoder().encode(name);
+    const header = this.file.position - this.base;
+    const big = size >= MAX32;
+    const wide = big ? record([ZIP64, 2], [16, 2], [size, 8], [size, 8]) : new Uint8Array(0);
+    // Aligned in the file, wherever in it the archive starts.
+    const gap = (64 - ((this.file.position + 30 + label.length + wide.length + 4) % 64)) % 64;
+    const head = record([LOCAL, 4], [big ? 45 : 0, 2], [0, 2], [0, 2], [0, 2], [0, 2], [0, 4], [low(size), 4], [low(size), 4], [label.length, 2], [wide.length + 4 + gap, 2]);
+    for (const part of [head, label, wide, record([PADDING, 2], [gap, 2]), new Uint8Array(gap).fill(0x5a)]) this.file.write(part);
+    const start = this.file.position;
+    let crc = 0;
+    for (const chunk of chunks) {
+      crc = crc32(chunk, crc);
+      this.file.write(chunk);
+    }
+    if (this.file.position - start !== size) throw new RcmError("E_INTERNAL", `${name} gave ${this.file.position - start} bytes instead of ${size}`, { op: "torch" });
+    this.file.patch(this.base + header + 14, record([crc, 4]));
+    this.members.push({ label, crc, size, header });
+  }
+
+  /** Writes the directory. */
+  end(): void {
+    const { file } = this;
+    const start = file.position - this.base;
+    for (const { label, crc, size, header } of this.members) {
+      const long = [...(size >= MAX32 ? [size, size] : []), ...(header >= MAX32 ? [header] : [])];
+      const extra = long.length > 0 ? record([ZIP64, 2], [8 * long.length, 2], ...long.map((v): [number, 8] => [v, 8])) : new Uint8Array(0);
+      const version = long.length > 0 ? 45 : 0;
+      file.write(record([CENTRAL, 4], [version, 2], [version, 2], [0, 2], [0, 2], [0, 2], [0, 2], [crc, 4], [low(size), 4], [low(size), 4], [label.length, 2], [extra.length, 2], [0, 2], [0, 2], [0, 2], [0, 4], [low(header), 4]));
+      file.write(label);
+      file.write(extra);
+    }
+    const length = file.position - this.base - start;
+    const count = this.members.length;
+    if (count >= MAX16 || start >= MAX32 || length >= MAX32) {
+      const at = file.position - this.base;
+      file.write(record([END64, 4], [44, 8], [45, 2], [45, 2], [0, 4], [0, 4], [count, 8], [count, 8], [length, 8], [start, 8]));
+      file.write(record([LOCATOR64, 4], [0, 4], [at, 8], [1, 4]));
+    }
+    file.write(record([END, 4], [0, 2], [0, 2], [Math.min(count, MAX16), 2], [Math.min(count, MAX16), 2], [low(length), 4], [low(start), 4], [0, 2]));
+  }
+}
+
+/** An archive in memory. */
+export function writeZip(members: [string, Uint8Array][]): Uint8Array {
+  const file = new MemoryFile();
+  const zip = new ZipWriter(file);
+  for (const [name, data] of members) zip.member(name, data.length, [data]);
+  zip.end();
+  return file.contents;
 }

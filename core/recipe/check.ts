@@ -18,6 +18,7 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   if (flow && dmd) out.push(["objective.dmd", "found with a flow objective, allowed with scm, dcm and meanflow"]);
   const wants = dmd !== null || consistency?.kind === "scm" || consistency?.kind === "dcm" || (consistency?.kind === "meanflow" && consistency.velocity === "teacher");
   if (wants && !r.teacher) out.push(["teacher", "found nothing, allowed a map with weights (the objective needs a teacher)"]);
+  if (r.data.vae_round_trip !== null && C !== 16) out.push(["data.vae_round_trip", `found with ${C} channels, allowed with the 16 of Wan latents`]);
   if (preset.textDim > 64 && !r.text) {
     const guided = r.teacher && r.teacher.guidance !== 1 && r.teacher.negative_embed === null;
     if (guided) out.push(["teacher.negative_embed", "found nothing, allowed a torch file (or text, to encode negative_prompt)"]);

@@ -46,6 +46,7 @@ export interface VideoJob {
 
 export type SampleEvent =
   | { kind: "stage"; text: string }
+  | { kind: "load"; done: number; total: number; seconds: number }
   | { kind: "step"; step: number; steps: number; done: number; total: number }
   | { kind: "item"; done: number; total: number; file: string }
   | { kind: "warning"; message: string };

@@ -48,6 +48,8 @@ export interface VideoOptions {
   saveLatents: boolean;
   dtype: DType;
   residual: DType;
+  /** Network times: exact, or rounded to bf16 as the public code does. */
+  time: "exact" | "bf16";
   offload: boolean;
   device: "auto" | "cpu" | "cuda";
   threads?: number;
@@ -76,7 +78,7 @@ function settingsOf(o: VideoOptions, size: VideoSize): Settings {
     negative: o.negativeEmbeds ? identity(o.negativeEmbeds) : o.negativePrompt,
     vae: o.vae && { ...identity(o.vae.weights), tile: o.vae.tile },
     image: o.image && { ...identity(o.image.path), resize: o.image.resize },
-    seed: o.seed, each: o.each, frames: o.frames, ...size, format: o.format, dtype: o.dtype, residual: o.residual,
+    seed: o.seed, each: o.each, frames: o.frames, ...size, format: o.format, dtype: o.dtype, residual: o.residual, time: o.time,
   };
 }
 
@@ -114,7 +116,7 @@ export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or --embeds", { op: "usage" });
   using device = Device.open({ device: o.device, threads: o.threads });
   const net = (f: FoundNet, events: number): SampleNet =>
-    openNet(device, f, { ...o.load, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false } });
+    openNet(device, f, { ...o.load, onProgress: (p) => o.onEvent?.({ kind: "load", ...p }), time: o.time, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false } });
   return runVideos(
     device,
     {

@@ -30,6 +30,8 @@ export function findNet(path: string, kind: WeightKind, config: WanConfig | null
 
 export interface OpenOptions extends LoadOptions {
   wan: WanOptions;
+  /** Network times as they are, or rounded as the public code does. */
+  time: "exact" | "bf16";
   /** Streams blocks from the host; `events` as in StreamedWeights. Null: all weights on the device. */
   offload: { events: number } | null;
 }
@@ -45,7 +47,7 @@ export function openNet(device: Device, { weights, config }: FoundNet, o: OpenOp
       model.params.flat.free();
       throw error;
     }
-    return residentNet(model);
+    return residentNet(model, o.time);
   }
   const fit = fitOf({ specs: wanParams(config) }, weights.tensors);
   const problem = describeFit(fit);
@@ -64,5 +66,5 @@ export function openNet(device: Device, { weights, config }: FoundNet, o: OpenOp
     }
     o.onProgress?.({ done, total, seconds: (performance.now() - began) / 1000 });
   };
-  return streamedNet(config, new StreamedWeights(device, config, o.wan.dtype, read, o.offload.events), o.wan);
+  return streamedNet(config, new StreamedWeights(device, config, o.wan.dtype, read, o.offload.events), o.wan, o.time);
 }

@@ -33,7 +33,7 @@ const place = (path: string, write: (temporary: string) => void): void => {
 /** Files of a weight path: itself, or what a folder holds. */
 function filesOf(path: string): string[] {
   try {
-    if (!statSync(path).isDirectory()) return [path];
+    if (!statSync(path).isDirectory()) return path.endsWith(".index.json") ? filesOf(dirname(path)) : [path];
     return readdirSync(path).sort().map((f) => join(path, f)).filter((f) => statSync(f).isFile());
   } catch (cause) {
     throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "prompt cache", cause });

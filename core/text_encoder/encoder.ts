@@ -60,10 +60,10 @@ export class PromptEncoder implements Disposable {
   ) {}
 
   /** Reads the tokenizer; the weights wait. Throws: E_IO, E_FORMAT, E_ARG. */
-  static async open(device: Device, o: PromptEncoderOptions): Promise<PromptEncoder> {
+  static open(device: Device, o: PromptEncoderOptions): PromptEncoder {
     const length = o.length ?? UMT5_TEXT_LEN;
     if (!Number.isSafeInteger(length) || length < 1) throw new RcmError("E_ARG", "an embedding needs a positive number of rows", { op: "text encoder", got: length });
-    const tokenizer = await Tokenizer.open(o.tokenizer);
+    const tokenizer = Tokenizer.open(o.tokenizer);
     return new PromptEncoder(device, tokenizer, o.cache === null ? null : new PromptCache(o.cache), o, o.dtype ?? "bf16", length);
   }
 
@@ -79,29 +79,33 @@ export class PromptEncoder implements Disposable {
     return (this.loaded = encoder);
   }
 
-  async tokenize(prompt: string): Promise<TokenizedPrompt> {
+  tokenize(prompt: string): TokenizedPrompt {
     const clean = cleanPrompt(prompt);
-    const { ids, full } = await this.tokenizer.encode(clean, this.length);
+    const { ids, full } = this.tokenizer.encode(clean, this.length);
     return { prompt, clean, ids, full };
   }
 
   /** Embeds prompts. Shapes: [B, length, D] of the encoder's dtype, rows past each prompt's tokens zero. Throws: E_NONFINITE naming the prompt. */
-  async encode(prompts: readonly string[]): Promise<Tensor> {
-    const rows = new Map<string, HostTensor>();
-    for (const prompt of prompts) if (!rows.has(prompt)) rows.set(prompt, await this.rows(prompt));
-    if (prompts.length === 0) return this.device.empty([0, this.length, this.network().config.dim], this.dtype);
-    const D = (rows.get(prompts[0]) as HostTensor).shape[1];
+  encode(prompts: readonly string[]): Tensor {
+    const rows = this.rows(prompts);
+    const D = rows[0]?.shape[1] ?? this.network().config.dim;
     const out = this.device.zeros([prompts.length, this.length, D], this.dtype);
-    prompts.forEach((prompt, b) => {
-      const host = rows.get(prompt) as HostTensor;
-      out.window(b * this.length * D, host.shape).setHost(host);
-    });
+    rows.forEach((host, b) => out.window(b * this.length * D, host.shape).setHost(host));
     return out;
   }
 
-  /** The rows of one prompt that are not padding. Shapes: [n, D]. */
-  private async rows(prompt: string): Promise<HostTensor> {
-    const t = await this.tokenize(prompt);
+  /** The rows of each prompt that are not padding; a prompt given twice is encoded once. Shapes: [n, D] each. */
+  rows(prompts: readonly string[]): HostTensor[] {
+    const known = new Map<string, HostTensor>();
+    return prompts.map((prompt) => {
+      const rows = known.get(prompt) ?? this.rowsOf(prompt);
+      known.set(prompt, rows);
+      return rows;
+    });
+  }
+
+  private rowsOf(prompt: string): HostTensor {
+    const t = this.tokenize(prompt);
     if (!this.cache) return this.run(t);
     this.identity ??= this.cache.weightsIdentity(this.o.weights);
     const key = this.cache.key({ version: CACHE_VERSION, weights: this.identity, tokenizer: this.tokenizer.hash, prompt: t.clean, length: this.length, dtype: this.dtype });

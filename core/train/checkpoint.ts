@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { openCheckpoint, readStored } from "../io/checkpoint.ts";
-import { streamSafetensors } from "../io/safetensors_stream.ts";
+import { AtomicFile } from "../io/out_file.ts";
+import { streamSafetensors } from "../io/safetensors.ts";
 import type { StreamPosition } from "../io/webdataset.ts";
 import type { ParamSet } from "../nn/params.ts";
 import type { Tensor } from "../tensor.ts";
@@ -75,8 +75,10 @@ export function saveCheckpoint(trainer: Trainer, folder: string, recipeHash: str
     data,
   };
   const path = checkpointPath(folder, trainer.step);
-  const tensors = Array.from(windows(trainer), ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, chunks: () => t.hostChunks() }));
-  streamSafetensors(path, tensors, { format: "rcm-checkpoint", state: JSON.stringify(meta) });
+  const tensors = Array.from(windows(trainer), ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }));
+  using file = new AtomicFile(path);
+  streamSafetensors(file, tensors, { format: "rcm-checkpoint", state: JSON.stringify(meta) });
+  file.commit();
   for (const old of listCheckpoints(folder).slice(0, -keep)) rmSync(old.path, { force: true });
   return path;
 }
@@ -106,12 +108,4 @@ export function loadCheckpoint(trainer: Trainer, path: string, recipeHash: strin
   trainer.studentOpt.updates = meta.studentUpdates;
   if (trainer.criticOpt) trainer.criticOpt.updates = meta.criticUpdates;
   return meta.data;
-}
-
-/** Weights of a network inside a checkpoint, under their own names. Throws: E_FORMAT when there are none. */
-export function checkpointWeights(tensors: ReadonlyMap<string, HostTensor>, state: "student.ema" | "student.master" | "student.weights"): Map<string, HostTensor> {
-  const prefix = `${state}/`;
-  const out = new Map([...tensors].filter(([n]) => n.startsWith(prefix)).map(([n, t]) => [n.slice(prefix.length), t] as const));
-  if (out.size === 0) throw new RcmError("E_FORMAT", `no ${state} in this file`, { op: "checkpoint" });
-  return out;
 }

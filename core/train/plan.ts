@@ -13,6 +13,7 @@ import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { CHECKPOINT_MODES, type CheckpointMode } from "../tape.ts";
 import { describeFit, fitOf } from "../weights/load.ts";
 import { openWan } from "../weights/open.ts";
+import { vaeIn } from "../weights/vae.ts";
 import { wanConfig, wantsSecondTime } from "./nets.ts";
 import { rehearse, type Rehearsal } from "./rehearsal.ts";
 
@@ -96,16 +97,18 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
   if (teacher) checkWeights("teacher", teacher.weights, () => false);
   if (model.init !== "random" && model.init !== "teacher") checkWeights("student", model.init, (n) => n.startsWith("time_embedding_r."));
   if (teacher?.negative_embed) attempt("teacher.negative_embed", () => readEmbedding(teacher.negative_embed as string, config.textLen, config.textDim));
-  for (const [key, path] of Object.entries({ "text.encoder": text?.encoder, "text.tokenizer": text?.tokenizer, "data.vae_round_trip": recipe.data.vae_round_trip })) {
+  const vaePath = recipe.data.vae_round_trip;
+  const vae = vaePath === null ? null : attempt("data.vae_round_trip", () => vaeIn(vaePath));
+  for (const [key, path] of Object.entries({ "text.encoder": text?.encoder, "text.tokenizer": text?.tokenizer })) {
     if (path && !existsSync(path)) problems.push(`${key}: ${path} does not exist`);
   }
   const data = attempt("data", () => checkData(recipe, config.textLen, config.textDim));
 
   const budget = cardMemory(device, memory);
   const backend = device === "cpu" || (device === "auto" && budget.card === null && memory === null) ? "cpu" : "cuda";
-  const own = rehearse(recipe, backend);
+  const own = rehearse(recipe, backend, { vae: vae?.config });
   const overhead = backend === "cuda" ? CUDA_OVERHEAD : 0;
-  const byCheckpoint = Object.fromEntries(CHECKPOINT_MODES.map((mode) => [mode, (mode === model.checkpoint ? own : rehearse(recipe, backend, mode)).peakBytes + overhead])) as Record<CheckpointMode, number>;
+  const byCheckpoint = Object.fromEntries(CHECKPOINT_MODES.map((mode) => [mode, (mode === model.checkpoint ? own : rehearse(recipe, backend, { checkpoint: mode, vae: vae?.config })).peakBytes + overhead])) as Record<CheckpointMode, number>;
   const largest = own.turns.reduce((a, b) => (b.bytes > a.bytes ? b : a));
   const total = own.peakBytes + overhead;
   const bytes = memory ?? budget.card ?? (backend === "cpu" ? totalmem() : null);

@@ -1,6 +1,9 @@
 import { countingBackend } from "../../ffi/counting.ts";
 import { counted } from "../bench/time.ts";
 import { dtypeBytes, numel, type HostTensor } from "../dtype.ts";
+import { roundTrip } from "../data/round_trip.ts";
+import type { WanVaeConfig } from "../models/wan_vae/config.ts";
+import { WanVae } from "../models/wan_vae/model.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { sampleStudent } from "../sample/sampler.ts";
 import { Device } from "../tensor.ts";
@@ -39,14 +42,21 @@ export interface Rehearsal {
   checkpointBytes: number;
 }
 
+export interface RehearsalOptions {
+  /** In place of the recipe's mode. */
+  checkpoint?: CheckpointMode;
+  /** Size of the VAE that latents go through. */
+  vae?: WanVaeConfig;
+}
+
 const zeros = (shape: number[], dtype: "bf16" | "f32"): HostTensor => ({ dtype, shape, data: new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype))) });
 
 /**
  * Plays one iteration of every kind on a device that only counts: the same code, the same tensors, no memory and no arithmetic.
  * So the figures are those of a real run, but for the workspaces inside kernels (a few MiB).
  */
-export function rehearse(original: Recipe, backend: "cpu" | "cuda", checkpoint: CheckpointMode = original.model.checkpoint): Rehearsal {
-  const recipe: Recipe = { ...original, model: { ...original.model, checkpoint } };
+export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: RehearsalOptions = {}): Rehearsal {
+  const recipe: Recipe = { ...original, model: { ...original.model, checkpoint: o.checkpoint ?? original.model.checkpoint } };
   const base = countingBackend(backend);
   const { lib, take } = counted(base.lib, true);
   using device = new Device({ ...base, lib });
@@ -57,6 +67,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", checkpoint: 
   const init = recipe.model.init;
   const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student: init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing }, { negative: text, empty: text });
   const batch: HostBatch = { latents: zeros([train.batch, ...latentShape(recipe)], "bf16"), embeds: zeros([train.batch, config.textLen, config.textDim], "bf16") };
+  const vae = o.vae ? WanVae.create(device, o.vae, { dtype: "bf16" }) : null;
 
   const turns: Turn[] = [];
   const play = (name: string, body: () => void): void => {
@@ -95,6 +106,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", checkpoint: 
     const mean = (kind: string): number => turns.filter((t) => t.name.startsWith(`${kind}, `) && t.name.includes("simulation")).reduce((n, t) => n + t.flop / N, 0);
     flopPerStep = (mean("student") + (every - 1) * mean("critic")) / every;
   }
+  if (vae) play("latents through the VAE", () => void roundTrip(vae, batch.latents));
   if (train.sample_every > 0) {
     play("sample", () => {
       using _scope = device.scope();
@@ -106,7 +118,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", checkpoint: 
   return {
     parameters: trainer.student.params.count,
     tokens: (T * Y * X) / numel(config.patch),
-    resident: residents(trainer, device.memory().current),
+    resident: residents(trainer, vae, device.memory().current),
     turns,
     flopPerStep,
     peakBytes: device.memory().current + most,
@@ -115,7 +127,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", checkpoint: 
 }
 
 /** Tensors that live as long as the run; what is left of `current` is rotary tables, text and rounding. */
-function residents(trainer: Trainer, current: number): Resident[] {
+function residents(trainer: Trainer, vae: WanVae | null, current: number): Resident[] {
   const out: Resident[] = [];
   const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void => void (t && out.push({ name, dtype: t.dtype, bytes: t.bytes }));
   for (const [role, opt] of [["student", trainer.studentOpt], ["critic", trainer.criticOpt]] as const) {
@@ -128,6 +140,7 @@ function residents(trainer: Trainer, current: number): Resident[] {
     if (role === "student") add("student EMA", trainer.ema);
   }
   add("teacher weights", trainer.teacher?.params.flat);
+  add("VAE weights", vae?.params.flat);
   out.push({ name: "rotary tables, text, rounding of blocks", dtype: "", bytes: current - out.reduce((n, r) => n + r.bytes, 0) });
   return out;
 }

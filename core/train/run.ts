@@ -12,7 +12,10 @@ import { Device } from "../tensor.ts";
 import { listCheckpoints, loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
 import { gridSheet, latentSheet } from "../sample/sheet.ts";
 import { sampleStudent, sampleTeacher } from "../sample/sampler.ts";
+import { cutFrames } from "../data/latents.ts";
+import { roundTrip } from "../data/round_trip.ts";
 import type { LoadOptions, LoadProgress } from "../weights/load.ts";
+import { openWanVae } from "../weights/vae.ts";
 import { FROM_TEACHER, wanConfig } from "./nets.ts";
 import { recipeTexts, type Texts } from "./texts.ts";
 import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
@@ -59,16 +62,6 @@ export function stateHash(recipe: Recipe): string {
   return createHash("sha256").update(JSON.stringify(kept)).digest("hex").slice(0, 16);
 }
 
-/** The first frames of a latent, channel by channel. Shapes: [C, T, Y, X] -> [C, frames, Y, X]. */
-function cutFrames(t: HostTensor, frames: number): HostTensor {
-  const [C, T, Y, X] = t.shape.slice(-4);
-  if (T === frames) return t;
-  const [from, to] = [t.data.length / C, (t.data.length / C / T) * frames];
-  const data = new Uint8Array(new ArrayBuffer(C * to));
-  for (let c = 0; c < C; c++) data.set(t.data.subarray(c * from, c * from + to), c * to);
-  return { dtype: t.dtype, shape: [C, frames, Y, X], data };
-}
-
 /** Joins samples into one batch, latents cut to the recipe's frames. Throws: E_SHAPE naming the sample that differs from the recipe. */
 export function collate(samples: Sample[], recipe: Recipe, embedShape: readonly number[]): HostBatch {
   const join_ = (pick: (s: Sample) => HostTensor, what: string, stored: readonly number[], want: readonly number[], cut: (t: HostTensor) => HostTensor): HostTensor => {
@@ -112,6 +105,8 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const student = resumed || init === "random" ? null : init === "teacher" ? FROM_TEACHER : init;
   const trainer = new Trainer(device, recipe, { teacher: recipe.teacher?.weights ?? null, student, options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) } }, text);
   const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
+  const roundTripPath = recipe.data.vae_round_trip;
+  const vae = roundTripPath === null ? null : openWanVae(device, roundTripPath, "bf16");
   const hash = stateHash(recipe);
   if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash));
   writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
@@ -131,9 +126,10 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   try {
     while (trainer.step < train.steps) {
       const t0 = performance.now();
-      const batches = Array.from({ length: train.accumulate }, () =>
-        collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [config.textLen, config.textDim]),
-      );
+      const batches = Array.from({ length: train.accumulate }, () => {
+        const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [config.textLen, config.textDim]);
+        return vae ? { ...batch, latents: roundTrip(vae, batch.latents) } : batch;
+      });
       last = trainer.iterate(batches);
       position = stream.position();
       const secondsPerStep = (performance.now() - t0) / 1000;

@@ -64,7 +64,7 @@ export function fitOf(params: Pick<ParamSet, "specs">, tensors: ReadonlyMap<stri
   const misshaped: Misfit[] = [];
   for (const { name, shape } of params.specs) {
     const t = tensors.get(name);
-    if (t && (!fitsShape(t.shape, shape) || !isFloat(t.dtype))) misshaped.push({ name, want: `[${shape}]`, got: `${t.dtype} [${t.shape}]` });
+    if (t && (!fitsShape(t.shape, shape) || !(isFloat(t.dtype) || t.dtype === "f8_e4m3"))) misshaped.push({ name, want: `[${shape}]`, got: `${t.dtype} [${t.shape}]` });
   }
   return {
     missing: [...known].filter((n) => !tensors.has(n) && !optional(n)),

@@ -5,6 +5,8 @@ import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { writeTorch } from "../../core/io/torch.ts";
 import { WAN_PRESETS, type WanConfig } from "../../core/models/wan/config.ts";
 import { WanModel } from "../../core/models/wan/model.ts";
+import { WAN_VAE } from "../../core/models/wan_vae/config.ts";
+import { WanVae } from "../../core/models/wan_vae/model.ts";
 import { Rng } from "../../core/rng.ts";
 import { Device } from "../../core/tensor.ts";
 
@@ -43,4 +45,12 @@ export function writeTinyTexts(folder: string, count: number): { prompts: string
   for (let i = 0; i < count; i++) writeFileSync(join(folder, `${String(i).padStart(9, "0")}.embed.pt`), writeTorch(textEmbedding(i, 4 + i)));
   writeFileSync(paths.negative, writeTorch(textEmbedding(1000, 7)));
   return paths;
+}
+
+/** A random VAE of the published structure with few channels, as a .pth. */
+export function writeTinyVae(path: string): void {
+  using device = Device.open({ device: "cpu", threads: 1 });
+  const { params } = WanVae.create(device, { ...WAN_VAE, dim: 8 }, { dtype: "bf16" });
+  params.init(3);
+  writeFileSync(path, writeTorch(params.entries()));
 }
