@@ -35,14 +35,15 @@ export function place(folder: string, input: Input): void {
 }
 
 /** Feeds inputs [first, first + count) to a target: each must end in a value or an RcmError, soon, and without asking for much memory. */
-export function fuzz(target: Target, seed: number, first: number, count: number, onInput: (index: number) => void = () => {}): Outcome {
+export function fuzz(target: Target, seed: number, first: number, count: number, o: { onInput?: (index: number) => void; cpuMs?: number } = {}): Outcome {
+  const cpuMs = o.cpuMs ?? LIMITS.cpuMs;
   const folder = mkdtempSync(join(tmpdir(), "rcm-fuzz-"));
   const outcome: Outcome = { inputs: 0, ends: {}, slowestMs: 0, largestArray: 0, findings: [] };
   const before = process.memoryUsage().rss;
   using _watch = watchArrays();
   try {
     for (let index = first; index < first + count; index++) {
-      onInput(index);
+      o.onInput?.(index);
       const input = inputOf(target, seed, index);
       place(folder, input);
       const found = (what: string): void => void outcome.findings.push({ target: target.name, index, what, input });
@@ -56,7 +57,7 @@ export function fuzz(target: Target, seed: number, first: number, count: number,
       outcome.slowestMs = Math.max(outcome.slowestMs, ms);
       outcome.largestArray = Math.max(outcome.largestArray, asked.largest);
       if (end.stack !== null) found(end.stack);
-      if (ms > LIMITS.cpuMs) found(`took ${ms.toFixed(0)} ms`);
+      if (ms > cpuMs) found(`took ${ms.toFixed(0)} ms`);
       if (asked.largest > LIMITS.floor + LIMITS.largestTimes * size) found(`asked for an array of ${asked.largest} bytes; the input has ${size}`);
       if (asked.total > 16 * LIMITS.floor + LIMITS.totalTimes * size) found(`asked for ${asked.total} bytes in all; the input has ${size}`);
       const grown = process.memoryUsage().rss - before;

@@ -19,7 +19,7 @@ const child = flag("piece", "");
 
 if (child !== "") {
   const [first, count] = child.split("+").map(Number);
-  const outcome = fuzz(targets[0], seed, first, count, (index) => process.send?.({ index }));
+  const outcome = fuzz(targets[0], seed, first, count, { onInput: (index) => process.send?.({ index }) });
   for (const { index, input } of outcome.findings.slice(0, 20)) place(join(import.meta.dir, "../../build/fuzz", `${targets[0].name.replace(/ /g, "_")}-${seed}-${index}`), input);
   const findings = outcome.findings.map(({ target, index, what }) => ({ target, index, what }));
   process.send?.({ outcome: { ...outcome, findings } });
