@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { evaluateRecipe, plain } from "../core/eval/run.ts";
 import { renderTable } from "../core/metrics/report.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
-import { progress, result } from "./ui.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
+import { loading, progress, result } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file, for example runs/rcm/recipe.yaml" },
@@ -17,6 +17,7 @@ const args = {
   seed: { type: "string", default: "0", description: "seed of the noise", valueHint: "N" },
   batch: { type: "string", default: "100", description: "samples per batch", valueHint: "N" },
   ...SET_ARG,
+  ...PARTIAL_ARG,
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
@@ -29,7 +30,7 @@ export default defineCommand({
     const view = progress(a.quiet);
     const recipe = loadRecipe(a.recipe, repeated(rawArgs, "set"));
     const report = await evaluateRecipe({
-      recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), out: a.out, device: deviceOf(a.device), threads: integer(a.threads, "threads"),
+      recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), load: loading(a["allow-partial"]), out: a.out, device: deviceOf(a.device), threads: integer(a.threads, "threads"),
       samples: integer(a.samples, "samples"), steps: integers(a.steps, "steps"), seed: integer(a.seed, "seed"), batch: integer(a.batch, "batch", 1), reuseTeacher: a["reuse-teacher"] ?? null,
       command: `rcm eval ${rawArgs.join(" ")}`, onEvent: (e) => view.update(e.done, e.total, `${e.row} steps`, 500),
     });

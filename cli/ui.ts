@@ -46,4 +46,8 @@ export function result(json: boolean, value: unknown, text: string): void {
 }
 
 export const seconds = (s: number): string => (s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`);
+export const rateOf = (bytes: number, s: number): string => `${(bytes / 1e9 / Math.max(s, 1e-9)).toFixed(2)} GB/s`;
+
+/** How weights are loaded: whole or not at all, unless --allow-partial; then what does not fit is told. */
+export const loading = (allowPartial: boolean): { allowPartial: boolean; onPartial: (text: string) => void } => ({ allowPartial, onPartial: (text) => log.warn(text) });
 export const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 * 10 ? 1 : 0)} MiB`;

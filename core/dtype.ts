@@ -1,9 +1,9 @@
 import { RcmError } from "./error.ts";
 
 /** Storage types. The first four are computed with; the others are only stored. */
-export type DType = "f32" | "bf16" | "f16" | "f64" | "i32" | "i64" | "u8" | "bool";
+export type DType = "f32" | "bf16" | "f16" | "f64" | "i32" | "i64" | "u8" | "bool" | "f8_e4m3";
 
-/** Codes of `rcm_dtype` in rcm.h, and bytes per element. */
+/** Codes of `rcm_dtype` in rcm.h (8 is known to core alone: no op takes it), and bytes per element. */
 const TABLE: Record<DType, { code: number; bytes: number }> = {
   f32: { code: 0, bytes: 4 },
   bf16: { code: 1, bytes: 2 },
@@ -13,6 +13,7 @@ const TABLE: Record<DType, { code: number; bytes: number }> = {
   i64: { code: 5, bytes: 8 },
   u8: { code: 6, bytes: 1 },
   bool: { code: 7, bytes: 1 },
+  f8_e4m3: { code: 8, bytes: 1 },
 };
 
 export const dtypeCode = (dtype: DType): number => TABLE[dtype].code;
@@ -42,6 +43,8 @@ export function hostTensor(dtype: DType, shape: number[], values: ArrayLike<numb
   else if (dtype === "i64") {
     const out = new BigInt64Array(buffer);
     for (let i = 0; i < n; i++) out[i] = BigInt(values[i]);
+  } else if (dtype === "f8_e4m3") {
+    for (let i = 0; i < n; i++) data[i] = toF8Bits(values[i]);
   } else {
     const out = new Uint16Array(buffer);
     const round = dtype === "bf16" ? toBf16Bits : toF16Bits;
@@ -63,6 +66,8 @@ export function hostValues(t: HostTensor): Float64Array {
   else if (t.dtype === "i64") {
     const view = new BigInt64Array(buffer, byteOffset, n);
     for (let i = 0; i < n; i++) out[i] = Number(view[i]);
+  } else if (t.dtype === "f8_e4m3") {
+    for (let i = 0; i < n; i++) out[i] = fromF8Bits(bytes[i]);
   } else {
     const view = new Uint16Array(buffer, byteOffset, n);
     const widen = t.dtype === "bf16" ? fromBf16Bits : fromF16Bits;
@@ -99,4 +104,25 @@ export function toF16Bits(value: number): number {
 export function fromF16Bits(bits: number): number {
   f16Bits[0] = bits;
   return asF16[0];
+}
+
+/** f8_e4m3 without infinities: the nearest value, an even code in a tie; beyond 448 saturated; NaN stays NaN. */
+export function toF8Bits(value: number): number {
+  const sign = value < 0 || Object.is(value, -0) ? 0x80 : 0;
+  const a = Math.abs(value);
+  if (Number.isNaN(a)) return 0x7f;
+  if (a >= 448) return sign | 0x7e;
+  // Steps of 2^-9 below 2^-6, then three bits after the leading one.
+  const e = Math.max(-6, Math.floor(Math.log2(a)));
+  const steps = a * 2 ** (3 - e);
+  const low = Math.floor(steps);
+  const rest = steps - low;
+  const rounded = rest > 0.5 || (rest === 0.5 && low % 2 === 1) ? low + 1 : low;
+  return sign | ((e + 6) * 8 + rounded);
+}
+
+export function fromF8Bits(code: number): number {
+  const [e, m] = [(code >> 3) & 15, code & 7];
+  const a = (code & 0x7f) === 0x7f ? Number.NaN : e === 0 ? m * 2 ** -9 : (8 + m) * 2 ** (e - 10);
+  return code & 0x80 ? -a : a;
 }

@@ -49,7 +49,7 @@ export function host(v: HostMemory, op: string, name: string): number {
 
 export const optionalHost = (v: HostMemory, op: string, name: string): number => (v === 0 ? 0 : host(v, op, name));
 
-const CODES: Record<number, RcmCode> = { 1: "E_ARG", 2: "E_SHAPE", 3: "E_DTYPE", 4: "E_OOM", 5: "E_BACKEND", 6: "E_INTERNAL" };
+const CODES: Record<number, RcmCode> = { 1: "E_ARG", 2: "E_SHAPE", 3: "E_DTYPE", 4: "E_OOM", 5: "E_BACKEND", 6: "E_INTERNAL", 7: "E_IO" };
 
 /** Throws: RcmError with the library's own text. */
 export function fail(status: number, op: string, symbols: Symbols): never {

@@ -1,4 +1,5 @@
 import { ptr } from "bun:ffi";
+import { RcmError } from "./error.ts";
 import type { Rcm } from "./rcm.gen.ts";
 
 export interface MemoryStats {
@@ -68,4 +69,19 @@ export function memoryStats(lib: Rcm): MemoryStats {
   lib.memoryStats(statsOut);
   const [current, peak, reserved, reservedPeak, allocations, blocks] = Array.from(statsOut, Number);
   return { current, peak, reserved, reservedPeak, allocations, blocks };
+}
+
+/** Fills device memory with a window of a file. Throws: E_IO naming the file, E_ARG for a name with NUL. */
+export function readFileWindow(lib: Rcm, path: string, to: number, offset: number, bytes: number): void {
+  if (bytes === 0) return;
+  lib.fileRead(cString(path), to, offset, bytes);
+}
+
+/** Zero-terminated UTF-8 over a buffer that stays in place. */
+function cString(text: string): Uint8Array {
+  if (text.includes("\0")) throw new RcmError("E_ARG", "a path cannot hold NUL", { op: "file_read", got: text });
+  const utf8 = new TextEncoder().encode(text);
+  const out = new Uint8Array(new ArrayBuffer(utf8.length + 1));
+  out.set(utf8);
+  return out;
 }

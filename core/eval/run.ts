@@ -4,7 +4,6 @@ import { dirname, join } from "node:path";
 import { DIGIT_WORDS, digitOfPrompt } from "../data/digits.ts";
 import { hostValues, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { readWeights, resolveWeights } from "../export/weights.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { readSafetensors } from "../io/safetensors.ts";
 import { listShards, readShard } from "../io/webdataset.ts";
@@ -22,12 +21,16 @@ import { evaluationsOf, samplePrompts, type SampleJob } from "../sample/batches.
 import { gridSheet } from "../sample/sheet.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import { createModel, loadWeights, wantsSecondTime } from "../train/nets.ts";
+import type { LoadOptions } from "../weights/load.ts";
+import { hashWeights } from "../weights/open.ts";
 
 export interface EvalOptions {
   recipe: LoadedRecipe;
   /** Student weights: a run folder, checkpoint or weight file; null: the teacher alone. */
   weights: string | null;
   kind: "ema" | "student";
+  /** How weights are loaded. */
+  load?: LoadOptions;
   out: string;
   device: "auto" | "cpu" | "cuda";
   threads?: number;
@@ -81,7 +84,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   };
   const jobRow = async (name: string, job: SampleJob): Promise<EvalRow> => {
     using _scope = device.scope();
-    const set = samplePrompts(device, job, recipe, prompts, o.seed + EVAL_SEED_OFFSET, o.batch, (done) => o.onEvent?.({ row: `${name} ${job.steps}`, done, total: n }));
+    const set = await samplePrompts(device, job, recipe, prompts, o.seed + EVAL_SEED_OFFSET, o.batch, (done) => o.onEvent?.({ row: `${name} ${job.steps}`, done, total: n }));
     await new Promise((resolve) => setTimeout(resolve, 0));
     return row(name, job.steps, evaluationsOf(job, recipe), classifier.classify(set.latents), set.seconds, gridOf(set.latents, labels));
   };
@@ -90,14 +93,14 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   const isTeacher = recipe.objective.consistency?.kind === "flow";
   const teacherPath = recipe.teacher?.weights ?? o.weights;
   if (teacherPath === null) throw new RcmError("E_ARG", "a recipe without teacher needs --weights", { op: "eval" });
-  loadWeights(teacherModel, readWeights(teacherPath, o.kind), teacherPath);
+  loadWeights(teacherModel, teacherPath, teacherPath, { kind: o.kind, ...o.load });
   const key = teacherKey(recipe, teacherPath, o, n, { isa: device.backend.info.isa, threads: device.backend.info.threads });
   const teacher = (o.reuseTeacher && reusedTeacher(o.reuseTeacher, key)) || (await jobRow("teacher", { model: teacherModel, role: "teacher", steps: recipe.sample.teacher_steps }));
   teacher.speedup = 1;
   const rows: EvalRow[] = [];
   if (o.weights !== null && !isTeacher) {
     const student = createModel(device, recipe, { trainable: false, secondTime: wantsSecondTime(recipe) });
-    loadWeights(student, readWeights(o.weights, o.kind), o.weights);
+    loadWeights(student, o.weights, o.weights, { kind: o.kind, ...o.load });
     for (const steps of o.steps.length > 0 ? o.steps : recipe.sample.steps) {
       const one = await jobRow(recipe.name.replace(/^digits-/, ""), { model: student, role: "student", steps });
       one.speedup = teacher.secondsPerSample / one.secondsPerSample;
@@ -122,7 +125,8 @@ function teacherKey(recipe: Recipe, weights: string, o: EvalOptions, n: number, 
   const { teacher_steps, teacher_sampler, teacher_shift, teacher_sigma_max } = recipe.sample;
   const settings = { teacher_steps, teacher_sampler, teacher_shift, teacher_sigma_max, guidance: recipe.teacher?.guidance, negative: recipe.teacher?.negative_prompt, n, seed: o.seed, batch: o.batch, data: recipe.eval?.data, ...info };
   const hash = createHash("sha256").update(JSON.stringify(settings));
-  for (const file of [resolveWeights(weights), recipe.eval?.classifier as string]) hash.update(readFileSync(file));
+  hashWeights(hash, weights);
+  hash.update(readFileSync(recipe.eval?.classifier as string));
   return hash.digest("hex").slice(0, 16);
 }
 

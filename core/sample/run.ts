@@ -1,6 +1,5 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { readWeights } from "../export/weights.ts";
 import { encodePng } from "../io/png.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
@@ -10,12 +9,15 @@ import { evaluationsOf, samplePrompts } from "./batches.ts";
 import { gridSheet, pictures } from "./sheet.ts";
 import { hostValues } from "../dtype.ts";
 import { RcmError } from "../error.ts";
+import type { LoadOptions } from "../weights/load.ts";
 
 export interface SampleOptions {
   recipe: LoadedRecipe;
   /** Null with role "teacher": the recipe's own teacher. */
   weights: string | null;
   kind: "ema" | "student";
+  /** How weights are loaded. */
+  load?: LoadOptions;
   role: "student" | "teacher";
   steps: number;
   prompts: string[];
@@ -45,10 +47,10 @@ export async function sampleRun(o: SampleOptions): Promise<SampleSummary> {
   using device = Device.open({ device: o.device, threads: o.threads });
   const model = createModel(device, recipe, { trainable: false, secondTime: o.role === "student" && wantsSecondTime(recipe) });
   const source = o.weights ?? (recipe.teacher?.weights as string);
-  loadWeights(model, readWeights(source, o.kind), source);
+  loadWeights(model, source, source, { kind: o.kind, ...o.load });
   const prompts = Array.from({ length: o.prompts.length * o.each }, (_, i) => o.prompts[i % o.prompts.length]);
   const job = { model, role: o.role, steps: o.steps } as const;
-  const set = samplePrompts(device, job, recipe, prompts, o.seed, o.batch, (done) => o.onEvent?.(done, prompts.length));
+  const set = await samplePrompts(device, job, recipe, prompts, o.seed, o.batch, (done) => o.onEvent?.(done, prompts.length));
   const host = set.latents.toHost();
   if (hostValues(host).some((v) => !Number.isFinite(v))) throw new RcmError("E_NONFINITE", "the samples hold values that are not finite", { op: "sample" });
   mkdirSync(o.out, { recursive: true });
