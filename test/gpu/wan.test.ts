@@ -58,7 +58,7 @@ describe("gpu: Wan runs", () => {
       const o: SynthRunOptions = {
         weights: join(dir, "teacher.pth"), prompts: texts.prompts, limit: 0, out: join(dir, kind), embeds: texts.embeds, encoder: null, negativeEmbed: texts.negative, negativePrompt: "",
         shape: TINY_SHAPE, sampler: { kind: "euler", steps: 8, sigmaMax: 5000, shift: 3, guidance: 5, seed: 0 }, time: "exact", dtype: "f32", residual: "f32", batch: 2, perShard: 256,
-        job: { index: 0, of: 1 }, device: kind, shouldStop: () => false,
+        job: { index: 0, count: 1 }, device: kind, shouldStop: () => false,
       };
       await synthRun(o);
       return readShard(join(dir, kind, "shard_000000.tar")).map((s) => hostValues(s.latent));
