@@ -1,59 +1,138 @@
-import { extname } from "node:path";
-import type { DType, HostTensor } from "../dtype.ts";
-import { hostTensor, hostValues } from "../dtype.ts";
+import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { writeFileAtomic } from "../io/atomic.ts";
-import { readSafetensors, writeSafetensors } from "../io/safetensors.ts";
-import { readTorchTensors, writeTorch } from "../io/torch.ts";
-import { readWeights, resolveWeights, type WeightKind } from "./weights.ts";
+import { fromOriginal, type WeightKind } from "../models/wan/layouts.ts";
+import { Device } from "../tensor.ts";
+import type { DeviceChoice } from "../../ffi/open.ts";
+import { convertAll, RoundingSum, type OutDType, type OutTensor, type Rounding } from "./convert.ts";
+import { FORMAT_KEYS, formatOf, writeFormat, type ExportFormat, type PatchForm, type Written } from "./formats.ts";
+import { exportLora, type LoraReport } from "./lora.ts";
+import type { LoraLayout } from "./lora_layout.ts";
+import { mergeSources, type MergeReport } from "./merge.ts";
+import { convShape, openSource, type WeightSource } from "./source.ts";
+import { verifyWritten } from "./verify.ts";
+
+export interface ExportProgress {
+  stage: "write" | "verify" | "lora";
+  /** Bytes, or layers of a LoRA. */
+  done: number;
+  total: number;
+  seconds: number;
+}
 
 export interface ExportOptions {
+  /** Run folder, checkpoint, weight file or folder of any format that can be read. */
   weights: string;
   kind: WeightKind;
-  /** `.safetensors`, `.pth` or `.pt`. */
+  /** A file, whose ending names the format, or a folder. */
   out: string;
-  dtype: "f32" | "bf16";
-  /** Put before every key, for example `net.`. */
-  prefix: string;
-  /** Written into the safetensors header. */
+  /** Null: what the ending of `out` says. */
+  format?: ExportFormat | null;
+  dtype: OutDType;
+  /** Put before every key, for example `net.`; null: what the format has. */
+  prefix?: string | null;
+  /** Form of the patch embedding's weight; null: what the format has. */
+  patch?: PatchForm | null;
+  /** Largest file of a diffusers folder, in bytes. */
+  shardBytes?: number;
+  /** Replaces an output folder that is there. */
+  force?: boolean;
+  /** Written into the headers of safetensors files. */
   metadata: Record<string, string>;
+  /** Writes the difference to these weights as a LoRA. */
+  lora?: { base: string; rank: number } | null;
+  /** Adds weight * (weights - base) to the target, and writes that. */
+  merge?: { target: string; base: string; weight: number } | null;
+  device?: DeviceChoice;
+  onProgress?: (p: ExportProgress) => void;
 }
 
 export interface ExportSummary {
   out: string;
   source: string;
+  format: ExportFormat | `lora-${LoraLayout}`;
+  dtype: string;
+  files: Written["files"];
   tensors: number;
   parameters: number;
   bytes: number;
-  dtype: string;
+  seconds: number;
+  /** What the storage dtype cost. */
+  rounding: Rounding | null;
+  lora: LoraReport | null;
+  merge: MergeReport | null;
 }
 
-/** Rounds to the wanted storage. */
-export function convert(t: HostTensor, dtype: DType): HostTensor {
-  return t.dtype === dtype ? t : hostTensor(dtype, t.shape, hostValues(t));
-}
+export const SHARD_BYTES = 5e9;
 
 /**
- * Writes network weights under the original Wan key names, then reads the file back and compares every byte.
- * Throws: E_ARG for an unknown ending, E_IO, and E_INTERNAL should the file read back differ.
+ * Writes network weights in a public format, a tensor at a time, then opens what was written and compares every byte.
+ * Throws: E_ARG, E_IO, E_FORMAT, E_NONFINITE, and E_INTERNAL should what is read back differ.
  */
 export function exportWeights(o: ExportOptions): ExportSummary {
-  const ending = extname(o.out);
-  if (![".safetensors", ".pth", ".pt"].includes(ending)) throw new RcmError("E_ARG", "the output's ending names the format", { op: "export", want: ".safetensors, .pth or .pt", got: o.out });
-  const source = resolveWeights(o.weights);
-  const tensors = new Map([...readWeights(o.weights, o.kind)].map(([name, t]) => [o.prefix + name, convert(t, o.dtype)] as const));
-  if (ending === ".safetensors") writeSafetensors(o.out, tensors, { format: "pt", ...o.metadata });
-  else writeFileAtomic(o.out, writeTorch(tensors));
-  const back = ending === ".safetensors" ? readSafetensors(o.out).tensors : readTorchTensors(o.out);
-  for (const [name, t] of tensors) {
-    const other = back.get(name);
-    if (!other || other.dtype !== t.dtype || Buffer.compare(other.data, t.data) !== 0) throw new RcmError("E_INTERNAL", `${o.out} reads back differently at ${name}`, { op: "export" });
+  if (o.lora && o.merge) throw new RcmError("E_ARG", "a LoRA and a merge are two exports", { op: "export" });
+  const began = performance.now();
+  const seconds = (): number => (performance.now() - began) / 1000;
+  if (o.lora) loraTarget(o);
+  const format = o.lora ? null : formatOf(o.out, o.format ?? null);
+  const student = openSource(o.weights, o.kind);
+  using device = Device.open(o.device ?? { device: "auto" });
+  const base = { out: o.out, source: student.path, dtype: o.dtype };
+  if (o.lora) {
+    const { layout, dtype } = loraTarget(o);
+    const lora = exportLora(device, student, openSource(o.lora.base, o.kind), {
+      out: o.out, layout, dtype, rank: o.lora.rank,
+      metadata: { ...student.origin, ...o.metadata },
+      onLayer: (done, total) => o.onProgress?.({ stage: "lora", done, total, seconds: seconds() }),
+    });
+    const bytes = Bun.file(o.out).size;
+    return { ...base, format: `lora-${layout}`, files: [{ path: o.out, bytes }], tensors: lora.tensors, parameters: lora.parameters, bytes, seconds: seconds(), rounding: null, lora, merge: null };
   }
-  let [parameters, bytes] = [0, 0];
-  for (const t of tensors.values()) {
-    parameters += t.shape.reduce((a, b) => a * b, 1);
-    bytes += t.data.length;
-  }
-  return { out: o.out, source, tensors: tensors.size, parameters, bytes, dtype: o.dtype };
+  const merged = o.merge ? mergeSources(openSource(o.merge.target, o.kind), student, openSource(o.merge.base, o.kind), o.merge.weight) : null;
+  const note: Record<string, string> = o.merge ? { merge_weight: String(o.merge.weight) } : {};
+  const written = writeSource(device, merged?.source ?? student, format as ExportFormat, { ...o, metadata: { ...student.origin, ...note, ...o.metadata } }, seconds);
+  return { ...base, format: format as ExportFormat, ...written, seconds: seconds(), lora: null, merge: merged?.report ?? null };
 }
 
+/** Layout and dtype of a LoRA. Throws: E_ARG for what a LoRA cannot be. */
+function loraTarget(o: ExportOptions): { layout: LoraLayout; dtype: "bf16" | "f16" | "f32" } {
+  const layout = o.format ?? "comfyui";
+  if (layout !== "comfyui" && layout !== "diffusers") throw new RcmError("E_ARG", "a LoRA has another format", { op: "export", want: "comfyui or diffusers", got: layout });
+  if (o.dtype === "f8_e4m3") throw new RcmError("E_ARG", "the factors of a LoRA are not stored in f8", { op: "export", want: "bf16, f16 or f32" });
+  if (!o.out.endsWith(".safetensors")) throw new RcmError("E_ARG", "a LoRA is one .safetensors file", { op: "export", got: o.out });
+  return { layout, dtype: o.dtype };
+}
+
+function writeSource(device: Device, source: WeightSource, format: ExportFormat, o: ExportOptions, seconds: () => number): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
+  const keys = FORMAT_KEYS[format];
+  const prefix = o.prefix ?? keys.prefix;
+  const form = o.patch ?? keys.patch;
+  const flat = (shape: readonly number[]): readonly number[] => (shape.length > 2 ? [shape[0], numel(shape) / shape[0]] : shape);
+  const sum = new RoundingSum();
+  let done = 0;
+  let total = 0;
+  const tell = (stage: ExportProgress["stage"]) => (bytes: number): void => o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
+  const tensors: OutTensor[] = convertAll(device, source.tensors.values(), {
+    dtype: o.dtype,
+    key: (name) => fromOriginal(keys.layout, prefix, name),
+    shape: (name, shape) => (name !== "patch_embedding.weight" ? shape : form === "conv3d" ? convShape(shape, source.config) : flat(shape)),
+    quantNotes: format === "comfyui",
+    sum,
+    onDone: tell("write"),
+  });
+  total = tensors.reduce((n, t) => n + t.bytes, 0);
+  const { root, files } = writeFormat(format, o.out, tensors, {
+    shardBytes: o.shardBytes ?? SHARD_BYTES,
+    metadata: { ...(source.config ? { wan_config: JSON.stringify(source.config) } : {}), ...o.metadata },
+    config: source.config,
+    force: o.force ?? false,
+  });
+  done = 0;
+  verifyWritten(root, tensors, tell("verify"));
+  return {
+    files,
+    tensors: tensors.length,
+    parameters: [...source.tensors.values()].reduce((n, t) => n + numel(t.shape), 0),
+    bytes: total,
+    rounding: sum.result,
+  };
+}

@@ -135,5 +135,6 @@ export function resolveFolder(path: string): string {
     if (found.length === 1) return join(path, found[0]);
     if (found.length > 1) throw bad(`${path} holds several weight files; name one`, found.slice(0, 5));
   }
+  if (isFolder(join(path, "transformer"))) return resolveFolder(join(path, "transformer"));
   throw bad(`${path} holds no weights`, names.slice(0, 5), "a *.safetensors.index.json, *.safetensors, *.pth, *.pt, .metadata or transformer/");
 }

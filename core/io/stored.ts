@@ -16,6 +16,8 @@ export interface StoredTensor {
   bytes: number;
   /** Element strides when not dense; the first element lies at `offset`. */
   strides?: number[];
+  /** Of f8 elements: what each is multiplied with. 1 when absent. */
+  scale?: number;
 }
 
 /** A tensor that lies in pieces, each a block of the whole; together they fill it exactly. */
@@ -59,7 +61,9 @@ export function readStored(t: Stored, into: Tensor): void {
       const n = Math.min(PIECE, into.numel - at);
       const piece = buffer.window(0, [n]);
       readFileWindow(device.lib, t.file, piece.ptr, t.offset + at * each, n * each);
-      into.window(at, [n]).set(piece);
+      const to = into.window(at, [n]);
+      if (t.dtype === "f8_e4m3") device.lib.f8Decode(piece.ptr, to.ptr, n, t.scale ?? 1, to.code);
+      else to.set(piece);
     }
   }
 }
@@ -70,7 +74,7 @@ function isRun(block: readonly number[], whole: readonly number[]): boolean {
   return cut < 0 || block.every((d, i) => i <= cut || d === whole[i]);
 }
 
-/** Reads a tensor into host memory, dense. Throws: E_IO, E_FORMAT when it is too large for that. */
+/** Reads a tensor as it is stored into host memory, dense; a scale is not applied. Throws: E_IO, E_FORMAT when it is too large for that. */
 export function readHost(t: Stored): HostTensor {
   const each = dtypeBytes(t.dtype);
   const size = numel(t.shape) * each;

@@ -1,5 +1,8 @@
 import type { DType, HostTensor } from "../dtype.ts";
 
+/** Bytes that are moved at a time; who compares digests reads in the same pieces. */
+export const WINDOW = 1 << 25;
+
 /** A tensor whose bytes a writer asks for once, when its turn comes; writers keep the order given. */
 export interface TensorStream {
   name: string;

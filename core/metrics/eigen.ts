@@ -10,6 +10,8 @@ export interface Eigen {
 const EPS = 2 ** -52;
 /** QL sweeps allowed per eigenvalue; two is typical. */
 const MAX_SWEEPS = 60;
+/** After so many, what is round-off beside the whole matrix counts as zero, however small its neighbours: they are round-off too. */
+const PATIENCE = 20;
 
 /**
  * Decomposes a symmetric matrix, A = sum_i values[i] v_i v_i^T; only its upper triangle is read.
@@ -128,7 +130,8 @@ function implicitQl(diag: Float64Array, off: Float64Array, n: number, z: Float64
   for (let l = 0; l < n; l++) {
     for (let sweep = 0; ; sweep++) {
       let m = l;
-      while (m < n - 1 && Math.abs(off[m]) > Math.max(floor, EPS * (Math.abs(diag[m]) + Math.abs(diag[m + 1])))) m++;
+      const least = sweep < PATIENCE ? floor : EPS * norm;
+      while (m < n - 1 && Math.abs(off[m]) > Math.max(least, EPS * (Math.abs(diag[m]) + Math.abs(diag[m + 1])))) m++;
       if (m === l) break;
       if (sweep === MAX_SWEEPS) throw new RcmError("E_NONFINITE", "QL iteration did not converge", { op: "symmetricEigen", got: `row ${l} of ${n}` });
       qlSweep(diag, off, l, m, z, n);

@@ -150,6 +150,7 @@ export const recipeSchema = v.strictObject({
     steps: v.pipe(count, note("iterations, student and critic together")),
     batch: count,
     accumulate: v.optional(count, 1),
+    graphs: v.pipe(v.optional(v.picklist(["auto", "on", "off"]), "auto"), note("GPU: evaluations recorded once and launched as one; auto: where networks are too small to keep a GPU busy")),
     seed: v.optional(whole, 0),
     log_every: v.optional(count, 50),
     checkpoint_every: v.optional(count, 500),

@@ -23,6 +23,16 @@ export function readYaml(path: string): Sourced {
   } catch (cause) {
     throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "recipe", cause });
   }
+  try {
+    return parseYaml(text, path);
+  } catch (cause) {
+    if (cause instanceof RcmError) throw cause;
+    // Of the library or the stack: aliases to nothing or without end, nesting without end.
+    throw new RcmError("E_RECIPE", `${path}:1:1: ${(cause as Error).message}`, { op: "recipe", cause });
+  }
+}
+
+function parseYaml(text: string, path: string): Sourced {
   const lines = new LineCounter();
   const doc = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, version: "1.2" });
   if (doc.errors.length > 0) {

@@ -70,8 +70,11 @@ function netTime(time: Time, scale: number, precision: "exact" | "bf16"): NetTim
   return precision === "exact" ? { t, dot } : { t: roundTime(t), dot: dot && roundTime(dot) };
 }
 
+/** What evaluates as the Wan network does. */
+export type Evaluates = Pick<WanGraph, "config" | "forward">;
+
 /** The model as a rectified-flow velocity network. With a second time it is evaluated at r = t (instantaneous velocity). */
-export function velocityNet(model: WanGraph, precision: "exact" | "bf16" = "exact"): VelocityNet {
+export function velocityNet(model: Evaluates, precision: "exact" | "bf16" = "exact"): VelocityNet {
   const { timeScale, secondTime } = model.config;
   return (tape, x, tRf, condition) => {
     const time = netTime(tRf, timeScale, precision);
@@ -80,12 +83,12 @@ export function velocityNet(model: WanGraph, precision: "exact" | "bf16" = "exac
 }
 
 /** The model as MeanFlow's average velocity u(x, t, r). */
-export function meanVelocityNet(model: WanModel, precision: "exact" | "bf16" = "exact"): MeanVelocityNet {
+export function meanVelocityNet(model: Evaluates, precision: "exact" | "bf16" = "exact"): MeanVelocityNet {
   const { timeScale } = model.config;
   return (tape, x, t, r, condition) => model.forward(tape, x, netTime(t, timeScale, precision), constant(condition), netTime(r, timeScale, precision));
 }
 
-export const denoiserOf = (model: WanModel, precision: "exact" | "bf16"): Denoiser => trigDenoiser(velocityNet(model, precision));
+export const denoiserOf = (model: Evaluates, precision: "exact" | "bf16"): Denoiser => trigDenoiser(velocityNet(model, precision));
 
 /**
  * The model with f32-grade arithmetic, for tangents: activations are f32 whatever the storage of the weights, and products of f32
@@ -98,8 +101,14 @@ export function preciseDenoiser(model: WanModel, precision: "exact" | "bf16" = "
 }
 
 /** The guided teacher; `negative` is one prompt's embedding, repeated over the batch. Shapes: negative [1, M, textDim]. */
-export function guidedTeacher(model: WanModel, recipe: Recipe, negative: Tensor): Denoiser {
-  return guided(denoiserOf(model, recipe.model.time), recipe.teacher?.guidance ?? 1, (B) => repeated(negative, B));
+export function guidedTeacher(model: Evaluates, recipe: Recipe, negative: Tensor): Denoiser {
+  const kept = new Map<number, Tensor>();
+  const many = (B: number): Tensor => {
+    const found = kept.get(B) ?? negative.device.persistent(() => repeated(negative, B));
+    kept.set(B, found);
+    return found;
+  };
+  return guided(denoiserOf(model, recipe.model.time), recipe.teacher?.guidance ?? 1, many);
 }
 
 /** One sample repeated B times. Shapes: [1, ...] -> [B, ...]. */

@@ -43,6 +43,24 @@ export async function recipeTexts(device: Device, recipe: Recipe, config: WanCon
   });
 }
 
+/**
+ * Embeddings of prompts for sampling: the recipe's text encoder, opened once for all of `prompts` and freed before this returns, or the
+ * byte-level encoder of small networks. Gives tensors of the asking scope. Shapes: part of the prompts -> [n, textLen, textDim].
+ */
+export async function sampleTexts(device: Device, recipe: Recipe, config: WanConfig, prompts: readonly string[]): Promise<(part: readonly string[]) => Tensor> {
+  const { textLen, textDim } = config;
+  if (!recipe.text && textDim <= BYTE_WIDTH) return (part) => encodePrompts(device, part, config);
+  const wanted = [...new Set(prompts)];
+  const hosts = await encodeTexts(device, expectText(recipe), wanted, textLen);
+  const known = new Map(wanted.map((prompt, i) => [prompt, hosts[i]]));
+  return (part) => joined(device, part.map((prompt) => known.get(prompt) as HostTensor));
+}
+
+/** The negative prompt's embedding that a recipe names a file for; null: it is encoded as any prompt. Shapes: [1, textLen, textDim]. */
+export function storedNegative(device: Device, { teacher }: Recipe, { textLen, textDim }: WanConfig): Tensor | null {
+  return teacher?.negative_embed ? joined(device, [readEmbedding(teacher.negative_embed, textLen, textDim)]) : null;
+}
+
 function expectText({ text }: Recipe): EncoderFiles {
   if (!text) throw new RcmError("E_RECIPE", "found no text, allowed a map with encoder and tokenizer: prompts of this model need an encoder", { op: "recipe" });
   return { weights: text.encoder, tokenizer: text.tokenizer, cache: text.cache };

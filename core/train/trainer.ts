@@ -10,7 +10,8 @@ import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
 import type { LoadOptions } from "../weights/load.ts";
-import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
+import { RecordedModel } from "./recorded.ts";
+import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wanConfig, wantsSecondTime, type Evaluates, type WeightSource } from "./nets.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -35,6 +36,17 @@ export interface TrainerWeights {
   options?: LoadOptions;
 }
 
+/** Above this many values in an activation a GPU is busy for longer than it takes to queue the work. */
+const SMALL = 1 << 22;
+
+/** Whether evaluations are recorded and launched as one. */
+function recordsCalls(device: Device, { model, data, train }: Recipe): boolean {
+  if (device.backend.kind !== "cuda" || train.graphs === "off") return false;
+  const { dim, patch } = wanConfig(model, false);
+  const [, T, Y, X] = data.shape;
+  return train.graphs === "on" || (train.batch * T * Y * X * dim) / (patch[0] * patch[1] * patch[2]) <= SMALL;
+}
+
 const optimizerOf = (model: WanModel, o: OptimizerRecipe): AdamW =>
   new AdamW(model.params, { betas: o.betas, eps: o.eps, weightDecay: o.weight_decay, maxGradNorm: o.max_grad_norm });
 
@@ -52,6 +64,7 @@ export class Trainer {
   step = 0;
   skipped = 0;
   private readonly gamma: number;
+  private readonly recorded: RecordedModel[] = [];
 
   constructor(
     readonly device: Device,
@@ -76,16 +89,24 @@ export class Trainer {
     this.gamma = powerEmaGamma(recipe.ema.length);
 
     const time = recipe.model.time;
+    const evaluated = (model: WanModel): Evaluates => {
+      if (!recordsCalls(device, recipe)) return model;
+      const recorded = new RecordedModel(model);
+      this.recorded.push(recorded);
+      return recorded;
+    };
+    const student = evaluated(this.student);
+    const teacher_ = this.teacher && evaluated(this.teacher);
     const negative = text.negative;
-    const teacherVelocity = this.teacher && velocityNet(this.teacher, time);
+    const teacherVelocity = teacher_ && velocityNet(teacher_, time);
     this.nets = {
-      student: denoiserOf(this.student, time),
+      student: denoiserOf(student, time),
       precise: preciseDenoiser(this.student, time),
-      velocity: velocityNet(this.student, time),
-      teacher: this.teacher && guidedTeacher(this.teacher, recipe, negative),
-      critic: this.critic && denoiserOf(this.critic, time),
+      velocity: velocityNet(student, time),
+      teacher: teacher_ && guidedTeacher(teacher_, recipe, negative),
+      critic: this.critic && denoiserOf(evaluated(this.critic), time),
       meanflow: secondTime
-        ? { student: meanVelocityNet(this.student, time), teacher: teacherVelocity, uncondition: (B) => repeated(negative, B) }
+        ? { student: meanVelocityNet(student, time), teacher: teacherVelocity, uncondition: (B) => repeated(negative, B) }
         : null,
       empty: text.empty,
     };
@@ -108,6 +129,7 @@ export class Trainer {
     const schedule = isStudent ? recipe.optimizer : (recipe.objective.dmd as NonNullable<Recipe["objective"]["dmd"]>).critic;
     const stats: Record<string, number[]> = {};
     let skipped = 0;
+    for (const model of this.recorded) model.reset();
     opt.params.zeroGrad();
     batches.forEach((host, micro) => {
       using _scope = device.scope();

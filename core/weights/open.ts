@@ -1,7 +1,7 @@
 import type { Hash } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import type { HostTensor } from "../dtype.ts";
+import { hostTensor, hostValues, numel, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { isSharded, openCheckpoint, readHost, type Checkpoint, type Stored } from "../io/checkpoint.ts";
 import { withSource } from "../io/source.ts";
@@ -41,9 +41,9 @@ export function wanIn(checkpoint: Checkpoint, kind: WeightKind = "ema"): FoundLa
   const tensors = new Map<string, Stored>();
   for (const [key, t] of checkpoint.tensors) {
     const name = toOriginal(found.layout, found.prefix, key);
-    if (name === null || BUFFERS.test(name) || belongsElsewhere(found.prefix, key)) continue;
+    if (name === null || BUFFERS.test(name) || F8_COMPANIONS.test(name) || belongsElsewhere(found.prefix, key)) continue;
     if (tensors.has(name)) throw new RcmError("E_FORMAT", `${checkpoint.path} holds ${name} under two keys`, { op: "weights", got: key });
-    tensors.set(name, t);
+    tensors.set(name, t.dtype === "f8_e4m3" ? scaled(checkpoint, key, t) : t);
   }
   return { ...found, tensors };
 }
@@ -51,13 +51,29 @@ export function wanIn(checkpoint: Checkpoint, kind: WeightKind = "ema"): FoundLa
 /** Tables and counters that some programs store beside the parameters; they are computed here. */
 const BUFFERS = /^accum_\w+$|(?:^|\.)(?:_extra_state|freqs|seq|dim_spatial_range|dim_temporal_range)$/;
 
+/** What stands beside f8 weights: scales in both spellings of ComfyUI, scales of activations, notes for its loader. */
+const F8_COMPANIONS = /(?:^|\.)(?:weight_scale|scale_weight|input_scale|scale_input|comfy_quant|scaled_fp8)$/;
+
+/** An f8 weight with its scale. Throws: E_FORMAT for anything but one scale a tensor. */
+function scaled(checkpoint: Checkpoint, key: string, t: Stored): Stored {
+  const layer = key.replace(/\.weight$/, "");
+  const stored = checkpoint.tensors.get(`${layer}.weight_scale`) ?? checkpoint.tensors.get(`${layer}.scale_weight`);
+  if (!stored) return t;
+  if (numel(stored.shape) !== 1) throw new RcmError("E_FORMAT", `${checkpoint.path}: ${stored.name} is not one scale for the tensor`, { op: "weights", got: stored.shape });
+  const scale = hostValues(readHost(stored))[0];
+  if (!(scale > 0 && Number.isFinite(scale))) throw new RcmError("E_FORMAT", `${checkpoint.path}: ${stored.name} is no scale`, { op: "weights", got: scale });
+  return isSharded(t) ? { ...t, parts: t.parts.map((p) => ({ ...p, stored: { ...p.stored, scale } })) } : { ...t, scale };
+}
+
 /** An empty prefix takes every key, also those of a second network beside the first. */
 const belongsElsewhere = (prefix: string, key: string): boolean => prefix === "" && /^(?:net|net_ema|net_fake_score|net_teacher|model|model_ema|ema|student|critic)[./]/.test(key);
 
 /** All weights of the network in host memory, by original names. For networks that fit there; loading streams instead. Throws: E_IO, E_FORMAT. */
 export function readWeights(path: string, kind: WeightKind = "ema"): Map<string, HostTensor> {
-  return new Map([...openWan(path, kind).tensors].map(([name, t]) => [name, readHost(t)]));
+  return new Map([...openWan(path, kind).tensors].map(([name, t]) => [name, unscaled(readHost(t), isSharded(t) ? t.parts[0]?.stored.scale : t.scale)]));
 }
+
+const unscaled = (t: HostTensor, scale = 1): HostTensor => (t.dtype === "f8_e4m3" ? hostTensor("f32", t.shape, hostValues(t).map((v) => v * scale)) : t);
 
 /** The files a checkpoint's tensors lie in. */
 export const filesOf = (c: Checkpoint): string[] => [...new Set([...c.tensors.values()].flatMap((t) => (isSharded(t) ? t.parts.map((p) => p.stored.file) : [t.file])))].sort();

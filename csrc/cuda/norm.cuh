@@ -12,17 +12,12 @@ __device__ inline float inv_sqrt(float v) { return __frcp_rn(__fsqrt_rn(v)); }
 __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 
 // ---- a row over threads -------------------------------------------------------------------------------------------
-// On the fast path a thread holds Share elements in registers: a block a row, or, for narrow rows and those of 512 to 1536, a warp a
-// row, which then meets no barrier. f64 and any other width or address take the general kernels, which walk the row in memory.
-constexpr int kBlockShare = 16, kWarpShare = 48;
+// On the fast path a thread holds kRowShare elements in registers: a warp or a block a row. f64 and any other width or
+// address take the general kernels, which walk the row in memory.
+constexpr int kRowShare = 16;
 constexpr int kRowMax = 8192;
-template <int Share>
-constexpr int kRowThreads = Share == kWarpShare ? 128 : kRowMax / kBlockShare;
-// Bounds the registers, so that two blocks of 320 threads (a row of 5120) or three of four warps share a processor.
-template <int Share>
-constexpr int kBackThreads = Share == kWarpShare ? 128 : 640;
-template <int Share>
-constexpr int kBackBlocks = Share == kWarpShare ? 3 : 1;
+constexpr int kRowThreads = kRowMax / kRowShare;
+constexpr int kBackThreads = 640;  // bounds the registers, so that two blocks of 320 threads (a row of 5120) share a processor
 constexpr int kRowStages = 3;  // rows of a backward pass under way in shared memory
 constexpr int kAnyThreads = 256;
 
@@ -31,17 +26,9 @@ template <class X, class Y>
 constexpr int kRowPack = 16 / (int)(sizeof(X) > sizeof(Y) ? sizeof(X) : sizeof(Y));
 
 // x: threads of a row; y: rows of a block (more than one only where a warp holds a row, so no barrier joins them).
-template <int Share>
-dim3 row_block(int64_t D) {
-  const unsigned threads = (unsigned)(ceil_div(ceil_div(D, Share), 32) * 32);
+inline dim3 row_block(int64_t D) {
+  const unsigned threads = (unsigned)(ceil_div(ceil_div(D, kRowShare), 32) * 32);
   return dim3(threads, threads == 32 ? 4 : 1);
-}
-
-// Calls body(share): compile-time elements a thread holds of a row of D.
-template <class Body>
-void with_share(int64_t D, Body&& body) {
-  if (D > 32 * kBlockShare && D <= 32 * kWarpShare) body(std::integral_constant<int, kWarpShare>{});
-  else body(std::integral_constant<int, kBlockShare>{});
 }
 
 template <class X, class Y>
@@ -117,9 +104,9 @@ __device__ inline void copy_async(void* shared, const void* global) {
 }
 
 // The next rows of x and y_bar. A thread reads back only what it copied itself, so no barrier is needed.
-template <class X, class Y, int V, int Share>
+template <class X, class Y, int V>
 struct RowPipe {
-  static constexpr int P = Share / V;
+  static constexpr int P = kRowShare / V;
   Pack<X, V>* xs;
   Pack<Y, V>* ys;
   int pitch;
@@ -204,11 +191,11 @@ int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int
 
 // ---- layer norms --------------------------------------------------------------------------------------------------
 // What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents.
-template <int Share, class X, class Y, bool Jvp, class Mod, class C>
-__global__ void __launch_bounds__(kRowThreads<Share>) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D,
+template <class X, class Y, bool Jvp, class Mod, class C>
+__global__ void __launch_bounds__(kRowThreads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D,
                                                           C inv, C eps, bool dot_vec) {
-  constexpr int V = kRowPack<X, Y>, P = Share / V;
-  __shared__ C shared[64];
+  constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
+  __shared__ C shared[2][64];
   const int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
   if (r >= M) return;
   C v[P][V], d[Jvp ? P : 1][V], sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
@@ -231,7 +218,7 @@ __global__ void __launch_bounds__(kRowThreads<Share>) layer_rows(const X* x, con
       if constexpr (Jvp) sum[1] += d[k][j];
     }
   }
-  block_sum(sum, shared);
+  block_sum_once(sum, shared[0]);
   const C m = mul_rn(sum[0], inv);
 #pragma unroll
   for (int k = 0; k < P; ++k) {
@@ -246,7 +233,7 @@ __global__ void __launch_bounds__(kRowThreads<Share>) layer_rows(const X* x, con
       }
     }
   }
-  block_sum(square, shared);
+  block_sum_once(square, shared[1]);
   const C q = inv_sqrt(fma(square[0], inv, eps));
   if (threadIdx.x == 0) {
     mean[r] = m;
@@ -318,13 +305,13 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_
 }
 
 // Blocks b * slots .. of sample b walk its rows; the column sums of a block end in its slot of partial [samples][slots][2][D].
-template <int Share, class X, class Y, class Mod, class C>
-__global__ void __launch_bounds__(kBackThreads<Share>, kBackBlocks<Share>) layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
+template <class X, class Y, class Mod, class C>
+__global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
                                                                int64_t L, int D, int64_t slots, C inv, bool out_vec) {
-  constexpr int V = kRowPack<X, Y>, P = Share / V;
+  constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[64];
-  RowPipe<X, Y, V, Share> pipe(staged);
+  __shared__ C shared[2][64];  // rows take turns
+  RowPipe<X, Y, V> pipe(staged);
   const int64_t sample = blockIdx.x / slots, first = sample * L, step = slots * blockDim.y;
   const auto modulation = mod.row(first);
   int64_t l = blockIdx.x % slots * blockDim.y + threadIdx.y;
@@ -338,6 +325,7 @@ __global__ void __launch_bounds__(kBackThreads<Share>, kBackBlocks<Share>) layer
     pipe.issue(s, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
   }
   C m = 0, q = 0;
+  int turn = 0;
   if (l < L) m = mean[first + l], q = rstd[first + l];
   for (int stage = 0; l < L; l += step, stage = stage + 1 == kRowStages ? 0 : stage + 1) {
     const int64_t r = first + l, ahead = l + (kRowStages - 1) * step;
@@ -363,7 +351,7 @@ __global__ void __launch_bounds__(kBackThreads<Share>, kBackBlocks<Share>) layer
       }
     }
     if (x_bar) {
-      block_sum(sum, shared);
+      block_sum_once(sum, shared[turn ^= 1]);
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;
@@ -429,12 +417,10 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
   const C inv = (C)(1.0 / (double)D);
   if constexpr (!std::is_same<X, double>::value) {
     if (row_fits(x, y, D)) {
-      return with_share(D, [&](auto share) {
-        constexpr int S = decltype(share)::value;
-        const dim3 block = row_block<S>(D);
-        layer_rows<S, X, Y, Jvp><<<grid_of(ceil_div(M, block.y)), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
-                                                                                       aligned(x_dot, 16) && aligned(y_dot, 16));
-      });
+      const dim3 block = row_block(D);
+      layer_rows<X, Y, Jvp><<<grid_of(ceil_div(M, block.y)), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
+                                                                                  aligned(x_dot, 16) && aligned(y_dot, 16));
+      return;
     }
   }
   layer_any<X, Y, Jvp><<<grid_of(M), kAnyThreads, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, D, inv, (C)eps);
@@ -455,15 +441,9 @@ void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C*
     if (sums) add_slots(into, B, slots, D, 2, w_bar, b_bar, stride);
   };
   if constexpr (!std::is_same<X, double>::value) {
-    bool done = false;
-    with_share(D, [&](auto share) {
-      constexpr int S = decltype(share)::value;
-      const dim3 block = row_block<S>(D);
-      const size_t bytes = RowPipe<X, Y, kRowPack<X, Y>, S>::bytes(block);
-      done = row_fits(x, y_bar, D) && shared_fits(bytes);
-      if (done) launch(layer_rows_back<S, X, Y, Mod, C>, block, bytes, (int)D, aligned(x_bar, 16));
-    });
-    if (done) return;
+    const dim3 block = row_block(D);
+    const size_t bytes = RowPipe<X, Y, kRowPack<X, Y>>::bytes(block);
+    if (row_fits(x, y_bar, D) && shared_fits(bytes)) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes, (int)D, aligned(x_bar, 16));
   }
   launch(layer_any_back<X, Y, Mod, C>, dim3(kAnyThreads), 0, D);
 }

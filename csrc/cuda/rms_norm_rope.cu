@@ -61,9 +61,9 @@ bool units_fit(const X* x, const Y* y, const Sizes& z) {
 }
 
 // Unit k of a thread: columns at[2k], at[2k+1] of the row, the same in w, the tables' column, and the head. No unit: -1.
-template <int V, int Share, class C>
+template <int V, class C>
 struct Units {
-  static constexpr int P = Share / V, U = P / 2;
+  static constexpr int P = kRowShare / V, U = P / 2;
   int at[P], in_head[U], head[U], half;
   bool whole;  // the group is the row
 
@@ -109,13 +109,13 @@ struct Units {
       }
     }
   }
-  // Sums of N values per unit over the unit's group; every lane gets them.
+  // Sums of N values per unit over the unit's group; every lane gets them. `shared` may be written again after another barrier.
   template <int N>
   __device__ void group_sum(C (&v)[U][N], C* shared) const {
     if (whole) {
 #pragma unroll
       for (int i = N; i < U * N; ++i) v[0][i % N] += v[i / N][i % N];
-      block_sum(v[0], shared);
+      block_sum_once(v[0], shared);
 #pragma unroll
       for (int i = N; i < U * N; ++i) v[i / N][i % N] = v[0][i % N];
       return;
@@ -129,13 +129,13 @@ struct Units {
   __device__ int64_t group_of(const Task<C>& t, int64_t r, int k) const { return whole ? r : r * (t.D / t.K) + head[k]; }
 };
 
-template <int Share, class X, class Y, bool Jvp, class C>
-__global__ void __launch_bounds__(kRowThreads<Share>) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
-  constexpr int V = kRowPack<X, Y>, U = Units<V, Share, C>::U, N = Jvp ? 2 : 1;
+template <class X, class Y, bool Jvp, class C>
+__global__ void __launch_bounds__(kRowThreads) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
+  constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
   __shared__ C shared[64];
   const int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
   if (r >= t.M) return;
-  const Units<V, Share, C> units(t);
+  const Units<V, C> units(t);
   C v[2 * U][V], d[Jvp ? 2 * U : 1][V], sum[U][N] = {};
 #pragma unroll
   for (int p = 0; p < 2 * U; ++p) {
@@ -186,17 +186,18 @@ __global__ void __launch_bounds__(kRowThreads<Share>) rms_rows(Task<C> t, const 
 }
 
 // Each block walks rows; its column sums end in its slot of partial [slots][group], the heads added one after the other.
-template <int Share, class X, class Y, class C>
-__global__ void __launch_bounds__(kBackThreads<Share>, kBackBlocks<Share>) rms_rows_back(Task<C> t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* partial,
+template <class X, class Y, class C>
+__global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* partial,
                                                               bool out_vec) {
-  constexpr int V = kRowPack<X, Y>, U = Units<V, Share, C>::U;
+  constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[64];
-  RowPipe<X, Y, V, Share> pipe(staged);
-  const Units<V, Share, C> units(t);
+  __shared__ C shared[2][64];  // rows take turns
+  RowPipe<X, Y, V> pipe(staged);
+  const Units<V, C> units(t);
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
   int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
   C dw[2 * U][V] = {}, q[U], q_next[U];
+  int turn = 0;
 #pragma unroll
   for (int s = 0; s < kRowStages - 1; ++s) {
     const int64_t ahead = r + s * step;
@@ -237,7 +238,7 @@ __global__ void __launch_bounds__(kBackThreads<Share>, kBackBlocks<Share>) rms_r
       }
     }
     if (x_bar) {
-      units.group_sum(sum, shared);
+      units.group_sum(sum, shared[turn ^= 1]);
 #pragma unroll
       for (int k = 0; k < U; ++k) {
         if (!units.some(k)) continue;
@@ -353,12 +354,10 @@ template <bool Jvp, class X, class Y, class C>
 void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, const Sizes& z) {
   if constexpr (!std::is_same<X, double>::value) {
     if (units_fit(x, y, z)) {
-      return with_share(z.D, [&](auto share) {
-        constexpr int S = decltype(share)::value;
-        const dim3 block = row_block<S>(z.D);
-        const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-        rms_rows<S, X, Y, Jvp><<<grid_of(ceil_div(t.M, block.y)), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec);
-      });
+      const dim3 block = row_block(z.D);
+      const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
+      rms_rows<X, Y, Jvp><<<grid_of(ceil_div(t.M, block.y)), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec);
+      return;
     }
   }
   const int64_t count = t.M * (z.D / z.group);
@@ -371,20 +370,16 @@ template <class X, class Y, class C>
 void launch_back(const Task<C>& t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* w_bar, const Sizes& z) {
   if (!x_bar && !w_bar) return;
   if constexpr (!std::is_same<X, double>::value) {
-    bool done = false;
-    with_share(z.D, [&](auto share) {
-      constexpr int S = decltype(share)::value;
-      const dim3 block = row_block<S>(z.D);
-      const size_t bytes = RowPipe<X, Y, kRowPack<X, Y>, S>::bytes(block);
-      done = units_fit(x, y_bar, z) && shared_fits(bytes);
-      if (!done) return;
-      auto kernel = rms_rows_back<S, X, Y, C>;
+    const dim3 block = row_block(z.D);
+    const size_t bytes = RowPipe<X, Y, kRowPack<X, Y>>::bytes(block);
+    if (units_fit(x, y_bar, z) && shared_fits(bytes)) {
+      auto kernel = rms_rows_back<X, Y, C>;
       const int64_t slots = slots_for(kernel, block, bytes, 1, t.M);
       Workspace partial(w_bar ? (size_t)(slots * z.group) * sizeof(C) : 0);
       kernel<<<grid_of(slots), block, bytes, stream()>>>(t, x, y_bar, rstd, x_bar, w_bar ? partial.as<C>() : nullptr, aligned(x_bar, 16));
       if (w_bar) add_slots<C>(partial.as<C>(), 1, slots, z.group, 1, w_bar, nullptr, 0);
-    });
-    if (done) return;
+      return;
+    }
   }
   const int64_t groups = z.D / z.group;
   auto kernel = rms_any_back<X, Y, C>;

@@ -79,6 +79,11 @@ Gpu& gpu() {
   return s.gpu;
 }
 
+bool& recording() {
+  static bool on = false;
+  return on;
+}
+
 bool split_products() { return state().split; }
 
 }  // namespace rcm

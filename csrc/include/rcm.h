@@ -304,6 +304,18 @@ RCM_API rcm_status rcm_stream_wait(int32_t stream, int32_t event);
 /* The caller waits for the event. */
 RCM_API rcm_status rcm_event_sync(int32_t event);
 
+/* ---- nondiff: recorded calls --------------------------------------------------------------------------------- */
+/* Many small calls cost more to queue than to run. Calls between _begin and _end are not run but recorded as one graph, with their
+ * addresses and scalars; _launch queues all of them at once, as often as wanted. What they allocate lives in `memory`, set aside
+ * from everybody else; graphs of one memory run in the order of their recording. Copies from and to the host and rcm_sync cannot be
+ * recorded. GPU only: the CPU answers RCM_E_BACKEND. */
+RCM_API rcm_status rcm_graph_memory(RCM_HOST int64_t* out);
+RCM_API rcm_status rcm_graph_memory_free(int64_t memory);
+RCM_API rcm_status rcm_graph_begin(int64_t memory);
+RCM_API rcm_status rcm_graph_end(RCM_HOST int64_t* out);
+RCM_API rcm_status rcm_graph_launch(int64_t graph);
+RCM_API rcm_status rcm_graph_free(int64_t graph);
+
 /* ---- nondiff: pictures --------------------------------------------------------------------------------------- */
 /* out u8 [B,N,C] = round(255 (x + 1) / 2), limited to [0, 255], of x [B,C,N] in [-1, 1]; N pixels of C channels. NaN gives 0. */
 RCM_API rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, int64_t N, int32_t dtype);

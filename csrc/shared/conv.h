@@ -2,6 +2,12 @@
 #pragma once
 #include "guard.h"
 
+#ifdef __CUDACC__
+#define RCM_BOTH __host__ __device__
+#else
+#define RCM_BOTH
+#endif
+
 namespace rcm {
 
 struct ConvShape {
@@ -11,10 +17,10 @@ struct ConvShape {
   int64_t kt, k, st, s, pt, p;
   int64_t upsample, split;
 
-  int64_t pixels() const { return To * Yo * Xo; }
+  RCM_BOTH int64_t pixels() const { return To * Yo * Xo; }
   // Passes over the sum's positions: one, or one for each parity of the doubled grid.
-  int passes() const { return upsample ? 4 : 1; }
-  int taps() const { return upsample ? 4 : (int)(kt * k * k); }
+  RCM_BOTH int passes() const { return upsample ? 4 : 1; }
+  RCM_BOTH int taps() const { return upsample ? 4 : (int)(kt * k * k); }
 };
 
 // One term of the sum: which packed weights, and where the input lies from (t st, y s, x s).
@@ -22,7 +28,7 @@ struct ConvTap {
   int slice, dt, dy, dx;
 };
 
-inline ConvTap conv_tap(const ConvShape& g, int pass, int tap) {
+RCM_BOTH inline ConvTap conv_tap(const ConvShape& g, int pass, int tap) {
   if (g.upsample) {
     const int py = pass / 2, px = pass % 2, ey = tap / 2, ex = tap % 2;
     return {pass * 4 + tap, 0, py - 1 + ey, px - 1 + ex};
@@ -32,7 +38,7 @@ inline ConvTap conv_tap(const ConvShape& g, int pass, int tap) {
 }
 
 // Element of y (and r) at which channel o of a position of the sum begins, and which split it falls in is o / (O / split).
-inline int64_t conv_output(const ConvShape& g, int pass, int64_t t, int64_t y, int64_t x, int64_t o) {
+RCM_BOTH inline int64_t conv_output(const ConvShape& g, int pass, int64_t t, int64_t y, int64_t x, int64_t o) {
   const int64_t width = g.O / g.split, frame = g.split * t + o / width, c = o % width;
   if (g.upsample) return ((frame * 2 * g.Yo + 2 * y + pass / 2) * 2 * g.Xo + 2 * x + pass % 2) * width + c;
   return ((frame * g.Yo + y) * g.Xo + x) * width + c;

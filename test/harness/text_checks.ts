@@ -149,6 +149,6 @@ export function textOpChecks(device: () => Device, test: TestFunction): void {
       const [wide, narrow] = [rms(run("bf16", undefined), want), rms(run("bf16", "bf16"), want)];
       expect(wide).toBeLessThan(0.03);
       expect(narrow).toBeGreaterThan(1.2 * wide);
-    });
+    }, 60_000);
   });
 }

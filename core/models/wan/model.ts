@@ -23,6 +23,8 @@ import { wanParams } from "./keys.ts";
 export interface NetTime {
   t: Float64Array;
   dot: Float64Array | null;
+  /** The same numbers where the device has them already, f64. */
+  held?: { t: Tensor; dot: Tensor | null };
 }
 
 export interface WanOptions {
@@ -91,10 +93,10 @@ export class WanGraph {
 
   /** e = MLP(sinusoid(t)) (+ MLP_r(sinusoid(r))), in stat dtype. Shapes: [B] -> [B, D]. */
   private timeEmbedding(tape: Tape, time: NetTime, second: NetTime | null): Var {
-    const one = (name: string, { t, dot }: NetTime): Var => {
+    const one = (name: string, { t, dot, held }: NetTime): Var => {
       const dtype = statDType(this.options.residual);
       const vector = (v: Float64Array): Tensor => tape.device.fromValues(v, [v.length], "f64");
-      const raw = timestepEmbed(tape, constant(vector(t), dot && vector(dot)), { width: this.config.freqDim, dtype });
+      const raw = timestepEmbed(tape, held ? constant(held.t, held.dot) : constant(vector(t), dot && vector(dot)), { width: this.config.freqDim, dtype });
       return dense(tape, this.weights, `${name}.2`, denseAct(tape, this.weights, `${name}.0`, raw, "silu"));
     };
     const e = one("time_embedding", time);

@@ -1,0 +1,153 @@
+import { dtypeBytes, hostTensor, numel, type DType } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { WINDOW, type TensorStream } from "../io/tensor_stream.ts";
+import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
+import { download } from "../../ffi/memory.ts";
+import type { SourceTensor } from "./source.ts";
+
+export const OUT_DTYPES = ["bf16", "f16", "f32", "f8_e4m3"] as const;
+export type OutDType = (typeof OUT_DTYPES)[number];
+
+/** A tensor of the output. Its digest is known once its bytes have been asked for. */
+export interface OutTensor extends TensorStream {
+  digest: () => bigint;
+}
+
+const window = new Uint8Array(new ArrayBuffer(WINDOW));
+
+export function* deviceChunks(t: Tensor): Generator<Uint8Array> {
+  for (let at = 0; at < t.bytes; at += WINDOW) {
+    const into = window.subarray(0, Math.min(WINDOW, t.bytes - at));
+    download(t.device.lib, t.ptr + at, into);
+    yield into;
+  }
+}
+
+/** Digest of a tensor's bytes, piece after piece; pieces are of WINDOW bytes, the last one shorter. */
+export const digest = (chunk: Uint8Array, more: bigint): bigint => Bun.hash.wyhash(chunk, more);
+
+/** A stream that notes the digest of what passes. */
+export function digested(stream: TensorStream, onDone: (bytes: number) => void = () => {}): OutTensor {
+  let seen: bigint | null = null;
+  return {
+    ...stream,
+    *chunks() {
+      let d = 0n;
+      for (const chunk of stream.chunks()) {
+        d = digest(chunk, d);
+        yield chunk;
+      }
+      seen = d;
+      onDone(stream.bytes);
+    },
+    digest() {
+      if (seen === null) throw new RcmError("E_INTERNAL", `${stream.name} was never written`, { op: "export" });
+      return seen;
+    },
+  };
+}
+
+/** How far what is written lies from what was read: ||W - written|| / ||W||, over all tensors whose dtype changed, and of the worst one. */
+export interface Rounding {
+  relative: number;
+  worst: { name: string; relative: number } | null;
+}
+
+export class RoundingSum {
+  private squares = 0;
+  private errors = 0;
+  private worst: Rounding["worst"] = null;
+
+  add(name: string, squares: number, errors: number): void {
+    this.squares += squares;
+    this.errors += errors;
+    const relative = ratio(errors, squares);
+    if (relative > (this.worst?.relative ?? 0)) this.worst = { name, relative };
+  }
+  get result(): Rounding {
+    return { relative: ratio(this.errors, this.squares), worst: this.worst };
+  }
+}
+
+const ratio = (errors: number, squares: number): number => (errors === 0 ? 0 : Math.sqrt(errors / squares));
+
+/** Sum of squares of all elements. */
+export const squaresOf = (t: Tensor): number => sampleReduce(t.view([1, t.numel]), "squares")[0];
+
+/** Weights that f8 is for: the large matrices of the blocks. Norms, biases, modulation, embeddings and the head stay bf16. */
+const F8_WEIGHTS = /^blocks\.\d+\.(?:(?:self_attn|cross_attn)\.(?:q|k|v|o|k_img|v_img)|ffn\.[02])\.weight$/;
+
+/** The least power of two with max |W| / scale <= 448: division by it is exact, and so is bf16(f8 * scale). */
+export function f8Scale(largest: number): number {
+  if (largest === 0) return 1;
+  let scale = 2 ** Math.ceil(Math.log2(largest / 448));
+  while (largest / scale > 448) scale *= 2;
+  while (largest / (scale / 2) <= 448) scale /= 2;
+  return Math.max(scale, 2 ** -126);
+}
+
+/** A tensor in the wanted dtype, or in f8 with its scale; `from` is freed by the enclosing scope. Throws: E_NONFINITE naming it. */
+export function converted(name: string, from: Tensor, dtype: DType, sum: RoundingSum): { out: Tensor; scale: number } {
+  const { device } = from;
+  const out = device.empty(from.shape, dtype);
+  let scale = 1;
+  if (dtype === "f8_e4m3") {
+    const largest = sampleReduce(from.view([1, from.numel]), "max")[0];
+    scale = Number.isFinite(largest) ? f8Scale(largest) : 1;
+    device.lib.f8Encode(from.ptr, out.ptr, out.numel, scale, from.code);
+  } else out.set(from);
+  const tested = dtype === "f8_e4m3" ? from : out;
+  if (out.numel > 0 && sampleReduce(tested.view([1, out.numel]), "nonfinite")[0] > 0) {
+    throw new RcmError("E_NONFINITE", `${name} holds values that are not finite${dtype === "f16" ? " in f16" : ""}`, { op: "export", got: dtype });
+  }
+  if (dtype !== from.dtype) {
+    using _scope = device.scope();
+    const back = device.empty(from.shape, "f32");
+    if (dtype === "f8_e4m3") device.lib.f8Decode(out.ptr, back.ptr, out.numel, scale, back.code);
+    else back.set(out);
+    sum.add(name, squaresOf(from), squaresOf(back.axpy(from, -1)));
+  } else sum.add(name, 0, 0);
+  return { out, scale };
+}
+
+export interface ConvertOptions {
+  dtype: OutDType;
+  /** The key of an original name. */
+  key: (name: string) => string;
+  /** The shape it is written with. */
+  shape: (name: string, shape: readonly number[]) => readonly number[];
+  /** Notes beside f8 weights that ComfyUI's loader looks for. */
+  quantNotes: boolean;
+  sum: RoundingSum;
+  onDone?: (bytes: number) => void;
+}
+
+/** The tensors of an output, in the order of the source; each is read, converted and let go when a writer asks for it. */
+export function convertAll(device: Device, tensors: Iterable<SourceTensor>, o: ConvertOptions): OutTensor[] {
+  const out: OutTensor[] = [];
+  const put = (stream: TensorStream): void => void out.push(digested(stream, o.onDone));
+  for (const t of tensors) {
+    const f8 = o.dtype === "f8_e4m3" && F8_WEIGHTS.test(t.name);
+    const dtype: DType = o.dtype !== "f8_e4m3" ? o.dtype : f8 ? "f8_e4m3" : "bf16";
+    const [name, shape] = [o.key(t.name), o.shape(t.name, t.shape)];
+    let scale = 1;
+    put({
+      name, dtype, shape,
+      bytes: numel(shape) * dtypeBytes(dtype),
+      *chunks() {
+        using _scope = device.scope();
+        const from = t.load(device, t.dtype === dtype && !f8 ? dtype : "f32");
+        const result = converted(t.name, from, dtype, o.sum);
+        scale = result.scale;
+        yield* deviceChunks(result.out);
+      },
+    });
+    if (!f8) continue;
+    put({ name: `${name}_scale`, dtype: "f32", shape: [], bytes: 4, chunks: () => [hostTensor("f32", [], [scale]).data] });
+    if (o.quantNotes) {
+      const note = new TextEncoder().encode(JSON.stringify({ format: "float8_e4m3fn", full_precision_matrix_mult: true }));
+      put({ name: name.replace(/\.weight$/, ".comfy_quant"), dtype: "u8", shape: [note.length], bytes: note.length, chunks: () => [note] });
+    }
+  }
+  return out;
+}

@@ -1,0 +1,98 @@
+import { hostValues } from "../dtype.ts";
+import { symmetricEigen } from "../metrics/eigen.ts";
+import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
+
+/**
+ * Truncated singular value decomposition by randomised subspace iteration, all products on the device in f64. The small symmetric
+ * problems [l, l] are solved on the host. Source: Halko, Martinsson, Tropp, arXiv 0909.4061, algorithms 4.4 and 5.1.
+ */
+export interface LowRank {
+  /** up [N, rank] down [rank, K], f64, both carrying the square root of the singular values. */
+  up: Tensor;
+  down: Tensor;
+  /** Singular values kept, largest first. */
+  sigma: Float64Array;
+}
+
+/** Vectors taken beyond the rank: they make the wanted ones converge faster. */
+const OVERSAMPLE = 10;
+/** Rounds of multiplication by the matrix and its transpose; two bring a slowly falling spectrum within a percent of the optimum. */
+const ROUNDS = 2;
+/** Directions whose squared length is below this part of the largest are round-off: of a basis, whose Gram matrix has rounded, and of the result. */
+const BASIS_FLOOR = 1e-15;
+const FLOOR = 1e-26;
+
+/** y = x w^T. Shapes: x [M, K], w [N, K] -> [M, N]. */
+function timesTransposed(x: Tensor, w: Tensor): Tensor {
+  const [M, K, N] = [x.shape[0], x.shape[1], w.shape[0]];
+  const y = x.device.empty([M, N], x.dtype);
+  x.device.lib.linearFwd(x.ptr, w.ptr, 0, y.ptr, M, N, K, x.code, w.code, y.code);
+  return y;
+}
+
+/** y = a^T x. Shapes: a [M, N], x [M, K] -> [N, K]. */
+function transposedTimes(a: Tensor, x: Tensor): Tensor {
+  const [M, N, K] = [a.shape[0], a.shape[1], x.shape[1]];
+  const y = x.device.zeros([N, K], x.dtype);
+  // Of linear's vjp only the weights' gradient is asked for; its weights are then not read.
+  x.device.lib.linearVjp(x.ptr, x.ptr, a.ptr, 0, y.ptr, 0, M, N, K, x.code, x.code, a.code);
+  return y;
+}
+
+/** y = a x. Shapes: a [M, N], x [N, K] -> [M, K]. */
+export function times(a: Tensor, x: Tensor): Tensor {
+  const [M, N, K] = [a.shape[0], a.shape[1], x.shape[1]];
+  const y = a.device.empty([M, K], a.dtype);
+  a.device.lib.linearVjp(0, x.ptr, a.ptr, y.ptr, 0, 0, M, N, K, a.code, x.code, a.code);
+  return y;
+}
+
+/** Eigenvectors of a Gram matrix above a floor, largest first: rows [kept, l], each times `weigh(eigenvalue)`. */
+function leading(device: Device, gram: Tensor, most: number, floor: number, weigh: (value: number) => number): { rows: Tensor; values: Float64Array } {
+  const l = gram.shape[0];
+  const { values, vectors } = symmetricEigen(hostValues(gram.toHost()), l);
+  const order = Array.from({ length: l }, (_, i) => l - 1 - i).filter((i) => values[i] > floor * values[l - 1] && values[i] > 0).slice(0, most);
+  const rows = new Float64Array(order.length * l);
+  order.forEach((from, to) => {
+    for (let j = 0; j < l; j++) rows[to * l + j] = vectors[from * l + j] * weigh(values[from]);
+  });
+  return { rows: device.fromValues(rows, [order.length, l], "f64"), values: Float64Array.from(order, (i) => values[i]) };
+}
+
+const inverseRoot = (v: number): number => 1 / Math.sqrt(v);
+
+/** Orthonormal columns that span those of y [N, l]; fewer when they depend on each other. Twice, for the digits the first Gram matrix lost. */
+function orthonormalColumns(y: Tensor): Tensor {
+  let q = y;
+  for (let pass = 0; pass < 2; pass++) q = timesTransposed(q, leading(y.device, transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
+  return q;
+}
+
+/**
+ * The best approximation of rank at most `rank`, up to the accuracy of the iteration; exact when the matrix has no higher rank. Null
+ * for a zero matrix. Deterministic. Shapes: matrix [N, K] f64.
+ */
+export function lowRank(matrix: Tensor, rank: number): LowRank | null {
+  const { device } = matrix;
+  const [N, K] = matrix.shape;
+  const l = Math.min(rank + OVERSAMPLE, N, K);
+  using scope = device.scope();
+  let y = timesTransposed(matrix, device.randn([l, K], "f64", 20_250, 7));
+  if (sampleReduce(y.view([1, y.numel]), "max")[0] === 0) return null;
+  for (let round = 0; round < ROUNDS; round++) {
+    const rows = transposedTimes(orthonormalColumns(y), matrix);
+    const gram = timesTransposed(rows, rows);
+    // The rows are orthonormalised before they go back, else the largest direction would swallow the others.
+    y = timesTransposed(matrix, times(leading(device, gram, gram.shape[0], BASIS_FLOOR, inverseRoot).rows, rows));
+  }
+  const q = orthonormalColumns(y);
+  const rows = transposedTimes(q, matrix);
+  const gram = timesTransposed(rows, rows);
+  const up = leading(device, gram, rank, FLOOR, (v) => v ** 0.25);
+  const down = leading(device, gram, rank, FLOOR, (v) => v ** -0.25);
+  return {
+    up: scope.keep(timesTransposed(q, up.rows)),
+    down: scope.keep(times(down.rows, rows)),
+    sigma: up.values.map(Math.sqrt),
+  };
+}

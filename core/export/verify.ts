@@ -1,0 +1,24 @@
+import { RcmError } from "../error.ts";
+import { isSharded, openCheckpoint } from "../io/checkpoint.ts";
+import { withSource } from "../io/source.ts";
+import { WINDOW } from "../io/tensor_stream.ts";
+import { digest, type OutTensor } from "./convert.ts";
+
+/** Opens what was written and compares every name, dtype, shape and byte (by digest). Throws: E_INTERNAL naming the first difference. */
+export function verifyWritten(root: string, tensors: readonly OutTensor[], onDone: (bytes: number) => void = () => {}): void {
+  const differs = (what: string, got?: unknown, want?: unknown): RcmError => new RcmError("E_INTERNAL", `${root} reads back differently: ${what}`, { op: "export", got, want });
+  const found = openCheckpoint(root).tensors;
+  if (found.size !== tensors.length) throw differs("number of tensors", found.size, tensors.length);
+  for (const t of tensors) {
+    const back = found.get(t.name);
+    if (!back || isSharded(back) || back.strides) throw differs(t.name, back ? "in pieces" : "nothing");
+    if (back.dtype !== t.dtype || back.shape.join() !== t.shape.join()) throw differs(t.name, `${back.dtype} [${back.shape}]`, `${t.dtype} [${t.shape}]`);
+    const seen = withSource(back.file, (source) => {
+      let d = 0n;
+      for (let at = 0; at < back.bytes; at += WINDOW) d = digest(source.read(back.offset + at, Math.min(WINDOW, back.bytes - at)), d);
+      return d;
+    });
+    if (seen !== t.digest()) throw differs(t.name, `digest ${seen}`, `digest ${t.digest()}`);
+    onDone(t.bytes);
+  }
+}
