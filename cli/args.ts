@@ -21,7 +21,7 @@ export const SET_ARG = {
   set: { type: "string", description: "override a recipe key, may be repeated: --set train.steps=100", valueHint: "KEY=VALUE" },
 } as const satisfies ArgsDef;
 
-const usage = (message: string): RcmError => new RcmError("E_ARG", message, { op: "usage" });
+export const usage = (message: string): RcmError => new RcmError("E_ARG", message, { op: "usage" });
 
 const kebab = (s: string): string => s.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 
@@ -74,6 +74,13 @@ export function integer(text: string, flag: string, least = 0): number {
   return n;
 }
 
+/** A number of a flag, at least `least`. Throws: E_ARG. */
+export function decimal(text: string, flag: string, least = -Infinity): number {
+  const n = Number(text);
+  if (text.trim() === "" || !Number.isFinite(n) || n < least) throw usage(`--${flag}: found "${text}", allowed numbers${least === -Infinity ? "" : ` from ${least}`}`);
+  return n;
+}
+
 /** A comma-separated list of whole numbers. */
 export const integers = (text: string, flag: string): number[] => (text === "" ? [] : text.split(",").map((t) => integer(t, flag, 1)));
 
@@ -84,3 +91,26 @@ export function oneOf<T extends string>(text: string, flag: string, allowed: rea
 }
 
 export const deviceOf = (text: string): "auto" | "cpu" | "cuda" => oneOf(text, "device", ["auto", "cpu", "cuda"]);
+
+/** A positive number of a flag. Throws: E_ARG. */
+export function number(text: string, flag: string): number {
+  const n = Number(text);
+  if (text.trim() === "" || !Number.isFinite(n) || n <= 0) throw usage(`--${flag}: found "${text}", allowed numbers above 0`);
+  return n;
+}
+
+/** Job i of n, counted from 0. Throws: E_ARG. */
+export function share(text: string, flag: string): { index: number; of: number } {
+  const match = /^(\d+)\/(\d+)$/.exec(text.trim());
+  const [index, of] = match ? [Number(match[1]), Number(match[2])] : [0, 0];
+  if (index >= of) throw usage(`--${flag}: found "${text}", allowed i/n with i from 0 to n - 1`);
+  return { index, of };
+}
+
+/** A number of bytes: 80GiB, 80GB, 512MiB or plain. Throws: E_ARG. */
+export function byteSize(text: string, flag: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(text.trim());
+  const bytes = match ? Number(match[1]) * (match[3] ? 1024 : 1000) ** " kmgt".indexOf(match[2].toLowerCase() || " ") : 0;
+  if (!(bytes > 0)) throw usage(`--${flag}: found "${text}", allowed sizes such as 80GiB or 141GB`);
+  return bytes;
+}

@@ -2,8 +2,8 @@ import { defineCommand, type ArgsDef } from "citty";
 import { ALL_INPUTS, ATTENTION_SHAPES, benchAttention, type AttentionInputs } from "../core/bench/attention.ts";
 import { benchCopy, copyCeiling } from "../core/bench/copy.ts";
 import { benchGemm, matmulCeiling, type GemmShape, type Pass } from "../core/bench/gemm.ts";
-import { jvpError } from "../core/bench/jvp_error.ts";
-import { benchForward, benchJvp, benchSample, benchStudentStep, gemmShapes, MODELS, type ModelName, type NetworkSize } from "../core/bench/network.ts";
+import { jvpError, jvpErrorLarge } from "../core/bench/jvp_error.ts";
+import { benchForward, benchJvp, benchRcmStep, benchSample, benchStudentStep, gemmShapes, MODELS, type ModelName, type NetworkSize } from "../core/bench/network.ts";
 import { benchOps } from "../core/bench/ops.ts";
 import { benchStep } from "../core/bench/step.ts";
 import { TIMING, type BenchReport, type BenchRow, type TimeOptions } from "../core/bench/time.ts";
@@ -157,22 +157,26 @@ const forward = network("forward", "Time the teacher's forward pass.\n\n  rcm be
 const jvp = network("jvp", "Time value and tangent in one pass.\n\n  rcm bench jvp --model wan-1.3b --backward", { backward: { type: "boolean", default: false, description: "also backward with recompute" } }, (s, size, a) => benchJvp(s.device, size, Boolean(a.backward), matmuls(s), s.timing));
 const sample = network("sample", "Time few-step sampling of latents.", { steps: { type: "string", default: "1,2,4", description: "numbers of steps, comma-separated", valueHint: "LIST" } }, (s, size, a) => benchSample(s.device, size, integers(String(a.steps), "steps"), matmuls(s), s.timing));
 
-const errorArgs = { ...MODEL, dim: { type: "string", default: "256", description: "width of the small network", valueHint: "N" }, ...COMMON } as const satisfies ArgsDef;
+const errorArgs = { ...MODEL, dim: { type: "string", default: "256", description: "width of the small network", valueHint: "N" }, precise: { type: "boolean", default: false, description: "f32-grade arithmetic over the same weights" }, full: { type: "boolean", default: false, description: "the network at its own size, against its f32-grade pass on the same device" }, ...COMMON } as const satisfies ArgsDef;
 const error = defineCommand({
   meta: { name: "jvp-error", description: "Errors of value and tangent, block by block, of a small network of a model's kind against f64 on the CPU.\n\n  rcm bench jvp-error --dtype bf16 --residual f32" },
   args: errorArgs,
   run: ({ args: a, rawArgs }) => measure("jvp-error", a, rawArgs, errorArgs, (s) => {
+    if (a.full) {
+      const whole = networkSize(a, s);
+      return jvpErrorLarge(s.device, whole.config, whole);
+    }
     const size = networkSize({ ...a, model: text(a, "model") ?? "wan-1.3b", latent: text(a, "latent") ?? (a.model === "wan-digits" ? "1x1x28x28" : "16x3x16x24") }, s);
-    return jvpError(s.device, { config: size.config, layers: number(a, "layers", 6), dim: number(a, "dim", 256), latent: size.latent, dtype: s.dtype, residual: size.residual });
+    return jvpError(s.device, { config: size.config, layers: number(a, "layers", 6), dim: number(a, "dim", 256), latent: size.latent, dtype: s.dtype, residual: size.residual, precise: a.precise });
   }),
 });
 
-const stepArgs = { recipe: { type: "positional", required: false, description: "recipe file; its weights and data are not read" }, ...SET_ARG, ...MODEL, ...COMMON, repeats: { type: "string", description: "timed cycles of a recipe after two of warm-up (default 8), or samples of a model (default 20)", valueHint: "N" } } as const satisfies ArgsDef;
+const stepArgs = { recipe: { type: "positional", required: false, description: "recipe file; its weights and data are not read" }, ...SET_ARG, ...MODEL, objective: { type: "string", default: "scm", description: "step of a model: scm (in parts) or rcm (with the score regularizer, critic and every optimizer state)", valueHint: "KIND" }, ...COMMON, repeats: { type: "string", description: "timed cycles of a recipe after two of warm-up (default 8), or samples of a model (default 20)", valueHint: "N" } } as const satisfies ArgsDef;
 const step = defineCommand({
-  meta: { name: "step", description: "Time training iterations on random data: of a recipe, against OpenBLAS' own matmul rate, or the parts of an sCM step of a model.\n\n  rcm bench step recipes/digits/rcm.yaml\n  rcm bench step --model wan-1.3b" },
+  meta: { name: "step", description: "Time training iterations on random data: of a recipe, against OpenBLAS' own matmul rate, or an sCM or rCM step of a model.\n\n  rcm bench step recipes/digits/rcm.yaml\n  rcm bench step --model wan-1.3b" },
   args: stepArgs,
   run({ args: a, rawArgs }) {
-    if (a.model !== undefined && a.recipe === undefined) return measure("step", a, rawArgs, stepArgs, (s) => benchStudentStep(s.device, networkSize(a, s), matmuls(s), s.timing));
+    if (a.model !== undefined && a.recipe === undefined) return measure("step", a, rawArgs, stepArgs, (s) => (oneOf(a.objective, "objective", ["scm", "rcm"]) === "scm" ? benchStudentStep : benchRcmStep)(s.device, networkSize(a, s), matmuls(s), s.timing));
     expectKnown(rawArgs, stepArgs);
     if (a.recipe === undefined || a.model !== undefined) throw new RcmError("E_ARG", "give either a recipe or --model", { op: "usage" });
     const view = progress(a.quiet);

@@ -5,8 +5,11 @@ import { WAN_PRESETS } from "../core/models/wan/config.ts";
 import { Device } from "../core/tensor.ts";
 import { trainClassifier } from "../core/train/classifier.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS } from "./args.ts";
-import { progress, result } from "./ui.ts";
+import inspect from "./data_inspect.ts";
 
+import merge from "./data_merge.ts";
+import synth from "./data_synth.ts";
+import { progress, result } from "./ui.ts";
 const digitsArgs = {
   out: { type: "string", default: "data/digits", description: "folder; gets train/ and test/ with shards", valueHint: "DIR" },
   limit: { type: "string", default: "0", description: "most training digits; 0: all 60,000", valueHint: "N" },
@@ -51,4 +54,4 @@ const classifier = defineCommand({
   },
 });
 
-export default defineCommand({ meta: { name: "data", description: "Make training sets and what evaluation needs" }, subCommands: { digits, classifier } });
+export default defineCommand({ meta: { name: "data", description: "Make, merge and inspect training sets, and what evaluation needs" }, subCommands: { synth, merge, inspect, digits, classifier } });

@@ -1,15 +1,21 @@
 import { defineCommand } from "citty";
 import { basename } from "node:path";
+import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { distill, type TrainEvent } from "../core/train/run.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
+import { planRun } from "../core/train/plan.ts";
+import { byteSize, DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
+import { showPlan } from "./distill_plan.ts";
+import { stopSignals } from "./signals.ts";
 import { loading, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file (YAML)" },
   out: { type: "string", description: "run folder; default runs/<recipe name>", valueHint: "DIR" },
   resume: { type: "boolean", default: false, description: "go on from the newest checkpoint in --out, if there is one" },
+  "dry-run": { type: "boolean", default: false, description: "check recipe, checkpoints and data, predict memory, disk and work, and stop; exit 3 when the run would fail" },
+  memory: { type: "string", description: "with --dry-run: memory of the card, for example 80GiB; default: what nvidia-smi says", valueHint: "SIZE" },
   seed: { type: "string", description: "same as --set train.seed=N", valueHint: "N" },
   ...SET_ARG,
   ...PARTIAL_ARG,
@@ -20,7 +26,7 @@ const args = {
 export default defineCommand({
   meta: {
     name: "distill",
-    description: `Train a recipe: teacher, rCM, sCM, dCM, DMD or MeanFlow.\n\n  rcm distill recipes/digits/rcm.yaml --out runs/rcm\n  rcm distill recipes/digits/rcm.yaml --out runs/rcm --resume   # in a batch script: requeue on exit 75\n\n${EXIT_HELP}`,
+    description: `Train a recipe: teacher, rCM, sCM, dCM, DMD or MeanFlow.\n\n  rcm distill recipes/digits/rcm.yaml --out runs/rcm\n  rcm distill recipes/digits/rcm.yaml --out runs/rcm --resume   # in a batch script: requeue on exit 75\n  rcm distill recipes/wan2.1/t2v-1.3b-480p.yaml --dry-run --memory 80GiB\n\n${EXIT_HELP}`,
   },
   args,
   async run({ args: a, rawArgs }) {
@@ -28,6 +34,8 @@ export default defineCommand({
     const sets = [...repeated(rawArgs, "set"), ...(a.seed === undefined ? [] : [`train.seed=${integer(a.seed, "seed")}`])];
     const recipe = loadRecipe(a.recipe, sets);
     const out = a.out ?? `runs/${recipe.recipe.name}`;
+    if (a["dry-run"]) return showPlan(planRun({ recipe: recipe.recipe, out, device: deviceOf(a.device), memory: a.memory === undefined ? null : byteSize(a.memory, "memory") }), a.json);
+    if (a.memory !== undefined) throw new RcmError("E_ARG", "--memory goes with --dry-run", { op: "usage" });
     const stop = stopSignals();
     const view = progress(a.quiet);
     try {
@@ -56,16 +64,4 @@ function show(view: Progress, e: TrainEvent, every: number): void {
   } else if (e.kind === "load") view.update(Math.ceil(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
   else if (e.kind === "sample") view.line(`samples ${e.path}`);
   else if (e.kind === "checkpoint") view.line(`checkpoint ${basename(e.path)}`);
-}
-
-/** SIGTERM, SIGUSR1 and the first SIGINT ask the loop to checkpoint and stop; a second SIGINT ends at once. */
-function stopSignals(): { asked: () => boolean; restore: () => void } {
-  let asked = false;
-  const on = (signal: string): void => {
-    if (asked && signal === "SIGINT") process.exit(130);
-    asked = true;
-  };
-  const signals = ["SIGTERM", "SIGUSR1", "SIGINT"] as const;
-  for (const s of signals) process.on(s, on);
-  return { asked: () => asked, restore: () => signals.forEach((s) => process.removeListener(s, on)) };
 }

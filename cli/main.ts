@@ -12,12 +12,14 @@ import { EXIT, EXIT_HELP, exitOf } from "./exit.ts";
 import exporter from "./export.ts";
 import recipe from "./recipe.ts";
 import sample from "./sample.ts";
+import text from "./text.ts";
 import { log } from "./ui.ts";
+import weights from "./weights.ts";
 
 // biome-ignore lint: commands differ in their arguments
 type AnyCommand = CommandDef<any>;
 
-const subCommands: Record<string, AnyCommand> = { distill, sample, eval: evaluate, export: exporter, data, recipe, bench, doctor, demo };
+const subCommands: Record<string, AnyCommand> = { distill, sample, eval: evaluate, export: exporter, weights, data, text, recipe, bench, doctor, demo };
 
 const root = defineCommand({
   meta: { name: "rcm", version: pkg.version, description: `Distil diffusion models to 1-4 sampling steps.\n\n${EXIT_HELP}` },

@@ -116,6 +116,16 @@ export class Device implements Disposable {
     return t;
   }
 
+  /** Runs `body` with products of f32 tensors split in bf16 halves where the backend does that (see rcm_f32_products). */
+  splitProducts<T>(body: () => T): T {
+    this.lib.f32Products(1);
+    try {
+      return body();
+    } finally {
+      this.lib.f32Products(0);
+    }
+  }
+
   memory(): MemoryStats {
     return memoryStats(this.lib);
   }
@@ -198,6 +208,27 @@ export class Tensor {
     const data = new Uint8Array(new ArrayBuffer(this.bytes));
     if (this.bytes > 0) download(this.device.lib, this.ptr, data);
     return { dtype: this.dtype, shape: [...this.shape], data };
+  }
+
+  /** The tensor's bytes in pieces of at most `most`, in order; a piece is overwritten by the next. */
+  *hostChunks(most = 1 << 26): Generator<Uint8Array> {
+    const buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes)));
+    for (let at = 0; at < this.bytes; at += most) {
+      const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
+      download(this.device.lib, this.ptr + at, piece);
+      yield piece;
+    }
+  }
+
+  /** Fills the tensor from pieces of its bytes, in order: `next(buffer, at)` fills a buffer with the bytes from `at`. */
+  setChunks(next: (buffer: Uint8Array, at: number) => void, most = 1 << 26): this {
+    const buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes)));
+    for (let at = 0; at < this.bytes; at += most) {
+      const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
+      next(piece, at);
+      upload(this.device.lib, this.ptr + at, piece);
+    }
+    return this;
   }
 
   values(): Float64Array {

@@ -3,9 +3,9 @@ import type { WanConfig } from "../models/wan/config.ts";
 import { wanParams } from "../models/wan/keys.ts";
 import { WanModel } from "../models/wan/model.ts";
 import { Rng } from "../rng.ts";
-import { Device } from "../tensor.ts";
+import { Device, sampleReduce, type Tensor } from "../tensor.ts";
 import { constant, Tape, type CheckpointMode, type Var } from "../tape.ts";
-import type { BenchRow } from "./time.ts";
+import { fillNoise, noise, type BenchRow } from "./time.ts";
 
 export interface JvpErrorOptions {
   /** The network is this one with its widths cut to `dim`: heads keep their width where they can. */
@@ -16,6 +16,8 @@ export interface JvpErrorOptions {
   latent: readonly number[];
   dtype: DType;
   residual: DType;
+  /** Activations in f32-grade arithmetic (rcm_f32_products) over weights of `dtype`. */
+  precise: boolean;
 }
 
 /** Keeps the value and tangent that every block of the network gives. */
@@ -58,6 +60,12 @@ function weights(config: WanConfig, device: Device, dtype: DType): Map<string, F
   }));
 }
 
+// A tangent of time of a few units moves the time embedding about as much as the tangent of x moves the patches.
+const TIME = { t: Float64Array.of(600), dot: Float64Array.of(2) };
+
+// The network's blocks are the patch embedding, the text embedding (no tangent), the blocks proper, the head.
+const namesOf = (config: WanConfig): string[] => ["patch embedding", "text embedding", ...Array.from({ length: config.layers }, (_, i) => `after block ${i}`), "whole network"];
+
 /** Relative L2 errors of value and tangent after every block and at the output, against f64 on the CPU with the same inputs and weights. */
 export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
   using reference = Device.open({ device: "cpu" });
@@ -67,28 +75,85 @@ export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
   const video = [1, ...o.latent];
   const textShape = [1, config.textLen, config.textDim];
   const rounded = (v: Float64Array, shape: number[], dtype: DType): Float64Array => device.fromValues(v, shape, dtype).values();
+  const residual = o.precise ? "f32" : o.residual;
   const [x, xDot] = [1, 2].map((stream) => rounded(normals(numel(video), stream), video, o.residual));
   const context = rounded(normals(numel(textShape), 3), textShape, o.dtype);
 
-  const run = (on: Device, dtype: DType, residual: DType): { seen: Spy["seen"]; ms: number } => {
+  const run = (on: Device, dtype: DType, residual: DType, precise: boolean): { seen: Spy["seen"]; ms: number } => {
     using _scope = on.scope();
-    const model = WanModel.create(on, config, { dtype, residual, checkpoint: "block", trainable: false });
-    for (const [name, values] of w) model.params.tensor(name).setHost(hostTensor(dtype, [...model.params.spec(name).shape], values));
+    const stored = WanModel.create(on, config, { dtype, residual, checkpoint: "block", trainable: false });
+    for (const [name, values] of w) stored.params.tensor(name).setHost(hostTensor(dtype, [...stored.params.spec(name).shape], values));
+    const model = precise ? stored.withActivations("f32") : stored;
     const spy = new Spy(on, { record: false });
     const began = performance.now();
-    // A tangent of time of a few units moves the time embedding about as much as the tangent of x moves the patches.
-    model.forward(spy, constant(on.fromValues(x, video, residual), on.fromValues(xDot, video, residual)), { t: Float64Array.of(600), dot: Float64Array.of(2) }, constant(on.fromValues(context, textShape, dtype)));
+    const forward = (): void => void model.forward(spy, constant(on.fromValues(x, video, residual), on.fromValues(xDot, video, residual)), TIME, constant(on.fromValues(context, textShape, dtype)));
+    if (precise) on.splitProducts(forward);
+    else forward();
     on.lib.sync();
     return { seen: spy.seen, ms: performance.now() - began };
   };
 
-  const [exact, got] = [run(reference, "f64", "f64"), run(device, o.dtype, o.residual)];
-  const shape = `${o.latent.join("x")}, dim ${config.dim}, heads ${config.heads}, ${o.dtype}, residual ${o.residual}`;
-  // Recorded blocks are the patch embedding, the text embedding (no tangent), the blocks, the head.
-  const names = ["patch embedding", "text embedding", ...Array.from({ length: config.layers }, (_, i) => `after block ${i}`), "whole network"];
+  const [exact, got] = [run(reference, "f64", "f64", false), run(device, o.dtype, residual, o.precise)];
+  const shape = `${o.latent.join("x")}, dim ${config.dim}, heads ${config.heads}, ${o.precise ? `${o.dtype} weights, f32-grade` : `${o.dtype}, residual ${o.residual}`}`;
+  const names = namesOf(config);
   return exact.seen.flatMap(({ y, dot }, i): BenchRow[] => {
     const own = got.seen[i];
     if (!dot || !own.dot) return [];
     return [{ name: names[i], shape, ms: i === exact.seen.length - 1 ? got.ms : 0, valueError: relativeL2(own.y, y), tangentError: relativeL2(own.dot, dot) }];
   });
+}
+
+/** Keeps every block's value and tangent on the device in f32, or compares with what another kept. */
+class DeviceSpy extends Tape {
+  readonly seen: { y: Tensor; dot: Tensor | null }[] = [];
+  readonly errors: { value: number; tangent: number | null }[] = [];
+  constructor(
+    device: Device,
+    private readonly against: DeviceSpy | null,
+  ) {
+    super(device, { record: false });
+  }
+  override block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
+    const out = super.block(mode, body, inputs);
+    if (this.against) {
+      const { y, dot } = this.against.seen[this.errors.length];
+      this.errors.push({ value: distance(out.x, y), tangent: out.dot && dot ? distance(out.dot, dot) : null });
+    } else {
+      const keep = (t: Tensor): Tensor => this.device.empty(t.shape, "f32").set(t);
+      this.seen.push({ y: keep(out.x), dot: out.dot && keep(out.dot) });
+    }
+    return out;
+  }
+}
+
+/** ||a - b|| / ||b|| of device tensors, b f32. */
+function distance(a: Tensor, b: Tensor): number {
+  using _scope = a.device.scope();
+  const square = (t: Tensor): number => sampleReduce(t.view([1, t.numel]), "squares")[0];
+  return Math.sqrt(square(a.device.empty(b.shape, "f32").set(a).axpy(b, -1)) / square(b));
+}
+
+/** The same errors of a network of any size against its own f32-grade pass on the same device, with random weights. */
+export function jvpErrorLarge(device: Device, config: WanConfig, o: { latent: readonly number[]; dtype: DType; residual: DType }): BenchRow[] {
+  using _held = device.scope();
+  const model = WanModel.create(device, config, { dtype: o.dtype, residual: o.residual, checkpoint: "block", trainable: false });
+  for (const [i, { name, shape, init }] of model.params.specs.entries()) {
+    const std = name.endsWith("modulation") ? 0.3 : shape.length === 2 ? 1 / Math.sqrt(shape[1]) : 0.05;
+    fillNoise(model.params.tensor(name), 4096 + i, std, init.kind === "ones" ? 1 : 0);
+  }
+  const [x, xDot] = [1, 2].map((stream) => noise(device, [1, ...o.latent], o.residual, stream));
+  const context = noise(device, [1, config.textLen, config.textDim], o.dtype, 3);
+  const run = (on: WanModel, spy: DeviceSpy, dtype: DType): number => {
+    const began = performance.now();
+    on.forward(spy, constant(x.to(dtype), xDot.to(dtype)), TIME, constant(context));
+    device.lib.sync();
+    return performance.now() - began;
+  };
+  const exact = new DeviceSpy(device, null);
+  const exactMs = device.splitProducts(() => run(model.withActivations("f32"), exact, "f32"));
+  const got = new DeviceSpy(device, exact);
+  const ms = run(model, got, o.residual);
+  const shape = `${o.latent.join("x")}, ${config.layers} blocks of ${config.dim}, ${o.dtype}, residual ${o.residual}, against f32-grade (${exactMs.toFixed(0)} ms)`;
+  const names = namesOf(config);
+  return got.errors.flatMap(({ value, tangent }, i): BenchRow[] => (tangent === null ? [] : [{ name: names[i], shape, ms: i === got.errors.length - 1 ? ms : 0, valueError: value, tangentError: tangent }]));
 }

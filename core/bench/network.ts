@@ -1,6 +1,9 @@
 import type { DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { at, evaluate, guided, trigDenoiser } from "../diffusion/predict.ts";
+import { at, evaluate, guided, trigDenoiser, type Denoiser } from "../diffusion/predict.ts";
+import { criticLoss } from "../losses/critic.ts";
+import { dmdLoss, type DmdDraws } from "../losses/dmd.ts";
+import type { LossResult } from "../losses/loss.ts";
 import { scmLoss, scmParts, type ScmOptions } from "../losses/scm.ts";
 import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
 import { WanModel } from "../models/wan/model.ts";
@@ -115,19 +118,43 @@ export function benchJvp(base: Device, s: NetworkSize, backward: boolean, ceilin
   return rows;
 }
 
+interface Step {
+  student: WanModel;
+  teacher: WanModel;
+  on: Denoiser;
+  target: Denoiser;
+  x0: Tensor;
+  eps: Tensor;
+  condition: Tensor;
+  tTrig: Float64Array;
+  options: ScmOptions;
+  optimizer: AdamW;
+  ema: Tensor;
+}
+
+/** Published optimizer settings: no first moment. */
+const adam = (model: WanModel): AdamW => new AdamW(model.params, { betas: [0, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 0 });
+
+function stepOf(device: Device, s: NetworkSize): Step {
+  const [student, teacher] = [randomModel(device, s, true, 1), randomModel(device, s, false, 2)];
+  const optimizer = adam(student);
+  const ema = device.persistent(() => device.empty(student.params.flat.shape, "f32").set(optimizer.values));
+  const { x: x0, xDot: eps, context: condition } = inputs(device, s);
+  const negative = noise(device, condition.shape, s.dtype, 5);
+  return {
+    student, teacher, optimizer, ema, x0, eps, condition, tTrig: new Float64Array(s.batch).fill(0.9),
+    on: trigDenoiser(velocityNet(student)), target: guided(trigDenoiser(velocityNet(teacher)), 5, () => negative),
+    options: { tangent: "jvp", fdSize: 1e-4, passes: "one", ramp: 1, rampScope: "x_t", scale: 1, precise: null, onNonfinite: "raise" },
+  };
+}
+
+const batchMean = (device: Device, B: number): Tensor => device.fromValues(new Float64Array(B).fill(1 / B), [B], "f64");
+
 /** Parts of an sCM student step (guided teacher, value with tangent, loss and backward, AdamW with EMA), then the whole of it. */
 export function benchStudentStep(base: Device, s: NetworkSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
   const { device, take } = countedDevice(base);
   using _closes = device;
-  const [student, teacher] = [randomModel(device, s, true, 1), randomModel(device, s, false, 2)];
-  const optimizer = new AdamW(student.params, { betas: [0, 0.99], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 0 });
-  const ema = device.persistent(() => device.empty(student.params.flat.shape, "f32").set(optimizer.values));
-  const { x: x0, xDot: eps, context: condition } = inputs(device, s);
-  const negative = noise(device, condition.shape, s.dtype, 5);
-  const on = trigDenoiser(velocityNet(student));
-  const target = guided(trigDenoiser(velocityNet(teacher)), 5, () => negative);
-  const tTrig = new Float64Array(s.batch).fill(0.9);
-  const options: ScmOptions = { tangent: "jvp", fdSize: 1e-4, passes: "one", ramp: 1, rampScope: "x_t", scale: 1, onNonfinite: "raise" };
+  const { on, target, x0, eps, condition, tTrig, options, optimizer, ema } = stepOf(device, s);
   const tape = (record: boolean): Tape => new Tape(device, { record });
   const parts: [string, () => void][] = [
     ["teacher field, guided (2 forwards)", () => void evaluate(target.field, x0, tTrig, condition)],
@@ -136,13 +163,50 @@ export function benchStudentStep(base: Device, s: NetworkSize, ceiling: number |
     ["AdamW + EMA, gradient norm", () => optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 })],
     ["whole sCM student step", () => {
       const t = tape(true);
-      t.backward(scmLoss(t, on, target, { x0, condition }, { tTrig, eps }, options).loss_B, device.fromValues(new Float64Array(s.batch).fill(1 / s.batch), [s.batch], "f64"));
+      t.backward(scmLoss(t, on, target, { x0, condition }, { tTrig, eps }, options).loss_B, batchMean(device, s.batch));
       optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 });
     }],
   ];
   const rows = parts.map(([name, call]) => row(device, take, name, s, call, ceiling, o));
   rows[3] = { ...rows[3], tflops: undefined, ceiling: undefined, ratio: undefined };
   return rows;
+}
+
+/**
+ * A whole rCM student step, every network and optimizer state of training on the device: sCM, then DMD with n steps of simulation (n - 1
+ * of them without gradient), AdamW, EMA; and a critic step. Source: rCM Algorithm 1. A run draws n = 1..4 in turn: the mean is that of 2 and 3.
+ */
+export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
+  const { device, take } = countedDevice(base);
+  using _closes = device;
+  const { student, on, target, x0, eps, condition, tTrig, options, optimizer, ema } = stepOf(device, s);
+  const critic = randomModel(device, s, true, 3);
+  const criticOpt = adam(critic);
+  const judge = trigDenoiser(velocityNet(critic));
+  const draws = (n: number): DmdDraws => ({
+    simulation: { noise: noise(device, x0.shape, x0.dtype, 30), times: [1.4, 1.0, 0.6].slice(0, n - 1).map((t) => new Float64Array(s.batch).fill(t)), renoise: [31, 32, 33].slice(0, n - 1).map((k) => noise(device, x0.shape, x0.dtype, k)) },
+    tTrig, eps,
+  });
+  const back = (loss: (t: Tape) => LossResult): void => {
+    using _scope = device.scope();
+    const t = new Tape(device, { record: true });
+    t.backward(loss(t).loss_B, batchMean(device, s.batch));
+  };
+  const studentStep = (n: number) => (): void => {
+    student.params.zeroGrad();
+    back((t) => scmLoss(t, on, target, { x0, condition }, { tTrig, eps }, options));
+    back((t) => dmdLoss(t, on, judge, target, condition, draws(n), { scale: 1, onNonfinite: "raise" }));
+    optimizer.step(2e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 });
+  };
+  const criticStep = (n: number) => (): void => {
+    critic.params.zeroGrad();
+    back((t) => criticLoss(t, judge, on, condition, draws(n), { onNonfinite: "raise" }));
+    criticOpt.step(4e-7, criticOpt.gradNorm(), null);
+  };
+  const rows = [2, 3].map((n) => row(device, take, `rCM student step, simulation of ${n}`, s, studentStep(n), ceiling, o));
+  const ms = (rows[0].ms + rows[1].ms) / 2;
+  const mean = { ...rows[0], name: "rCM student step, mean of the schedule", ms, tflops: ((rows[0].tflops as number) * rows[0].ms + (rows[1].tflops as number) * rows[1].ms) / (2 * ms), bytesPeak: Math.max(...rows.map((r) => r.bytesPeak as number)) };
+  return [...rows, beside(mean, ceiling), row(device, take, "critic step, simulation of 2", s, criticStep(2), ceiling, o)];
 }
 
 /** Few-step sampling of latents, one evaluation a step. */

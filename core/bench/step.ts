@@ -1,6 +1,7 @@
 import { openblasRate } from "../../ffi/blas.ts";
 import { hostTensor, numel, type HostTensor } from "../dtype.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
+import { latentShape } from "../recipe/schema.ts";
 import { Rng } from "../rng.ts";
 import { Device } from "../tensor.ts";
 import { createModel, wanConfig } from "../train/nets.ts";
@@ -50,7 +51,7 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const empty = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "f32"));
   const trainer = new Trainer(device, r, { teacher: r.teacher ? weights : null, student: weights }, { negative: empty, empty });
   trainer.step = phaseOf(r, 0).warmup; // the long phase of a run, with every objective on
-  const batch: HostBatch = { latents: randomHost([r.train.batch, ...r.data.shape], rng), embeds: randomHost([r.train.batch, config.textLen, config.textDim], rng) };
+  const batch: HostBatch = { latents: randomHost([r.train.batch, ...latentShape(r)], rng), embeds: randomHost([r.train.batch, config.textLen, config.textDim], rng) };
   const rows = { student: [] as [number, number][], critic: [] as [number, number][] };
   const freq = r.objective.dmd?.student_every ?? 1;
   const cycles = o.repeats + 2;
@@ -74,7 +75,7 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const rate = all.reduce((n, [, f]) => n + f, 0) / (all.reduce((n, [m]) => n + m, 0) / 1000);
   const { info, kind } = device.backend;
   const openblas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
-  const [, T, Y, X] = r.data.shape;
+  const [, T, Y, X] = latentShape(r);
   return {
     recipe: r.name, batch: r.train.batch, tokens: (T / config.patch[0]) * (Y / config.patch[1]) * (X / config.patch[2]), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
     student: row(rows.student), critic: rows.critic.length > 0 ? row(rows.critic) : null, rate, openblas, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,

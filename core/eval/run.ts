@@ -84,7 +84,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   };
   const jobRow = async (name: string, job: SampleJob): Promise<EvalRow> => {
     using _scope = device.scope();
-    const set = samplePrompts(device, job, recipe, prompts, o.seed + EVAL_SEED_OFFSET, o.batch, (done) => o.onEvent?.({ row: `${name} ${job.steps}`, done, total: n }));
+    const set = await samplePrompts(device, job, recipe, prompts, o.seed + EVAL_SEED_OFFSET, o.batch, (done) => o.onEvent?.({ row: `${name} ${job.steps}`, done, total: n }));
     await new Promise((resolve) => setTimeout(resolve, 0));
     return row(name, job.steps, evaluationsOf(job, recipe), classifier.classify(set.latents), set.seconds, gridOf(set.latents, labels));
   };

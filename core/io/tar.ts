@@ -204,25 +204,34 @@ function paxRecord(key: string, value: string): Uint8Array {
   return utf8.encode(`${length} ${key}=${value}\n`);
 }
 
-function* blocks(entries: Iterable<[string, Uint8Array]>): Generator<Uint8Array> {
-  for (const [name, data] of entries) {
-    const bytes = utf8.encode(name);
-    if (bytes.length === 0 || name.includes("\0")) throw new RcmError("E_ARG", "a tar member needs a name without NUL", { op: "writeTar", got: name });
-    const records = [
-      ...(bytes.length > 100 ? [paxRecord("path", name)] : []),
-      ...(data.length > OCTAL_LIMIT ? [paxRecord("size", String(data.length))] : []),
-    ];
-    if (records.length > 0) {
-      const body = new Uint8Array(Buffer.concat(records));
-      yield headerOf(utf8.encode("PaxHeader"), body.length, "x");
-      yield body;
-      yield new Uint8Array(padded(body.length) - body.length);
-    }
-    yield headerOf(bytes, data.length, "0");
-    yield data;
-    yield new Uint8Array(padded(data.length) - data.length);
+/** Header, extended header where name or size need one, data and padding of one member. Throws: E_ARG for an unusable name. */
+export function* tarEntry(name: string, data: Uint8Array): Generator<Uint8Array> {
+  const bytes = utf8.encode(name);
+  if (bytes.length === 0 || name.includes("\0")) throw new RcmError("E_ARG", "a tar member needs a name without NUL", { op: "writeTar", got: name });
+  const records = [
+    ...(bytes.length > 100 ? [paxRecord("path", name)] : []),
+    ...(data.length > OCTAL_LIMIT ? [paxRecord("size", String(data.length))] : []),
+  ];
+  if (records.length > 0) {
+    const body = new Uint8Array(Buffer.concat(records));
+    yield headerOf(utf8.encode("PaxHeader"), body.length, "x");
+    yield body;
+    yield new Uint8Array(padded(body.length) - body.length);
   }
-  yield new Uint8Array(2 * BLOCK);
+  yield headerOf(bytes, data.length, "0");
+  yield data;
+  yield new Uint8Array(padded(data.length) - data.length);
+}
+
+/** What ends a tar. */
+export const TAR_END: Uint8Array = new Uint8Array(2 * BLOCK);
+
+/** The byte after a member and its padding. */
+export const memberEnd = (m: TarMember): number => m.start + padded(m.size);
+
+function* blocks(entries: Iterable<[string, Uint8Array]>): Generator<Uint8Array> {
+  for (const [name, data] of entries) yield* tarEntry(name, data);
+  yield TAR_END;
 }
 
 /**

@@ -41,7 +41,7 @@ const KNOWN = new Set([...TENSOR_CALLS, PARAMETER, DICT, SIZE]);
 
 /** Names in the metadata of a distributed checkpoint. Classes stay data; a call of the second kind gives its only argument back. */
 const METADATA_CLASSES = /^torch\.distributed\.(?:checkpoint\.(?:metadata|filesystem|_fsspec_filesystem|planner)|_shard\.(?:metadata|sharded_tensor\.metadata)) \w+$/;
-const METADATA_CALLS = /^(?:torch\.serialization _get_layout|torch\.distributed\.checkpoint\.metadata _MEM_FORMAT_ENCODING)$/;
+const METADATA_CALLS = /^(?:torch\.serialization _get_layout|torch\.distributed\.(?:checkpoint|_shard\.sharded_tensor)\.metadata _?MEM_FORMAT_ENCODING)$/;
 const PATHS = /^pathlib(?:\._local)? (?:Pure)?(?:Posix|Windows)?Path$/;
 const GETATTR = "builtins getattr";
 

@@ -17,22 +17,29 @@ export interface Sample {
   prompt: string;
 }
 
-const KINDS = ["latent.pt", "embed.pt", "prompt.txt"] as const;
-type Kind = (typeof KINDS)[number];
+export const KINDS = ["latent.pt", "embed.pt", "prompt.txt"] as const;
+export type Kind = (typeof KINDS)[number];
 
 /** Where a sample lies: enough to read it without reading its shard. */
-type Entry = { path: string; key: string } & Record<Kind, TarMember>;
+export type Entry = { path: string; key: string } & Record<Kind, TarMember>;
 
 /** Bytes of decoded samples a stream keeps, and what a kept sample costs beside its tensors. */
-const CACHE_LIMIT = 2 * 1024 ** 3;
+const CACHE_LIMIT = 512 * 1024 ** 2;
 const CACHE_OVERHEAD = 512;
 
-function indexShard(path: string): Entry[] {
+/** Key and kind of a member `{key}.latent.pt` (or `{key}/latent.pt`); null for other members. */
+export function sampleMember(name: string): { key: string; kind: Kind } | null {
+  const kind = KINDS.find((k) => name.endsWith(`.${k}`) || name.endsWith(`/${k}`));
+  return kind === undefined ? null : { key: name.slice(0, -kind.length - 1), kind };
+}
+
+/** The samples of a shard from its headers alone. Throws: E_IO, E_FORMAT naming what is damaged, doubled or lacking. */
+export function indexShard(path: string): Entry[] {
   const found = new Map<string, Partial<Record<Kind, TarMember>>>();
   for (const member of withFile(path, (fd, size) => [...members(fd, path, size)])) {
-    const kind = KINDS.find((k) => member.name.endsWith(`.${k}`));
-    if (kind === undefined) continue;
-    const key = member.name.slice(0, -kind.length - 1);
+    const its = sampleMember(member.name);
+    if (its === null) continue;
+    const { key, kind } = its;
     const parts = found.get(key) ?? {};
     if (parts[kind]) throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, { op: "webdataset" });
     found.set(key, { ...parts, [kind]: member });
@@ -52,7 +59,8 @@ function decodeText(bytes: Uint8Array, where: string): string {
   return Buffer.from(bytes).toString("utf8");
 }
 
-function decode(fd: number, entry: Entry): Sample {
+/** Reads one sample of an open shard. Throws: E_FORMAT naming the member. */
+export function decode(fd: number, entry: Entry): Sample {
   const part = <T>(kind: Kind, read: (bytes: Uint8Array, where: string) => T): T => {
     const { name, offset, start, size } = entry[kind];
     return read(readAt(fd, entry.path, start, size), `${entry.path}: ${name} (byte ${offset})`);
@@ -82,20 +90,22 @@ export function listShards(dir: string): string[] {
   return names.sort((a, b) => number(a) - number(b) || (a < b ? -1 : 1)).map((name) => join(dir, name));
 }
 
-function fileKey(key: string): string {
+export function fileKey(key: string): string {
   const padded = /^\d+$/.test(key) ? key.padStart(9, "0") : key;
   if (!/^[\w/-]+$/.test(padded)) throw new RcmError("E_ARG", "a sample key is letters, digits, _, - and / only", { op: "writeShards", got: key });
   return padded;
 }
 
-function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
+/** A sample's members as they stand in a shard. */
+export function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
   const key = fileKey(sample.key);
   yield [`${key}.latent.pt`, writeTorch(sample.latent)];
   yield [`${key}.embed.pt`, writeTorch(sample.embed)];
   yield [`${key}.prompt.txt`, new TextEncoder().encode(sample.prompt)];
 }
 
-const shardPath = (dir: string, number: number): string => join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
+/** `shard_%06d.tar` of a folder. */
+export const shardPath = (dir: string, number: number): string => join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
 
 /** Samples of the leading intact shards; only the last may hold fewer than perShard. */
 function keptEntries(dir: string, perShard: number): Entry[] {

@@ -1,4 +1,5 @@
-import { at, evaluate, type Denoiser } from "../diffusion/predict.ts";
+import type { DType } from "../dtype.ts";
+import { at, evaluate, type Denoiser, type Time } from "../diffusion/predict.ts";
 import { combine } from "../ops/lincomb.ts";
 import { sqLoss } from "../ops/sq_loss.ts";
 import type { Tensor } from "../tensor.ts";
@@ -26,6 +27,8 @@ export interface ScmOptions {
   rampScope: "x_t" | "second_term";
   /** Factor of the loss (100 in the public recipes). */
   scale: number;
+  /** The student with f32-grade arithmetic: D then comes from a pass of its own through it. */
+  precise: Denoiser | null;
   onNonfinite: OnNonfinite;
 }
 
@@ -65,9 +68,9 @@ export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch
   const xDot = o.tangent === "finite_difference" ? null : combine([[cs, fTeacher]]);
   const tDot = o.tangent === "jvp" ? cs : null;
   const along = (on: Tape): Var => student.field(on, constant(xt, xDot), at(tTrig, tDot), condition);
-  const one = o.passes === "one" || o.tangent === "finite_difference";
+  const one = (o.passes === "one" && !o.precise) || o.tangent === "finite_difference";
   const F = one ? along(tape) : student.field(tape, constant(xt), at(tTrig), condition);
-  const dot = one ? F.dot : along(new Tape(tape.device, { record: false })).dot;
+  const dot = one ? F.dot : o.precise ? exactly(o.precise, xt, xDot as Tensor, at(tTrig, tDot), condition, F.x.dtype) : along(new Tape(tape.device, { record: false })).dot;
   const tF = o.tangent === "jvp" ? (dot as Tensor) : difference(student, F.x, dot, xt, fTeacher, tTrig, cs, condition, o);
 
   const r = o.ramp;
@@ -77,6 +80,17 @@ export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch
   const gNorm = norms(gRaw);
   const g = combine([[gNorm.map((n) => 1 / (n + 0.1)), gRaw]]);
   return { xt, fTeacher, F, tF, gRaw, g, gNorm };
+}
+
+/** The tangent of a denoiser that computes in f32, rounded once at the end. */
+function exactly(precise: Denoiser, x: Tensor, xDot: Tensor, time: Time, condition: Tensor, dtype: DType): Tensor {
+  const scope = x.device.scope();
+  try {
+    const { dot } = precise.field(new Tape(x.device, { record: false }), constant(x.to("f32"), xDot.to("f32")), time, condition);
+    return scope.keep((dot as Tensor).to(dtype));
+  } finally {
+    scope[Symbol.dispose]();
+  }
 }
 
 /** D by differences: cos sin (cos h F(x, t) - F(x', t - h)) / sin h, plus the JVP in x when x' = x. */

@@ -3,12 +3,12 @@ import { linear as linearOp } from "../ops/linear.ts";
 import { linearGelu } from "../ops/linear_gelu.ts";
 import type { ActivationKind } from "../ops/activation.ts";
 import type { Tape, Var } from "../tape.ts";
-import type { ParamSet } from "./params.ts";
+import type { ParamSource } from "./params.ts";
 
 /** The linear layer `name.weight`, `name.bias`. Shapes: x [..., K] -> [..., N]. */
-export const dense = (tape: Tape, params: ParamSet, name: string, x: Var, dtype: DType | null = null): Var =>
+export const dense = (tape: Tape, params: ParamSource, name: string, x: Var, dtype: DType | null = null): Var =>
   linearOp(tape, x, params.get(`${name}.weight`), params.get(`${name}.bias`), dtype);
 
 /** The linear layer `name` followed by an activation, in one op. */
-export const denseAct = (tape: Tape, params: ParamSet, name: string, x: Var, kind: ActivationKind): Var =>
+export const denseAct = (tape: Tape, params: ParamSource, name: string, x: Var, kind: ActivationKind): Var =>
   linearGelu(tape, x, params.get(`${name}.weight`), params.get(`${name}.bias`), kind);

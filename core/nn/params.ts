@@ -13,6 +13,11 @@ export interface ParamSpec {
   init: Init;
 }
 
+/** What a network asks for: a parameter by its key, when it is needed. */
+export interface ParamSource {
+  get(name: string): Var;
+}
+
 /** Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere. */
 const ALIGN = 64;
 
@@ -20,11 +25,12 @@ const ALIGN = 64;
  * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA, norm
  * and sharding each are a single pass over flat memory.
  */
-export class ParamSet {
+export class ParamSet implements ParamSource {
   readonly flat: Tensor;
   readonly grad: Tensor | null;
   private readonly offsets = new Map<string, number>();
   private readonly vars = new Map<string, Var>();
+  private readonly byName: ReadonlyMap<string, ParamSpec>;
 
   private constructor(
     readonly device: Device,
@@ -33,6 +39,7 @@ export class ParamSet {
     trainable: boolean,
     flat: Tensor | null,
   ) {
+    this.byName = new Map(specs.map((spec) => [spec.name, spec]));
     let size = 0;
     for (const { name, shape } of specs) {
       if (this.offsets.has(name)) throw new RcmError("E_INTERNAL", "two parameters of one name", { op: "params", got: name });
@@ -53,6 +60,16 @@ export class ParamSet {
     return device.persistent(() => new ParamSet(device, specs, dtype, trainable, null));
   }
 
+  /** Elements of the flat buffer that holds parameters of these specs. */
+  static flatSize(specs: readonly ParamSpec[]): number {
+    return specs.reduce((n, { shape }) => n + Math.ceil(numel(shape) / ALIGN) * ALIGN, 0);
+  }
+
+  /** Frozen parameters over an existing flat buffer. Throws: E_SHAPE unless it has exactly flatSize(specs) elements. */
+  static view(device: Device, specs: readonly ParamSpec[], flat: Tensor): ParamSet {
+    return new ParamSet(device, specs, flat.dtype, false, flat);
+  }
+
   /** Frozen parameters over an existing flat buffer of the same layout (for example EMA weights). */
   over(flat: Tensor): ParamSet {
     return new ParamSet(this.device, this.specs, flat.dtype, false, flat);
@@ -66,7 +83,7 @@ export class ParamSet {
   }
 
   spec(name: string): ParamSpec {
-    const spec = this.specs.find((s) => s.name === name);
+    const spec = this.byName.get(name);
     if (!spec) throw new RcmError("E_INTERNAL", "no such parameter", { op: "params", got: name });
     return spec;
   }

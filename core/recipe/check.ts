@@ -1,5 +1,5 @@
 import { WAN_PRESETS } from "../models/wan/config.ts";
-import type { Recipe } from "./schema.ts";
+import { latentShape, type Recipe } from "./schema.ts";
 
 /** Rules that span several keys: pairs of dotted key and message. */
 export function crossChecks(r: Recipe): [key: string, message: string][] {
@@ -7,15 +7,24 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   const preset = WAN_PRESETS[r.model.preset];
   const [dim, heads] = [r.model.dim ?? preset.dim, r.model.heads ?? preset.heads];
   if (dim % heads !== 0 || (dim / heads) % 2 !== 0) out.push(["model.heads", `found ${heads} heads for width ${dim}, allowed a divisor that leaves an even head width`]);
-  const [C, ...grid] = r.data.shape;
+  const [C, ...grid] = latentShape(r);
+  if (r.data.frames !== null && r.data.frames > r.data.shape[1]) out.push(["data.frames", `found ${r.data.frames}, allowed at most the ${r.data.shape[1]} frames of data.shape`]);
   if (C !== preset.inDim) out.push(["data.shape", `found ${C} channels, allowed ${preset.inDim} (preset ${r.model.preset})`]);
   grid.forEach((n, i) => n % preset.patch[i] !== 0 && out.push(["data.shape", `found ${n}, allowed multiples of the patch ${preset.patch[i]}`]));
   const { consistency, dmd } = r.objective;
   if (!consistency && !dmd) out.push(["objective", "found neither consistency nor dmd, allowed one of them or both"]);
+  if (consistency?.kind === "scm" && consistency.tangent_precision === "f32" && consistency.tangent !== "jvp") out.push(["objective.consistency.tangent_precision", 'found "f32" beside differences, allowed with tangent: jvp']);
   const flow = consistency?.kind === "flow";
   if (flow && dmd) out.push(["objective.dmd", "found with a flow objective, allowed with scm, dcm and meanflow"]);
   const wants = dmd !== null || consistency?.kind === "scm" || consistency?.kind === "dcm" || (consistency?.kind === "meanflow" && consistency.velocity === "teacher");
   if (wants && !r.teacher) out.push(["teacher", "found nothing, allowed a map with weights (the objective needs a teacher)"]);
+  if (r.data.vae_round_trip !== null && C !== 16) out.push(["data.vae_round_trip", `found with ${C} channels, allowed with the 16 of Wan latents`]);
+  if (preset.textDim > 64 && !r.text) {
+    const guided = r.teacher && r.teacher.guidance !== 1 && r.teacher.negative_embed === null;
+    if (guided) out.push(["teacher.negative_embed", "found nothing, allowed a torch file (or text, to encode negative_prompt)"]);
+    if (consistency?.kind === "flow" && consistency.text_dropout > 0) out.push(["text", "found nothing, allowed a map (text_dropout needs the empty prompt)"]);
+    if (r.train.sample_every > 0) out.push(["train.sample_every", `found ${r.train.sample_every} without text, allowed 0 (sample.prompts need an encoder)`]);
+  }
   if (r.model.init === "teacher" && !r.teacher) out.push(["model.init", 'found "teacher" without a teacher, allowed "random" or a path']);
   const most = Math.max(1, ...r.sample.steps);
   if (r.sample.mid_times.length < most - 1) out.push(["sample.mid_times", `found ${r.sample.mid_times.length} times, allowed at least ${most - 1} (sample.steps has ${most})`]);

@@ -34,8 +34,9 @@ function portable(r: Recipe): unknown {
   return {
     ...r,
     model: { ...r.model, init },
-    data: { ...r.data, path: undefined },
-    teacher: r.teacher && { ...r.teacher, weights: undefined },
+    data: { ...r.data, path: undefined, vae_round_trip: r.data.vae_round_trip && "file" },
+    teacher: r.teacher && { ...r.teacher, weights: undefined, negative_embed: r.teacher.negative_embed && "file" },
+    text: r.text && "files",
     eval: r.eval && { ...r.eval, classifier: undefined, data: undefined },
   };
 }

@@ -32,7 +32,7 @@ const modelSchema = v.strictObject({
   residual: v.pipe(v.optional(dtype, "f32"), note("storage of the residual stream and its tangent")),
   checkpoint: v.pipe(v.optional(v.picklist(CHECKPOINT_MODES), "none"), note("what backward recomputes")),
   time: v.pipe(v.optional(v.picklist(["exact", "bf16"]), "exact"), note("exact: times stay f64 up to the sinusoid; bf16: rounded as the public code does")),
-  init: v.pipe(v.optional(text, "teacher"), note("starting weights: teacher, random, or a safetensors path")),
+  init: v.pipe(v.optional(text, "teacher"), note("starting weights: teacher, random, or the path of a checkpoint")),
 });
 
 const optimizerSchema = v.strictObject({
@@ -54,6 +54,7 @@ const scmSchema = v.strictObject({
   fd_size: v.optional(positive, 1e-4),
   tangent_warmup: v.pipe(v.optional(whole, 0), note("steps over which the tangent ramps up; with dmd also the pure-consistency phase")),
   passes: v.pipe(v.optional(v.picklist(["one", "two"]), "one"), note("one: value and tangent share a pass; two: separate passes, as the public code")),
+  tangent_precision: v.pipe(v.optional(v.picklist(["storage", "f32"]), "storage"), note("storage: the tangent is rounded as activations are; f32: it comes from a pass of its own in f32-grade arithmetic")),
   ramp_scope: v.pipe(v.optional(v.picklist(["x_t", "second_term"]), "x_t"), note("x_t: as the public code; second_term: as the sCM paper")),
 });
 
@@ -103,16 +104,32 @@ export const recipeSchema = v.strictObject({
   teacher: v.optional(
     v.nullable(
       v.strictObject({
-        weights: v.pipe(text, note("safetensors with the original keys; relative paths are beside the recipe")),
+        weights: v.pipe(text, note("checkpoint of any known format; relative paths are beside the recipe")),
         guidance: v.pipe(v.optional(v.pipe(v.number(), v.minValue(1)), 5), note("classifier-free guidance scale")),
         negative_prompt: v.optional(v.string(), ""),
+        negative_embed: v.pipe(v.optional(v.nullable(text), null), note("torch file with the embedding of the negative prompt; null: negative_prompt is encoded")),
       }),
     ),
     null,
   ),
+  text: v.pipe(
+    v.optional(
+      v.nullable(
+        v.strictObject({
+          encoder: v.pipe(text, note("checkpoint of the umT5-xxl encoder")),
+          tokenizer: v.pipe(text, note("tokenizer.json or sentencepiece model")),
+          cache: v.pipe(v.optional(v.nullable(text), null), note("folder that keeps embeddings of prompts")),
+        }),
+      ),
+      null,
+    ),
+    note("text encoder for prompts that are not stored as embeddings; null: the byte-level encoder of small networks"),
+  ),
   data: v.strictObject({
     path: v.pipe(text, note("folder of webdataset shards")),
-    shape: v.pipe(v.strictTuple([count, count, count, count]), note("latent shape: channels, frames, rows, columns")),
+    shape: v.pipe(v.strictTuple([count, count, count, count]), note("shape of the stored latents: channels, frames, rows, columns")),
+    frames: v.pipe(v.optional(v.nullable(count), null), note("train on the first N latent frames of each sample; null: all")),
+    vae_round_trip: v.pipe(v.optional(v.nullable(text), null), note("weights of the VAE: each latent is decoded to pixels and encoded again, as the public code does; null: stored latents are used as they are")),
     shuffle_buffer: v.optional(count, 1000),
   }),
   objective: v.strictObject({
@@ -133,6 +150,7 @@ export const recipeSchema = v.strictObject({
     steps: v.pipe(count, note("iterations, student and critic together")),
     batch: count,
     accumulate: v.optional(count, 1),
+    graphs: v.pipe(v.optional(v.picklist(["auto", "on", "off"]), "auto"), note("GPU: evaluations recorded once and launched as one; auto: where networks are too small to keep a GPU busy")),
     seed: v.optional(whole, 0),
     log_every: v.optional(count, 50),
     checkpoint_every: v.optional(count, 500),
@@ -165,6 +183,9 @@ export const recipeSchema = v.strictObject({
     null,
   ),
 });
+
+/** Shape of the latents that are trained on and sampled: the stored one, cut to data.frames. */
+export const latentShape = ({ data: { shape, frames } }: Recipe): [number, number, number, number] => [shape[0], frames ?? shape[1], shape[2], shape[3]];
 
 export type Recipe = v.InferOutput<typeof recipeSchema>;
 export type RecipeInput = v.InferInput<typeof recipeSchema>;

@@ -10,7 +10,7 @@ export interface Sourced {
 }
 
 /** Keys whose values are paths, and words that stand for no path. */
-const PATHS = new Set(["teacher.weights", "data.path", "eval.classifier", "eval.data", "model.init"]);
+const PATHS = new Set(["teacher.weights", "data.path", "eval.classifier", "eval.data", "model.init", "teacher.negative_embed", "text.encoder", "text.tokenizer", "text.cache", "data.vae_round_trip"]);
 const NOT_PATHS = new Set(["teacher", "random"]);
 
 const isRecord = (v: unknown): v is Record<string, unknown> => typeof v === "object" && v !== null && !Array.isArray(v);
@@ -23,6 +23,16 @@ export function readYaml(path: string): Sourced {
   } catch (cause) {
     throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "recipe", cause });
   }
+  try {
+    return parseYaml(text, path);
+  } catch (cause) {
+    if (cause instanceof RcmError) throw cause;
+    // Of the library or the stack: aliases to nothing or without end, nesting without end.
+    throw new RcmError("E_RECIPE", `${path}:1:1: ${(cause as Error).message}`, { op: "recipe", cause });
+  }
+}
+
+function parseYaml(text: string, path: string): Sourced {
   const lines = new LineCounter();
   const doc = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, version: "1.2" });
   if (doc.errors.length > 0) {
@@ -54,16 +64,28 @@ export function readYaml(path: string): Sourced {
   return { value: settle(doc.toJS({ maxAliasCount: 100 }), "", dirname(resolve(path)), places), places };
 }
 
-/** Replaces ${VAR} and ${VAR:-default}, and makes paths absolute from `folder`. Throws: E_RECIPE naming an unset variable. */
+/**
+ * Replaces ${VAR}, ${VAR:-default} and ${VAR:?what it is}, and makes paths absolute from `folder`.
+ * Throws: E_RECIPE with a line for every variable that is not set.
+ */
 export function settle(value: unknown, at: string, folder: string, places: ReadonlyMap<string, string>): unknown {
-  if (Array.isArray(value)) return value.map((v, i) => settle(v, `${at}.${i}`, folder, places));
-  if (isRecord(value)) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, settle(v, at === "" ? k : `${at}.${k}`, folder, places)]));
+  const unset: string[] = [];
+  const settled = settleInto(value, at, folder, places, unset);
+  if (unset.length > 0) throw new RcmError("E_RECIPE", unset.join("\n"), { op: "recipe" });
+  return settled;
+}
+
+function settleInto(value: unknown, at: string, folder: string, places: ReadonlyMap<string, string>, unset: string[]): unknown {
+  if (Array.isArray(value)) return value.map((v, i) => settleInto(v, `${at}.${i}`, folder, places, unset));
+  if (isRecord(value)) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, settleInto(v, at === "" ? k : `${at}.${k}`, folder, places, unset)]));
   if (typeof value !== "string") return value;
-  const filled = value.replace(/\$\{(\w+)(?::-([^}]*))?\}/g, (_, name: string, fallback: string | undefined) => {
+  const filled = value.replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
     const set = process.env[name];
     if (set !== undefined && set !== "") return set;
-    if (fallback !== undefined) return fallback;
-    throw new RcmError("E_RECIPE", `${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; set it, or write \${${name}:-default}`, { op: "recipe" });
+    if (form === "-") return rest as string;
+    const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
+    unset.push(`${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; ${what}`);
+    return "";
   });
   return PATHS.has(at) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled) ? resolve(folder, filled) : filled;
 }

@@ -1,7 +1,7 @@
 import type { WanModel } from "../models/wan/model.ts";
-import type { Recipe } from "../recipe/schema.ts";
+import { latentShape, type Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
-import { encodePrompts } from "../text/encode.ts";
+import { sampleTexts, storedNegative } from "../train/texts.ts";
 import { sampleStudent, sampleTeacher } from "./sampler.ts";
 
 /** Who samples: the student in n steps, or the guided teacher in n. */
@@ -22,22 +22,26 @@ export interface SampleSet {
   seconds: number;
 }
 
-/** Samples every prompt in turn; sample i depends only on (seed, i), not on the batch size. */
-export function samplePrompts(device: Device, job: SampleJob, recipe: Recipe, prompts: readonly string[], seed: number, batch: number, onBatch?: (done: number) => void): SampleSet {
-  const out = device.empty([prompts.length, ...recipe.data.shape], "f32");
-  const each = recipe.data.shape.reduce((a, b) => a * b, 1);
+/** Samples every prompt in turn; sample i depends only on (seed, i), not on the batch size. Texts are embedded first, and their encoder freed. */
+export async function samplePrompts(device: Device, job: SampleJob, recipe: Recipe, prompts: readonly string[], seed: number, batch: number, onBatch?: (done: number) => void): Promise<SampleSet> {
+  const { config } = job.model;
+  const guided = job.role === "teacher" && !recipe.teacher?.negative_embed;
+  const negativePrompt = recipe.teacher?.negative_prompt ?? "";
+  const texts = await sampleTexts(device, recipe, config, guided ? [...prompts, negativePrompt] : prompts);
+  const out = device.empty([prompts.length, ...latentShape(recipe)], "f32");
+  const each = latentShape(recipe).reduce((a, b) => a * b, 1);
   let seconds = 0;
   for (let first = 0; first < prompts.length; first += batch) {
     using _scope = device.scope();
     const part = prompts.slice(first, first + batch);
-    const condition = encodePrompts(device, part, job.model.config);
-    const negative = encodePrompts(device, [recipe.teacher?.negative_prompt ?? ""], job.model.config);
+    const condition = texts(part);
+    const negative = job.role === "teacher" ? (storedNegative(device, recipe, config) ?? texts([negativePrompt])) : null;
     const t0 = performance.now();
     const noise = { seed, first };
-    const x = job.role === "student" ? sampleStudent(job.model, recipe, condition, job.steps, noise) : sampleTeacher(job.model, recipe, condition, negative, noise, job.steps);
+    const x = negative ? sampleTeacher(job.model, recipe, condition, negative, noise, job.steps) : sampleStudent(job.model, recipe, condition, job.steps, noise);
     device.lib.sync();
     seconds += (performance.now() - t0) / 1000;
-    out.window(first * each, [part.length, ...recipe.data.shape]).set(x);
+    out.window(first * each, [part.length, ...latentShape(recipe)]).set(x);
     onBatch?.(first + part.length);
   }
   return { latents: out, seconds };

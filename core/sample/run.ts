@@ -50,7 +50,7 @@ export async function sampleRun(o: SampleOptions): Promise<SampleSummary> {
   loadWeights(model, source, source, { kind: o.kind, ...o.load });
   const prompts = Array.from({ length: o.prompts.length * o.each }, (_, i) => o.prompts[i % o.prompts.length]);
   const job = { model, role: o.role, steps: o.steps } as const;
-  const set = samplePrompts(device, job, recipe, prompts, o.seed, o.batch, (done) => o.onEvent?.(done, prompts.length));
+  const set = await samplePrompts(device, job, recipe, prompts, o.seed, o.batch, (done) => o.onEvent?.(done, prompts.length));
   const host = set.latents.toHost();
   if (hostValues(host).some((v) => !Number.isFinite(v))) throw new RcmError("E_NONFINITE", "the samples hold values that are not finite", { op: "sample" });
   mkdirSync(o.out, { recursive: true });

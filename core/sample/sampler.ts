@@ -7,7 +7,7 @@ import { fewStepTimes, teacherTimes } from "../samplers/schedule.ts";
 import { unipc } from "../samplers/unipc.ts";
 import { combine } from "../ops/lincomb.ts";
 import { rfFromTrig } from "../diffusion/path.ts";
-import type { Recipe } from "../recipe/schema.ts";
+import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { streamOf } from "../rng.ts";
 import type { Tensor } from "../tensor.ts";
 import { constant, Tape } from "../tape.ts";
@@ -16,8 +16,8 @@ import { meanVelocityNet, repeated, velocityNet } from "../train/nets.ts";
 /** Noise of a set of samples: sample i of the whole set always starts from the same values, however it is batched. */
 export interface SampleNoise {
   seed: number;
-  /** Index of the batch's first sample in the whole set. */
-  first: number;
+  /** Index of the batch's first sample in the whole set, or of each sample. */
+  first: number | readonly number[];
 }
 
 const all = (x: Tensor, t: number): Float64Array => new Float64Array(x.shape[0]).fill(t);
@@ -28,16 +28,16 @@ export function sampleNoise(like: Tensor, { seed, first }: SampleNoise, draw: nu
   const each = like.numel / like.shape[0];
   for (let b = 0; b < like.shape[0]; b++) {
     const row = out.window(b * each, [each]);
-    row.device.lib.randn(row.ptr, each, seed, streamOf("sample", first + b, draw), 0, row.code);
+    row.device.lib.randn(row.ptr, each, seed, streamOf("sample", typeof first === "number" ? first + b : first[b], draw), 0, row.code);
   }
   return out;
 }
 
 /** Latents of a few-step student. Shapes: condition [B, M, textDim] -> [B, C, T, Y, X]. Source: rCM section 4.3. */
 export function sampleStudent(model: WanModel, recipe: Recipe, condition: Tensor, steps: number, noise: SampleNoise): Tensor {
-  const { sample, data } = recipe;
+  const { sample } = recipe;
   const { device } = condition;
-  const like = device.empty([condition.shape[0], ...data.shape], "f32");
+  const like = device.empty([condition.shape[0], ...latentShape(recipe)], "f32");
   const init = sampleNoise(like, noise, 0);
   const times = fewStepTimes(steps, sample.sigma_max, sample.mid_times);
   const again = (k: number): Tensor => sampleNoise(like, noise, k + 1);
@@ -65,9 +65,9 @@ function sampleMeanFlow(net: MeanVelocityNet, init: Tensor, times: Float64Array,
 
 /** Latents of the guided teacher with the recipe's sampler. Shapes: condition [B, M, textDim], negative [1, M, textDim]. */
 export function sampleTeacher(model: WanModel, recipe: Recipe, condition: Tensor, negative: Tensor, noise: SampleNoise, steps = recipe.sample.teacher_steps): Tensor {
-  const { sample, data, teacher } = recipe;
+  const { sample, teacher } = recipe;
   const { device } = condition;
-  const init = sampleNoise(device.empty([condition.shape[0], ...data.shape], "f32"), noise, 0);
+  const init = sampleNoise(device.empty([condition.shape[0], ...latentShape(recipe)], "f32"), noise, 0);
   const net: VelocityNet = velocityNet(model, recipe.model.time);
   const mixed = guided({ field: net, x0: net }, teacher?.guidance ?? 1, (B) => repeated(negative, B));
   const velocity: Velocity = (x, t) => mixed.field(new Tape(device, { record: false }), constant(x), at(all(x, t)), condition).x;

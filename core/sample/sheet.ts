@@ -17,3 +17,37 @@ export function gridSheet(rows: HostTensor[], columns = rows[0]?.shape[0] ?? 1, 
   const sheet = grid(rows.flatMap(pictures), X, Y, 1, columns, 2, scale);
   return encodePng(sheet.pixels, sheet.width, sheet.height, 1);
 }
+
+/** How far from a channel's mean, in standard deviations, the darkest and lightest value of a preview lie. */
+const PREVIEW_RANGE = 2.5;
+
+/** The first three channels of frames of a latent as RGB, each channel stretched to its own mean and deviation. Shapes: [C, T, Y, X] -> frames of Y * X * 3. */
+export function latentPreview(latent: HostTensor, frames: readonly number[]): Uint8Array[] {
+  const [C, T, Y, X] = latent.shape.slice(-4);
+  const values = hostValues(latent);
+  const channels = [0, 1, 2].map((i) => {
+    const c = Math.min(i, C - 1);
+    const own = values.subarray(c * T * Y * X, (c + 1) * T * Y * X);
+    const mean = own.reduce((a, b) => a + b, 0) / own.length;
+    const std = Math.sqrt(own.reduce((a, b) => a + (b - mean) ** 2, 0) / own.length) || 1;
+    return { own, low: mean - PREVIEW_RANGE * std, span: 2 * PREVIEW_RANGE * std };
+  });
+  return frames.map((t) => {
+    const out = new Uint8Array(Y * X * 3);
+    channels.forEach(({ own, low, span }, c) => {
+      for (let i = 0; i < Y * X; i++) out[3 * i + c] = Math.min(255, Math.max(0, Math.round((255 * (own[t * Y * X + i] - low)) / span)));
+    });
+    return out;
+  });
+}
+
+/** First, middle and last frame of T. */
+export const threeFrames = (T: number): number[] => [...new Set([0, T >> 1, T - 1])];
+
+/** A PNG of latent previews: a cell of three frames side by side for each latent, `columns` cells wide. Shapes: latents [.., C, T, Y, X] of one shape. */
+export function latentSheet(latents: HostTensor[], columns: number): Uint8Array {
+  const [, T, Y, X] = latents[0].shape.slice(-4);
+  const frames = threeFrames(T);
+  const sheet = grid(latents.flatMap((l) => latentPreview(l, frames)), X, Y, 3, columns * frames.length, 2, Math.max(1, Math.floor(256 / X)));
+  return encodePng(sheet.pixels, sheet.width, sheet.height, 3);
+}

@@ -1,15 +1,17 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { readSafetensors, writeSafetensors } from "../io/safetensors.ts";
+import { openCheckpoint, readStored } from "../io/checkpoint.ts";
+import { AtomicFile } from "../io/out_file.ts";
+import { streamSafetensors } from "../io/safetensors.ts";
 import type { StreamPosition } from "../io/webdataset.ts";
+import type { ParamSet } from "../nn/params.ts";
 import type { Tensor } from "../tensor.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import type { Trainer } from "./trainer.ts";
 
 /**
- * A checkpoint is one file `checkpoint_%09d.safetensors` with everything a bitwise resume needs: weights, masters,
+ * A checkpoint is one file `checkpoint_%09d.safetensors` with everything a bitwise resume needs: masters (or f32 weights),
  * moments, EMA and, in its metadata, counters, data position and recipe hash (random numbers are a pure function of seed
  * and step). It is written under a temporary name, synced and renamed, so a crash leaves the previous one whole.
  */
@@ -36,29 +38,32 @@ export function listCheckpoints(folder: string): { step: number; path: string }[
     .sort((a, b) => a.step - b.step);
 }
 
-/** Flat state by name; all buffers of one network share its layout. */
-function* states(trainer: Trainer): Generator<[string, Tensor]> {
-  const of = function* (role: string, opt: AdamW | null): Generator<[string, Tensor]> {
+/** Flat states by name with the parameters whose layout they share. Rounded weights are not kept where a master says them in full. */
+function* states(trainer: Trainer): Generator<[string, Tensor, ParamSet]> {
+  const of = function* (role: string, opt: AdamW | null): Generator<[string, Tensor, ParamSet]> {
     if (!opt) return;
-    yield [`${role}.weights`, opt.params.flat];
-    if (opt.master) yield [`${role}.master`, opt.master];
-    if (opt.m) yield [`${role}.m`, opt.m];
-    yield [`${role}.v`, opt.v];
+    const { params } = opt;
+    yield opt.master ? [`${role}.master`, opt.master, params] : [`${role}.weights`, params.flat, params];
+    if (opt.m) yield [`${role}.m`, opt.m, params];
+    yield [`${role}.v`, opt.v, params];
   };
   yield* of("student", trainer.studentOpt);
-  yield ["student.ema", trainer.ema];
+  yield ["student.ema", trainer.ema, trainer.studentOpt.params];
   yield* of("critic", trainer.criticOpt);
 }
 
 /** Every flat state cut into its parameters, `role.state/parameter`, so that a reader needs no layout. */
-function* named(trainer: Trainer): Generator<[string, HostTensor]> {
-  for (const [name, flat] of states(trainer)) {
-    const params = name.startsWith("critic") ? trainer.criticOpt?.params : trainer.studentOpt.params;
-    for (const [param, host] of (params as AdamW["params"]).entries(flat)) yield [`${name}/${param}`, host];
-  }
+function* windows(trainer: Trainer): Generator<[string, Tensor]> {
+  for (const [state, flat, params] of states(trainer)) for (const name of params.names) yield [`${state}/${name}`, params.window(flat, name)];
 }
 
-/** Writes a checkpoint and removes all but the newest `keep`. Throws: E_IO, the previous checkpoints being untouched. */
+/** Bytes of a checkpoint's tensors. */
+export const checkpointBytes = (trainer: Trainer): number => [...windows(trainer)].reduce((n, [, t]) => n + t.bytes, 0);
+
+/**
+ * Writes a checkpoint, a piece of a tensor at a time from the device, and removes all but the newest `keep`.
+ * Throws: E_IO, the previous checkpoints being untouched.
+ */
 export function saveCheckpoint(trainer: Trainer, folder: string, recipeHash: string, data: StreamPosition, keep: number): string {
   mkdirSync(folder, { recursive: true });
   const meta: CheckpointMeta = {
@@ -70,39 +75,37 @@ export function saveCheckpoint(trainer: Trainer, folder: string, recipeHash: str
     data,
   };
   const path = checkpointPath(folder, trainer.step);
-  writeSafetensors(path, named(trainer), { format: "rcm-checkpoint", state: JSON.stringify(meta) });
+  const tensors = Array.from(windows(trainer), ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }));
+  using file = new AtomicFile(path);
+  streamSafetensors(file, tensors, { format: "rcm-checkpoint", state: JSON.stringify(meta) });
+  file.commit();
   for (const old of listCheckpoints(folder).slice(0, -keep)) rmSync(old.path, { force: true });
   return path;
 }
 
-/** Restores a trainer bitwise. Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged. */
+/** Removes what a killed run left half written. */
+export function sweepCheckpoints(folder: string): void {
+  if (!existsSync(folder)) return;
+  for (const file of readdirSync(folder)) if (/^\.checkpoint_\d{9}\.safetensors\.\d+\.tmp$/.test(file)) rmSync(join(folder, file), { force: true });
+}
+
+/** Restores a trainer bitwise, a piece of a tensor at a time. Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged. */
 export function loadCheckpoint(trainer: Trainer, path: string, recipeHash: string): StreamPosition {
-  const { metadata, tensors } = readSafetensors(path);
+  const { metadata, tensors } = openCheckpoint(path);
   if (metadata.format !== "rcm-checkpoint" || metadata.state === undefined) throw new RcmError("E_FORMAT", `${path} is not a checkpoint of a run`, { op: "resume" });
   const meta = JSON.parse(metadata.state) as CheckpointMeta;
   if (meta.recipeHash !== recipeHash) {
     throw new RcmError("E_STATE", `${path} was written by another recipe; give another --out, or the recipe of that run`, { op: "resume", want: recipeHash, got: meta.recipeHash });
   }
-  for (const [name, flat] of states(trainer)) {
-    const params = (name.startsWith("critic") ? trainer.criticOpt : trainer.studentOpt)?.params as AdamW["params"];
-    for (const param of params.names) {
-      const host = tensors.get(`${name}/${param}`);
-      const into = params.window(flat, param);
-      if (!host || host.dtype !== into.dtype) throw new RcmError("E_FORMAT", `${path} lacks ${name}/${param} in ${into.dtype}`, { op: "resume", got: host?.dtype ?? "nothing" });
-      into.setHost(host);
-    }
+  for (const [name, into] of windows(trainer)) {
+    const stored = tensors.get(name);
+    if (!stored || stored.dtype !== into.dtype) throw new RcmError("E_FORMAT", `${path} lacks ${name} in ${into.dtype}`, { op: "resume", got: stored?.dtype ?? "nothing" });
+    readStored(stored, into);
   }
+  for (const opt of [trainer.studentOpt, trainer.criticOpt]) if (opt?.master) opt.params.flat.set(opt.master);
   trainer.step = meta.step;
   trainer.skipped = meta.skipped;
   trainer.studentOpt.updates = meta.studentUpdates;
   if (trainer.criticOpt) trainer.criticOpt.updates = meta.criticUpdates;
   return meta.data;
-}
-
-/** Weights of a network inside a checkpoint, under their own names. Throws: E_FORMAT when there are none. */
-export function checkpointWeights(tensors: ReadonlyMap<string, HostTensor>, state: "student.ema" | "student.master" | "student.weights"): Map<string, HostTensor> {
-  const prefix = `${state}/`;
-  const out = new Map([...tensors].filter(([n]) => n.startsWith(prefix)).map(([n, t]) => [n.slice(prefix.length), t] as const));
-  if (out.size === 0) throw new RcmError("E_FORMAT", `no ${state} in this file`, { op: "checkpoint" });
-  return out;
 }

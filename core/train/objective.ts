@@ -15,6 +15,8 @@ import type { Tape } from "../tape.ts";
 /** What a student or critic iteration can call on. Teacher-dependent parts are null when the recipe has none. */
 export interface Networks {
   student: Denoiser;
+  /** The student with f32-grade arithmetic; null when it has that anyway. */
+  precise: Denoiser | null;
   velocity: VelocityNet;
   teacher: Denoiser | null;
   critic: Denoiser | null;
@@ -102,7 +104,7 @@ function consistencyLoss(tape: Tape, nets: Networks, recipe: Recipe, batch: Batc
   switch (c.kind) {
     case "scm":
       return scmLoss(tape, nets.student, nets.teacher as Denoiser, batch, { tTrig: drawTrigs(c.times, B, draws.rng("time")), eps }, {
-        tangent: c.tangent, fdSize: c.fd_size, passes: c.passes, ramp: ramp(c.tangent_warmup), rampScope: c.ramp_scope, scale: c.scale, onNonfinite,
+        tangent: c.tangent, fdSize: c.fd_size, passes: c.passes, ramp: ramp(c.tangent_warmup), rampScope: c.ramp_scope, scale: c.scale, precise: c.tangent_precision === "f32" ? nets.precise : null, onNonfinite,
       });
     case "dcm": {
       const rng = draws.rng("time");

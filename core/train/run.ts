@@ -7,14 +7,17 @@ import { JsonlWriter, writeFileAtomic } from "../io/atomic.ts";
 import { EventWriter } from "../io/tfevents.ts";
 import { listShards, ShardStream, type Sample, type StreamPosition } from "../io/webdataset.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
-import type { Recipe } from "../recipe/schema.ts";
+import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { Device } from "../tensor.ts";
-import { encodePrompts } from "../text/encode.ts";
-import { listCheckpoints, loadCheckpoint, saveCheckpoint } from "./checkpoint.ts";
-import { gridSheet } from "../sample/sheet.ts";
+import { listCheckpoints, loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
+import { gridSheet, latentSheet } from "../sample/sheet.ts";
 import { sampleStudent, sampleTeacher } from "../sample/sampler.ts";
+import { cutFrames } from "../data/latents.ts";
+import { roundTrip } from "../data/round_trip.ts";
 import type { LoadOptions, LoadProgress } from "../weights/load.ts";
-import { wanConfig } from "./nets.ts";
+import { openWanVae } from "../weights/vae.ts";
+import { FROM_TEACHER, wanConfig } from "./nets.ts";
+import { recipeTexts, type Texts } from "./texts.ts";
 import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
 
 export interface DistillOptions {
@@ -53,28 +56,33 @@ const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve
 
 /** Hash of what a checkpoint depends on; lengths, logging and sampling of a run may change between resumes. */
 export function stateHash(recipe: Recipe): string {
-  const { name: _name, extends: _extends, sample: _sample, eval: _eval, train, data, teacher, model, ...rest } = recipe;
-  const kept = { ...rest, batch: train.batch, accumulate: train.accumulate, seed: train.seed, shape: data.shape, guidance: teacher?.guidance, model: { ...model, init: null, checkpoint: null } };
+  const { name: _name, extends: _extends, sample: _sample, eval: _eval, text: _text, train, data, teacher, model, ...rest } = recipe;
+  const roundTrip = data.vae_round_trip === null ? undefined : true;
+  const kept = { ...rest, batch: train.batch, accumulate: train.accumulate, seed: train.seed, shape: latentShape(recipe), roundTrip, guidance: teacher?.guidance, model: { ...model, init: null, checkpoint: null } };
   return createHash("sha256").update(JSON.stringify(kept)).digest("hex").slice(0, 16);
 }
 
-/** Joins samples into one batch. Throws: E_SHAPE naming the sample that differs from the recipe. */
+/** Joins samples into one batch, latents cut to the recipe's frames. Throws: E_SHAPE naming the sample that differs from the recipe. */
 export function collate(samples: Sample[], recipe: Recipe, embedShape: readonly number[]): HostBatch {
-  const join_ = (pick: (s: Sample) => HostTensor, what: string, want: readonly number[]): HostTensor => {
+  const join_ = (pick: (s: Sample) => HostTensor, what: string, stored: readonly number[], want: readonly number[], cut: (t: HostTensor) => HostTensor): HostTensor => {
     const first = pick(samples[0]);
-    const each = first.data.length;
+    const each = cut(first).data.length;
     const data = new Uint8Array(new ArrayBuffer(each * samples.length));
     samples.forEach((s, b) => {
       const t = pick(s);
-      const shape = what === "latent" ? t.shape.slice(-4) : t.shape.slice(-2);
-      if (t.dtype !== first.dtype || shape.some((d, i) => d !== want[i]) || numel(t.shape) !== numel(want)) {
-        throw new RcmError("E_SHAPE", `${what} of sample ${s.key} does not fit the recipe`, { op: "data", want: `${want} ${first.dtype}`, got: `${t.shape} ${t.dtype}` });
+      const shape = t.shape.slice(-stored.length);
+      if (t.dtype !== first.dtype || shape.some((d, i) => d !== stored[i]) || numel(t.shape) !== numel(stored)) {
+        throw new RcmError("E_SHAPE", `${what} of sample ${s.key} does not fit the recipe`, { op: "data", want: `${stored} ${first.dtype}`, got: `${t.shape} ${t.dtype}` });
       }
-      data.set(t.data, b * each);
+      data.set(cut(t).data, b * each);
     });
     return { dtype: first.dtype, shape: [samples.length, ...want], data };
   };
-  return { latents: join_((s) => s.latent, "latent", recipe.data.shape), embeds: join_((s) => s.embed, "embed", embedShape) };
+  const shape = latentShape(recipe);
+  return {
+    latents: join_((s) => s.latent, "latent", recipe.data.shape, shape, (t) => cutFrames(t, shape[1])),
+    embeds: join_((s) => s.embed, "embed", embedShape, embedShape, (t) => t),
+  };
 }
 
 /** Trains a recipe to its end, or until told to stop. Throws: E_INTERRUPTED after a checkpoint; E_STATE when the folder holds another run. */
@@ -89,14 +97,17 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   mkdirSync(o.out, { recursive: true });
   using device = Device.open({ device: o.device, threads: o.threads });
   const config = wanConfig(recipe.model, false);
-  const text = device.persistent(() => ({ negative: encodePrompts(device, [recipe.teacher?.negative_prompt ?? ""], config), empty: encodePrompts(device, [""], config) }));
-  const teacher = recipe.teacher?.weights ?? null;
-  const init = recipe.model.init;
-  const student = init === "random" ? null : init === "teacher" ? teacher : init;
-  const trainer = new Trainer(device, recipe, { teacher, student, options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) } }, text);
-  const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
-  const hash = stateHash(recipe);
+  const text = await recipeTexts(device, recipe, config);
+  sweepCheckpoints(checkpoints);
   const resumed = existing.length > 0;
+  const init = recipe.model.init;
+  // A resumed student comes from its checkpoint.
+  const student = resumed || init === "random" ? null : init === "teacher" ? FROM_TEACHER : init;
+  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher?.weights ?? null, student, options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) } }, text);
+  const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
+  const roundTripPath = recipe.data.vae_round_trip;
+  const vae = roundTripPath === null ? null : openWanVae(device, roundTripPath, "bf16");
+  const hash = stateHash(recipe);
   if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash));
   writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
 
@@ -115,16 +126,17 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   try {
     while (trainer.step < train.steps) {
       const t0 = performance.now();
-      const batches = Array.from({ length: train.accumulate }, () =>
-        collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [config.textLen, config.textDim]),
-      );
+      const batches = Array.from({ length: train.accumulate }, () => {
+        const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [config.textLen, config.textDim]);
+        return vae ? { ...batch, latents: roundTrip(vae, batch.latents) } : batch;
+      });
       last = trainer.iterate(batches);
       position = stream.position();
       const secondsPerStep = (performance.now() - t0) / 1000;
       metrics.step(trainer.step, secondsPerStep, last);
       o.onEvent({ kind: "step", step: trainer.step, steps: train.steps, secondsPerStep, result: last });
       if (train.sample_every > 0 && trainer.step % train.sample_every === 0) {
-        const path = drawSamples(trainer, text.negative, o.out);
+        const path = drawSamples(trainer, text, o.out);
         metrics.image(trainer.step, path);
         o.onEvent({ kind: "sample", step: trainer.step, path });
       }
@@ -186,20 +198,22 @@ function stepOf(line: string): number {
 }
 
 /** Writes `samples/step_%09d.png`: a row of prompts per number of steps (a flow recipe: its own guided sampler). */
-function drawSamples(trainer: Trainer, negative: Parameters<typeof sampleTeacher>[3], out: string): string {
+function drawSamples(trainer: Trainer, { negative, prompts: condition }: Texts, out: string): string {
   const { recipe, device } = trainer;
   using _scope = device.scope();
-  const config = wanConfig(recipe.model, false);
-  const prompts = recipe.sample.prompts ?? [];
-  const condition = encodePrompts(device, prompts, config);
   const model = trainer.sampler("ema");
-  const noise = { seed: recipe.train.seed, first: 0 };
-  const rows =
-    recipe.objective.consistency?.kind === "flow"
-      ? [sampleTeacher(model, recipe, condition, negative, noise)]
-      : recipe.sample.steps.map((n) => sampleStudent(model, recipe, condition, n, noise));
+  const count = condition.shape[0];
+  // One at a time: a batch of videos would need the memory of all.
+  const draw = (steps: number | null): HostTensor[] =>
+    Array.from({ length: count }, (_, first) => {
+      using _one = device.scope();
+      const text = condition.window(first * (condition.numel / count), [1, ...condition.shape.slice(1)]);
+      const noise = { seed: recipe.train.seed, first };
+      return (steps === null ? sampleTeacher(model, recipe, text, negative, noise) : sampleStudent(model, recipe, text, steps, noise)).toHost();
+    });
+  const rows = recipe.objective.consistency?.kind === "flow" ? [draw(null)] : recipe.sample.steps.map(draw);
   mkdirSync(join(out, "samples"), { recursive: true });
   const path = join(out, "samples", `step_${String(trainer.step).padStart(9, "0")}.png`);
-  writeFileAtomic(path, gridSheet(rows.map((r) => r.toHost())));
+  writeFileAtomic(path, rows[0][0].shape[1] === 1 ? gridSheet(rows.flat(), count) : latentSheet(rows.flat(), count));
   return path;
 }

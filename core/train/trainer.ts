@@ -2,6 +2,7 @@ import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { mean, type LossResult } from "../losses/loss.ts";
 import type { WanModel } from "../models/wan/model.ts";
+import type { ParamSet } from "../nn/params.ts";
 import { AdamW } from "../optim/adamw.ts";
 import { powerEmaBeta, powerEmaGamma } from "../optim/ema.ts";
 import { learningRate } from "../optim/lr.ts";
@@ -9,7 +10,8 @@ import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
 import type { LoadOptions } from "../weights/load.ts";
-import { createModel, denoiserOf, guidedTeacher, loadWeights, meanVelocityNet, repeated, velocityNet, wantsSecondTime, type WeightSource } from "./nets.ts";
+import { RecordedModel } from "./recorded.ts";
+import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wanConfig, wantsSecondTime, type Evaluates, type WeightSource } from "./nets.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -28,10 +30,21 @@ export interface StepResult {
 
 export interface TrainerWeights {
   teacher: WeightSource | null;
-  /** Starting weights of the student; null: fresh. */
-  student: WeightSource | null;
+  /** Starting weights of the student: the teacher's, copied on the device; others; or null: fresh. */
+  student: typeof FROM_TEACHER | WeightSource | null;
   /** How they are loaded: partially or not, and who is told. */
   options?: LoadOptions;
+}
+
+/** Above this many values in an activation a GPU is busy for longer than it takes to queue the work. */
+const SMALL = 1 << 22;
+
+/** Whether evaluations are recorded and launched as one. */
+function recordsCalls(device: Device, { model, data, train }: Recipe): boolean {
+  if (device.backend.kind !== "cuda" || train.graphs === "off") return false;
+  const { dim, patch } = wanConfig(model, false);
+  const [, T, Y, X] = data.shape;
+  return train.graphs === "on" || (train.batch * T * Y * X * dim) / (patch[0] * patch[1] * patch[2]) <= SMALL;
 }
 
 const optimizerOf = (model: WanModel, o: OptimizerRecipe): AdamW =>
@@ -51,6 +64,7 @@ export class Trainer {
   step = 0;
   skipped = 0;
   private readonly gamma: number;
+  private readonly recorded: RecordedModel[] = [];
 
   constructor(
     readonly device: Device,
@@ -60,28 +74,39 @@ export class Trainer {
   ) {
     const { objective, optimizer } = recipe;
     const secondTime = wantsSecondTime(recipe);
-    this.student = createModel(device, recipe, { trainable: true, secondTime });
-    this.student.params.init(recipe.train.seed);
-    if (weights.student) loadWeights(this.student, weights.student, "student", weights.options);
     this.teacher = weights.teacher ? createModel(device, recipe, { trainable: false, secondTime: false }) : null;
     if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher", weights.options);
+    const teacher = this.teacher?.params;
+    this.student = createModel(device, recipe, { trainable: true, secondTime });
+    this.student.params.init(recipe.train.seed);
+    if (weights.student === FROM_TEACHER) copyWeights(teacher as ParamSet, this.student.params);
+    else if (weights.student) loadWeights(this.student, weights.student, "student", weights.options);
     this.critic = objective.dmd ? createModel(device, recipe, { trainable: true, secondTime: false }) : null;
-    if (this.critic && weights.teacher) loadWeights(this.critic, weights.teacher, "critic", weights.options);
+    if (this.critic && teacher) copyWeights(teacher, this.critic.params);
     this.studentOpt = optimizerOf(this.student, optimizer);
     this.criticOpt = this.critic && objective.dmd ? optimizerOf(this.critic, objective.dmd.critic) : null;
     this.ema = device.persistent(() => device.empty(this.student.params.flat.shape, "f32").set(this.studentOpt.values));
     this.gamma = powerEmaGamma(recipe.ema.length);
 
     const time = recipe.model.time;
+    const evaluated = (model: WanModel): Evaluates => {
+      if (!recordsCalls(device, recipe)) return model;
+      const recorded = new RecordedModel(model);
+      this.recorded.push(recorded);
+      return recorded;
+    };
+    const student = evaluated(this.student);
+    const teacher_ = this.teacher && evaluated(this.teacher);
     const negative = text.negative;
-    const teacherVelocity = this.teacher && velocityNet(this.teacher, time);
+    const teacherVelocity = teacher_ && velocityNet(teacher_, time);
     this.nets = {
-      student: denoiserOf(this.student, time),
-      velocity: velocityNet(this.student, time),
-      teacher: this.teacher && guidedTeacher(this.teacher, recipe, negative),
-      critic: this.critic && denoiserOf(this.critic, time),
+      student: denoiserOf(student, time),
+      precise: preciseDenoiser(this.student, time),
+      velocity: velocityNet(student, time),
+      teacher: teacher_ && guidedTeacher(teacher_, recipe, negative),
+      critic: this.critic && denoiserOf(evaluated(this.critic), time),
       meanflow: secondTime
-        ? { student: meanVelocityNet(this.student, time), teacher: teacherVelocity, uncondition: (B) => repeated(negative, B) }
+        ? { student: meanVelocityNet(student, time), teacher: teacherVelocity, uncondition: (B) => repeated(negative, B) }
         : null,
       empty: text.empty,
     };
@@ -104,12 +129,19 @@ export class Trainer {
     const schedule = isStudent ? recipe.optimizer : (recipe.objective.dmd as NonNullable<Recipe["objective"]["dmd"]>).critic;
     const stats: Record<string, number[]> = {};
     let skipped = 0;
+    for (const model of this.recorded) model.reset();
     opt.params.zeroGrad();
     batches.forEach((host, micro) => {
       using _scope = device.scope();
       const batch = { x0: device.fromHost(host.latents).to(this.activations), condition: device.fromHost(host.embeds).to(this.activations) };
       const draws = new Draws(recipe.train.seed, this.step, micro);
-      for (const { tape, result } of this.losses(isStudent, batch, draws)) {
+      const losses = this.losses(isStudent, batch, draws);
+      for (;;) {
+        // What one loss recorded is gone before the next one is computed.
+        using _loss = device.scope();
+        const next = losses.next();
+        if (next.done) break;
+        const { tape, result } = next.value;
         this.backward(tape, result, batches.length);
         skipped += result.skipped;
         for (const [name, value] of Object.entries(result.stats)) (stats[name] ??= []).push(value);

@@ -4,7 +4,7 @@ import { isFloat, numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { isSharded, readStored, type Checkpoint, type CheckpointFormat, type Stored } from "../io/checkpoint.ts";
 import { readJson } from "../io/source.ts";
-import type { WanConfig } from "../models/wan/config.ts";
+import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
 import type { WanLayout, WeightKind } from "../models/wan/layouts.ts";
 import type { ParamSet } from "../nn/params.ts";
 import { openWan, wanIn } from "./open.ts";
@@ -124,8 +124,8 @@ const HEAD_WIDTH = 128;
 const PATCH = [1, 2, 2] as const;
 
 /**
- * Configuration of the network in a checkpoint, from its shapes; heads and patch come from a config.json beside it where there is
- * one, else a head is 128 wide. Throws: E_FORMAT naming the tensor that tells nothing.
+ * Configuration of the network in a checkpoint, from its shapes; what they do not say (heads, patch of a flattened embedding) comes
+ * from a config.json beside it, else from the preset of these sizes, else a head is 128 wide. Throws: E_FORMAT naming the tensor that tells nothing.
  */
 export function wanConfigOf(checkpoint: Checkpoint, kind: WeightKind = "ema"): WanConfig {
   const { tensors } = wanIn(checkpoint, kind);
@@ -135,8 +135,12 @@ export function wanConfigOf(checkpoint: Checkpoint, kind: WeightKind = "ema"): W
     if (!found || !axes.includes(found.length) || found.some((d) => d < 1)) throw bad(name, found ?? "nothing");
     return found;
   };
-  const stated = configBeside(checkpoint.path);
   const [dim] = shape("blocks.0.self_attn.q.weight", 2);
+  const [ffnDim] = shape("blocks.0.ffn.0.weight", 2);
+  let layers = 0;
+  while (tensors.has(`blocks.${layers}.self_attn.q.weight`)) layers++;
+  const preset: WanConfig | undefined = Object.values(WAN_PRESETS).find((p) => p.dim === dim && p.layers === layers && p.ffnDim === ffnDim);
+  const stated = { ...preset, ...configBeside(checkpoint.path) };
   const embed = shape("patch_embedding.weight", 2, 5);
   const patch: readonly [number, number, number] = embed.length === 5 ? [embed[2], embed[3], embed[4]] : (stated.patch ?? PATCH);
   const volume = patch[0] * patch[1] * patch[2];
@@ -146,11 +150,8 @@ export function wanConfigOf(checkpoint: Checkpoint, kind: WeightKind = "ema"): W
   if (!Number.isSafeInteger(inDim)) throw bad("patch_embedding.weight", embed);
   if (!Number.isSafeInteger(out / volume)) throw bad("head.head.weight", out);
   if (!Number.isSafeInteger(heads) || heads < 1 || dim % heads !== 0) throw bad("blocks.0.self_attn.q.weight", `width ${dim}, ${heads} heads`);
-  let layers = 0;
-  while (tensors.has(`blocks.${layers}.self_attn.q.weight`)) layers++;
   return {
-    dim, heads, layers, patch, inDim,
-    ffnDim: shape("blocks.0.ffn.0.weight", 2)[0],
+    dim, heads, layers, patch, inDim, ffnDim,
     outDim: out / volume,
     freqDim: shape("time_embedding.0.weight", 2)[1],
     textDim: shape("text_embedding.0.weight", 2)[1],
@@ -169,5 +170,6 @@ function configBeside(path: string): { heads?: number; patch?: readonly [number,
   const c = (typeof json === "object" && json !== null ? json : {}) as Record<string, unknown>;
   const count = (v: unknown): number | undefined => (Number.isSafeInteger(v) && (v as number) > 0 ? (v as number) : undefined);
   const patch = Array.isArray(c.patch_size) && c.patch_size.length === 3 && c.patch_size.every(count) ? (c.patch_size as [number, number, number]) : undefined;
-  return { heads: count(c.num_attention_heads) ?? count(c.num_heads), patch, textLen: count(c.text_len) };
+  const [heads, textLen] = [count(c.num_attention_heads) ?? count(c.num_heads), count(c.text_len)];
+  return { ...(heads && { heads }), ...(patch && { patch }), ...(textLen && { textLen }) };
 }

@@ -26,6 +26,10 @@ struct Gpu {
 // The device chosen by rcm_init (GPU 0 when nobody chose), current on the calling thread.
 Gpu& gpu();
 inline cudaStream_t stream() { return gpu().compute; }
+// Whether calls are being recorded (rcm_graph_begin).
+bool& recording();
+// Whether f32 products may run as sums of bf16 products (rcm_f32_products).
+bool split_products();
 
 [[noreturn]] void cuda_fail(cudaError_t error, const char* what);
 inline void check(cudaError_t error, const char* what) {
@@ -39,7 +43,7 @@ rcm_status gpu_call(const char* op, Body&& body) noexcept {
     Gpu& g = gpu();
     body();
     check(cudaPeekAtLastError(), "launch");
-    if (g.debug) check(cudaStreamSynchronize(g.compute), "kernel");
+    if (g.debug && !recording()) check(cudaStreamSynchronize(g.compute), "kernel");
   });
 }
 
@@ -178,9 +182,10 @@ __device__ inline C warp_sum(C v) {
   return v;
 }
 
-// Sums each of N values over the block; every thread gets the totals. `shared` holds N * 32 elements. Fixed order.
+// Sums each of N values over the block; every thread gets the totals. `shared` holds N * 32 elements and may be written again only
+// after another barrier. Fixed order.
 template <int N, class C>
-__device__ inline void block_sum(C (&v)[N], C* shared) {
+__device__ inline void block_sum_once(C (&v)[N], C* shared) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x + 31) >> 5;
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = warp_sum(v[i]);
@@ -192,6 +197,11 @@ __device__ inline void block_sum(C (&v)[N], C* shared) {
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = warp_sum(lane < warps ? shared[i * 32 + lane] : (C)0);
+}
+// The same, and `shared` may be written again at once.
+template <int N, class C>
+__device__ inline void block_sum(C (&v)[N], C* shared) {
+  block_sum_once(v, shared);
   __syncthreads();
 }
 

@@ -249,6 +249,53 @@ struct Converted {
   }
 };
 
+// high + low holds 16 bits of x.
+__global__ void __launch_bounds__(256) halve_kernel(const float* x, bf16* high, bf16* low, int64_t n) {
+  for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
+    const float v = x[i];
+    const bf16 top = __float2bfloat16_rn(v);
+    high[i] = top;
+    low[i] = __float2bfloat16_rn(v - __bfloat162float(top));
+  }
+}
+
+// A factor in two bf16, or itself where it is bf16 (then there is no low).
+struct Halves {
+  Workspace memory;
+  Operand high, low;
+  Halves(const Operand& o, int64_t n) : memory(o.dtype == RCM_F32 ? (size_t)n * 4 + 256 : 0), high(o), low{nullptr, RCM_BF16, o.transposed} {
+    if (o.dtype != RCM_F32) return;
+    bf16 *top = memory.as<bf16>(), *rest = top + ceil_div(n, 64) * 64;
+    halve_kernel<<<(unsigned)std::min<int64_t>(ceil_div(n, 256), 16 * gpu().sms), 256, 0, stream()>>>(static_cast<const float*>(o.data), top, rest, n);
+    high = {top, RCM_BF16, o.transposed};
+    low.data = rest;
+  }
+};
+
+bool split_offered(const Product& p) {
+  const auto fits = [](int32_t dtype) { return dtype == RCM_F32 || dtype == RCM_BF16; };
+  return split_products() && p.d_dtype == RCM_F32 && fits(p.a.dtype) && fits(p.b.dtype) && (p.a.dtype == RCM_F32 || p.b.dtype == RCM_F32);
+}
+
+void split_matmul(const Product& p) {
+  const Halves a(p.a, p.M * p.K), b(p.b, p.K * p.N);
+  Product q = p;
+  q.a = a.high;
+  q.b = b.high;
+  matmul(q);
+  q.bias = nullptr;
+  q.accumulate = true;
+  if (a.low.data) {
+    q.a = a.low;
+    matmul(q);
+  }
+  if (b.low.data) {
+    q.a = a.high;
+    q.b = b.low;
+    matmul(q);
+  }
+}
+
 }  // namespace
 
 bool matmul_gelu(const Product& p) {
@@ -260,6 +307,7 @@ bool matmul_gelu(const Product& p) {
 void matmul(const Product& p) {
   if (p.M == 0 || p.N == 0) return;
   if (p.K == 0 || !lt::library().handle) return builtin_matmul(p);
+  if (split_offered(p)) return split_matmul(p);
   if (p.a.dtype != p.b.dtype) {
     if (p.a.dtype != RCM_F32) {
       const Converted a(p.a, p.M * p.K);

@@ -32,10 +32,25 @@ struct BySize {
   bool operator()(const Block* a, const Block* b) const { return a->bytes != b->bytes ? a->bytes < b->bytes : a->start < b->start; }
 };
 
+}  // namespace
+
+// Idle blocks of one owner: everybody, or one set of recorded graphs.
+struct Idle {
+  std::set<Block*, BySize> blocks[2];  // large, small
+};
+
+namespace {
+
+struct Live {
+  Block* block;
+  Idle* owner;
+};
+
 struct Pool {
   std::mutex lock;
-  std::set<Block*, BySize> idle[2];  // large, small
-  std::unordered_map<void*, Block*> live;
+  Idle common;
+  Idle* now = &common;  // whose blocks are handed out
+  std::unordered_map<void*, Live> live;
   int64_t current = 0, peak = 0, reserved = 0, reserved_peak = 0, allocations = 0;
 };
 
@@ -49,10 +64,9 @@ int64_t limit() {
   return text ? std::atoll(text) : INT64_MAX;
 }
 
-// Gives whole idle segments back. Waits first: queued work may still use them.
-void trim(Pool& p) {
-  check(cudaStreamSynchronize(stream()), "waiting for queued work");
-  for (auto& set : p.idle) {
+// Gives whole idle segments back to the system; no queued work may still use them.
+void give_back(Pool& p, Idle& idle) {
+  for (auto& set : idle.blocks) {
     for (auto it = set.begin(); it != set.end();) {
       Block* b = *it;
       if (b->before || b->after) {
@@ -65,6 +79,12 @@ void trim(Pool& p) {
       delete b;
     }
   }
+}
+
+void trim(Pool& p) {
+  if (p.now != &p.common) fail(RCM_E_OOM, "nothing can be given back while calls are recorded");
+  check(cudaStreamSynchronize(stream()), "waiting for queued work");
+  give_back(p, p.common);
 }
 
 Block* new_segment(Pool& p, size_t bytes, bool small) {
@@ -92,21 +112,21 @@ Block* new_segment(Pool& p, size_t bytes, bool small) {
 }
 
 // Cuts the tail off a block when it is worth keeping.
-void split(Pool& p, Block* b, size_t bytes) {
+void split(Idle& idle, Block* b, size_t bytes) {
   const size_t rest = b->bytes - bytes;
   if (rest < (b->small ? kAlign : kSmall)) return;
   Block* tail = new Block{b->start + bytes, rest, true, b->small, b, b->after};
   if (b->after) b->after->before = tail;
   b->after = tail;
   b->bytes = bytes;
-  p.idle[b->small].insert(tail);
+  idle.blocks[b->small].insert(tail);
 }
 
 // Swallows the idle block that follows `b`.
-void join_after(Pool& p, Block* b) {
+void join_after(Idle& idle, Block* b) {
   Block* next = b->after;
   if (!next || !next->free) return;
-  p.idle[b->small].erase(next);
+  idle.blocks[b->small].erase(next);
   b->bytes += next->bytes;
   b->after = next->after;
   if (b->after) b->after->before = b;
@@ -124,22 +144,41 @@ void* device_alloc(size_t wanted) {
   Pool& p = pool();
   std::lock_guard<std::mutex> hold(p.lock);
   Block key{nullptr, bytes, true, small, nullptr, nullptr};
-  auto found = p.idle[small].lower_bound(&key);
+  auto& idle = p.now->blocks[small];
+  auto found = idle.lower_bound(&key);
   Block* b;
-  if (found != p.idle[small].end()) {
+  if (found != idle.end()) {
     b = *found;
-    p.idle[small].erase(found);
+    idle.erase(found);
   } else {
     b = new_segment(p, bytes, small);
   }
-  split(p, b, bytes);
+  split(*p.now, b, bytes);
   b->free = false;
-  p.live.emplace(b->start, b);
+  p.live.emplace(b->start, Live{b, p.now});
   p.current += (int64_t)b->bytes;
   if (p.current > p.peak) p.peak = p.current;
   ++p.allocations;
   return b->start;
 }
+
+namespace {
+
+void release(Pool& p, std::unordered_map<void*, Live>::iterator found) {
+  auto [b, owner] = found->second;
+  p.live.erase(found);
+  p.current -= (int64_t)b->bytes;
+  b->free = true;
+  join_after(*owner, b);
+  if (b->before && b->before->free) {
+    b = b->before;
+    owner->blocks[b->small].erase(b);
+    join_after(*owner, b);
+  }
+  owner->blocks[b->small].insert(b);
+}
+
+}  // namespace
 
 void device_free(void* memory) {
   if (memory == nullptr) return;
@@ -147,17 +186,27 @@ void device_free(void* memory) {
   std::lock_guard<std::mutex> hold(p.lock);
   auto found = p.live.find(memory);
   if (found == p.live.end()) fail(RCM_E_ARG, "memory: not a live block of this library");
-  Block* b = found->second;
-  p.live.erase(found);
-  p.current -= (int64_t)b->bytes;
-  b->free = true;
-  join_after(p, b);
-  if (b->before && b->before->free) {
-    b = b->before;
-    p.idle[b->small].erase(b);
-    join_after(p, b);
+  release(p, found);
+}
+
+Idle* graph_memory_create() { return new Idle; }
+
+void graph_memory_use(Idle* idle) {
+  Pool& p = pool();
+  std::lock_guard<std::mutex> hold(p.lock);
+  p.now = idle ? idle : &p.common;
+}
+
+void graph_memory_destroy(Idle* idle) {
+  Pool& p = pool();
+  std::lock_guard<std::mutex> hold(p.lock);
+  for (auto it = p.live.begin(); it != p.live.end();) {
+    const auto at = it++;
+    if (at->second.owner == idle) release(p, at);
   }
-  p.idle[b->small].insert(b);
+  check(cudaStreamSynchronize(stream()), "waiting for queued work");
+  give_back(p, *idle);
+  delete idle;
 }
 
 Workspace::Workspace(size_t bytes) : memory_(device_alloc(bytes)) {}
@@ -205,6 +254,7 @@ Ring& ring() {
 }  // namespace
 
 void copy_to_device(void* dst, const void* src, size_t bytes) {
+  if (recording()) fail(RCM_E_BACKEND, "host memory cannot be part of a recording");
   const cudaStream_t s = stream();
   Ring& r = ring();
   std::lock_guard<std::mutex> hold(r.lock);
@@ -266,6 +316,7 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
 }
 
 void copy_to_host(void* dst, const void* src, size_t bytes) {
+  if (recording()) fail(RCM_E_BACKEND, "host memory cannot be part of a recording");
   const cudaStream_t s = stream();
   Ring& r = ring();
   std::lock_guard<std::mutex> hold(r.lock);

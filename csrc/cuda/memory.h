@@ -8,6 +8,13 @@ namespace rcm {
 void* device_alloc(size_t bytes);
 void device_free(void* memory);
 
+// Memory set aside for recorded graphs: while it is in use (null: the common one again) allocations come from it, and what they free
+// goes back to it, whenever that happens. Destroying it frees what is still live in it.
+struct Idle;
+Idle* graph_memory_create();
+void graph_memory_use(Idle* idle);
+void graph_memory_destroy(Idle* idle);
+
 // Returns once `src` may be reused; the copy itself is queued on the compute stream.
 void copy_to_device(void* dst, const void* src, size_t bytes);
 // Writes n bytes from position `at` of what is copied; called by several threads at once.

@@ -177,10 +177,11 @@ void add_slots(const C* partial, int64_t samples, int64_t slots, int64_t width, 
   sum_slots<C><<<grid_of(samples * ceil_div(columns, 32)), dim3(32, 32), 0, stream()>>>(partial, slots, width, columns, out0, out1, stride);
 }
 
-// How many blocks share the rows of one sample: as many as run at once, each with a few rows.
+// How many blocks share the rows of one sample: as many as run at once, each with a few rows. Beyond 48 KiB of shared memory, static
+// included, a launch must ask.
 template <class Kernel>
 int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int64_t rows) {
-  if (shared > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
+  if (shared > 40 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
   int blocks = 0;
   check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
   const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1) / samples, work = ceil_div(rows, 4 * (int64_t)block.y);
@@ -194,7 +195,7 @@ template <class X, class Y, bool Jvp, class Mod, class C>
 __global__ void __launch_bounds__(kRowThreads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D,
                                                           C inv, C eps, bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
-  __shared__ C shared[64];
+  __shared__ C shared[2][64];
   const int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
   if (r >= M) return;
   C v[P][V], d[Jvp ? P : 1][V], sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
@@ -217,7 +218,7 @@ __global__ void __launch_bounds__(kRowThreads) layer_rows(const X* x, const X* x
       if constexpr (Jvp) sum[1] += d[k][j];
     }
   }
-  block_sum(sum, shared);
+  block_sum_once(sum, shared[0]);
   const C m = mul_rn(sum[0], inv);
 #pragma unroll
   for (int k = 0; k < P; ++k) {
@@ -232,7 +233,7 @@ __global__ void __launch_bounds__(kRowThreads) layer_rows(const X* x, const X* x
       }
     }
   }
-  block_sum(square, shared);
+  block_sum_once(square, shared[1]);
   const C q = inv_sqrt(fma(square[0], inv, eps));
   if (threadIdx.x == 0) {
     mean[r] = m;
@@ -309,7 +310,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
                                                                int64_t L, int D, int64_t slots, C inv, bool out_vec) {
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[64];
+  __shared__ C shared[2][64];  // rows take turns
   RowPipe<X, Y, V> pipe(staged);
   const int64_t sample = blockIdx.x / slots, first = sample * L, step = slots * blockDim.y;
   const auto modulation = mod.row(first);
@@ -324,6 +325,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
     pipe.issue(s, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
   }
   C m = 0, q = 0;
+  int turn = 0;
   if (l < L) m = mean[first + l], q = rstd[first + l];
   for (int stage = 0; l < L; l += step, stage = stage + 1 == kRowStages ? 0 : stage + 1) {
     const int64_t r = first + l, ahead = l + (kRowStages - 1) * step;
@@ -349,7 +351,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
       }
     }
     if (x_bar) {
-      block_sum(sum, shared);
+      block_sum_once(sum, shared[turn ^= 1]);
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;

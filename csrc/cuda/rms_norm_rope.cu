@@ -109,13 +109,13 @@ struct Units {
       }
     }
   }
-  // Sums of N values per unit over the unit's group; every lane gets them.
+  // Sums of N values per unit over the unit's group; every lane gets them. `shared` may be written again after another barrier.
   template <int N>
   __device__ void group_sum(C (&v)[U][N], C* shared) const {
     if (whole) {
 #pragma unroll
       for (int i = N; i < U * N; ++i) v[0][i % N] += v[i / N][i % N];
-      block_sum(v[0], shared);
+      block_sum_once(v[0], shared);
 #pragma unroll
       for (int i = N; i < U * N; ++i) v[i / N][i % N] = v[0][i % N];
       return;
@@ -191,12 +191,13 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
                                                               bool out_vec) {
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[64];
+  __shared__ C shared[2][64];  // rows take turns
   RowPipe<X, Y, V> pipe(staged);
   const Units<V, C> units(t);
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
   int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
   C dw[2 * U][V] = {}, q[U], q_next[U];
+  int turn = 0;
 #pragma unroll
   for (int s = 0; s < kRowStages - 1; ++s) {
     const int64_t ahead = r + s * step;
@@ -237,7 +238,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
       }
     }
     if (x_bar) {
-      units.group_sum(sum, shared);
+      units.group_sum(sum, shared[turn ^= 1]);
 #pragma unroll
       for (int k = 0; k < U; ++k) {
         if (!units.some(k)) continue;

@@ -1,4 +1,5 @@
 // The device, its streams, errors, and copies.
+#include <atomic>
 #include <mutex>
 
 #include "common.cuh"
@@ -14,6 +15,7 @@ thread_local int current_device = -1;
 struct State {
   std::mutex lock;
   Gpu gpu;
+  std::atomic<bool> split{false};
 };
 State& state() {
   static State* s = new State;  // never destroyed: calls may still come at exit
@@ -77,9 +79,23 @@ Gpu& gpu() {
   return s.gpu;
 }
 
+bool& recording() {
+  static bool on = false;
+  return on;
+}
+
+bool split_products() { return state().split; }
+
 }  // namespace rcm
 
 using namespace rcm;
+
+rcm_status rcm_f32_products(int32_t mode) {
+  return guard("f32_products", [&] {
+    if (mode < 0 || mode > 1) fail(RCM_E_ARG, "mode: want 0 or 1, got %d", mode);
+    state().split = mode == 1;
+  });
+}
 
 const char* rcm_last_error(void) { return last_error.c_str(); }
 

@@ -62,6 +62,10 @@ RCM_API rcm_status rcm_init(int32_t device_index, int32_t threads);
 /* Writes a JSON object {backend, device, isa, threads, blas, ...}, zero terminated, at most capacity bytes. */
 RCM_API rcm_status rcm_runtime_info(RCM_HOST char* out, int64_t capacity);
 RCM_API rcm_status rcm_sync(void);
+/* How products of f32 tensors are formed from here on, process wide. 0: in f32. 1: on a GPU linear and the attention forward and tangent
+ * (head widths up to 128) may split each f32 factor in two bf16, three products for one; errors near 1e-5 of the largest
+ * value at many times the speed. A bf16 factor stays whole. The CPU always computes in f32. */
+RCM_API rcm_status rcm_f32_products(int32_t mode);
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 /* 256-byte aligned device memory from a caching allocator, uninitialised. RCM_E_OOM names the request and what is held. */
@@ -285,11 +289,57 @@ RCM_API rcm_status rcm_cross_entropy_jvp(const void* x, const int32_t* label, co
 RCM_API rcm_status rcm_cross_entropy_vjp(const void* x, const int32_t* label, const double* loss_bar, void* x_bar, int64_t B,
                                          int64_t N, int32_t dtype);
 
+/* ---- nondiff: copies beside compute -------------------------------------------------------------------------- */
+/* Host memory that asynchronous copies run from at full speed (page-locked on a GPU), uninitialised, 256-byte aligned. */
+RCM_API rcm_status rcm_host_alloc(RCM_HOST int64_t* out, int64_t bytes);
+/* The caller has waited for copies that still use it. */
+RCM_API rcm_status rcm_host_free(RCM_OPT void* memory);
+/* Queues a copy on the copy stream, which runs beside compute and in no order with it but that of events; kind as in rcm_copy. The
+ * host side is memory of rcm_host_alloc. Neither side may be freed or reused before an event recorded behind the copy. */
+RCM_API rcm_status rcm_copy_async(void* dst, const void* src, int64_t bytes, int32_t kind);
+/* Streams: 0 compute, 1 copies. An event is a number in [0, 64); recording marks what the stream has been given so far. */
+RCM_API rcm_status rcm_event_record(int32_t event, int32_t stream);
+/* What the stream is given from now on starts after the event. RCM_E_ARG if it was never recorded. */
+RCM_API rcm_status rcm_stream_wait(int32_t stream, int32_t event);
+/* The caller waits for the event. */
+RCM_API rcm_status rcm_event_sync(int32_t event);
+
+/* ---- nondiff: recorded calls --------------------------------------------------------------------------------- */
+/* Many small calls cost more to queue than to run. Calls between _begin and _end are not run but recorded as one graph, with their
+ * addresses and scalars; _launch queues all of them at once, as often as wanted. What they allocate lives in `memory`, set aside
+ * from everybody else; graphs of one memory run in the order of their recording. Copies from and to the host and rcm_sync cannot be
+ * recorded. GPU only: the CPU answers RCM_E_BACKEND. */
+RCM_API rcm_status rcm_graph_memory(RCM_HOST int64_t* out);
+RCM_API rcm_status rcm_graph_memory_free(int64_t memory);
+RCM_API rcm_status rcm_graph_begin(int64_t memory);
+RCM_API rcm_status rcm_graph_end(RCM_HOST int64_t* out);
+RCM_API rcm_status rcm_graph_launch(int64_t graph);
+RCM_API rcm_status rcm_graph_free(int64_t graph);
+
+/* ---- nondiff: pictures --------------------------------------------------------------------------------------- */
+/* out u8 [B,N,C] = round(255 (x + 1) / 2), limited to [0, 255], of x [B,C,N] in [-1, 1]; N pixels of C channels. NaN gives 0. */
+RCM_API rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, int64_t N, int32_t dtype);
+
 /* ---- nondiff: files ------------------------------------------------------------------------------------------ */
 /* dst[0..bytes) receives the bytes of a regular file from `offset` on, read in parallel parts; path is zero terminated.
  * RCM_E_IO names path and cause when the file cannot be opened or ends too early; dst is then undefined. On return the file
  * is no longer needed, and on a GPU the last parts are queued. */
 RCM_API rcm_status rcm_file_read(RCM_HOST const char* path, void* dst, int64_t offset, int64_t bytes);
+
+/* ---- nondiff: text encoder ----------------------------------------------------------------------------------- */
+/* y[i,:] = table[ids[i],:]; ids i32 [n] in [0,V) (checked on the CPU; on a GPU a row of NaN answers another id), table [V,D]. Any
+ * two float dtypes. */
+RCM_API rcm_status rcm_embedding(const void* table, const int32_t* ids, void* y, int64_t n, int64_t V, int64_t D,
+                                 int32_t table_dtype, int32_t y_dtype);
+/* bias[h,i] = table[bucket[i],h]; bucket i32 [n], table [V,H]; ids as above. Any two float dtypes. */
+RCM_API rcm_status rcm_relative_bias(const void* table, const int32_t* bucket, void* bias, int64_t n, int64_t V, int64_t H,
+                                     int32_t table_dtype, int32_t bias_dtype);
+/* y[i] = x[i] GELU(gate[i]), tanh form. x and gate of `dtype`; f64 goes with f64 only. */
+RCM_API rcm_status rcm_gelu_gate(const void* x, const void* gate, void* y, int64_t n, int32_t dtype, int32_t y_dtype);
+/* o = softmax(scale q k^T + bias) v per head; q, k, v, o [B,L,H,K]; bias stat [H,2L-1], element j - i + L - 1 for query i and key j;
+ * only the first lengths[b] (i32 [B], in [0,L]; null: L) keys of a sample count, and without any o is 0. K <= 128. */
+RCM_API rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const void* bias, RCM_OPT const int32_t* lengths,
+                                      void* o, int64_t B, int64_t H, int64_t L, int64_t K, double scale, int32_t dtype);
 
 /* ---- nondiff: f8 --------------------------------------------------------------------------------------------- */
 /* f8_e4m3 without infinities (largest value 448), one byte an element. encode: dst[i] = src[i] / scale, the quotient in f32, to
@@ -297,6 +347,39 @@ RCM_API rcm_status rcm_file_read(RCM_HOST const char* path, void* dst, int64_t o
  * scale is a positive f32. */
 RCM_API rcm_status rcm_f8_encode(const void* src, void* dst, int64_t n, double scale, int32_t src_dtype);
 RCM_API rcm_status rcm_f8_decode(const void* src, void* dst, int64_t n, double scale, int32_t dst_dtype);
+
+/* ---- nondiff: convolutions over video ------------------------------------------------------------------------- */
+/* Activations here are those of one sample, channels last: [T,Y,X,C] (T frames). */
+/* Weights w [O,I,kt,k,k] as the kernels read them, p [slices,O,Ip], zeros for channels from I to Ip. upsample 0: slice
+ * (dt k + dy) k + dx. upsample 1 (kt 1, k 3, pad 1): what the 3x3 kernel is on a grid doubled by repetition, as four 2x2 kernels
+ * on the grid itself, one for each parity (py,px) of the output: slice ((py 2 + px) 2 + ey) 2 + ex, sums formed in f32 (f64). */
+RCM_API rcm_status rcm_conv3d_pack(const void* w, void* p, int64_t O, int64_t I, int64_t Ip, int64_t kt, int64_t k, int32_t upsample,
+                                   int32_t w_dtype, int32_t p_dtype);
+/* y[t,y,x,o] = b[o] + r[t,y,x,o] + sum over dt,dy,dx,c of w[dt,dy,dx,o,c] x[t st + dt - pt, y s + dy - p, x s + dx - p, c]; w as packed
+ * above. Outside of x there are zeros, but frames before the first are the last ones of `past` [P,Y,X,C] (null when P = 0).
+ * geometry (host, 17 counts): T Y X C of x, P, To Yo Xo O of the sum, kt k, st s, pt p, upsample, split. upsample 1: kt 1, k 3, s 1,
+ * p 1, (Yo,Xo) = (Y,X), and y, r are [To,2 Yo,2 Xo,O]. split 2: channel o of frame t becomes channel o mod O/2 of frame
+ * 2t + o div O/2, so y, r are [2 To,Yo,Xo,O/2]; 1: none. x, past, w, r, y have `dtype`, b [O] b_dtype. Accumulates in f32 (f64). */
+RCM_API rcm_status rcm_conv3d(const void* x, RCM_OPT const void* past, const void* w, RCM_OPT const void* b, RCM_OPT const void* r, void* y,
+                              RCM_HOST const int64_t* geometry, int32_t dtype, int32_t b_dtype);
+/* y[m,:] = f(x[m,:] / max(||x[m,:]||_2, eps) sqrt(C) g[:]); f is SiLU when silu is 1. x, y [M,C] of `dtype`, g [C] g_dtype.
+ * y may be x. */
+RCM_API rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps, int32_t dtype,
+                                    int32_t g_dtype);
+/* y[t,y,x,c] = x[c,t,y,x] mul[c] + add[c] for c < C and 0 for C <= c < Cy. x is a window: its columns are dense, channels, frames and rows
+ * lie c_stride, t_stride and y_stride elements apart. mul, add f64 [C] or null. */
+RCM_API rcm_status rcm_channels_last(const void* x, RCM_OPT const double* mul, RCM_OPT const double* add, void* y, int64_t C, int64_t T,
+                                     int64_t Y, int64_t X, int64_t c_stride, int64_t t_stride, int64_t y_stride, int64_t Cy, int32_t x_dtype,
+                                     int32_t y_dtype);
+/* The way back: y[c,n] = x[n,c] mul[c] + add[c] for c < C of x [N,Cx]; row c of y starts at element c y_stride. */
+RCM_API rcm_status rcm_channels_first(const void* x, RCM_OPT const double* mul, RCM_OPT const double* add, void* y, int64_t C, int64_t N,
+                                      int64_t Cx, int64_t y_stride, int32_t x_dtype, int32_t y_dtype);
+/* y[n,y0+i,x0+j] += x[n,i,j] u(i) v(j): a tile x [n,h,w] laid into y [n,H,W] with ramps at its sides. u(i) is the least of 1, (i + 1/2) / top
+ * and (h - i - 1/2) / bottom, v(j) likewise of left and right; a side of 0 has no ramp. */
+RCM_API rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t w, int64_t H, int64_t W, int64_t y0, int64_t x0, int64_t top,
+                                  int64_t bottom, int64_t left, int64_t right, int32_t x_dtype, int32_t y_dtype);
+/* y[m,:] = softmax(scale x[m,:]); x, y [M,N]. */
+RCM_API rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double scale, int32_t x_dtype, int32_t y_dtype);
 
 #ifdef __cplusplus
 }

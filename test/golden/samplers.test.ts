@@ -4,7 +4,10 @@ import { evaluate, guided, trigDenoiser } from "../../core/diffusion/predict.ts"
 import { WanModel } from "../../core/models/wan/model.ts";
 import { euler, type Velocity } from "../../core/samplers/euler.ts";
 import { rcmRf, rcmTrig } from "../../core/samplers/rcm.ts";
-import { fewStepTimes, teacherTimes } from "../../core/samplers/schedule.ts";
+import { expectDescending, fewStepTimes, midTimes, MOST_STEPS, teacherTimes } from "../../core/samplers/schedule.ts";
+import { rfFromTrig } from "../../core/diffusion/path.ts";
+import { studentPlan } from "../../core/sample/plan.ts";
+import { combine } from "../../core/ops/lincomb.ts";
 import { unipc } from "../../core/samplers/unipc.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { at } from "../../core/diffusion/predict.ts";
@@ -60,6 +63,75 @@ describe("teacher samplers on an analytic field", () => {
     };
     expect(Math.log2(error(euler, 80) / error(euler, 160))).toBeGreaterThan(0.85);
     expect(error(unipc, 40)).toBeLessThan(error(euler, 40) / 4);
+  });
+});
+
+describe("few-step times", () => {
+  test("1 to 8 steps fall from atan(sigma_max) to 0; up to 4 as published", () => {
+    expect([1, 2, 3, 4].map(midTimes)).toEqual([[], [1.5], [1.5, 1.4], [1.5, 1.4, 1.0]]);
+    for (let steps = 1; steps <= MOST_STEPS; steps++) {
+      const plan = studentPlan({ steps, sigmaMax: 80, midTimes: null, form: "rf", mode: "ode" });
+      expect(plan.times.length).toBe(steps + 1);
+      expect([plan.times[0], plan.times[steps]]).toEqual([Math.atan(80), 0]);
+      expect([...plan.times].every((t, k) => k === 0 || t < plan.times[k - 1])).toBe(true);
+    }
+    for (const steps of [0, 9]) expect(() => midTimes(steps)).toThrow(expect.objectContaining({ code: "E_ARG" }));
+  });
+  test("times that rise, repeat without fresh noise or start above sigma_max are refused", () => {
+    const refused = (midTimes: number[], mode: "sde" | "ode", sigmaMax = 80) => () => studentPlan({ steps: midTimes.length + 1, sigmaMax, midTimes, form: "rf", mode });
+    for (const wrong of [refused([1, 1.4], "sde"), refused([1.3, 1.3], "ode"), refused([1.5], "sde", 1), refused([0], "sde"), refused([NaN], "sde"), refused([-1], "ode")]) expect(wrong).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    expect(refused([1.3, 1.3, 1], "sde")().times.length).toBe(5);
+    expect(() => studentPlan({ steps: 3, sigmaMax: 80, midTimes: [1], form: "rf", mode: "sde" })).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    expectDescending([1, 0.5, 0.5, 0], true);
+  });
+});
+
+describe("few-step samplers on an exact denoiser", () => {
+  // Data concentrated on one point: x0 is known, so the velocity of any state is (x - x0) / t and every sampler must end there.
+  const point = [0.7, -1.2, 0.4, 2];
+  test("any number of steps, both forms, both modes end at the point", () => {
+    using _scope = cpu().scope();
+    const target = cpu().fromValues(point, [1, 4], "f64");
+    const init = cpu().fromValues([0.3, -0.8, 1.1, -0.2], [1, 4], "f64");
+    const velocity: Velocity = (x, t) => combine([[1 / t, x], [-1 / t, target]]);
+    for (const mode of ["sde", "ode"] as const) {
+      for (let steps = 1; steps <= MOST_STEPS; steps++) {
+        const times = fewStepTimes(steps, 80, midTimes(steps));
+        const noise = (k: number): Tensor => cpu().fromValues([k, 1, -k, 0.5], [1, 4], "f64");
+        expect(relativeError(rcmRf(velocity, init, times, noise, mode).values(), Float64Array.from(point))).toBeLessThan(1e-12);
+        expect(relativeError(rcmTrig(() => combine([[1, target]]), init, times, noise, mode).values(), Float64Array.from(point))).toBeLessThan(1e-12);
+      }
+    }
+  });
+
+  // x0(x) linear in x, so that the ODE's states matter; the trig state is the RF state over (cos + sin).
+  test("the deterministic sampler is DDIM, the same in both forms but for the first input's factor", () => {
+    using _scope = cpu().scope();
+    const init = cpu().fromValues([0.3, -0.8, 1.1, -0.2], [1, 4], "f64");
+    const times = fewStepTimes(6, 80, midTimes(6));
+    const x0 = (x: Tensor, t: number): Tensor => combine([[0.6 * Math.cos(t) + 0.1, x]]);
+    const never = (): Tensor => {
+      throw new Error("the deterministic sampler asked for noise");
+    };
+    const got = rcmTrig(x0, init, times, never, "ode").values();
+    let state = [0.3, -0.8, 1.1, -0.2];
+    for (let k = 0; k + 1 < times.length; k++) {
+      const [t, next] = [times[k], times[k + 1]];
+      const clean = state.map((v) => v * (0.6 * Math.cos(t) + 0.1));
+      const eps = state.map((v, i) => (v - Math.cos(t) * clean[i]) / Math.sin(t));
+      state = state.map((_, i) => Math.cos(next) * clean[i] + Math.sin(next) * eps[i]);
+    }
+    expect(relativeError(got, Float64Array.from(state))).toBeLessThan(1e-13);
+    // In RF the state is x / (cos + sin) and the velocity (x - x0) / t.
+    const trigOf = new Map(Array.from(times, (t) => [rfFromTrig(t), t]));
+    const velocity: Velocity = (x, tRf) => {
+      const t = trigOf.get(tRf) as number;
+      const u = Math.cos(t) + Math.sin(t);
+      return combine([[(1 - (0.6 * Math.cos(t) + 0.1) * u) / tRf, x]]);
+    };
+    const first = times[0];
+    const scaled = combine([[1 / (Math.cos(first) + Math.sin(first)) / rfFromTrig(first), init]]);
+    expect(relativeError(rcmRf(velocity, scaled, times, never, "ode").values(), got)).toBeLessThan(1e-12);
   });
 });
 

@@ -66,6 +66,18 @@ describe("gpu: training", () => {
     expect(marks[1]).toEqual(marks[0]);
   }, 600_000);
 
+  test("recorded evaluations give the bits of direct ones, and less than half the time", () => {
+    const sets = ["train.batch=8", "train.steps=24", "objective.consistency.tangent_warmup=3", "objective.dmd.student_every=2"];
+    const run = (graphs: string): { losses: number[]; ms: number } => {
+      let began = 0;
+      const losses = train(digits("rcm", [...sets, `train.graphs=${graphs}`]), "cuda", 24, (step) => { if (step === 16) began = performance.now(); });
+      return { losses, ms: performance.now() - began };
+    };
+    const [on, off] = [run("on"), run("off")];
+    expect(on.losses).toEqual(off.losses);
+    expect(on.ms).toBeLessThan(off.ms / 2);
+  }, 600_000);
+
   describe("runs", () => {
     let folder = "";
     beforeAll(() => {

@@ -64,7 +64,7 @@ export function goldenLosses(device: () => Device, test: TestFunction): void {
   }
 
   const scmOptions = (o: Partial<ScmOptions>): ScmOptions => ({
-    tangent: "jvp", fdSize: Number(G.metadata.fd_size), passes: "one", ramp: 1, rampScope: "x_t", scale: Number(G.metadata.loss_scale), onNonfinite: "raise", ...o,
+    tangent: "jvp", fdSize: Number(G.metadata.fd_size), passes: "one", ramp: 1, rampScope: "x_t", scale: Number(G.metadata.loss_scale), precise: null, onNonfinite: "raise", ...o,
   });
 
   for (const dtype of ["f32", "f64"] as const) {

@@ -42,4 +42,7 @@ export const WAN_PRESETS = {
   "wan-digits": { ...WAN, dim: 128, heads: 4, layers: 4, ffnDim: 512, inDim: 1, outDim: 1, patch: [1, 4, 4], freqDim: 64, textDim: 32, textLen: 24 },
 } as const satisfies Record<string, WanConfig>;
 
+/** One of the two experts of Wan2.2 I2V: sees 16 channels of noise, 4 of mask and 16 of the picture's latent. Inference only. */
+export const WAN_I2V_A14B: WanConfig = { ...WAN_PRESETS["wan2.1-14b"], inDim: 36 };
+
 export type WanPreset = keyof typeof WAN_PRESETS;

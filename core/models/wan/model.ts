@@ -1,7 +1,7 @@
 import type { DType, HostTensor } from "../../dtype.ts";
 import { RcmError } from "../../error.ts";
 import { dense, denseAct } from "../../nn/linear.ts";
-import { ParamSet } from "../../nn/params.ts";
+import { ParamSet, type ParamSource } from "../../nn/params.ts";
 import { ropeTables } from "../../nn/rope.ts";
 import { activation } from "../../ops/activation.ts";
 import { adaLayerNorm } from "../../ops/ada_layer_norm.ts";
@@ -23,6 +23,8 @@ import { wanParams } from "./keys.ts";
 export interface NetTime {
   t: Float64Array;
   dot: Float64Array | null;
+  /** The same numbers where the device has them already, f64. */
+  held?: { t: Tensor; dot: Tensor | null };
 }
 
 export interface WanOptions {
@@ -34,29 +36,22 @@ export interface WanOptions {
   trainable: boolean;
 }
 
+/** Frees what backward does not ask for of a residual stream that has been read: its tangent, and without a record the value too. */
+function release(tape: Tape, h: Var): void {
+  h.dot?.free();
+  if (!tape.record) h.x.free();
+}
+
 /** The Wan2.1 diffusion transformer: one graph for value, tangent and gradient. Source: Wan2.1 technical report, section 4. */
-export class WanModel {
+export class WanGraph {
   private readonly ropes = new Map<string, RopeTables>();
 
   constructor(
     readonly config: WanConfig,
-    readonly params: ParamSet,
+    /** Where weights come from: a whole set on the device, or blocks that are brought in as they are asked for. */
+    private readonly weights: ParamSource,
     readonly options: WanOptions,
   ) {}
-
-  static create(device: Device, config: WanConfig, options: WanOptions): WanModel {
-    return new WanModel(config, ParamSet.create(device, wanParams(config), options.dtype, options.trainable), options);
-  }
-
-  /** The same network over other weights of the same layout (EMA), frozen. */
-  withWeights(flat: Tensor): WanModel {
-    const model = new WanModel(this.config, this.params.over(flat), { ...this.options, dtype: flat.dtype, trainable: false });
-    return model;
-  }
-
-  load(weights: ReadonlyMap<string, HostTensor>, what: string): void {
-    this.params.load(weights, what);
-  }
 
   /**
    * One evaluation. The tangent of the output is formed when x or time carry one.
@@ -73,37 +68,43 @@ export class WanModel {
 
     const embed = tape.block(o.checkpoint, (t_, [raw]) => {
       const patches = patchify(t_, raw, { patch: c.patch, order: "channel_first", dtype: o.dtype });
-      return dense(t_, this.params, "patch_embedding", patches, o.residual);
+      return dense(t_, this.weights, "patch_embedding", patches, o.residual);
     }, [x]);
-    const text = tape.block(o.checkpoint, (t_, [raw]) => dense(t_, this.params, "text_embedding.2", denseAct(t_, this.params, "text_embedding.0", raw, "gelu_tanh")), [this.cast(context)]);
+    const text = tape.block(o.checkpoint, (t_, [raw]) => dense(t_, this.weights, "text_embedding.2", denseAct(t_, this.weights, "text_embedding.0", raw, "gelu_tanh")), [this.cast(context)]);
     const e = this.timeEmbedding(tape, time, second);
-    const projected = tape.reshape(dense(tape, this.params, "time_projection.1", activation(tape, e, "silu")), [B, 6, c.dim]);
+    const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [B, 6, c.dim]);
 
     let h = embed;
-    for (let i = 0; i < c.layers; i++) h = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+    for (let i = 0; i < c.layers; i++) {
+      const next = tape.block(o.checkpoint, (t_, [h_, e_, text_]) => this.block(t_, i, h_, e_, text_, rope), [h, projected, text]);
+      release(tape, h);
+      h = next;
+    }
 
-    return tape.block(o.checkpoint, (t_, [h_, e_]) => {
-      const modulation = addModulation(t_, this.params.get("head.modulation"), e_);
+    const out = tape.block(o.checkpoint, (t_, [h_, e_]) => {
+      const modulation = addModulation(t_, this.weights.get("head.modulation"), e_);
       const normed = adaLayerNorm(t_, h_, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
-      const patches = dense(t_, this.params, "head.head", normed, o.residual);
+      const patches = dense(t_, this.weights, "head.head", normed, o.residual);
       return unpatchify(t_, patches, { patch: c.patch, order: "channel_last", dtype: x.x.dtype, shape: [B, c.outDim, T, Y, X] });
     }, [h, tape.reshape(e, [B, 1, c.dim])]);
+    release(tape, h);
+    return out;
   }
 
   /** e = MLP(sinusoid(t)) (+ MLP_r(sinusoid(r))), in stat dtype. Shapes: [B] -> [B, D]. */
   private timeEmbedding(tape: Tape, time: NetTime, second: NetTime | null): Var {
-    const one = (name: string, { t, dot }: NetTime): Var => {
+    const one = (name: string, { t, dot, held }: NetTime): Var => {
       const dtype = statDType(this.options.residual);
       const vector = (v: Float64Array): Tensor => tape.device.fromValues(v, [v.length], "f64");
-      const raw = timestepEmbed(tape, constant(vector(t), dot && vector(dot)), { width: this.config.freqDim, dtype });
-      return dense(tape, this.params, `${name}.2`, denseAct(tape, this.params, `${name}.0`, raw, "silu"));
+      const raw = timestepEmbed(tape, held ? constant(held.t, held.dot) : constant(vector(t), dot && vector(dot)), { width: this.config.freqDim, dtype });
+      return dense(tape, this.weights, `${name}.2`, denseAct(tape, this.weights, `${name}.0`, raw, "silu"));
     };
     const e = one("time_embedding", time);
     return second ? add(tape, e, one("time_embedding_r", second)) : e;
   }
 
   private block(tape: Tape, i: number, x: Var, e: Var, text: Var, rope: RopeTables): Var {
-    const { config: c, params: p, options: o } = this;
+    const { config: c, weights: p, options: o } = this;
     const b = `blocks.${i}`;
     const norm = (name: string, v: Var, tables: RopeTables | null): Var =>
       rmsNormRope(tape, v, p.get(`${b}.${name}.weight`), { heads: c.heads, group: c.dim, rope: tables, pairing: "interleaved", eps: c.eps, dtype: null });
@@ -139,5 +140,35 @@ export class WanModel {
     const made = device.persistent(() => ropeTables(device, this.config.dim / this.config.heads, grid, statDType(this.options.residual)));
     this.ropes.set(key, made);
     return made;
+  }
+}
+
+/** The network over a whole set of parameters. */
+export class WanModel extends WanGraph {
+  constructor(
+    config: WanConfig,
+    readonly params: ParamSet,
+    options: WanOptions,
+  ) {
+    super(config, params, options);
+  }
+
+  static create(device: Device, config: WanConfig, options: WanOptions): WanModel {
+    return new WanModel(config, ParamSet.create(device, wanParams(config), options.dtype, options.trainable), options);
+  }
+
+  /** The same network over other weights of the same layout (EMA), frozen. */
+  withWeights(flat: Tensor): WanModel {
+    const model = new WanModel(this.config, this.params.over(flat), { ...this.options, dtype: flat.dtype, trainable: false });
+    return model;
+  }
+
+  /** The same weights under activations, residual stream and tangents of another dtype; frozen. */
+  withActivations(dtype: DType): WanModel {
+    return new WanModel(this.config, this.params, { dtype, residual: dtype, checkpoint: "block", trainable: false });
+  }
+
+  load(weights: ReadonlyMap<string, HostTensor>, what: string): void {
+    this.params.load(weights, what);
   }
 }

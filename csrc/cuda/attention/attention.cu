@@ -44,6 +44,7 @@ void forward(const AttentionShape& s, const void* q, const void* k, const void* 
   need(lse, "lse");
   float* row_sums = static_cast<float*>(lse);
   if (hopper_allowed() && (o_dot ? hopper_jvp(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, row_sums) : hopper_forward(s, q, k, v, o, row_sums))) return;
+  if (split_applies(s)) return split_forward(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
   if (!generic_applies(s) || !generic_aligned({q, k, v, o})) return plain_forward(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
   if (!o_dot || generic_aligned({q_dot, k_dot, v_dot, o_dot})) return generic_forward(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
   generic_forward(s, q, k, v, nullptr, nullptr, nullptr, o, nullptr, lse);

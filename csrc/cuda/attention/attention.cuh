@@ -30,6 +30,11 @@ bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const voi
 bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar,
                      void* q_bar, void* k_bar, void* v_bar);
 
+// f32 on the tensor cores, factors split in two bf16 (rcm_f32_products).
+bool split_applies(const AttentionShape& s);
+void split_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
+                   void* o_dot, void* lse);
+
 // Any float dtype, width and stride. Here o and lse may be null too, when only the tangent is wanted.
 void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
                    void* o, void* o_dot, void* lse);

@@ -44,6 +44,19 @@ __device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barr
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(token), "r"(head), "r"(batch)
       : "memory");
 }
+// The same of 3 and of 5 dimensions.
+__device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t a, int32_t b, int32_t c) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
+                   shared_address(to)),
+               "l"(map), "r"(shared_address(barrier)), "r"(a), "r"(b), "r"(c)
+               : "memory");
+}
+__device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t a, int32_t b, int32_t c, int32_t d, int32_t e) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(
+                   shared_address(to)),
+               "l"(map), "r"(shared_address(barrier)), "r"(a), "r"(b), "r"(c), "r"(d), "r"(e)
+               : "memory");
+}
 // Consecutive bytes (a multiple of 16, from a multiple of 16) to shared memory.
 __device__ inline void copy_line(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)), "l"(from), "r"(bytes),

@@ -1,0 +1,40 @@
+import { defineCommand } from "citty";
+import { inspectWeights, type WeightsReport } from "../core/weights/inspect.ts";
+import { describeFit } from "../core/weights/load.ts";
+import { expectKnown, oneOf, OUTPUT_ARGS } from "./args.ts";
+import { mebibytes, result } from "./ui.ts";
+
+const args = {
+  path: { type: "positional", required: true, description: "checkpoint: file, shard index, diffusers or distributed folder, run folder" },
+  kind: { type: "string", default: "ema", description: "weights of a training run: ema or student", valueHint: "KIND" },
+  ...OUTPUT_ARGS,
+} as const;
+
+function text(r: WeightsReport): string {
+  const dtypes = Object.entries(r.dtypes).map(([d, n]) => `${n} ${d}`).join(", ");
+  const lines = [
+    `${r.path}: ${r.format}, ${r.files} file${r.files === 1 ? "" : "s"}, ${mebibytes(r.bytes)}`,
+    `tensors     ${r.tensors} (${dtypes}), ${r.parameters.toLocaleString("en")} elements`,
+    `layout      ${r.layout === null ? `no Wan network; keys such as ${r.keys.slice(0, 3).join(", ")}` : `${r.layout}${r.prefix === "" ? "" : `, prefix ${r.prefix}`}`}`,
+  ];
+  if (r.networks.length > 1) lines.push(`networks    ${r.networks.map((n) => n || "(no prefix)").join(", ")}`);
+  if (r.config) {
+    const c = r.config;
+    lines.push(`network     ${r.preset ?? "of no preset"}: width ${c.dim}, ${c.layers} layers, ${c.heads} heads, feed-forward ${c.ffnDim}, ${c.inDim} channels in, ${c.outDim} out`);
+  }
+  if (r.fit) lines.push(`fits        ${describeFit(r.fit) || "every parameter is there, none is left over"}`);
+  if (r.problem !== null) lines.push(`problem     ${r.problem}`);
+  return lines.join("\n");
+}
+
+const inspect = defineCommand({
+  meta: { name: "inspect", description: "Say what a checkpoint is, from its headers alone: format, layout, network, and how its keys fit.\n\n  rcm weights inspect Wan2.1-T2V-1.3B --json" },
+  args,
+  run({ args: a, rawArgs }) {
+    expectKnown(rawArgs, args);
+    const report = inspectWeights(a.path, oneOf(a.kind, "kind", ["ema", "student"] as const));
+    result(a.json, report, text(report));
+  },
+});
+
+export default defineCommand({ meta: { name: "weights", description: "Look into checkpoints" }, subCommands: { inspect } });

@@ -1,0 +1,170 @@
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { at, guided } from "../diffusion/predict.ts";
+import type { DType, HostTensor } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { writeFileAtomic } from "../io/atomic.ts";
+import { fileKey, shardPath } from "../io/webdataset.ts";
+import type { WanModel } from "../models/wan/model.ts";
+import { streamOf } from "../rng.ts";
+import { eulerStep, type Velocity } from "../samplers/euler.ts";
+import { teacherTimes } from "../samplers/schedule.ts";
+import { unipc } from "../samplers/unipc.ts";
+import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
+import { constant, Tape } from "../tape.ts";
+import { repeated, velocityNet } from "../train/nets.ts";
+import { ShardAppender } from "./appender.ts";
+
+/** How the teacher is sampled. The defaults of the command are those of the public set. */
+export interface SynthSampler {
+  kind: "euler" | "unipc";
+  steps: number;
+  sigmaMax: number;
+  shift: number;
+  guidance: number;
+  /** Sample i starts from noise of seed + i. */
+  seed: number;
+}
+
+export interface SynthOptions {
+  out: string;
+  prompts: readonly string[];
+  /** Embeddings of prompts first, first + 1, ... Shapes: [textLen, textDim] bf16 each. */
+  embed: (prompts: readonly string[], first: number) => Promise<HostTensor[]>;
+  /** Embedding of the negative prompt. Shapes: [1, textLen, textDim]. */
+  negative: Tensor | null;
+  /** Latent shape: channels, frames, rows, columns. */
+  shape: readonly number[];
+  sampler: SynthSampler;
+  time: "exact" | "bf16";
+  batch: number;
+  perShard: number;
+  /** This job writes the shards whose number is `index` modulo `of`. */
+  job: { index: number; of: number };
+  /** What else the samples depend on (the teacher's file, the negative prompt); a folder holds samples of one such set. */
+  identity: Record<string, unknown>;
+  shouldStop: () => boolean;
+  onEvent?: (done: number, total: number, secondsPerSample: number) => void;
+}
+
+export interface SynthSummary {
+  out: string;
+  /** Samples of this job, and how many of them were there before. */
+  samples: number;
+  kept: number;
+  shards: number;
+  seconds: number;
+  secondsPerSample: number;
+  peakBytes: number;
+}
+
+/** Lets signal handlers run. */
+const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
+
+/** Identity of a weight file for the manifest: its name and size. */
+export const fileIdentity = (path: string): Record<string, unknown> => ({ name: basename(path), bytes: statSync(path).size });
+
+/** Writes `synth.json`, or compares with the one there. Throws: E_STATE when the folder holds samples of other settings. */
+function claim(o: SynthOptions, dtype: DType): void {
+  const path = join(o.out, "synth.json");
+  const prompts = createHash("sha256").update(o.prompts.join("\n")).digest("hex").slice(0, 16);
+  const mine = JSON.stringify({ shape: o.shape, sampler: o.sampler, time: o.time, dtype, perShard: o.perShard, prompts: { count: o.prompts.length, sha256: prompts }, ...o.identity }, null, 2);
+  if (!existsSync(path)) return writeFileAtomic(path, `${mine}\n`);
+  const theirs = readFileSync(path, "utf8").trim();
+  if (theirs === mine) return;
+  const [a, b] = [theirs, mine].map((t) => new Set(t.split("\n")));
+  const differs = [...b].find((line) => !a.has(line)) ?? "its keys";
+  throw new RcmError("E_STATE", `${o.out} holds samples made with other settings (here: ${differs.trim()}); use another folder`, { op: "synth" });
+}
+
+/**
+ * Runs a teacher over prompts into webdataset shards of 256 (the public format). Finished shards are kept, an unfinished one goes on
+ * after its last whole sample; sample i depends only on (seed, i) and its prompt, so jobs, batches and interruptions change nothing.
+ * Throws: E_INTERRUPTED between two network evaluations, E_STATE when the folder holds other samples, E_NONFINITE.
+ */
+export async function synthesize(device: Device, teacher: WanModel, o: SynthOptions): Promise<SynthSummary> {
+  claim(o, teacher.params.dtype);
+  const shards = Math.ceil(o.prompts.length / o.perShard);
+  const mine = Array.from({ length: shards }, (_, k) => k).filter((k) => k % o.job.of === o.job.index);
+  const span = (k: number): [number, number] => [k * o.perShard, Math.min(o.prompts.length, (k + 1) * o.perShard)];
+  const total = mine.reduce((n, k) => n + span(k)[1] - span(k)[0], 0);
+  const began = performance.now();
+  let [done, kept] = [0, 0];
+  const per = (): number => (done > kept ? (performance.now() - began) / 1000 / (done - kept) : 0);
+  for (const k of mine) {
+    const [first, end] = span(k);
+    const path = shardPath(o.out, k);
+    if (existsSync(path)) {
+      done += end - first;
+      kept += end - first;
+      o.onEvent?.(done, total, per());
+      continue;
+    }
+    using shard = new ShardAppender(path);
+    shard.keys.forEach((key, i) => {
+      if (key !== fileKey(String(first + i)) || first + i >= end) throw new RcmError("E_STATE", `${path}.tmp holds another sample; remove it`, { op: "synth", want: fileKey(String(first + i)), got: key });
+    });
+    const from = first + shard.keys.length;
+    done += from - first;
+    kept += from - first;
+    const embeds = from < end ? await o.embed(o.prompts.slice(from, end), from) : [];
+    for (let at_ = from; at_ < end; at_ += o.batch) {
+      await stopPoint(o.shouldStop);
+      using _scope = device.scope();
+      const part = embeds.slice(at_ - from, Math.min(end, at_ + o.batch) - from);
+      const latents = await draw(device, teacher, o, part, at_);
+      part.forEach((embed, b) => {
+        const latent = latents[b];
+        shard.append({ key: fileKey(String(at_ + b)), latent, embed, prompt: o.prompts[at_ + b] });
+        done++;
+      });
+      o.onEvent?.(done, total, per());
+    }
+    shard.finish();
+  }
+  return { out: o.out, samples: done, kept, shards: mine.length, seconds: (performance.now() - began) / 1000, secondsPerSample: per(), peakBytes: device.memory().peak };
+}
+
+/** Latents of prompts first, first + 1, ... as bf16. Throws: E_NONFINITE naming the prompt's number. */
+async function draw(device: Device, teacher: WanModel, o: SynthOptions, embeds: readonly HostTensor[], first: number): Promise<HostTensor[]> {
+  const { sampler: s, shape } = o;
+  const B = embeds.length;
+  const each = shape.reduce((a, b) => a * b, 1);
+  const init = device.empty([B, ...shape], "f32");
+  for (let b = 0; b < B; b++) {
+    const row = init.window(b * each, [each]);
+    device.lib.randn(row.ptr, each, s.seed + first + b, streamOf("sample", 0), 0, row.code);
+  }
+  const dtype = teacher.params.dtype;
+  const condition = device.empty([B, ...embeds[0].shape], dtype);
+  embeds.forEach((host, b) => condition.window(b * (condition.numel / B), host.shape).setHost(host));
+  const negative = o.negative?.to(dtype);
+  const net = velocityNet(teacher, o.time);
+  const mixed = guided({ field: net, x0: net }, s.guidance, (n) => repeated(negative as Tensor, n));
+  const velocity: Velocity = (x, t) => mixed.field(new Tape(device, { record: false }), constant(x), at(new Float64Array(B).fill(t)), condition).x;
+  const times = teacherTimes(s.steps, s.shift, s.sigmaMax);
+  const x = s.kind === "unipc" ? unipc(velocity, init, times) : await eulerInSteps(velocity, init, times, o.shouldStop);
+  const bad = sampleReduce(x, "nonfinite").findIndex((n) => n > 0);
+  if (bad >= 0) throw new RcmError("E_NONFINITE", `the latent of prompt ${first + bad} holds values that are not finite`, { op: "synth" });
+  const half = x.to("bf16");
+  return Array.from({ length: B }, (_, b) => half.window(b * each, shape).toHost());
+}
+
+async function stopPoint(shouldStop: () => boolean): Promise<void> {
+  await breathe();
+  if (shouldStop()) throw new RcmError("E_INTERRUPTED", "stopped by a signal; whole samples are on disk, the same command goes on", { op: "synth" });
+}
+
+/** core/samplers' Euler with a point between the steps where a signal may stop it. */
+async function eulerInSteps(velocity: Velocity, x: Tensor, times: Float64Array, shouldStop: () => boolean): Promise<Tensor> {
+  for (let k = 0; k < times.length; k++) {
+    await stopPoint(shouldStop);
+    const scope = x.device.scope();
+    const next = scope.keep(eulerStep(x, velocity(x, times[k]), times[k], times[k + 1] ?? 0));
+    scope[Symbol.dispose]();
+    if (k > 0) x.free();
+    x = next;
+  }
+  return x;
+}

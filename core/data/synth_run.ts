@@ -1,0 +1,71 @@
+import type { HostTensor } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import { openCheckpoint } from "../io/checkpoint.ts";
+import { WanModel } from "../models/wan/model.ts";
+import { Device, type Tensor } from "../tensor.ts";
+import { loadWan, wanConfigOf } from "../weights/load.ts";
+import { readEmbedding, readPrompts, StoredEmbeds } from "./prompts.ts";
+import { encodeTexts, type EncoderFiles } from "./texts.ts";
+import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "./synth.ts";
+
+export interface SynthRunOptions {
+  weights: string;
+  /** File with a prompt a line. */
+  prompts: string;
+  /** Most prompts to take; 0: all. */
+  limit: number;
+  out: string;
+  /** Folder of embeddings made before; null: `encoder` makes them. */
+  embeds: string | null;
+  encoder: EncoderFiles | null;
+  /** Torch file with the negative embedding; null: `negativePrompt` is encoded. */
+  negativeEmbed: string | null;
+  negativePrompt: string;
+  shape: readonly number[];
+  sampler: SynthSampler;
+  time: "exact" | "bf16";
+  dtype: "bf16" | "f32";
+  residual: "bf16" | "f32";
+  batch: number;
+  perShard: number;
+  job: { index: number; of: number };
+  device: "auto" | "cpu" | "cuda";
+  threads?: number;
+  shouldStop: () => boolean;
+  onEvent?: (done: number, total: number, secondsPerSample: number) => void;
+  onStage?: (text: string) => void;
+}
+
+/** Opens the teacher and runs it over the prompts of a file. Throws: E_ARG when a text is wanted and nothing can embed it; as `synthesize`. */
+export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
+  const all = readPrompts(o.prompts);
+  const prompts = o.limit > 0 ? all.slice(0, o.limit) : all;
+  const config = wanConfigOf(openCheckpoint(o.weights));
+  if (o.shape[0] !== config.outDim) throw new RcmError("E_ARG", "the latent's channels are not the teacher's", { op: "synth", want: config.outDim, got: o.shape[0] });
+  o.shape.slice(1).forEach((n, i) => {
+    if (n % config.patch[i] !== 0) throw new RcmError("E_ARG", "frames, rows and columns of the latent are multiples of the patch", { op: "synth", want: config.patch, got: o.shape.slice(1) });
+  });
+  const { textLen, textDim } = config;
+  const guided = o.sampler.guidance !== 1;
+  using device = Device.open({ device: o.device, threads: o.threads });
+  const encode = async (texts: readonly string[]): Promise<HostTensor[]> => {
+    if (!o.encoder) throw new RcmError("E_ARG", "no text encoder: give --text-encoder and --tokenizer, or --embeds and --negative-embed", { op: "usage" });
+    o.onStage?.(`encoding ${texts.length} prompt${texts.length === 1 ? "" : "s"}`);
+    return await encodeTexts(device, o.encoder, texts, textLen);
+  };
+  const stored = o.embeds === null ? null : new StoredEmbeds(o.embeds);
+  if (!stored && !o.encoder) await encode([]);
+  const unwanted = !guided ? null : o.negativeEmbed === null ? (await encode([o.negativePrompt]))[0] : readEmbedding(o.negativeEmbed, textLen, textDim);
+  const negative: Tensor | null = unwanted && device.persistent(() => device.fromHost({ ...unwanted, shape: [1, textLen, textDim] }));
+  o.onStage?.(`loading ${o.weights}`);
+  const teacher = WanModel.create(device, config, { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false });
+  loadWan(teacher.params, o.weights);
+  const identity = {
+    teacher: fileIdentity(o.weights),
+    residual: o.residual,
+    negative: guided ? (o.negativeEmbed === null ? o.negativePrompt : fileIdentity(o.negativeEmbed)) : null,
+  };
+  const embed = async (texts: readonly string[], first: number): Promise<HostTensor[]> =>
+    stored ? texts.map((_, i) => stored.get(first + i, textLen, textDim)) : await encode(texts);
+  return await synthesize(device, teacher, { ...o, prompts, embed, negative, identity });
+}

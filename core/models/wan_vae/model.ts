@@ -1,0 +1,163 @@
+import { dtypeBytes, type DType, type HostTensor } from "../../dtype.ts";
+import { RcmError } from "../../error.ts";
+import { affine, blendTile, fromChannelsLast, packConv, project, toChannelsLast, type Window } from "../../nn/video.ts";
+import { ParamSet } from "../../nn/params.ts";
+import { expectShape, statDType, type Device, type Tensor } from "../../tensor.ts";
+import { decoderLayers, encoderLayers, spaceFactor, timeFactor, type VaeLayer, type WanVaeConfig } from "./config.ts";
+import { convsOf, vaeKeyToOriginal, wanVaeParams, type VaeConv } from "./keys.ts";
+import { CausalStream } from "./stream.ts";
+import { tiles, type Tile } from "./tiles.ts";
+
+export interface WanVaeOptions {
+  /** Storage of weights and activations. */
+  dtype: DType;
+}
+
+export interface VaePassOptions {
+  /** Sides of a tile and how far tiles reach into each other, in latent cells; null: the whole picture at once. */
+  tile?: { size: number; overlap: number } | null;
+  /** Latent frames of a piece; default: what makes an activation at full resolution about 2 GiB. */
+  chunk?: number | null;
+}
+
+/** Bytes of one activation at full resolution that a piece is sized for. */
+const PIECE_BYTES = 2 ** 31;
+
+/** Where pieces of `size` begin so that they cover n, as equal as can be. */
+function pieces(n: number, size: number): [from: number, count: number][] {
+  const count = Math.ceil(n / size);
+  return Array.from({ length: count }, (_, i) => [Math.floor((i * n) / count), Math.floor(((i + 1) * n) / count) - Math.floor((i * n) / count)]);
+}
+
+/**
+ * The Wan2.1 video autoencoder, frozen. Both ways work on pieces of the video, so that memory does not grow with its length; results
+ * do not depend on the pieces. Source: Wan2.1 technical report, section 4.1.
+ */
+export class WanVae {
+  constructor(
+    readonly device: Device,
+    readonly config: WanVaeConfig,
+    readonly params: ParamSet,
+    readonly options: WanVaeOptions,
+  ) {}
+
+  static create(device: Device, config: WanVaeConfig, options: WanVaeOptions): WanVae {
+    return new WanVae(device, config, ParamSet.create(device, wanVaeParams(config), options.dtype, false), options);
+  }
+
+  /** Loads values by their keys in Wan2.1_VAE.pth or in diffusers' AutoencoderKLWan. Throws: E_STATE, E_SHAPE. */
+  load(weights: ReadonlyMap<string, HostTensor>, what: string): void {
+    this.params.load(new Map([...weights].map(([key, t]) => [vaeKeyToOriginal(key, this.config) ?? key, t])), what);
+  }
+
+  /**
+   * Pixels to normalised latents (the mean, no noise). Shapes: video [B, 3, 1 + 4n, Y, X] in [-1, 1] -> [B, z, 1 + n, Y/8, X/8] in f32
+   * (f64 from f64 weights). Throws: E_SHAPE.
+   */
+  encode(video: Tensor, { tile = null, chunk = null }: VaePassOptions = {}): Tensor {
+    const { config: c, device } = this;
+    const [space, time] = [spaceFactor(c), timeFactor(c)];
+    expectShape("vae encode", "video", video, [-1, 3, -1, -1, -1]);
+    const [B, , T, Y, X] = video.shape;
+    if (T % time !== 1 % time || T < 1 || Y % space !== 0 || X % space !== 0) {
+      throw new RcmError("E_SHAPE", "a video has 1 + a multiple of the time factor frames, and whole cells", { op: "vae encode", want: [`1 + n ${time}`, `n ${space}`, `n ${space}`], got: [T, Y, X] });
+    }
+    const [t, h, w] = [1 + (T - 1) / time, Y / space, X / space];
+    const out = device.zeros([B, c.zDim, t, h, w], statDType(this.options.dtype));
+    using _scope = device.scope();
+    const map = affine(device, c.std.map((s) => 1 / s), c.mean.map((m, i) => -m / c.std[i]));
+    const layers = encoderLayers(c);
+    const packed = this.pack(layers);
+    for (let b = 0; b < B; b++) {
+      const [from, to] = [this.sample(video, b), this.sample(out, b)];
+      for (const part of tiles(h, w, tile)) {
+        const stream = new CausalStream(layers, this.params, packed);
+        try {
+          for (const [first, count] of pieces(t, chunk ?? this.chunkFor(part))) {
+            using _piece = device.scope();
+            const [start, frames] = first === 0 ? [0, 1 + (count - 1) * time] : [1 + (first - 1) * time, count * time];
+            const window: Window = { at: [start, part.y * space, part.x * space], size: [frames, part.h * space, part.w * space] };
+            const x = toChannelsLast(from, window, this.pixelChannels, this.options.dtype);
+            const moments = project(stream.push(x), this.params.tensor("conv1.weight"), this.params.tensor("conv1.bias"), out.dtype);
+            this.lay(moments, to, first, part, 1, map);
+          }
+        } finally {
+          stream.close();
+        }
+      }
+    }
+    return out;
+  }
+
+  /**
+   * Normalised latents to pixels, handed on piece by piece; a piece is freed when `sink` returns. Nothing is clamped.
+   * Shapes: latent [B, z, t, h, w]; `sink` gets [B, 3, frames, 8h, 8w] in f32 (f64) and the number of its first frame. Throws: E_SHAPE.
+   */
+  decode(latent: Tensor, sink: (frames: Tensor, first: number) => void, { tile = null, chunk = null }: VaePassOptions = {}): void {
+    const { config: c, device } = this;
+    const [space, time] = [spaceFactor(c), timeFactor(c)];
+    expectShape("vae decode", "latent", latent, [-1, c.zDim, -1, -1, -1]);
+    const [B, , t, h, w] = latent.shape;
+    using _scope = device.scope();
+    const map = affine(device, c.std, c.mean);
+    const layers = decoderLayers(c);
+    const packed = this.pack(layers);
+    const parts = tiles(h, w, tile);
+    const streams = Array.from({ length: B * parts.length }, () => new CausalStream(layers, this.params, packed));
+    try {
+      for (const [first, count] of pieces(t, chunk ?? this.chunkFor(parts[0]))) {
+        using _piece = device.scope();
+        const [start, frames] = first === 0 ? [0, 1 + (count - 1) * time] : [1 + (first - 1) * time, count * time];
+        const out = device.zeros([B, 3, frames, h * space, w * space], statDType(this.options.dtype));
+        for (let b = 0; b < B; b++) {
+          parts.forEach((part, i) => {
+            using _part = device.scope();
+            const window: Window = { at: [first, part.y, part.x], size: [count, part.h, part.w] };
+            const z = toChannelsLast(this.sample(latent, b), window, c.zDim, this.options.dtype, map);
+            const x = project(z, this.params.tensor("conv2.weight"), this.params.tensor("conv2.bias"));
+            this.lay(streams[b * parts.length + i].push(x), this.sample(out, b), 0, part, space, null);
+          });
+        }
+        sink(out, start);
+      }
+    } finally {
+      for (const s of streams) s.close();
+    }
+  }
+
+  /** Latent frames of a piece of a tile. */
+  private chunkFor(part: Tile): number {
+    const cell = spaceFactor(this.config) ** 2 * timeFactor(this.config) * this.config.dim * dtypeBytes(this.options.dtype);
+    return Math.max(1, Math.round(PIECE_BYTES / (part.h * part.w * cell)));
+  }
+
+  /** Channels that pixels are filled up to: the copy engine of a GPU moves 16 bytes at least. */
+  private get pixelChannels(): number {
+    return dtypeBytes(this.options.dtype) === 2 ? 8 : 3;
+  }
+
+  /** Weights as the kernels read them, made anew for each pass: the parameters may have changed. */
+  private pack(layers: readonly VaeLayer[]): Map<string, Tensor> {
+    const packed = (c: VaeConv): Tensor => {
+      const channels = c.name === "encoder.conv1" ? this.pixelChannels : c.in;
+      return packConv(this.params.tensor(`${c.name}.weight`), channels, { kernel: c.kt, side: c.k, upsample: c.upsample });
+    };
+    return new Map(layers.flatMap(convsOf).map((c) => [c.name, packed(c)]));
+  }
+
+  private sample(t: Tensor, b: number): Tensor {
+    const shape = t.shape.slice(1);
+    return t.window((b * t.numel) / t.shape[0], shape);
+  }
+
+  /** Writes x [t, h, w, C'] into frames of y [C, T, Y, X]: straight for the whole picture, blended for a tile. */
+  private lay(x: Tensor, y: Tensor, first: number, part: Tile, scale: number, map: ReturnType<typeof affine> | null): void {
+    if (part.whole) return fromChannelsLast(x, y, first, map);
+    const [C, T, Y, X] = y.shape;
+    const [t, h, w] = x.shape;
+    const tile = x.device.empty([C, t, h, w], y.dtype);
+    fromChannelsLast(x, tile, 0, map);
+    const ramps = { top: part.top * scale, bottom: part.bottom * scale, left: part.left * scale, right: part.right * scale };
+    for (let c = 0; c < C; c++) blendTile(tile.window(c * t * h * w, [t, h, w]), y.window((c * T + first) * Y * X, [t, Y, X]), [part.y * scale, part.x * scale], ramps);
+  }
+}

@@ -1,0 +1,71 @@
+import { RcmError } from "../error.ts";
+import type { VelocityNet } from "../diffusion/predict.ts";
+import type { Tensor } from "../tensor.ts";
+import { constant } from "../tape.ts";
+import type { SampleNet } from "./net.ts";
+
+/** Channels that say which pixel frames of a latent frame are given: four pixel frames each. */
+export const MASK_CHANNELS = 4;
+
+/** RF time below which the second expert of Wan2.2 takes over. Source: Wan2.2 configuration. */
+export const EXPERT_BOUNDARY = 0.9;
+
+/**
+ * What the network sees of the picture: a mask that is 1 in the first latent frame and 0 after it, then the latent of the picture
+ * followed by grey frames. Shapes: latent [1, C, T, Y, X] -> [1, 4 + C, T, Y, X] f32. Source: public rCM code of Wan2.2 I2V.
+ */
+export function pictureCondition(latent: Tensor): Tensor {
+  const [B, C, T, Y, X] = latent.shape;
+  if (B !== 1) throw new RcmError("E_SHAPE", "one picture at a time", { op: "i2v", want: 1, got: B });
+  const { device } = latent;
+  const out = device.zeros([1, MASK_CHANNELS + C, T, Y, X], "f32");
+  const plane = T * Y * X;
+  for (let c = 0; c < MASK_CHANNELS; c++) device.lib.fill(out.window(c * plane, [Y * X]).ptr, Y * X, 1, out.code);
+  out.window(MASK_CHANNELS * plane, [C, T, Y, X]).set(latent);
+  return out;
+}
+
+/** Channels of `x`, then those of `more`, which may be one sample for all. Shapes: [B, C, ...], [B | 1, D, ...] -> [B, C + D, ...]. */
+export function concatChannels(x: Tensor, more: Tensor): Tensor {
+  const [B, C, ...rest] = x.shape;
+  const [one, D, ...same] = more.shape;
+  if ((one !== 1 && one !== B) || same.length !== rest.length || same.some((d, i) => d !== rest[i])) {
+    throw new RcmError("E_SHAPE", "channels of other latents", { op: "concat", want: x.shape, got: more.shape });
+  }
+  const out = x.device.empty([B, C + D, ...rest], x.dtype);
+  const [nx, nm] = [x.numel / B, more.numel / one];
+  for (let b = 0; b < B; b++) {
+    out.window(b * (nx + nm), [nx]).set(x.window(b * nx, [nx]));
+    out.window(b * (nx + nm) + nx, [nm]).set(more.window(one === 1 ? 0 : b * nm, [nm]));
+  }
+  return out;
+}
+
+/** A network that sees a picture beside the noisy latent. For inference: no tangent or gradient passes to x. */
+export const withPicture = (net: SampleNet, condition: Tensor): VelocityNet => (tape, x, tRf, text) =>
+  net.velocity(tape, constant(concatChannels(x.x, condition)), tRf, text);
+
+/**
+ * Two experts as one network: `high` for RF times from the boundary up, `low` below. The one that rests gives its device memory
+ * back, as far as it can. All samples of a call share a time. Source: Wan2.2 A14B.
+ */
+export function experts(high: SampleNet, low: SampleNet, boundary = EXPERT_BOUNDARY): SampleNet {
+  return {
+    config: high.config,
+    velocity: (tape, x, tRf, text) => {
+      const noisy = tRf.t[0] >= boundary;
+      const [works, rests] = noisy ? [high, low] : [low, high];
+      if (tRf.t.some((t) => t >= boundary !== noisy)) throw new RcmError("E_ARG", "samples of one call lie on both sides of the boundary", { op: "experts", want: boundary, got: [...tRf.t] });
+      rests.release();
+      return works.velocity(tape, x, tRf, text);
+    },
+    release() {
+      high.release();
+      low.release();
+    },
+    [Symbol.dispose]() {
+      high[Symbol.dispose]();
+      low[Symbol.dispose]();
+    },
+  };
+}

@@ -1,0 +1,163 @@
+import { dtypeBytes, type DType } from "../dtype.ts";
+import type { WanConfig } from "../models/wan/config.ts";
+import { wanParams } from "../models/wan/keys.ts";
+import { ParamSet, type ParamSource, type ParamSpec } from "../nn/params.ts";
+import type { Device, Tensor } from "../tensor.ts";
+import type { Var } from "../tape.ts";
+
+/** Streams and kinds of rcm.h. */
+const COMPUTE = 0;
+const COPIES = 1;
+const UP = 0;
+const DOWN = 1;
+
+const pointerOut = new BigInt64Array(new ArrayBuffer(8));
+
+/** Device memory for the weights of one block, and the events that order its copies with compute. */
+interface Slot {
+  flat: Tensor;
+  /** Parameters by their key inside a block. */
+  vars: ReadonlyMap<string, Var>;
+  /** Block whose weights are here or on their way; -1: none. */
+  holds: number;
+  /** Recorded on the copy stream behind the block's upload, and on the compute stream behind its last use. */
+  uploaded: number;
+  used: number;
+}
+
+const insideBlock = (name: string): string => name.slice(name.indexOf(".", "blocks.".length) + 1);
+const blockOf = (name: string): number => (name.startsWith("blocks.") ? Number.parseInt(name.slice("blocks.".length), 10) : -1);
+
+/**
+ * Weights of a network whose blocks live in page-locked host memory. Two blocks are on the device: the one that computes and the
+ * next, which is copied meanwhile. A block is brought in when the network first asks for one of its parameters, so the graph is the
+ * ordinary one and the results are bitwise those of resident weights. For inference: no gradient may be recorded over it.
+ */
+export class StreamedWeights implements ParamSource, Disposable {
+  private readonly outer: ParamSpec[];
+  private readonly blocks: ParamSpec[][];
+  private readonly hostOuter: number;
+  private readonly hostBlocks: number[];
+  private globals: ParamSet | null = null;
+  private slots: Slot[] = [];
+  private current: Slot | null = null;
+
+  /** `read` fills a part of the parameters from wherever they are stored; it is called for one part after the other. */
+  constructor(
+    readonly device: Device,
+    config: WanConfig,
+    readonly dtype: DType,
+    read: (part: ParamSet) => void,
+    /** First of the four event numbers that are this one's own. */
+    private readonly events = 0,
+  ) {
+    const specs = wanParams(config);
+    this.outer = specs.filter((s) => blockOf(s.name) < 0);
+    this.blocks = Array.from({ length: config.layers }, (_, i) => specs.filter((s) => blockOf(s.name) === i));
+    const host = (part: ParamSpec[]): number => {
+      device.lib.hostAlloc(pointerOut, this.bytes(part));
+      return Number(pointerOut[0]);
+    };
+    this.hostOuter = host(this.outer);
+    this.hostBlocks = this.blocks.map(host);
+    const fill = (part: ParamSpec[], to: number): void => {
+      using _scope = device.scope();
+      const flat = device.empty([ParamSet.flatSize(part)], dtype).zero();
+      read(ParamSet.view(device, part, flat));
+      device.lib.eventRecord(this.events, COMPUTE);
+      device.lib.streamWait(COPIES, this.events);
+      device.lib.copyAsync(to, flat.ptr, flat.bytes, DOWN);
+      device.lib.eventRecord(this.events, COPIES);
+      device.lib.eventSync(this.events);
+    };
+    try {
+      fill(this.outer, this.hostOuter);
+      this.blocks.forEach((part, i) => fill(part, this.hostBlocks[i]));
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  private bytes(part: ParamSpec[]): number {
+    return ParamSet.flatSize(part) * dtypeBytes(this.dtype);
+  }
+
+  /** Host bytes held. */
+  get hostBytes(): number {
+    return [this.outer, ...this.blocks].reduce((n, part) => n + this.bytes(part), 0);
+  }
+
+  get resident(): boolean {
+    return this.globals !== null;
+  }
+
+  /** Takes device memory for everything outside the blocks and for two blocks. */
+  acquire(): void {
+    if (this.resident) return;
+    const { device } = this;
+    const take = (part: ParamSpec[]): Tensor => device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
+    const outer = take(this.outer);
+    device.lib.eventRecord(this.events, COMPUTE); // queued work may still use memory that was handed out again
+    device.lib.streamWait(COPIES, this.events);
+    device.lib.copyAsync(outer.ptr, this.hostOuter, outer.bytes, UP);
+    device.lib.eventRecord(this.events, COPIES);
+    device.lib.streamWait(COMPUTE, this.events);
+    this.globals = ParamSet.view(device, this.outer, outer);
+    this.slots = Array.from({ length: Math.min(2, this.blocks.length) }, (_, k) => {
+      const flat = take(this.blocks[0]);
+      const set = ParamSet.view(device, this.blocks[0], flat);
+      const slot = { flat, vars: new Map(set.names.map((n) => [insideBlock(n), set.get(n)])), holds: -1, uploaded: this.events + 2 * k, used: this.events + 2 * k + 1 };
+      device.lib.eventRecord(slot.used, COMPUTE);
+      return slot;
+    });
+    this.upload(this.slots[0], 0);
+  }
+
+  /** Gives the device memory back; the weights stay on the host. */
+  release(): void {
+    if (!this.globals) return;
+    const { lib } = this.device;
+    for (const slot of this.slots) if (slot.holds >= 0) lib.eventSync(slot.uploaded);
+    lib.sync();
+    this.globals.flat.free();
+    this.slots.forEach((s) => s.flat.free());
+    [this.globals, this.slots, this.current] = [null, [], null];
+    lib.memoryTrim();
+  }
+
+  get(name: string): Var {
+    if (!this.globals) this.acquire();
+    const block = blockOf(name);
+    if (block < 0) return (this.globals as ParamSet).get(name);
+    const slot = this.current?.holds === block ? this.current : this.enter(block);
+    const found = slot.vars.get(insideBlock(name));
+    return found ?? (this.globals as ParamSet).get(name); // names the key that does not exist
+  }
+
+  /** Makes a block the one that computes and starts the upload of the next into the slot that the last one leaves. */
+  private enter(block: number): Slot {
+    const { lib } = this.device;
+    if (this.current) lib.eventRecord(this.current.used, COMPUTE);
+    const slot = this.slots.find((s) => s.holds === block) ?? this.upload(this.slots.find((s) => s !== this.current) ?? this.slots[0], block);
+    lib.streamWait(COMPUTE, slot.uploaded);
+    const next = (block + 1) % this.blocks.length; // after the last comes the first of the next evaluation
+    const other = this.slots.find((s) => s !== slot);
+    if (other && other.holds !== next) this.upload(other, next);
+    return (this.current = slot);
+  }
+
+  private upload(slot: Slot, block: number): Slot {
+    const { lib } = this.device;
+    lib.streamWait(COPIES, slot.used);
+    lib.copyAsync(slot.flat.ptr, this.hostBlocks[block], slot.flat.bytes, UP);
+    lib.eventRecord(slot.uploaded, COPIES);
+    slot.holds = block;
+    return slot;
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+    for (const p of [this.hostOuter, ...this.hostBlocks]) this.device.lib.hostFree(p);
+  }
+}

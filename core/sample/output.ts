@@ -1,0 +1,103 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { RcmError } from "../error.ts";
+import { writeFileAtomic } from "../io/atomic.ts";
+import { decodePng } from "../io/png_read.ts";
+import { sampleReduce, type Tensor } from "../tensor.ts";
+import { pushFrames, type FrameSink } from "../video/frames.ts";
+import { findFfmpeg, Mp4Sink } from "../video/mp4.ts";
+import { PngFolderSink, PngSink } from "../video/png_frames.ts";
+import { pngOf, SheetRow, stack } from "../video/sheet.ts";
+import { videoOf } from "../video/sizes.ts";
+import type { VideoVae } from "./parts.ts";
+import type { Stages } from "./stages.ts";
+import type { ManifestEntry } from "./work.ts";
+
+export const VIDEO_FORMATS = ["mp4", "png"] as const;
+export type VideoFormat = (typeof VIDEO_FORMATS)[number];
+
+/** Rows on the sheet of a whole folder, at most. */
+const MOST_ROWS = 64;
+
+export interface Written {
+  /** Inside the folder. */
+  file: string;
+  sheet: string;
+}
+
+/** Writes decoded videos into a folder. Without ffmpeg, or when it fails, frames become PNGs and `warn` is told why, once. */
+export class VideoWriter {
+  private ffmpeg: string | null;
+  private warned = false;
+
+  constructor(
+    readonly folder: string,
+    readonly format: VideoFormat,
+    readonly stages: Stages,
+    private readonly warn: (message: string) => void,
+  ) {
+    this.ffmpeg = format === "mp4" ? findFfmpeg() : null;
+  }
+
+  /** Decodes one latent into `name.mp4`, `name.png` (a still) or a folder `name`, and its contact sheet. Shapes: latent [1, C, T, Y, X]. */
+  async write(vae: VideoVae, latent: Tensor, name: string): Promise<Written> {
+    const { frames } = videoOf(latent.shape.slice(1));
+    if (this.format === "mp4" && frames > 1 && this.ffmpeg === null) this.complain("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
+    try {
+      return await this.once(vae, latent, name);
+    } catch (error) {
+      if (!(error instanceof RcmError) || error.op !== "ffmpeg") throw error;
+      this.complain(`${error.message}: frames are written as PNGs`);
+      this.ffmpeg = null;
+      return this.once(vae, latent, name);
+    }
+  }
+
+  private complain(message: string): void {
+    if (!this.warned) this.warn(message);
+    this.warned = true;
+  }
+
+  private sink(name: string, size: { width: number; height: number; frames: number }): FrameSink {
+    if (size.frames === 1) return new PngSink(join(this.folder, `${name}.png`), size);
+    if (this.ffmpeg !== null) return new Mp4Sink(join(this.folder, `${name}.mp4`), size, this.ffmpeg);
+    return new PngFolderSink(join(this.folder, name), size);
+  }
+
+  private async once(vae: VideoVae, latent: Tensor, name: string): Promise<Written> {
+    const video = videoOf(latent.shape.slice(1));
+    const sink = this.sink(name, video);
+    const row = new SheetRow(video, video.frames);
+    let count = 0;
+    try {
+      this.stages.run("decode", () =>
+        vae.decode(latent, (chunk) => {
+          this.stages.run("write", () => {
+            if (sampleReduce(chunk, "nonfinite").some((n) => n > 0)) throw new RcmError("E_NONFINITE", `frames of sample ${name} hold values that are not finite`, { op: "decode" });
+            pushFrames(chunk, [{ frame: (pixels) => (sink.frame(pixels), row.frame(pixels)) }]);
+            count += chunk.shape[2];
+          });
+        }),
+      );
+      if (count !== video.frames) throw new RcmError("E_INTERNAL", "the decoder gave another number of frames", { op: "decode", want: video.frames, got: count });
+    } catch (error) {
+      sink.abort();
+      throw error;
+    }
+    return this.stages.runAsync("write", async () => {
+      const path = await sink.close();
+      const sheet = `${name}_sheet.png`;
+      writeFileAtomic(join(this.folder, sheet), pngOf(row.row()));
+      return { file: path.slice(this.folder.length).replace(/^\//, ""), sheet };
+    });
+  }
+}
+
+/** One sheet of a folder: a row a video, in order. Null when there is none. */
+export function folderSheet(folder: string, entries: readonly ManifestEntry[], file: string): string | null {
+  const rows = entries.flatMap((e) => (e.sheet !== null && existsSync(join(folder, e.sheet)) ? [e.sheet] : [])).slice(0, MOST_ROWS);
+  if (rows.length === 0) return null;
+  const path = join(folder, file);
+  writeFileAtomic(path, pngOf(stack(rows.map((r) => decodePng(readFileSync(join(folder, r)), r)))));
+  return path;
+}

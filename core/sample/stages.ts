@@ -1,0 +1,79 @@
+import type { Device } from "../tensor.ts";
+
+export interface StageReport {
+  name: string;
+  seconds: number;
+  calls: number;
+  /** Most device memory in use during the stage, and most held from the system. */
+  peakBytes: number;
+  reservedBytes: number;
+}
+
+/**
+ * Wall time and peak device memory of each stage. Stages do not nest: entering one ends the time of the one around it until it is
+ * over, so that writing frames inside decoding counts as writing.
+ */
+export class Stages {
+  private readonly reports = new Map<string, StageReport>();
+  private readonly open: string[] = [];
+  private since = 0;
+
+  constructor(
+    readonly device: Device,
+    private readonly now: () => number = () => performance.now(),
+  ) {}
+
+  run<T>(name: string, body: () => T): T {
+    this.enter(name);
+    try {
+      return body();
+    } finally {
+      this.leave();
+    }
+  }
+
+  async runAsync<T>(name: string, body: () => Promise<T>): Promise<T> {
+    this.enter(name);
+    try {
+      return await body();
+    } finally {
+      this.leave();
+    }
+  }
+
+  private enter(name: string): void {
+    this.settle();
+    this.open.push(name);
+    const r = this.reports.get(name) ?? { name, seconds: 0, calls: 0, peakBytes: 0, reservedBytes: 0 };
+    r.calls++;
+    this.reports.set(name, r);
+  }
+
+  private leave(): void {
+    this.settle();
+    this.open.pop();
+  }
+
+  /** Books the time and the peak since the last change on the innermost stage. */
+  private settle(): void {
+    this.device.lib.sync();
+    const now = this.now();
+    const top = this.reports.get(this.open[this.open.length - 1] ?? "");
+    if (top) {
+      const { peak, reservedPeak } = this.device.memory();
+      top.seconds += (now - this.since) / 1000;
+      top.peakBytes = Math.max(top.peakBytes, peak);
+      top.reservedBytes = Math.max(top.reservedBytes, reservedPeak);
+    }
+    this.device.lib.memoryResetPeak();
+    this.since = this.now();
+  }
+
+  seconds(...names: string[]): number {
+    return names.reduce((sum, n) => sum + (this.reports.get(n)?.seconds ?? 0), 0);
+  }
+
+  report(): StageReport[] {
+    return [...this.reports.values()];
+  }
+}

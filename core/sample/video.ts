@@ -1,0 +1,134 @@
+import { statSync } from "node:fs";
+import { basename } from "node:path";
+import type { DType } from "../dtype.ts";
+import { RcmError } from "../error.ts";
+import type { WanConfig } from "../models/wan/config.ts";
+import type { WeightKind } from "../models/wan/layouts.ts";
+import { Device } from "../tensor.ts";
+import { ImageFile, type ResizeFilter } from "../video/image.ts";
+import { adaptiveSize, latentShape, type VideoSize } from "../video/sizes.ts";
+import { readEmbeds, TextStore, type TextShape } from "./embeds.ts";
+import { experts, MASK_CHANNELS } from "./i2v.ts";
+import { openText, openVae } from "./open_parts.ts";
+import { runVideos, type SampleEvent, type VideoSummary } from "./pipeline.ts";
+import type { SamplePlan } from "./plan.ts";
+import type { VideoFormat } from "./output.ts";
+import type { SampleNet } from "./net.ts";
+import { findNet, openNet, type FoundNet } from "./weights.ts";
+import type { LoadOptions } from "../weights/load.ts";
+import { workItems, type Settings, type Shard } from "./work.ts";
+
+export interface VideoOptions {
+  /** Null: inferred from the weights. */
+  config: WanConfig | null;
+  /** One network, or the two experts of Wan2.2. */
+  weights: { path: string } | { high: string; low: string; boundary: number };
+  kind: WeightKind;
+  load?: LoadOptions;
+  /** Files of the text encoder; cache: folder of encoded prompts, null: none. */
+  text: { weights: string; tokenizer: string; cache: string | null } | null;
+  vae: { weights: string; tile: number } | null;
+  /** Files with text embeddings that stand for the prompts, and for the negative prompt. */
+  embeds: string | null;
+  negativeEmbeds: string | null;
+  prompts: string[];
+  /** Null without guidance. */
+  negativePrompt: string | null;
+  each: number;
+  plan: SamplePlan;
+  size: VideoSize;
+  frames: number;
+  image: { path: string; adaptive: boolean; resize: ResizeFilter } | null;
+  seed: number;
+  batch: number;
+  shard: Shard;
+  out: string;
+  overwrite: boolean;
+  format: VideoFormat;
+  saveLatents: boolean;
+  dtype: DType;
+  residual: DType;
+  /** Network times: exact, or rounded to bf16 as the public code does. */
+  time: "exact" | "bf16";
+  offload: boolean;
+  device: "auto" | "cpu" | "cuda";
+  threads?: number;
+  onEvent?: (e: SampleEvent) => void;
+  shouldStop?: () => boolean;
+}
+
+/** A file by what does not change when it moves. */
+function identity(path: string): { name: string; bytes: number | null } {
+  try {
+    const s = statSync(path);
+    return { name: basename(path), bytes: s.isDirectory() ? null : s.size };
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "sample", cause });
+  }
+}
+
+function settingsOf(o: VideoOptions, size: VideoSize): Settings {
+  const { plan, weights } = o;
+  const times = Array.from(plan.times, (t) => Number(t.toPrecision(12)));
+  return {
+    weights: "path" in weights ? identity(weights.path) : { high: identity(weights.high), low: identity(weights.low), boundary: weights.boundary },
+    kind: o.kind,
+    plan: { ...plan, times },
+    text: o.embeds ? identity(o.embeds) : o.text && identity(o.text.weights),
+    negative: o.negativeEmbeds ? identity(o.negativeEmbeds) : o.negativePrompt,
+    vae: o.vae && { ...identity(o.vae.weights), tile: o.vae.tile },
+    image: o.image && { ...identity(o.image.path), resize: o.image.resize },
+    seed: o.seed, each: o.each, frames: o.frames, ...size, format: o.format, dtype: o.dtype, residual: o.residual, time: o.time,
+  };
+}
+
+/** Texts that files give; their names take the place of prompts that are not there. */
+function textsOfFiles(o: VideoOptions, shape: TextShape): { store: TextStore; prompts: string[]; negativePrompt: string | null } {
+  const store = new TextStore(shape);
+  let { prompts, negativePrompt } = o;
+  if (o.embeds !== null) {
+    const given = readEmbeds(o.embeds);
+    if (prompts.length === 0) prompts = given.map((_, i) => `${basename(o.embeds as string)}#${i}`);
+    if (prompts.length !== given.length) throw new RcmError("E_ARG", `${o.embeds} holds another number of texts than there are prompts`, { op: "usage", want: prompts.length, got: given.length });
+    prompts.forEach((p, i) => store.put(p, given[i]));
+  }
+  if (o.negativeEmbeds !== null && negativePrompt !== null) {
+    const given = readEmbeds(o.negativeEmbeds);
+    if (given.length !== 1) throw new RcmError("E_ARG", `${o.negativeEmbeds} holds more than one text`, { op: "usage", want: 1, got: given.length });
+    negativePrompt = negativePrompt === "" ? `${basename(o.negativeEmbeds)}` : negativePrompt;
+    store.put(negativePrompt, given[0]);
+  }
+  return { store, prompts, negativePrompt };
+}
+
+/** Videos of prompts with a Wan network: opens its parts from files and runs the pipeline. */
+export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
+  const image = o.image && (await ImageFile.open(o.image.path));
+  const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
+  const shape = latentShape(o.frames, size);
+  const { weights, text, vae } = o;
+  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.config));
+  const [{ config }] = found;
+  const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
+  const fits = found.every((f) => f.config.inDim === channels && f.config.outDim === shape[0]);
+  if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${config.inDim} in, ${config.outDim} out` });
+  const { store, prompts, negativePrompt } = textsOfFiles(o, config);
+  if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or --embeds", { op: "usage" });
+  using device = Device.open({ device: o.device, threads: o.threads });
+  const net = (f: FoundNet, events: number): SampleNet =>
+    openNet(device, f, { ...o.load, onProgress: (p) => o.onEvent?.({ kind: "load", ...p }), time: o.time, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false } });
+  return runVideos(
+    device,
+    {
+      text: text && (() => openText(device, text, config.textLen)),
+      net: () => ("path" in weights ? net(found[0], 0) : experts(net(found[0], 0), net(found[1], 4), weights.boundary)),
+      vae: vae && (() => openVae(device, vae, o.dtype)),
+    },
+    {
+      items: workItems(prompts, o.each), shard: o.shard, out: o.out, settings: settingsOf(o, size), overwrite: o.overwrite, seed: o.seed, batch: o.batch, shape, plan: o.plan,
+      negativePrompt, texts: store, picture: image && o.image ? await image.pixels(size, o.image.resize) : null, format: o.format, saveLatents: o.saveLatents, offload: o.offload,
+    },
+    o.onEvent,
+    o.shouldStop,
+  );
+}

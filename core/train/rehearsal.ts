@@ -1,0 +1,146 @@
+import { countingBackend } from "../../ffi/counting.ts";
+import { counted } from "../bench/time.ts";
+import { dtypeBytes, numel, type HostTensor } from "../dtype.ts";
+import { roundTrip } from "../data/round_trip.ts";
+import type { WanVaeConfig } from "../models/wan_vae/config.ts";
+import { WanVae } from "../models/wan_vae/model.ts";
+import { latentShape, type Recipe } from "../recipe/schema.ts";
+import { sampleStudent } from "../sample/sampler.ts";
+import { Device } from "../tensor.ts";
+import type { CheckpointMode } from "../tape.ts";
+import { checkpointBytes } from "./checkpoint.ts";
+import { FROM_TEACHER, wanConfig } from "./nets.ts";
+import { phaseOf } from "./objective.ts";
+import { Trainer, type HostBatch } from "./trainer.ts";
+
+/** What stays on the device for the whole run. */
+export interface Resident {
+  name: string;
+  dtype: string;
+  bytes: number;
+}
+
+/** Cost of one kind of iteration. */
+export interface Turn {
+  name: string;
+  /** Memory on top of what is resident, at its most. */
+  bytes: number;
+  /** FLOP of matmuls and attention. */
+  flop: number;
+}
+
+export interface Rehearsal {
+  parameters: number;
+  /** Tokens of one sample. */
+  tokens: number;
+  resident: Resident[];
+  turns: Turn[];
+  /** Mean FLOP of an iteration after the warm-up. */
+  flopPerStep: number;
+  /** Memory of a run at its most: resident and the largest turn, in blocks of the allocator. */
+  peakBytes: number;
+  checkpointBytes: number;
+}
+
+export interface RehearsalOptions {
+  /** In place of the recipe's mode. */
+  checkpoint?: CheckpointMode;
+  /** Size of the VAE that latents go through. */
+  vae?: WanVaeConfig;
+}
+
+const zeros = (shape: number[], dtype: "bf16" | "f32"): HostTensor => ({ dtype, shape, data: new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype))) });
+
+/**
+ * Plays one iteration of every kind on a device that only counts: the same code, the same tensors, no memory and no arithmetic.
+ * So the figures are those of a real run, but for the workspaces inside kernels (a few MiB).
+ */
+export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: RehearsalOptions = {}): Rehearsal {
+  const recipe: Recipe = { ...original, model: { ...original.model, checkpoint: o.checkpoint ?? original.model.checkpoint } };
+  const base = countingBackend(backend);
+  const { lib, take } = counted(base.lib, true);
+  using device = new Device({ ...base, lib });
+  const config = wanConfig(recipe.model, false);
+  const { train, objective } = recipe;
+  const text = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "bf16"));
+  const nothing = (): void => {};
+  const init = recipe.model.init;
+  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student: init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing }, { negative: text, empty: text });
+  const batch: HostBatch = { latents: zeros([train.batch, ...latentShape(recipe)], "bf16"), embeds: zeros([train.batch, config.textLen, config.textDim], "bf16") };
+  const vae = o.vae ? WanVae.create(device, o.vae, { dtype: "bf16" }) : null;
+
+  const turns: Turn[] = [];
+  const play = (name: string, body: () => void): void => {
+    device.lib.memoryResetPeak();
+    const { current } = device.memory();
+    take();
+    body();
+    turns.push({ name, bytes: device.memory().peak - current, flop: take() });
+  };
+  const iterate = (): void => void trainer.iterate(Array.from({ length: train.accumulate }, () => batch));
+  // The first use of a grid makes its rotary tables, which stay.
+  iterate();
+  const { warmup, dmd } = phaseOf(recipe, 0);
+  if (objective.dmd) {
+    trainer.step = warmup;
+    iterate();
+    trainer.step = warmup + 1;
+    if (objective.dmd.student_every > 1) iterate();
+  }
+  if (warmup > 0 || !dmd) {
+    trainer.step = 0;
+    play(warmup > 0 ? "student, warm-up" : "student", iterate);
+  }
+  let flopPerStep = turns[0]?.flop ?? 0;
+  if (objective.dmd) {
+    const { simulation_steps: N, student_every: every } = objective.dmd;
+    const kinds = every > 1 ? (["student", "critic"] as const) : (["student"] as const);
+    for (const kind of kinds) {
+      for (let n = 1; n <= N; n++) {
+        trainer.step = warmup + (kind === "student" ? 0 : 1);
+        trainer.studentOpt.updates = n - 1;
+        if (trainer.criticOpt) trainer.criticOpt.updates = n - 1;
+        play(`${kind}, ${n} simulation step${n === 1 ? "" : "s"}`, iterate);
+      }
+    }
+    const mean = (kind: string): number => turns.filter((t) => t.name.startsWith(`${kind}, `) && t.name.includes("simulation")).reduce((n, t) => n + t.flop / N, 0);
+    flopPerStep = (mean("student") + (every - 1) * mean("critic")) / every;
+  }
+  if (vae) play("latents through the VAE", () => void roundTrip(vae, batch.latents));
+  if (train.sample_every > 0) {
+    play("sample", () => {
+      using _scope = device.scope();
+      sampleStudent(trainer.sampler("ema"), recipe, text, Math.max(1, ...recipe.sample.steps), { seed: 0, first: 0 });
+    });
+  }
+  const [, T, Y, X] = latentShape(recipe);
+  const most = Math.max(...turns.map((t) => t.bytes));
+  return {
+    parameters: trainer.student.params.count,
+    tokens: (T * Y * X) / numel(config.patch),
+    resident: residents(trainer, vae, device.memory().current),
+    turns,
+    flopPerStep,
+    peakBytes: device.memory().current + most,
+    checkpointBytes: checkpointBytes(trainer),
+  };
+}
+
+/** Tensors that live as long as the run; what is left of `current` is rotary tables, text and rounding. */
+function residents(trainer: Trainer, vae: WanVae | null, current: number): Resident[] {
+  const out: Resident[] = [];
+  const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void => void (t && out.push({ name, dtype: t.dtype, bytes: t.bytes }));
+  for (const [role, opt] of [["student", trainer.studentOpt], ["critic", trainer.criticOpt]] as const) {
+    if (!opt) continue;
+    add(`${role} weights`, opt.params.flat);
+    add(`${role} gradients`, opt.params.grad);
+    add(`${role} masters`, opt.master);
+    add(`${role} first moments`, opt.m);
+    add(`${role} second moments`, opt.v);
+    if (role === "student") add("student EMA", trainer.ema);
+  }
+  add("teacher weights", trainer.teacher?.params.flat);
+  add("VAE weights", vae?.params.flat);
+  out.push({ name: "rotary tables, text, rounding of blocks", dtype: "", bytes: current - out.reduce((n, r) => n + r.bytes, 0) });
+  return out;
+}

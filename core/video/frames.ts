@@ -1,0 +1,31 @@
+import { RcmError } from "../error.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** Takes the 8-bit RGB frames of one video in order. Shapes: each [height, width, 3]. */
+export interface FrameSink {
+  frame(pixels: Uint8Array): void;
+  /** After the last frame; gives the file or folder. Throws: E_IO when the video could not be written. */
+  close(): Promise<string>;
+  /** Gives the video up and leaves nothing behind. */
+  abort(): void;
+}
+
+/**
+ * Converts a chunk on the device and copies it to the host, one sample after the other, so that host memory holds a chunk of bytes.
+ * Shapes: chunk [B, 3, t, Y, X] in [-1, 1] -> frames of [Y, X, 3] handed to sinks[b].
+ */
+export function pushFrames(chunk: Tensor, sinks: readonly { frame(pixels: Uint8Array): void }[]): void {
+  const [B, C, t, Y, X] = chunk.shape;
+  if (chunk.shape.length !== 5 || C !== 3 || B !== sinks.length) {
+    throw new RcmError("E_SHAPE", "frames come as [B, 3, t, Y, X], a sink a sample", { op: "frames", want: [sinks.length, 3, -1, -1, -1], got: chunk.shape });
+  }
+  const { device } = chunk;
+  using _scope = device.scope();
+  const rgb = device.empty([B, t, Y, X, 3], "u8");
+  device.lib.pixels(chunk.ptr, rgb.ptr, B, 3, t * Y * X, chunk.code);
+  const each = Y * X * 3;
+  sinks.forEach((sink, b) => {
+    const { data } = rgb.window(b * t * each, [t, Y, X, 3]).toHost();
+    for (let i = 0; i < t; i++) sink.frame(data.subarray(i * each, (i + 1) * each));
+  });
+}

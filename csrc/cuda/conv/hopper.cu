@@ -1,0 +1,387 @@
+// Convolution over video on sm_90a: an implicit product whose rows are output positions and whose depth is channels times taps.
+//
+// A persistent block of three warpgroups. A producer thread brings, for each chunk of channels and each input frame, one box of the
+// input that covers the tile and its borders (zeros outside come from the copy engine), and for each tap the weights of that tap. Two
+// warpgroups multiply: a tap is the same box read from another row on, so the input crosses from L2 to shared memory once for all taps
+// of a frame. A tile is MB blocks of 8 x 8 positions for each warpgroup.
+#include <cstdlib>
+
+#include "../ptx/hopper.cuh"
+#include "../ptx/wgmma_shared.cuh"
+#include "conv.cuh"
+
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define RCM_HOPPER_CODE 1
+#else
+#define RCM_HOPPER_CODE 0
+#endif
+
+namespace rcm {
+namespace {
+
+using namespace ptx;
+
+constexpr int kMaxGroups = 27, kMaxTaps = 27, kMaxOutputs = 1024;
+
+// One box of the input: where it lies from the tile, and the taps that read it.
+struct Box {
+  int channel, dx, parity, dy, dt, first, taps;
+};
+struct Tap {
+  int row, slice;  // first row of the box, packed weights
+};
+
+struct Plan {
+  CUtensorMap x, past, w;
+  Box box[kMaxGroups];
+  Tap tap[kMaxTaps];
+  void* y;
+  const void *r, *b;
+  int32_t b_dtype;
+  int boxes;             // of a pass
+  int chunks, box_bytes, halo;  // chunks of channels; columns of a box
+  int To, Yo, Xo, O, width, split, upsample, st, P;
+  int passes, columns, across, down, side;  // columns: blocks of outputs; side: columns of a tile, 16 or 8
+  int64_t tiles;
+};
+
+template <int KC, int N, int MB>
+struct Layout {
+  static constexpr int kRowBytes = KC * 2;
+  static constexpr int kBoxBytes = (10 * (16 * MB + 2) * kRowBytes + 1023) / 1024 * 1024;
+  static constexpr int kTapBytes = (N * kRowBytes + 1023) / 1024 * 1024;
+  static constexpr int kBoxes = KC == 64 ? 2 : 3;
+  static constexpr int kSpare = 232448 - 1024 - kMaxOutputs * 4 - 512 - kBoxes * kBoxBytes;
+  static constexpr int kTaps = kSpare / kTapBytes < 16 ? kSpare / kTapBytes : 16;
+  static constexpr int kBytes = 1024 + kMaxOutputs * 4 + 512 + kBoxes * kBoxBytes + kTaps * kTapBytes;
+  static_assert(kTaps >= 4, "ring");
+};
+
+template <class T>
+__device__ inline uint32_t pack2(float low, float high) {
+  if constexpr (std::is_same<T, bf16>::value) {
+    const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&v);
+  } else {
+    const __half2 v = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&v);
+  }
+}
+template <class T>
+__device__ inline float2 unpack2(uint32_t v) {
+  if constexpr (std::is_same<T, bf16>::value) return {__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u)};
+  else return __half22float2(*reinterpret_cast<const __half2*>(&v));
+}
+
+// Four threads of a quad hold four words each: word i of thread q becomes word q of thread i.
+__device__ inline void quad_transpose(uint32_t (&u)[4], int q) {
+  const bool odd = q & 1, high = q & 2;
+  uint32_t a = __shfl_xor_sync(0xffffffffu, odd ? u[0] : u[1], 1), b = __shfl_xor_sync(0xffffffffu, odd ? u[2] : u[3], 1);
+  if (odd) u[0] = a, u[2] = b;
+  else u[1] = a, u[3] = b;
+  a = __shfl_xor_sync(0xffffffffu, high ? u[0] : u[2], 2), b = __shfl_xor_sync(0xffffffffu, high ? u[1] : u[3], 2);
+  if (high) u[0] = a, u[1] = b;
+  else u[2] = a, u[3] = b;
+}
+
+struct Where {
+  int pass, o0, t, x0, y0;
+};
+// Neighbouring blocks share input: parities, then outputs, then frames, then the picture.
+__device__ inline Where where(const Plan& p, int MB, int64_t id) {
+  Where at;
+  uint32_t i = (uint32_t)id;
+  at.pass = i % p.passes, i /= p.passes;
+  at.o0 = i % p.columns, i /= p.columns;
+  at.t = i % p.To, i /= p.To;
+  at.x0 = (i % p.across) * p.side;
+  at.y0 = (i / p.across) * (MB * 128 / p.side);
+  return at;
+}
+
+template <class T, int KC, int N, int MB>
+__global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Plan p) {
+#if RCM_HOPPER_CODE
+  using L = Layout<KC, N, MB>;
+  extern __shared__ char raw[];
+  char* shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~(uintptr_t)1023);
+  char *boxes = shared, *taps = boxes + L::kBoxes * L::kBoxBytes;
+  float* bias = reinterpret_cast<float*>(taps + L::kTaps * L::kTapBytes);
+  uint64_t* full_box = reinterpret_cast<uint64_t*>(bias + kMaxOutputs);
+  uint64_t *empty_box = full_box + L::kBoxes, *full_tap = empty_box + L::kBoxes, *empty_tap = full_tap + L::kTaps;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < L::kBoxes; ++i) {
+      barrier_init(full_box + i, 1);
+      barrier_init(empty_box + i, 8);
+    }
+    for (int i = 0; i < L::kTaps; ++i) {
+      barrier_init(full_tap + i, 1);
+      barrier_init(empty_tap + i, 8);
+    }
+    barrier_init_fence();
+  }
+  for (int o = threadIdx.x; o < p.columns * N && o < kMaxOutputs; o += blockDim.x) bias[o] = p.b && o < p.O ? load_any<float>(p.b, o, p.b_dtype) : 0.0f;
+  __syncthreads();
+  const int group = threadIdx.x / 128;
+
+  if (group == 0) {
+    registers_lower<40>();
+    if (threadIdx.x == 0) {
+      int box_slot = 0, box_phase = 1, tap_slot = 0, tap_phase = 1;
+      for (int64_t id = blockIdx.x; id < p.tiles; id += gridDim.x) {
+        const Where at = where(p, MB, id);
+        for (int g = at.pass * p.boxes; g < (at.pass + 1) * p.boxes; ++g) {
+          const Box& box = p.box[g];
+          const int frame = at.t * p.st + box.dt;
+          const CUtensorMap* map = frame < 0 && p.P > 0 ? &p.past : &p.x;
+          for (int chunk = 0; chunk < p.chunks; ++chunk) {
+            barrier_wait(empty_box + box_slot, box_phase);
+            barrier_expect(full_box + box_slot, p.box_bytes);
+            copy_box(boxes + box_slot * L::kBoxBytes, map, full_box + box_slot, box.channel + chunk * KC, at.x0 + box.dx, box.parity, at.y0 + box.dy,
+                     frame < 0 ? frame + p.P : frame);
+            if (++box_slot == L::kBoxes) box_slot = 0, box_phase ^= 1;
+            for (int i = 0; i < box.taps; ++i) {
+              barrier_wait(empty_tap + tap_slot, tap_phase);
+              barrier_expect(full_tap + tap_slot, N * L::kRowBytes);
+              copy_box(taps + tap_slot * L::kTapBytes, &p.w, full_tap + tap_slot, chunk * KC, at.o0 * N, p.tap[box.first + i].slice);
+              if (++tap_slot == L::kTaps) tap_slot = 0, tap_phase ^= 1;
+            }
+          }
+        }
+      }
+    }
+  } else {
+    registers_raise<232>();
+    const int wg = group - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, quad = lane % 4;
+    // Warpgroups lie side by side in a tile of 16 columns and one above the other in a tile of 8.
+    const uint32_t line = (uint32_t)p.halo * L::kRowBytes, block = 8 * line;
+    const uint32_t mine = wg * (p.side == 16 ? 8 * L::kRowBytes : MB * block);
+    const uint32_t box_base = shared_address(boxes) + mine, tap_base = shared_address(taps);
+    int box_slot = 0, box_phase = 0, tap_slot = 0, tap_phase = 0;
+    float d[MB][N / 2];
+    for (int64_t id = blockIdx.x; id < p.tiles; id += gridDim.x) {
+      const Where at = where(p, MB, id);
+      int more = 0, old_tap = -1, old_box = -1;
+      for (int g = at.pass * p.boxes; g < (at.pass + 1) * p.boxes; ++g) {
+        const int first = p.box[g].first, count = p.box[g].taps;
+        for (int chunk = 0; chunk < p.chunks; ++chunk) {
+          barrier_wait(full_box + box_slot, box_phase);
+          for (int i = 0; i < count; ++i) {
+            const uint32_t a = box_base + box_slot * L::kBoxBytes + (uint32_t)p.tap[first + i].row * L::kRowBytes;
+            const uint32_t b = tap_base + tap_slot * L::kTapBytes;
+            barrier_wait(full_tap + tap_slot, tap_phase);
+            wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < KC / 16; ++k) {
+#pragma unroll
+              for (int m = 0; m < MB; ++m) {
+                WgmmaShared<N, T>::run(d[m], wgmma_rows<L::kRowBytes>(a + m * block + k * 32, line), wgmma_rows<L::kRowBytes>(b + k * 32, 8 * L::kRowBytes),
+                                       k > 0 ? 1 : more);
+              }
+            }
+            wgmma_commit();
+            more = 1;
+            wgmma_wait<1>();  // the tap before this one has been read
+            if (lane == 0) {
+              if (old_tap >= 0) barrier_arrive(empty_tap + old_tap);
+              if (old_box >= 0) barrier_arrive(empty_box + old_box);
+            }
+            old_tap = tap_slot;
+            old_box = i == count - 1 ? box_slot : -1;
+            if (++tap_slot == L::kTaps) tap_slot = 0, tap_phase ^= 1;
+          }
+          if (++box_slot == L::kBoxes) box_slot = 0, box_phase ^= 1;
+        }
+      }
+      wgmma_wait<0>();
+#pragma unroll
+      for (int m = 0; m < MB; ++m) pin(d[m]);
+      if (lane == 0) {
+        barrier_arrive(empty_tap + old_tap);
+        barrier_arrive(empty_box + old_box);
+      }
+
+      const int n0 = at.o0 * N;
+      const int x = at.x0 + (p.side == 16 ? 8 * wg : 0) + lane / 4;
+      const int frame = at.t * p.split + n0 / p.width, column = n0 % p.width;
+      T* y = static_cast<T*>(p.y);
+      const T* r = static_cast<const T*>(p.r);
+#pragma unroll
+      for (int m = 0; m < MB; ++m) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          const int row = at.y0 + (p.side == 16 ? m : wg * MB + m) * 8 + warp * 2 + h;
+          const bool inside = row < p.Yo && x < p.Xo;
+          const int64_t position = p.upsample ? ((int64_t)frame * 2 * p.Yo + 2 * row + at.pass / 2) * 2 * p.Xo + 2 * x + at.pass % 2
+                                              : ((int64_t)frame * p.Yo + row) * p.Xo + x;
+          const int64_t base = position * p.width + column;
+          if (N % 32 == 0 && n0 + N <= p.O) {
+#pragma unroll
+            for (int j = 0; j < N / 8; j += 4) {
+              uint32_t u[4] = {};
+              if (r) {
+                if (inside) {
+                  const uint4 v = __ldg(reinterpret_cast<const uint4*>(r + base + 8 * (j + quad)));
+                  u[0] = v.x, u[1] = v.y, u[2] = v.z, u[3] = v.w;
+                }
+                quad_transpose(u, quad);
+              }
+#pragma unroll
+              for (int i = 0; i < 4; ++i) {
+                const float2 add = unpack2<T>(u[i]), shift = *reinterpret_cast<const float2*>(bias + n0 + 8 * (j + i) + 2 * quad);
+                u[i] = pack2<T>(d[m][4 * (j + i) + 2 * h] + shift.x + add.x, d[m][4 * (j + i) + 2 * h + 1] + shift.y + add.y);
+              }
+              quad_transpose(u, quad);
+              if (inside) *reinterpret_cast<uint4*>(y + base + 8 * (j + quad)) = make_uint4(u[0], u[1], u[2], u[3]);
+            }
+          } else if (inside) {
+#pragma unroll
+            for (int j = 0; j < N / 8; ++j) {
+#pragma unroll
+              for (int i = 0; i < 2; ++i) {
+                const int o = 8 * j + 2 * quad + i;
+                if (n0 + o >= p.O) continue;
+                y[base + o] = store_as<T>(d[m][4 * j + 2 * h + i] + bias[n0 + o] + (r ? load_as(r[base + o]) : 0.0f));
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+#endif
+}
+
+// ---- host ---------------------------------------------------------------------------------------------------------
+bool encode(CUtensorMap* map, const void* data, int32_t dtype, int rank, const int64_t* sizes, const int64_t* strides, const int* box, int row_bytes) {
+  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
+                              const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  static const Encode call = [] {
+    void* f = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) != cudaSuccess) f = nullptr;
+    cudaGetLastError();
+    return reinterpret_cast<Encode>(f);
+  }();
+  if (!call || !aligned(data, 16)) return false;
+  cuuint64_t size[5], bytes[4];
+  cuuint32_t boxes[5], ones[5];
+  for (int i = 0; i < rank; ++i) size[i] = (cuuint64_t)sizes[i], boxes[i] = (cuuint32_t)box[i], ones[i] = 1;
+  for (int i = 0; i + 1 < rank; ++i) {
+    bytes[i] = (cuuint64_t)strides[i] * 2;
+    if (bytes[i] == 0 || bytes[i] % 16 != 0 || bytes[i] >= ((cuuint64_t)1 << 40)) return false;
+  }
+  const auto swizzle = row_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_32B;
+  return call(map, dtype == RCM_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, (cuuint32_t)rank, const_cast<void*>(data), size,
+              bytes, boxes, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+// RCM_CONV=reload brings a box of its own for each tap, the tile and nothing around it: every operand then begins at a multiple of 1024.
+bool reload_wanted() {
+  const char* choice = std::getenv("RCM_CONV");
+  return choice && std::strcmp(choice, "reload") == 0;
+}
+
+// Boxes and taps of every pass. `halo`: columns of a box that holds the borders, 0 for a box for each tap.
+void schedule(Plan& p, const ConvShape& g, int halo) {
+  const bool folded = g.s == 2;  // columns and rows in pairs: (parity of the row, parity of the column and channel)
+  int boxes = 0, taps = 0;
+  for (int pass = 0; pass < g.passes(); ++pass) {
+    const int begin = boxes;
+    int low_x = 0, low_y = 0;
+    for (int i = 0; i < g.taps(); ++i) {
+      const ConvTap tap = conv_tap(g, pass, i);
+      if (i == 0) low_x = tap.dx, low_y = tap.dy;
+      const int px = folded ? tap.dx % 2 : 0, py = folded ? tap.dy % 2 : 0;
+      const int dx = folded ? tap.dx / 2 : tap.dx, dy = folded ? tap.dy / 2 : tap.dy;
+      Box want{px * (int)g.C, halo ? (folded ? 0 : low_x) : dx, py, halo ? (folded ? 0 : low_y) : dy, tap.dt, 0, 0};
+      int at = begin;
+      while (at < boxes && (p.box[at].channel != want.channel || p.box[at].dx != want.dx || p.box[at].parity != want.parity || p.box[at].dy != want.dy ||
+                            p.box[at].dt != want.dt)) {
+        ++at;
+      }
+      if (at == boxes) p.box[boxes++] = want;
+      ++p.box[at].taps;
+    }
+    p.boxes = boxes - begin;
+    // Taps in the order of their boxes.
+    for (int at = begin; at < boxes; ++at) {
+      p.box[at].first = taps;
+      for (int i = 0; i < g.taps(); ++i) {
+        const ConvTap tap = conv_tap(g, pass, i);
+        const int px = folded ? tap.dx % 2 : 0, py = folded ? tap.dy % 2 : 0;
+        const int dx = folded ? tap.dx / 2 : tap.dx, dy = folded ? tap.dy / 2 : tap.dy;
+        const Box& box = p.box[at];
+        const bool its = box.channel == px * (int)g.C && box.parity == py && box.dt == tap.dt && (halo > 0 || (box.dx == dx && box.dy == dy));
+        if (its) p.tap[taps++] = {(dy - box.dy) * halo + dx - box.dx, tap.slice};
+      }
+    }
+  }
+}
+
+template <class T, int KC, int N, int MB>
+bool launch(const ConvShape& g, const ConvCall& c) {
+  using L = Layout<KC, N, MB>;
+  if (g.s == 2 && g.C % KC != 0) return false;
+  if (g.split > 1 && (g.O / g.split) % N != 0) return false;
+  Plan p{};
+  // The tile that leaves least of the picture's border empty.
+  const int64_t wide = ceil_div(g.Xo, 16) * ceil_div(g.Yo, 8 * MB), tall = ceil_div(g.Xo, 8) * ceil_div(g.Yo, 16 * MB);
+  p.side = wide <= tall ? 16 : 8;
+  const int rows = MB * 128 / p.side;
+  const int border = g.upsample || g.s == 2 ? 1 : (int)g.k - 1;
+  const bool reload = reload_wanted();
+  p.halo = p.side + (reload ? 0 : border);
+  const int lines = rows + (reload ? 0 : border);
+  schedule(p, g, reload ? 0 : p.halo);
+  p.box_bytes = p.halo * lines * L::kRowBytes;
+
+  const bool folded = g.s == 2;
+  const int64_t line = g.X * g.C, frame = g.Y * line;
+  const int box[5] = {KC, p.halo, 1, lines, 1};
+  const auto video = [&](CUtensorMap* map, const void* data, int64_t frames) {
+    const int64_t sizes[5] = {folded ? 2 * g.C : g.C, folded ? g.X / 2 : g.X, folded ? 2 : 1, folded ? g.Y / 2 : g.Y, frames};
+    const int64_t strides[4] = {folded ? 2 * g.C : g.C, line, folded ? 2 * line : line, frame};
+    return encode(map, data, c.dtype, 5, sizes, strides, box, L::kRowBytes);
+  };
+  const int64_t slices = g.upsample ? 16 : g.taps();
+  const int64_t w_sizes[3] = {g.C, g.O, slices}, w_strides[2] = {g.C, g.O * g.C};
+  const int w_box[3] = {KC, N, 1};
+  if (!video(&p.x, c.x, g.T) || !encode(&p.w, c.w, c.dtype, 3, w_sizes, w_strides, w_box, L::kRowBytes)) return false;
+  if (g.P > 0 ? !video(&p.past, c.past, g.P) : false) return false;
+  p.y = c.y, p.r = c.r, p.b = c.b, p.b_dtype = c.b_dtype;
+  p.chunks = (int)ceil_div(g.C, KC);
+  p.To = (int)g.To, p.Yo = (int)g.Yo, p.Xo = (int)g.Xo, p.O = (int)g.O, p.width = (int)(g.O / g.split), p.split = (int)g.split, p.upsample = (int)g.upsample;
+  p.st = (int)g.st, p.P = (int)g.P, p.passes = g.passes();
+  p.columns = (int)ceil_div(g.O, N), p.across = (int)ceil_div(g.Xo, p.side), p.down = (int)ceil_div(g.Yo, rows);
+  p.tiles = (int64_t)p.passes * p.columns * p.To * p.across * p.down;
+  if (p.tiles > INT32_MAX || p.columns * N > kMaxOutputs) return false;
+  auto* kernel = conv_kernel<T, KC, N, MB>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
+  const int64_t blocks = p.tiles < gpu().sms ? p.tiles : gpu().sms;
+  kernel<<<(unsigned)blocks, 384, L::kBytes, stream()>>>(p);
+  return true;
+}
+
+template <class T>
+bool dispatch(const ConvShape& g, const ConvCall& c) {
+  if (g.O <= 8) return launch<T, 32, 8, 3>(g, c);
+  if (g.C <= 16) return launch<T, 16, 96, 3>(g, c);
+  if (g.C % 64 == 0 && g.O % 192 == 0) return launch<T, 64, 192, 2>(g, c);
+  return launch<T, 32, 96, 3>(g, c);
+}
+
+}  // namespace
+
+bool conv_hopper(const ConvShape& g, const ConvCall& c) {
+  if (gpu().major != 9 || (c.dtype != RCM_BF16 && c.dtype != RCM_F16) || g.C % 8 != 0 || g.T == 0) return false;
+  if ((g.O / g.split) % 8 != 0 && g.O > 8) return false;  // rows of y are written in pieces of 16 bytes
+  if (!aligned(c.y, 16) || !aligned(c.r, 16)) return false;
+  // Sides of 1 or 3; a space stride of 2 on whole pairs without a pad in front.
+  const bool plain = g.s == 1 && (g.k == 1 || g.k == 3) && g.kt * g.k * g.k <= kMaxTaps && g.p < g.k;
+  const bool halving = g.s == 2 && g.k == 3 && g.kt <= 3 && g.p == 0 && g.X % 2 == 0 && g.Y % 2 == 0 && g.X > 0 && g.Y > 0;
+  if (!plain && !halving) return false;
+  return c.dtype == RCM_BF16 ? dispatch<bf16>(g, c) : dispatch<f16>(g, c);
+}
+
+}  // namespace rcm

@@ -1,0 +1,137 @@
+import { describe, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
+import { counted } from "../../core/bench/time.ts";
+import { loadRecipe } from "../../core/recipe/load.ts";
+import { latentShape, type Recipe } from "../../core/recipe/schema.ts";
+import { Rng } from "../../core/rng.ts";
+import { CHECKPOINT_MODES } from "../../core/tape.ts";
+import { Device } from "../../core/tensor.ts";
+import { checkpointBytes, loadCheckpoint, saveCheckpoint } from "../../core/train/checkpoint.ts";
+import { FROM_TEACHER, wanConfig } from "../../core/train/nets.ts";
+import { phaseOf } from "../../core/train/objective.ts";
+import { rehearse } from "../../core/train/rehearsal.ts";
+import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
+import { TINY_SETS } from "../harness/wan_twin.ts";
+
+const ROOT = join(import.meta.dir, "../..");
+const VARIABLES = { WAN_TEACHER: "teacher", WAN_DATA: "data", WAN_NEGATIVE_EMBED: "negative" };
+
+function recipe(name: string, sets: string[]): Recipe {
+  Object.assign(process.env, VARIABLES);
+  return loadRecipe(join(ROOT, "recipes", name), sets).recipe;
+}
+
+const random = (shape: number[], rng: Rng): HostTensor => hostTensor("bf16", shape, Float64Array.from({ length: numel(shape) }, () => rng.normal()));
+
+/** A trainer on random weights and a batch for it. */
+function setUp(device: Device, r: Recipe): { trainer: Trainer; batch: HostBatch } {
+  const config = wanConfig(r.model, false);
+  const rng = new Rng(4, 4);
+  const text = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "bf16"));
+  const teacher = (params: { init(seed: number): void }): void => params.init(2);
+  const trainer = new Trainer(device, r, { teacher: r.teacher && teacher, student: r.teacher ? FROM_TEACHER : null }, { negative: text, empty: text });
+  return { trainer, batch: { latents: random([r.train.batch, ...latentShape(r)], rng), embeds: random([r.train.batch, config.textLen, config.textDim], rng) } };
+}
+
+/** Peak memory and work of real iterations: one student iteration of the warm-up, one after it, one of the critic, each at its dearest. */
+function measure(r: Recipe): { peak: number; flop: Record<string, number> } {
+  const opened = Device.open({ device: "cpu", threads: 2 });
+  const { lib, take } = counted(opened.lib, true);
+  using device = new Device({ ...opened.backend, lib });
+  device.lib.memoryTrim();
+  device.lib.memoryResetPeak();
+  const before = device.memory().current;
+  const { trainer, batch } = setUp(device, r);
+  const { warmup } = phaseOf(r, 0);
+  const flop: Record<string, number> = {};
+  const n = r.objective.dmd?.simulation_steps ?? 1;
+  const turn = (name: string, step: number): void => {
+    trainer.step = step;
+    trainer.studentOpt.updates = n - 1;
+    if (trainer.criticOpt) trainer.criticOpt.updates = n - 1;
+    take();
+    trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch));
+    flop[name] = take();
+  };
+  if (warmup > 0 || !r.objective.dmd) turn(warmup > 0 ? "student, warm-up" : "student", 0);
+  if (r.objective.dmd) {
+    turn(`student, ${n} simulation steps`, warmup);
+    turn(`critic, ${n} simulation steps`, warmup + 1);
+  }
+  return { peak: device.memory().peak - before, flop };
+}
+
+describe("the prediction of a run", () => {
+  const wan = ["model.layers=3", "data.shape=[16,4,8,12]", "data.frames=3", "objective.consistency.tangent_warmup=3"];
+  const cases: [string, string, string[]][] = [
+    ...CHECKPOINT_MODES.map((mode): [string, string, string[]] => [`Wan twin, bf16, checkpoint ${mode}`, "wan2.1/t2v-1.3b-480p.yaml", [...TINY_SETS, ...wan, `model.checkpoint=${mode}`]]),
+    ["Wan twin, pure sCM, batch 2", "wan2.1/t2v-1.3b-480p-scm.yaml", [...TINY_SETS, ...wan, "train.batch=2"]],
+    ["Wan twin, DMD, accumulated", "wan2.1/t2v-1.3b-480p-dmd.yaml", [...TINY_SETS, ...wan.slice(0, 3), "train.accumulate=2"]],
+    ["digits, rCM", "digits/rcm.yaml", ["train.batch=8"]],
+    ["digits, MeanFlow", "digits/meanflow.yaml", ["train.batch=8"]],
+    ["digits, teacher", "digits/teacher.yaml", ["train.batch=8"]],
+  ];
+  for (const [name, file, sets] of cases) {
+    test(`${name}: memory within 1 % of the measured peak, work exactly`, () => {
+      const r = recipe(file, [...sets, "train.sample_every=0"]);
+      const predicted = rehearse(r, "cpu");
+      const measured = measure(r);
+      expect(Math.abs(predicted.peakBytes / measured.peak - 1)).toBeLessThan(0.01);
+      for (const [turn, flop] of Object.entries(measured.flop)) expect([turn, predicted.turns.find((t) => t.name === turn)?.flop]).toEqual([turn, flop]);
+    }, 60_000);
+  }
+
+  test("1.3B at true shape on one card of 80 GiB: every item of the published recipe", () => {
+    const p = rehearse(recipe("wan2.1/t2v-1.3b-480p.yaml", []), "cuda");
+    expect(p.parameters).toBe(1_418_996_800);
+    expect(p.tokens).toBe(31_200);
+    const bytes = Object.fromEntries(p.resident.map((i) => [i.name, i.bytes]));
+    const [half, full] = [2 * p.parameters, 4 * p.parameters];
+    for (const role of ["student", "critic"]) {
+      expect(bytes[`${role} weights`]).toBe(half);
+      for (const state of ["gradients", "masters", "second moments"]) expect(bytes[`${role} ${state}`]).toBe(full);
+    }
+    expect(bytes["student EMA"]).toBe(full);
+    expect(bytes["teacher weights"]).toBe(half);
+    expect(Object.keys(bytes).filter((n) => n.includes("first moments"))).toEqual([]);
+    expect(p.peakBytes).toBeLessThan(70e9);
+    expect(p.checkpointBytes).toBe(5 * full);
+  });
+});
+
+describe("checkpoints pass through in pieces", () => {
+  test("a checkpoint has the bytes that were predicted and comes back bitwise, bf16 weights from their masters", () => {
+    const folder = mkdtempSync(join(tmpdir(), "rcm-plan-"));
+    try {
+      const r = recipe("wan2.1/t2v-1.3b-480p.yaml", [...TINY_SETS, "data.frames=2", "objective.consistency.tangent_warmup=2"]);
+      using device = Device.open({ device: "cpu", threads: 2 });
+      const { trainer, batch } = setUp(device, r);
+      for (let i = 0; i < 3; i++) trainer.iterate([batch]);
+      const position = { epoch: 0, index: 3, seed: 0, rank: 0, world: 1, shuffleBuffer: 1, data: 1 };
+      const path = saveCheckpoint(trainer, folder, "hash", position, 1);
+      expect(checkpointBytes(trainer)).toBe(rehearse(r, "cpu").checkpointBytes);
+      const other = setUp(device, { ...r, train: { ...r.train, seed: 9 } }).trainer;
+      expect(loadCheckpoint(other, path, "hash")).toEqual(position);
+      const bytes = (t: Trainer): Buffer[] => [t.student.params.flat, t.ema, t.studentOpt.v, t.studentOpt.values, t.critic?.params.flat, t.criticOpt?.v].map((x) => Buffer.from(x?.toHost().data as Uint8Array));
+      bytes(trainer).forEach((b, i) => expect(Buffer.compare(b, bytes(other)[i])).toBe(0));
+      expect(readdirSync(folder)).toEqual(["checkpoint_000000003.safetensors"]);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }, 60_000);
+
+  test("pieces of any size are the tensor", () => {
+    using device = Device.open({ device: "cpu", threads: 1 });
+    const t = device.randn([1000, 7], "f32", 1, 1);
+    const whole = Buffer.from(t.toHost().data);
+    for (const most of [1024, 4096, 1 << 20]) {
+      const pieces = Array.from(t.hostChunks(most), (p) => Buffer.from(p));
+      expect(Buffer.compare(Buffer.concat(pieces), whole)).toBe(0);
+      const back = device.empty([1000, 7], "f32").setChunks((buffer, at) => void buffer.set(whole.subarray(at, at + buffer.length)), most);
+      expect(Buffer.compare(Buffer.from(back.toHost().data), whole)).toBe(0);
+    }
+  });
+});
