@@ -13,7 +13,8 @@ export interface OutTensor extends TensorStream {
   digest: () => bigint;
 }
 
-const window = new Uint8Array(new ArrayBuffer(WINDOW));
+/** The one buffer of that size in host memory; what it holds is valid until the next use. */
+export const window = new Uint8Array(new ArrayBuffer(WINDOW));
 
 export function* deviceChunks(t: Tensor): Generator<Uint8Array> {
   for (let at = 0; at < t.bytes; at += WINDOW) {
@@ -89,13 +90,13 @@ export function f8Scale(largest: number): number {
 /** A tensor in the wanted dtype, or in f8 with its scale; `from` is freed by the enclosing scope. Throws: E_NONFINITE naming it. */
 export function converted(name: string, from: Tensor, dtype: DType, sum: RoundingSum): { out: Tensor; scale: number } {
   const { device } = from;
-  const out = device.empty(from.shape, dtype);
+  const out = dtype === from.dtype ? from : device.empty(from.shape, dtype);
   let scale = 1;
   if (dtype === "f8_e4m3") {
     const largest = sampleReduce(from.view([1, from.numel]), "max")[0];
     scale = Number.isFinite(largest) ? f8Scale(largest) : 1;
     device.lib.f8Encode(from.ptr, out.ptr, out.numel, scale, from.code);
-  } else out.set(from);
+  } else if (out !== from) out.set(from);
   const tested = dtype === "f8_e4m3" ? from : out;
   if (out.numel > 0 && sampleReduce(tested.view([1, out.numel]), "nonfinite")[0] > 0) {
     throw new RcmError("E_NONFINITE", `${name} holds values that are not finite${dtype === "f16" ? " in f16" : ""}`, { op: "export", got: dtype });

@@ -1,49 +1,5 @@
-import { describe, expect, test } from "bun:test";
-import { fromF8Bits, hostTensor, hostValues, toF8Bits, type DType } from "../../core/dtype.ts";
-import { Device } from "../../core/tensor.ts";
+import { describe, test } from "bun:test";
+import { cpu, type TestFunction } from "../harness/device.ts";
+import { f8Checks } from "../harness/f8_checks.ts";
 
-const f32 = new Float32Array(1);
-const round = (v: number): number => ((f32[0] = v), f32[0]);
-
-describe("f8 on the device", () => {
-  const device = Device.open({ device: "cpu" });
-
-  test("all bf16 and f16 values, with scales: bit for bit what the host table gives", () => {
-    const codes = new Uint16Array(65536).map((_, i) => i);
-    for (const dtype of ["bf16", "f16"] as DType[]) {
-      const host = { dtype, shape: [65536], data: new Uint8Array(codes.slice().buffer) };
-      const values = hostValues(host);
-      const x = device.fromHost(host);
-      for (const scale of [1, 0.25, 2 ** -9, 0.3, 1e-3]) {
-        const y = device.empty([65536], "f8_e4m3");
-        device.lib.f8Encode(x.ptr, y.ptr, x.numel, scale, x.code);
-        const got = y.toHost().data;
-        values.forEach((v, i) => {
-          const want = toF8Bits(round(round(v) / round(scale)));
-          if (Number.isNaN(v) ? (got[i] & 0x7f) !== 0x7f : got[i] !== want) throw new Error(`${dtype} ${v} / ${scale}: want ${want}, got ${got[i]}`);
-        });
-      }
-    }
-  });
-
-  test("f32, odd sizes, and the way back into every dtype", () => {
-    const values = Array.from({ length: 4099 }, (_, i) => Math.sin(i * 1.7) * 2 ** ((i % 19) - 11));
-    const x = device.fromValues(values, [values.length], "f32");
-    expect([...x.to("f8_e4m3").toHost().data]).toEqual(values.map((v) => toF8Bits(round(v))));
-    const all = device.fromHost({ dtype: "f8_e4m3", shape: [256], data: new Uint8Array(256).map((_, i) => i) });
-    for (const dtype of ["f32", "bf16", "f16", "f64"] as DType[]) {
-      expect([...all.to(dtype).values()]).toEqual(Array.from({ length: 256 }, (_, i) => fromF8Bits(i)));
-      const scaled = device.empty([256], dtype);
-      device.lib.f8Decode(all.ptr, scaled.ptr, 256, 0.125, scaled.code);
-      expect([...scaled.values()]).toEqual([...hostValues(hostTensor(dtype, [256], Array.from({ length: 256 }, (_, i) => fromF8Bits(i) / 8)))]);
-    }
-  });
-
-  test("a scale or dtype that cannot be is refused", () => {
-    const x = device.zeros([4], "f32");
-    const y = device.empty([4], "f8_e4m3");
-    for (const scale of [0, -1, 1e-60]) expect(() => device.lib.f8Encode(x.ptr, y.ptr, 4, scale, x.code)).toThrow("scale");
-    expect(() => device.lib.f8Encode(x.ptr, y.ptr, 4, 1, 3)).toThrow("src_dtype");
-    expect(() => device.lib.f8Decode(y.ptr, x.ptr, 4, 1, 6)).toThrow("dst_dtype");
-  });
-});
+describe("f8 on the CPU", () => f8Checks(cpu, test as TestFunction));
