@@ -8,6 +8,7 @@ import { benchLoad } from "../core/bench/load.ts";
 import { benchOps } from "../core/bench/ops.ts";
 import { benchStep } from "../core/bench/step.ts";
 import { TIMING, type BenchReport, type BenchRow, type TimeOptions } from "../core/bench/time.ts";
+import { benchVae, VAES, type VaeName } from "../core/bench/vae.ts";
 import type { DType } from "../core/dtype.ts";
 import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
@@ -177,6 +178,32 @@ const forward = network("forward", "Time the teacher's forward pass.\n\n  rcm be
 const jvp = network("jvp", "Time value and tangent in one pass.\n\n  rcm bench jvp --model wan-1.3b --backward", { backward: { type: "boolean", default: false, description: "also backward with recompute" } }, (s, size, a) => benchJvp(s.device, size, Boolean(a.backward), matmuls(s), s.timing));
 const sample = network("sample", "Time few-step sampling of latents.", { steps: { type: "string", default: "1,2,4", description: "numbers of steps, comma-separated", valueHint: "LIST" } }, (s, size, a) => benchSample(s.device, size, integers(String(a.steps), "steps"), matmuls(s), s.timing));
 
+const vaeArgs = {
+  model: { type: "string", description: `${Object.keys(VAES).join(", ")} (default: wan2.1-vae on a GPU, wan-vae-small on a CPU)`, valueHint: "MODEL" },
+  frames: { type: "string", description: "frames, 1 + 4n (default 81 on a GPU, 5 on a CPU)", valueHint: "N" },
+  size: { type: "string", description: "rows x columns (default 480x832 on a GPU, 32x48 on a CPU)", valueHint: "YxX" },
+  pass: { type: "string", default: "decode,encode", description: "decode, encode, comma-separated", valueHint: "PASS" },
+  layers: { type: "boolean", default: false, description: "also a row for each kind of layer" },
+  chunk: { type: "string", description: "latent frames of a piece (default: by memory)", valueHint: "N" },
+  tile: { type: "string", description: "side of a tile x overlap, in latent cells, as 32x8 (default: no tiles)", valueHint: "NxM" },
+  ...COMMON,
+} as const satisfies ArgsDef;
+const vae = defineCommand({
+  meta: { name: "vae", description: "Time the video autoencoder over random weights.\n\n  rcm bench vae --layers" },
+  args: vaeArgs,
+  run: ({ args: a, rawArgs }) => measure("vae", a, rawArgs, vaeArgs, (s) => {
+    const gpu = s.device.backend.kind === "cuda";
+    const config = VAES[oneOf(text(a, "model") ?? (gpu ? "wan2.1-vae" : "wan-vae-small"), "model", Object.keys(VAES) as VaeName[])];
+    const [rows, columns] = sizes(text(a, "size") ?? (gpu ? "480x832" : "32x48"), "size", 2);
+    const frames = number(a, "frames", gpu ? 81 : 5);
+    if (frames % 4 !== 1 || rows % 8 !== 0 || columns % 8 !== 0) throw new RcmError("E_ARG", `found ${frames}x${rows}x${columns}, wanted 1 + 4n frames and multiples of 8`, { op: "usage" });
+    const tile = text(a, "tile") === undefined ? null : sizes(String(a.tile), "tile", 2);
+    const passes = a.pass.split(",").map((p) => oneOf(p, "pass", ["decode", "encode"] as const));
+    const chunk = text(a, "chunk") === undefined ? null : number(a, "chunk", 1);
+    return benchVae(s.device, { config, frames, size: [rows, columns], dtype: s.dtype, chunk, tile: tile && { size: tile[0], overlap: tile[1] } }, passes, a.layers, matmuls(s), s.timing);
+  }),
+});
+
 const errorArgs = { ...MODEL, dim: { type: "string", default: "256", description: "width of the small network", valueHint: "N" }, precise: { type: "boolean", default: false, description: "f32-grade arithmetic over the same weights" }, full: { type: "boolean", default: false, description: "the network at its own size, against its f32-grade pass on the same device" }, ...COMMON } as const satisfies ArgsDef;
 const error = defineCommand({
   meta: { name: "jvp-error", description: "Errors of value and tangent, block by block, of a small network of a model's kind against f64 on the CPU.\n\n  rcm bench jvp-error --dtype bf16 --residual f32" },
@@ -208,4 +235,4 @@ const step = defineCommand({
   },
 });
 
-export default defineCommand({ meta: { name: "bench", description: "Measure speed and accuracy" }, subCommands: { gemm, copy, load, attention, ops, forward, jvp, step, sample, "jvp-error": error } });
+export default defineCommand({ meta: { name: "bench", description: "Measure speed and accuracy" }, subCommands: { gemm, copy, load, attention, ops, forward, jvp, step, sample, vae, "jvp-error": error } });

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import type { DType } from "../core/dtype.ts";
 import { RcmError } from "../core/error.ts";
 import { WAN_I2V_A14B, WAN_PRESETS, type WanConfig } from "../core/models/wan/config.ts";
-import type { Recipe } from "../core/recipe/schema.ts";
+import { latentShape, type Recipe } from "../core/recipe/schema.ts";
 import { studentPlan, teacherPlan, type SamplePlan } from "../core/sample/plan.ts";
 import { EXPERT_BOUNDARY } from "../core/sample/i2v.ts";
 import { VIDEO_FORMATS } from "../core/sample/output.ts";
@@ -126,7 +126,7 @@ export function promptsOf(a: Values, rawArgs: string[], recipe: Recipe | null): 
 }
 
 function sizeOf(a: Values, recipe: Recipe | null, i2v: boolean): { size: VideoSize; frames: number } {
-  const ofRecipe = recipe && videoOf(recipe.data.shape);
+  const ofRecipe = recipe && videoOf(latentShape(recipe));
   const named = a.resolution !== "" || a.aspect !== "";
   if (named && a.size !== "") throw usage("--size stands alone, without --resolution and --aspect");
   const size = (): VideoSize => {
@@ -137,6 +137,9 @@ function sizeOf(a: Values, recipe: Recipe | null, i2v: boolean): { size: VideoSi
   const fallback = ofRecipe?.frames ?? (i2v || a.teacher === true ? 81 : 77);
   return { size: size(), frames: a.frames === "" ? fallback : integer(String(a.frames), "frames", 1) };
 }
+
+const textOfRecipe = (recipe: Recipe | null, cache: string | null): VideoOptions["text"] =>
+  recipe?.text ? { weights: recipe.text.encoder, tokenizer: recipe.text.tokenizer, cache: cache ?? recipe.text.cache } : null;
 
 /** Everything that the flags (and a recipe of Wan kind) say. Throws: E_ARG. */
 export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null): VideoOptions {
@@ -152,9 +155,9 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
     config: configOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
-    text: encoder === null ? null : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
+    text: encoder === null ? textOfRecipe(recipe, given("text-cache")) : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
     vae: a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
-    embeds: given("embeds"), negativeEmbeds: given("negative-embeds"), prompts: promptsOf(a, rawArgs, recipe),
+    embeds: given("embeds"), negativeEmbeds: given("negative-embeds") ?? (guided && a["negative-prompt"] === "" ? (recipe?.teacher?.negative_embed ?? null) : null), prompts: promptsOf(a, rawArgs, recipe),
     negativePrompt: guided ? (given("negative-prompt") ?? recipe?.teacher?.negative_prompt ?? "") : null,
     each: integer(String(a.each), "each", 1), plan, ...sizeOf(a, recipe, i2v),
     image: i2v ? { path: String(a.image), adaptive: a["adaptive-resolution"] === true, resize: oneOf(String(a.resize || "bicubic"), "resize", Object.keys(RESIZE_FILTERS) as ResizeFilter[]) } : null,

@@ -82,11 +82,11 @@ describe("rcm sample for Wan", () => {
     writeFileSync(join(dir, "wan.yaml"), `
 name: tiny-wan
 model: { preset: wan2.1-1.3b, dim: 128, heads: 1, layers: 2, ffn_dim: 64, dtype: bf16 }
-teacher: { weights: recipe.safetensors, guidance: 3 }
+teacher: { weights: recipe.safetensors, guidance: 3, negative_embed: wide_negative.pt }
 data: { path: none, shape: [16, 2, 4, 6] }
 objective: { consistency: { kind: scm } }
 optimizer: { lr: 1.0e-4 }
-train: { steps: 1, batch: 1 }
+train: { steps: 1, batch: 1, sample_every: 0 }
 sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2, prompts: [a recipe's prompt] }
 `);
     const args = ["sample", "wan.yaml", "--embeds", "wide.pt", "--latents-only", "-q", "--json"];
@@ -96,7 +96,7 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     expect(made.prompt).toBe("a recipe's prompt");
     expect(made.plan.times).toEqual([Number(Math.atan(100).toPrecision(12)), 1.2, 0.7, 0]);
     writeEmbeds(join(dir, "wide_negative.pt"), 1, 2, 4096);
-    const t = JSON.parse(rcm([...args, "--teacher", "--negative-embeds", "wide_negative.pt", "--out", "rt"]).out);
+    const t = JSON.parse(rcm([...args, "--teacher", "--out", "rt"]).out);
     expect(t).toMatchObject({ steps: 2, evaluations: 4 });
   }, 120_000);
 

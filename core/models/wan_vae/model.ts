@@ -63,14 +63,15 @@ export class WanVae {
       throw new RcmError("E_SHAPE", "a video has 1 + a multiple of the time factor frames, and whole cells", { op: "vae encode", want: [`1 + n ${time}`, `n ${space}`, `n ${space}`], got: [T, Y, X] });
     }
     const [t, h, w] = [1 + (T - 1) / time, Y / space, X / space];
-    const out = device.zeros([B, c.zDim, t, h, w], statDType(this.options.dtype));
+    const parts = tiles(h, w, tile);
+    const out = this.canvas([B, c.zDim, t, h, w], parts);
     using _scope = device.scope();
     const map = affine(device, c.std.map((s) => 1 / s), c.mean.map((m, i) => -m / c.std[i]));
     const layers = encoderLayers(c);
     const packed = this.pack(layers);
     for (let b = 0; b < B; b++) {
       const [from, to] = [this.sample(video, b), this.sample(out, b)];
-      for (const part of tiles(h, w, tile)) {
+      for (const part of parts) {
         const stream = new CausalStream(layers, this.params, packed);
         try {
           for (const [first, count] of pieces(t, chunk ?? this.chunkFor(part))) {
@@ -108,7 +109,7 @@ export class WanVae {
       for (const [first, count] of pieces(t, chunk ?? this.chunkFor(parts[0]))) {
         using _piece = device.scope();
         const [start, frames] = first === 0 ? [0, 1 + (count - 1) * time] : [1 + (first - 1) * time, count * time];
-        const out = device.zeros([B, 3, frames, h * space, w * space], statDType(this.options.dtype));
+        const out = this.canvas([B, 3, frames, h * space, w * space], parts);
         for (let b = 0; b < B; b++) {
           parts.forEach((part, i) => {
             using _part = device.scope();
@@ -123,6 +124,12 @@ export class WanVae {
     } finally {
       for (const s of streams) s.close();
     }
+  }
+
+  /** Where results are put together: tiles are added to zeros. */
+  private canvas(shape: number[], parts: readonly Tile[]): Tensor {
+    const dtype = statDType(this.options.dtype);
+    return parts[0].whole ? this.device.empty(shape, dtype) : this.device.zeros(shape, dtype);
   }
 
   /** Latent frames of a piece of a tile. */

@@ -38,10 +38,10 @@ struct Plan {
   void* y;
   const void *r, *b;
   int32_t b_dtype;
-  int boxes;             // of a pass
-  int chunks, box_bytes, halo;  // chunks of channels; columns of a box
+  int boxes;                           // of a pass
+  int chunks, box_bytes, halo, lines;  // chunks of channels; columns and rows of a box
   int To, Yo, Xo, O, width, split, upsample, st, P;
-  int passes, columns, across, down, side;  // columns: blocks of outputs; side: columns of a tile, 16 or 8
+  int passes, columns, across, side;  // columns: blocks of outputs; side: columns of a tile, 16 or 8
   int64_t tiles;
 };
 
@@ -74,7 +74,7 @@ __device__ inline float2 unpack2(uint32_t v) {
 }
 
 // Four threads of a quad hold four words each: word i of thread q becomes word q of thread i.
-__device__ inline void quad_transpose(uint32_t (&u)[4], int q) {
+[[maybe_unused]] __device__ inline void quad_transpose(uint32_t (&u)[4], int q) {
   const bool odd = q & 1, high = q & 2;
   uint32_t a = __shfl_xor_sync(0xffffffffu, odd ? u[0] : u[1], 1), b = __shfl_xor_sync(0xffffffffu, odd ? u[2] : u[3], 1);
   if (odd) u[0] = a, u[2] = b;
@@ -88,7 +88,7 @@ struct Where {
   int pass, o0, t, x0, y0;
 };
 // Neighbouring blocks share input: parities, then outputs, then frames, then the picture.
-__device__ inline Where where(const Plan& p, int MB, int64_t id) {
+[[maybe_unused]] __device__ inline Where where(const Plan& p, int MB, int64_t id) {
   Where at;
   uint32_t i = (uint32_t)id;
   at.pass = i % p.passes, i /= p.passes;
@@ -319,43 +319,44 @@ void schedule(Plan& p, const ConvShape& g, int halo) {
   }
 }
 
+// Everything of a plan but its addresses.
+void lay_out(Plan& p, const ConvShape& g, int KC, int N, int MB, bool reload) {
+  // The tile that leaves least of itself beyond the picture's border.
+  const int64_t wide = ceil_div(g.Xo, 16) * ceil_div(g.Yo, 8 * MB), tall = ceil_div(g.Xo, 8) * ceil_div(g.Yo, 16 * MB);
+  p.side = wide <= tall ? 16 : 8;
+  const int border = reload ? 0 : g.upsample || g.s == 2 ? 1 : (int)g.k - 1;
+  p.halo = p.side + border;
+  p.lines = MB * 128 / p.side + border;
+  p.box_bytes = p.halo * p.lines * KC * 2;
+  schedule(p, g, reload ? 0 : p.halo);
+  p.chunks = (int)ceil_div(g.C, KC);
+  p.To = (int)g.To, p.Yo = (int)g.Yo, p.Xo = (int)g.Xo, p.O = (int)g.O, p.width = (int)(g.O / g.split), p.split = (int)g.split, p.upsample = (int)g.upsample;
+  p.st = (int)g.st, p.P = (int)g.P, p.passes = g.passes();
+  p.columns = (int)ceil_div(g.O, N), p.across = (int)ceil_div(g.Xo, p.side);
+  p.tiles = (int64_t)p.passes * p.columns * p.To * p.across * ceil_div(g.Yo, MB * 128 / p.side);
+}
+
 template <class T, int KC, int N, int MB>
 bool launch(const ConvShape& g, const ConvCall& c) {
   using L = Layout<KC, N, MB>;
   if (g.s == 2 && g.C % KC != 0) return false;
   if (g.split > 1 && (g.O / g.split) % N != 0) return false;
   Plan p{};
-  // The tile that leaves least of the picture's border empty.
-  const int64_t wide = ceil_div(g.Xo, 16) * ceil_div(g.Yo, 8 * MB), tall = ceil_div(g.Xo, 8) * ceil_div(g.Yo, 16 * MB);
-  p.side = wide <= tall ? 16 : 8;
-  const int rows = MB * 128 / p.side;
-  const int border = g.upsample || g.s == 2 ? 1 : (int)g.k - 1;
-  const bool reload = reload_wanted();
-  p.halo = p.side + (reload ? 0 : border);
-  const int lines = rows + (reload ? 0 : border);
-  schedule(p, g, reload ? 0 : p.halo);
-  p.box_bytes = p.halo * lines * L::kRowBytes;
+  lay_out(p, g, KC, N, MB, reload_wanted());
+  if (p.tiles > INT32_MAX || p.columns * N > kMaxOutputs) return false;
 
   const bool folded = g.s == 2;
-  const int64_t line = g.X * g.C, frame = g.Y * line;
-  const int box[5] = {KC, p.halo, 1, lines, 1};
+  const int64_t line = g.X * g.C, frame = g.Y * line, slices = g.upsample ? 16 : g.taps();
+  const int box[5] = {KC, p.halo, 1, p.lines, 1}, w_box[3] = {KC, N, 1};
   const auto video = [&](CUtensorMap* map, const void* data, int64_t frames) {
     const int64_t sizes[5] = {folded ? 2 * g.C : g.C, folded ? g.X / 2 : g.X, folded ? 2 : 1, folded ? g.Y / 2 : g.Y, frames};
     const int64_t strides[4] = {folded ? 2 * g.C : g.C, line, folded ? 2 * line : line, frame};
     return encode(map, data, c.dtype, 5, sizes, strides, box, L::kRowBytes);
   };
-  const int64_t slices = g.upsample ? 16 : g.taps();
   const int64_t w_sizes[3] = {g.C, g.O, slices}, w_strides[2] = {g.C, g.O * g.C};
-  const int w_box[3] = {KC, N, 1};
   if (!video(&p.x, c.x, g.T) || !encode(&p.w, c.w, c.dtype, 3, w_sizes, w_strides, w_box, L::kRowBytes)) return false;
-  if (g.P > 0 ? !video(&p.past, c.past, g.P) : false) return false;
+  if (g.P > 0 && !video(&p.past, c.past, g.P)) return false;
   p.y = c.y, p.r = c.r, p.b = c.b, p.b_dtype = c.b_dtype;
-  p.chunks = (int)ceil_div(g.C, KC);
-  p.To = (int)g.To, p.Yo = (int)g.Yo, p.Xo = (int)g.Xo, p.O = (int)g.O, p.width = (int)(g.O / g.split), p.split = (int)g.split, p.upsample = (int)g.upsample;
-  p.st = (int)g.st, p.P = (int)g.P, p.passes = g.passes();
-  p.columns = (int)ceil_div(g.O, N), p.across = (int)ceil_div(g.Xo, p.side), p.down = (int)ceil_div(g.Yo, rows);
-  p.tiles = (int64_t)p.passes * p.columns * p.To * p.across * p.down;
-  if (p.tiles > INT32_MAX || p.columns * N > kMaxOutputs) return false;
   auto* kernel = conv_kernel<T, KC, N, MB>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
   const int64_t blocks = p.tiles < gpu().sms ? p.tiles : gpu().sms;
