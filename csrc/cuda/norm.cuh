@@ -45,8 +45,8 @@ inline unsigned grid_of(int64_t blocks) {
 
 // ---- loads --------------------------------------------------------------------------------------------------------
 // Activations are read once: they pass by L1, where parameters and tables stay.
-template <int V, class C, class T>
-__device__ inline void load_once(const T* p, C (&out)[V]) {
+template <int V, class T>
+__device__ inline Pack<T, V> fetch_once(const T* p) {
   Pack<T, V> pack;
   static_assert(sizeof pack == 16 || sizeof pack == 8, "a pack is one load");
   uint4 u;
@@ -56,6 +56,10 @@ __device__ inline void load_once(const T* p, C (&out)[V]) {
     asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(u.x), "=r"(u.y) : "l"(p));
   }
   memcpy(&pack, &u, sizeof pack);
+  return pack;
+}
+template <int V, class C, class T>
+__device__ inline void unpack(const Pack<T, V>& pack, C (&out)[V]) {
 #pragma unroll
   for (int i = 0; i < V; ++i) out[i] = (C)load_as(pack.v[i]);
 }
@@ -189,75 +193,104 @@ int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int
   return slots > 1 ? slots : 1;
 }
 
+// As many blocks as run at once, or fewer where the rows are few.
+template <class Kernel>
+unsigned blocks_for(Kernel kernel, dim3 block, int64_t rows) {
+  int blocks = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), 0), "occupancy");
+  const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1), wanted = ceil_div(rows, (int64_t)block.y);
+  return (unsigned)(room < wanted ? room : wanted);
+}
+
 // ---- layer norms --------------------------------------------------------------------------------------------------
-// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents.
+// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents. A block walks rows and
+// fetches the next one before it sums this one, so that memory never waits for a reduction.
 template <class X, class Y, bool Jvp, class Mod, class C>
 __global__ void __launch_bounds__(kRowThreads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D,
                                                           C inv, C eps, bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   __shared__ C shared[2][64];
-  const int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
-  if (r >= M) return;
-  C v[P][V], d[Jvp ? P : 1][V], sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
+  const int64_t step = (int64_t)gridDim.x * blockDim.y;
+  const bool early = Jvp && x_dot && dot_vec;
+  Pack<X, V> next[P], next_dot[Jvp ? P : 1];
+  const auto fetch = [&](int64_t row) {
 #pragma unroll
-  for (int k = 0; k < P; ++k) {
-    const int i = (int)(k * blockDim.x + threadIdx.x) * V;
-    if (i < D) load_once<V>(x + r * D + i, v[k]);
-    if constexpr (Jvp) {
-#pragma unroll
-      for (int j = 0; j < V; ++j) d[k][j] = 0;
-      if (i < D && x_dot) load_some<V>(x_dot + r * D + i, dot_vec, d[k]);
-    }
-  }
-#pragma unroll
-  for (int k = 0; k < P; ++k) {
-    if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
-#pragma unroll
-    for (int j = 0; j < V; ++j) {
-      sum[0] += v[k][j];
-      if constexpr (Jvp) sum[1] += d[k][j];
-    }
-  }
-  block_sum_once(sum, shared[0]);
-  const C m = mul_rn(sum[0], inv);
-#pragma unroll
-  for (int k = 0; k < P; ++k) {
-    if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
-#pragma unroll
-    for (int j = 0; j < V; ++j) {
-      v[k][j] -= m;
-      square[0] = fma(v[k][j], v[k][j], square[0]);
+    for (int k = 0; k < P; ++k) {
+      const int i = (int)(k * blockDim.x + threadIdx.x) * V;
+      if (i >= D) continue;
+      next[k] = fetch_once<V>(x + row * D + i);
       if constexpr (Jvp) {
-        d[k][j] -= mul_rn(sum[1], inv);
-        square[1] = fma(v[k][j], d[k][j], square[1]);
+        if (early) next_dot[k] = fetch_once<V>(x_dot + row * D + i);
       }
     }
-  }
-  block_sum_once(square, shared[1]);
-  const C q = inv_sqrt(fma(square[0], inv, eps));
-  if (threadIdx.x == 0) {
-    mean[r] = m;
-    rstd[r] = q;
-  }
-  const auto at = mod.row(r);
+  };
+  int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+  if (r < M) fetch(r);
+  for (; r < M; r += step) {
+    C v[P][V], d[Jvp ? P : 1][V], sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
 #pragma unroll
-  for (int k = 0; k < P; ++k) {
-    const int i = (int)(k * blockDim.x + threadIdx.x) * V;
-    if (i >= D) continue;
-    C w[V], b[V], out[V];
-    mod.template factor<V>(at + i, w);
-    mod.template summand<V>(at + i, b);
+    for (int k = 0; k < P; ++k) {
+      const int i = (int)(k * blockDim.x + threadIdx.x) * V;
+      if (i >= D) continue;
+      unpack<V>(next[k], v[k]);
+      if constexpr (Jvp) {
 #pragma unroll
-    for (int j = 0; j < V; ++j) {
-      v[k][j] = mul_rn(v[k][j], q);
-      out[j] = fma(v[k][j], w[j], b[j]);
+        for (int j = 0; j < V; ++j) d[k][j] = 0;
+        if (early) unpack<V>(next_dot[k], d[k]);
+        else if (x_dot) load_some<V>(x_dot + r * D + i, false, d[k]);
+      }
     }
-    store_pack<V>(y + r * D + i, out);
-    if constexpr (Jvp) {
+    if (r + step < M) fetch(r + step);
 #pragma unroll
-      for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - v[k][j] * (square[1] * inv * q)) * w[j];
-      mod.template tangent<V>(at + i, v[k], out);
-      store_some<V>(y_dot + r * D + i, dot_vec, out);
+    for (int k = 0; k < P; ++k) {
+      if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        sum[0] += v[k][j];
+        if constexpr (Jvp) sum[1] += d[k][j];
+      }
+    }
+    block_sum_once(sum, shared[0]);
+    const C m = mul_rn(sum[0], inv);
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        v[k][j] -= m;
+        square[0] = fma(v[k][j], v[k][j], square[0]);
+        if constexpr (Jvp) {
+          d[k][j] -= mul_rn(sum[1], inv);
+          square[1] = fma(v[k][j], d[k][j], square[1]);
+        }
+      }
+    }
+    block_sum_once(square, shared[1]);
+    const C q = inv_sqrt(fma(square[0], inv, eps));
+    if (threadIdx.x == 0) {
+      mean[r] = m;
+      rstd[r] = q;
+    }
+    const auto at = mod.row(r);
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      const int i = fresh((int)(k * blockDim.x + threadIdx.x) * V);
+      if (i >= D) continue;
+      C w[V], b[V], out[V];
+      mod.template factor<V>(at + i, w);
+      mod.template summand<V>(at + i, b);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        v[k][j] = mul_rn(v[k][j], q);
+        out[j] = fma(v[k][j], w[j], b[j]);
+      }
+      store_pack<V>(y + r * D + i, out);
+      if constexpr (Jvp) {
+#pragma unroll
+        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - v[k][j] * (square[1] * inv * q)) * w[j];
+        mod.template tangent<V>(at + i, v[k], out);
+        store_some<V>(y_dot + r * D + i, dot_vec, out);
+      }
     }
   }
 }
@@ -418,8 +451,9 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
   if constexpr (!std::is_same<X, double>::value) {
     if (row_fits(x, y, D)) {
       const dim3 block = row_block(D);
-      layer_rows<X, Y, Jvp><<<grid_of(ceil_div(M, block.y)), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
-                                                                                  aligned(x_dot, 16) && aligned(y_dot, 16));
+      auto kernel = layer_rows<X, Y, Jvp, Mod, C>;
+      kernel<<<blocks_for(kernel, block, M), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
+                                                                  aligned(x_dot, 16) && aligned(y_dot, 16));
       return;
     }
   }

@@ -132,55 +132,75 @@ struct Units {
 template <class X, class Y, bool Jvp, class C>
 __global__ void __launch_bounds__(kRowThreads) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
-  __shared__ C shared[64];
-  const int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
-  if (r >= t.M) return;
+  __shared__ C shared[2][64];  // rows take turns
   const Units<V, C> units(t);
-  C v[2 * U][V], d[Jvp ? 2 * U : 1][V], sum[U][N] = {};
+  const int64_t step = (int64_t)gridDim.x * blockDim.y;
+  Pack<X, V> next[2 * U], next_dot[Jvp ? 2 * U : 1];
+  // The next row is fetched before this one is summed.
+  const auto fetch = [&](int64_t row) {
 #pragma unroll
-  for (int p = 0; p < 2 * U; ++p) {
-    if (units.at[p] < 0) continue;
-    load_once<V>(x + r * t.D + units.at[p], v[p]);
-    if constexpr (Jvp) load_some<V>(x_dot + r * t.D + units.at[p], dot_vec, d[p]);
-  }
-#pragma unroll
-  for (int p = 0; p < 2 * U; ++p) {
-    if (units.at[p] < 0) continue;
-#pragma unroll
-    for (int j = 0; j < V; ++j) {
-      sum[p / 2][0] = fma(v[p][j], v[p][j], sum[p / 2][0]);
-      if constexpr (Jvp) sum[p / 2][1] = fma(v[p][j], d[p][j], sum[p / 2][1]);
-    }
-  }
-  units.group_sum(sum, shared);
-  const int64_t row = t.rope == 0 ? 0 : t.token(r) * units.half;
-#pragma unroll
-  for (int k = 0; k < U; ++k) {
-    if (!units.some(k)) continue;
-    const C q = inv_sqrt(fma(sum[k][0], t.inv, t.eps));
-    if (units.whole ? k == 0 && threadIdx.x == 0 : units.in_head[k] == 0) rstd[units.group_of(t, r, k)] = q;
-    const C pull = Jvp ? sum[k][N - 1] * t.inv * q * q : (C)0;
-#pragma unroll
-    for (int p = 2 * k; p < 2 * k + 2; ++p) {
-      C w[V];
-      units.weights(t, p, w);
-#pragma unroll
-      for (int j = 0; j < V; ++j) {
-        if constexpr (Jvp) d[p][j] = q * w[j] * (d[p][j] - v[p][j] * pull);
-        v[p][j] = mul_rn(mul_rn(v[p][j], q), w[j]);
+    for (int p = 0; p < 2 * U; ++p) {
+      if (units.at[p] < 0) continue;
+      next[p] = fetch_once<V>(x + row * t.D + units.at[p]);
+      if constexpr (Jvp) {
+        if (dot_vec) next_dot[p] = fetch_once<V>(x_dot + row * t.D + units.at[p]);
       }
     }
-    if (t.rope != 0) {
-      C cos[V], sin[V];
-      units.table(t, t.cos + row, k, cos);
-      units.table(t, t.sin + row, k, sin);
-      units.turn(t.rope, v[2 * k], v[2 * k + 1], cos, sin, (C)1);
-      if constexpr (Jvp) units.turn(t.rope, d[2 * k], d[2 * k + 1], cos, sin, (C)1);
-    }
+  };
+  int turn = 0;
+  int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+  if (r < t.M) fetch(r);
+  for (; r < t.M; r += step) {
+    C v[2 * U][V], d[Jvp ? 2 * U : 1][V], sum[U][N] = {};
 #pragma unroll
-    for (int p = 2 * k; p < 2 * k + 2; ++p) {
-      store_pack<V>(y + r * t.D + units.at[p], v[p]);
-      if constexpr (Jvp) store_some<V>(y_dot + r * t.D + units.at[p], dot_vec, d[p]);
+    for (int p = 0; p < 2 * U; ++p) {
+      if (units.at[p] < 0) continue;
+      unpack<V>(next[p], v[p]);
+      if constexpr (Jvp) {
+        if (dot_vec) unpack<V>(next_dot[p], d[p]);
+        else load_some<V>(x_dot + r * t.D + units.at[p], false, d[p]);
+      }
+    }
+    if (r + step < t.M) fetch(r + step);
+#pragma unroll
+    for (int p = 0; p < 2 * U; ++p) {
+      if (units.at[p] < 0) continue;
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        sum[p / 2][0] = fma(v[p][j], v[p][j], sum[p / 2][0]);
+        if constexpr (Jvp) sum[p / 2][1] = fma(v[p][j], d[p][j], sum[p / 2][1]);
+      }
+    }
+    units.group_sum(sum, shared[turn ^= 1]);
+    const int64_t row = t.rope == 0 ? 0 : t.token(r) * units.half;
+#pragma unroll
+    for (int k = 0; k < U; ++k) {
+      if (!units.some(k)) continue;
+      const C q = inv_sqrt(fma(sum[k][0], t.inv, t.eps));
+      if (units.whole ? k == 0 && threadIdx.x == 0 : units.in_head[k] == 0) rstd[units.group_of(t, r, k)] = q;
+      const C pull = Jvp ? sum[k][N - 1] * t.inv * q * q : (C)0;
+#pragma unroll
+      for (int p = 2 * k; p < 2 * k + 2; ++p) {
+        C w[V];
+        units.weights(t, p, w);
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+          if constexpr (Jvp) d[p][j] = q * w[j] * (d[p][j] - v[p][j] * pull);
+          v[p][j] = mul_rn(mul_rn(v[p][j], q), w[j]);
+        }
+      }
+      if (t.rope != 0) {
+        C cos[V], sin[V];
+        units.table(t, t.cos + row, k, cos);
+        units.table(t, t.sin + row, k, sin);
+        units.turn(t.rope, v[2 * k], v[2 * k + 1], cos, sin, (C)1);
+        if constexpr (Jvp) units.turn(t.rope, d[2 * k], d[2 * k + 1], cos, sin, (C)1);
+      }
+#pragma unroll
+      for (int p = 2 * k; p < 2 * k + 2; ++p) {
+        store_pack<V>(y + r * t.D + units.at[p], v[p]);
+        if constexpr (Jvp) store_some<V>(y_dot + r * t.D + units.at[p], dot_vec, d[p]);
+      }
     }
   }
 }
@@ -356,7 +376,8 @@ void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
     if (units_fit(x, y, z)) {
       const dim3 block = row_block(z.D);
       const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-      rms_rows<X, Y, Jvp><<<grid_of(ceil_div(t.M, block.y)), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec);
+      auto kernel = rms_rows<X, Y, Jvp, C>;
+      kernel<<<blocks_for(kernel, block, t.M), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec);
       return;
     }
   }

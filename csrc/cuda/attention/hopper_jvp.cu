@@ -97,15 +97,6 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
     const uint32_t ring_base = shared_address(ring);
     const float to_log2 = scale * 1.4426950408889634f;
     int slot = 0, phase = 0;
-    float s[N / 2];
-    const auto scores = [&](int at_slot, uint32_t q_at) {
-      const uint32_t base = ring_base + at_slot * L::kSlotBytes;
-#pragma unroll
-      for (int c = 0; c < W / 16; ++c) {
-        Wgmma<N, T>::shared(s, wgmma_operand(q_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), wgmma_operand(base + (c / 4) * N * 128 + c % 4 * 32, 0), c);
-      }
-      wgmma_commit();
-    };
     for (int item = blockIdx.x, n = 0; item < items; item += gridDim.x, ++n) {
       const int q0 = item % query_tiles * 2 * kRows + (group - 1) * kRows, head = item / query_tiles % H, batch = item / query_tiles / H;
       const int buffer = n % QB;
@@ -113,19 +104,22 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       const uint32_t q_base = shared_address(q_tile), qd_base = q_base + L::kQueryBytes;
       float o[W / 2] = {}, od[W / 2] = {};
       float top0 = -INFINITY, top1 = -INFINITY, sum0 = 0, sum1 = 0, cross0 = 0, cross1 = 0;
-      float sd[N / 2];
+      float s[N / 2], sd[N / 2];
       uint32_t p[N / 4], g[N / 4];
-      // With two query buffers the first scores of an item multiplied beside the last values of the item before.
-      const int other = (n + 1) % QB;
-      const bool last_item = QB == 1 || item + (int)gridDim.x >= items;
-      if (QB == 1 || n == 0) {
-        barrier_wait(queries + buffer, n / QB & 1);
-        barrier_wait(full + slot, phase);
-        wgmma_fence();
-        scores(slot, q_base);
-        wgmma_wait<0>();
-        pin(s);
-      }
+      barrier_wait(queries + buffer, n / QB & 1);
+      const auto scores = [&](int at_slot) {
+        const uint32_t base = ring_base + at_slot * L::kSlotBytes;
+#pragma unroll
+        for (int c = 0; c < W / 16; ++c) {
+          Wgmma<N, T>::shared(s, wgmma_operand(q_base + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), wgmma_operand(base + (c / 4) * N * 128 + c % 4 * 32, 0), c);
+        }
+        wgmma_commit();
+      };
+      barrier_wait(full + slot, phase);
+      wgmma_fence();
+      scores(slot);
+      wgmma_wait<0>();
+      pin(s);
       for (int tile = 0; tile < tiles; ++tile) {
         const uint32_t k_base = ring_base + slot * L::kSlotBytes;
         wgmma_fence();
@@ -208,17 +202,10 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
           if constexpr (All) Wgmma<W, T>::registers(od, p + 4 * c, wgmma_operand(v_base + L::kTileBytes + c * 2048, N * 128), 1);
         }
         wgmma_commit();
-        // By now the copy engine has long read the previous outputs from what were their queries.
-        if (QB > 1 && tile == 0 && n > 0 && threadIdx.x % 128 == 0) {
-          store_wait_read();
-          barrier_arrive(queries_free + other);
-        }
-        const bool last_tile = tile + 1 == tiles;
-        if (!last_tile || !last_item) {
-          if (last_tile) barrier_wait(queries + other, (n + 1) / QB & 1);
+        if (tile + 1 < tiles) {
           barrier_wait(full + slot, phase);
           wgmma_fence();
-          scores(slot, last_tile ? q_base + (other - buffer) * 2 * L::kQueryBytes : q_base);
+          scores(slot);
         }
         // Nothing stays in flight across the loop's edge: ptxas would serialise every multiply of the loop.
         wgmma_wait<0>();
@@ -228,6 +215,11 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
         pin(p);
         pin(g);
         if (lane == 0) barrier_arrive(empty + value_slot);
+        // By now the copy engine has long read the previous outputs from what were their queries.
+        if (QB > 1 && tile == 0 && n > 0 && threadIdx.x % 128 == 0) {
+          store_wait_read();
+          barrier_arrive(queries_free + (n + 1) % QB);
+        }
       }
       sum0 = quad_sum(sum0), sum1 = quad_sum(sum1), cross0 = quad_sum(cross0), cross1 = quad_sum(cross1);
       const float inverse0 = 1 / sum0, inverse1 = 1 / sum1, mean0 = cross0 * inverse0, mean1 = cross1 * inverse1;
