@@ -92,21 +92,6 @@ export function oneOf<T extends string>(text: string, flag: string, allowed: rea
 
 export const deviceOf = (text: string): "auto" | "cpu" | "cuda" => oneOf(text, "device", ["auto", "cpu", "cuda"]);
 
-/** A positive number of a flag. Throws: E_ARG. */
-export function number(text: string, flag: string): number {
-  const n = Number(text);
-  if (text.trim() === "" || !Number.isFinite(n) || n <= 0) throw usage(`--${flag}: found "${text}", allowed numbers above 0`);
-  return n;
-}
-
-/** Job i of n, counted from 0. Throws: E_ARG. */
-export function share(text: string, flag: string): { index: number; of: number } {
-  const match = /^(\d+)\/(\d+)$/.exec(text.trim());
-  const [index, of] = match ? [Number(match[1]), Number(match[2])] : [0, 0];
-  if (index >= of) throw usage(`--${flag}: found "${text}", allowed i/n with i from 0 to n - 1`);
-  return { index, of };
-}
-
 /** A number of bytes: 80GiB, 80GB, 512MiB or plain. Throws: E_ARG. */
 export function byteSize(text: string, flag: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(text.trim());

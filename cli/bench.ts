@@ -4,6 +4,7 @@ import { benchCopy, copyCeiling } from "../core/bench/copy.ts";
 import { benchGemm, matmulCeiling, type GemmShape, type Pass } from "../core/bench/gemm.ts";
 import { jvpError, jvpErrorLarge } from "../core/bench/jvp_error.ts";
 import { benchForward, benchJvp, benchRcmStep, benchSample, benchStudentStep, gemmShapes, MODELS, type ModelName, type NetworkSize } from "../core/bench/network.ts";
+import { benchLoad } from "../core/bench/load.ts";
 import { benchOps } from "../core/bench/ops.ts";
 import { benchStep } from "../core/bench/step.ts";
 import { TIMING, type BenchReport, type BenchRow, type TimeOptions } from "../core/bench/time.ts";
@@ -11,6 +12,7 @@ import { benchVae, VAES, type VaeName } from "../core/bench/vae.ts";
 import type { DType } from "../core/dtype.ts";
 import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
+import { WAN_PRESETS, type WanPreset } from "../core/models/wan/config.ts";
 import { CHECKPOINT_MODES } from "../core/tape.ts";
 import { Device } from "../core/tensor.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
@@ -123,6 +125,24 @@ const copy = defineCommand({
   }),
 });
 
+const loadArgs = {
+  path: { type: "positional", required: false, description: "checkpoint in any format (default: one of full size is written for the run)" },
+  preset: { type: "string", default: "wan2.1-1.3b", description: `network of the file that is written: ${Object.keys(WAN_PRESETS).join(", ")}`, valueHint: "NAME" },
+  stored: { type: "string", default: "bf16", description: "dtype of the file that is written", valueHint: "DTYPE" },
+  format: { type: "string", default: "pth", description: "its format: pth or safetensors", valueHint: "FORMAT" },
+  ...COMMON,
+  repeats: { type: "string", description: "loads; the first may come from the disk (default 5)", valueHint: "N" },
+} as const satisfies ArgsDef;
+const load = defineCommand({
+  meta: { name: "load", description: "Time the loading of a checkpoint into its network; peak is host memory of this process.\n\n  rcm bench load --preset wan2.1-1.3b --format pth" },
+  args: loadArgs,
+  run: ({ args: a, rawArgs }) => measure("load", a, rawArgs, loadArgs, (s) =>
+    benchLoad(s.device, {
+      path: text(a, "path") ?? null, preset: oneOf(String(a.preset), "preset", Object.keys(WAN_PRESETS) as WanPreset[]), stored: oneOf(String(a.stored), "stored", DTYPES),
+      format: oneOf(String(a.format), "format", ["pth", "safetensors"]), dtype: s.dtype, repeats: number(a, "repeats", 5),
+    })),
+});
+
 const attentionArgs = {
   heads: { type: "string", description: "heads (with --lq: one shape; without: the table of the design)", valueHint: "N" },
   lq: { type: "string", description: "queries", valueHint: "N" },
@@ -215,4 +235,4 @@ const step = defineCommand({
   },
 });
 
-export default defineCommand({ meta: { name: "bench", description: "Measure speed and accuracy" }, subCommands: { gemm, copy, attention, ops, forward, jvp, step, sample, vae, "jvp-error": error } });
+export default defineCommand({ meta: { name: "bench", description: "Measure speed and accuracy" }, subCommands: { gemm, copy, load, attention, ops, forward, jvp, step, sample, vae, "jvp-error": error } });

@@ -1,7 +1,8 @@
 import { defineCommand } from "citty";
 import { synthRun } from "../core/data/synth_run.ts";
 import { RcmError } from "../core/error.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, number, oneOf, OUTPUT_ARGS, share } from "./args.ts";
+import { parseShard } from "../core/sample/work.ts";
+import { DEVICE_ARGS, decimal, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
 import { stopSignals } from "./signals.ts";
 import { mebibytes, progress, result, seconds } from "./ui.ts";
@@ -16,7 +17,7 @@ const args = {
   "text-cache": { type: "string", description: "folder that keeps embeddings of prompts", valueHint: "DIR" },
   embeds: { type: "string", description: "embeddings made before: a folder of 000000000.embed.pt files or of shards", valueHint: "DIR" },
   "negative-prompt": { type: "string", default: "", description: "negative prompt of the guidance", valueHint: "TEXT" },
-  "negative-embed": { type: "string", description: "torch file with its embedding, in place of --negative-prompt", valueHint: "FILE" },
+  "negative-embeds": { type: "string", description: "torch file with its embedding, in place of --negative-prompt", valueHint: "FILE" },
   shape: { type: "string", default: "16,21,60,104", description: "latent shape: channels, frames, rows, columns (81 frames of 832x480)", valueHint: "C,T,Y,X" },
   sampler: { type: "string", default: "euler", description: "euler or unipc", valueHint: "KIND" },
   steps: { type: "string", default: "100", description: "steps of the teacher", valueHint: "N" },
@@ -37,7 +38,7 @@ const args = {
 export default defineCommand({
   meta: {
     name: "synth",
-    description: `Run a teacher over prompts into webdataset shards, in the public format and with its settings.\n\n  rcm data synth --weights Wan2.1-T2V-14B.pth --prompts prompts.txt --text-encoder umt5.pth --tokenizer tokenizer.json --negative-embed negative.pt --out data/wan\n  rcm data synth ... --shard "$SLURM_ARRAY_TASK_ID/8"      # in a job array; requeue on exit 75\n\n${EXIT_HELP}`,
+    description: `Run a teacher over prompts into webdataset shards, in the public format and with its settings.\n\n  rcm data synth --weights Wan2.1-T2V-14B.pth --prompts prompts.txt --text-encoder umt5.pth --tokenizer tokenizer.json --negative-embeds negative.pt --out data/wan\n  rcm data synth ... --shard "$SLURM_ARRAY_TASK_ID/8"      # in a job array; requeue on exit 75\n\n${EXIT_HELP}`,
   },
   args,
   async run({ args: a, rawArgs }) {
@@ -51,13 +52,13 @@ export default defineCommand({
     try {
       const s = await synthRun({
         weights: a.weights, prompts: a.prompts, limit: integer(a.limit, "limit"), out: a.out, embeds: a.embeds ?? null, encoder,
-        negativeEmbed: a["negative-embed"] ?? null, negativePrompt: a["negative-prompt"], shape,
+        negativeEmbed: a["negative-embeds"] ?? null, negativePrompt: a["negative-prompt"], shape,
         sampler: {
-          kind: oneOf(a.sampler, "sampler", ["euler", "unipc"]), steps: integer(a.steps, "steps", 1), sigmaMax: number(a["sigma-max"], "sigma-max"), shift: number(a.shift, "shift"),
-          guidance: number(a.guidance, "guidance"), seed: integer(a.seed, "seed"),
+          kind: oneOf(a.sampler, "sampler", ["euler", "unipc"]), steps: integer(a.steps, "steps", 1), sigmaMax: decimal(a["sigma-max"], "sigma-max", 0.001), shift: decimal(a.shift, "shift", 0.001),
+          guidance: decimal(a.guidance, "guidance", 1), seed: integer(a.seed, "seed"),
         },
         time: oneOf(a.time, "time", ["exact", "bf16"]), dtype: oneOf(a.dtype, "dtype", ["bf16", "f32"]), residual: oneOf(a.residual, "residual", ["bf16", "f32"]),
-        batch: integer(a.batch, "batch", 1), perShard: integer(a["per-shard"], "per-shard", 1), job: share(a.shard, "shard"), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
+        batch: integer(a.batch, "batch", 1), perShard: integer(a["per-shard"], "per-shard", 1), job: parseShard(a.shard), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
         shouldStop: stop.asked, onStage: (text) => view.line(text), onEvent: (done, total, each) => view.update(done, total, `samples, ${seconds(each)} each, ${seconds(each * (total - done))} left`),
       });
       view.end();

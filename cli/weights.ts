@@ -7,6 +7,7 @@ import { mebibytes, result } from "./ui.ts";
 const args = {
   path: { type: "positional", required: true, description: "checkpoint: file, shard index, diffusers or distributed folder, run folder" },
   kind: { type: "string", default: "ema", description: "weights of a training run: ema or student", valueHint: "KIND" },
+  verify: { type: "boolean", default: false, description: "read all data and compare checksums, where the format has them (torch zip, distributed)" },
   ...OUTPUT_ARGS,
 } as const;
 
@@ -32,7 +33,7 @@ const inspect = defineCommand({
   args,
   run({ args: a, rawArgs }) {
     expectKnown(rawArgs, args);
-    const report = inspectWeights(a.path, oneOf(a.kind, "kind", ["ema", "student"] as const));
+    const report = inspectWeights(a.path, oneOf(a.kind, "kind", ["ema", "student"] as const), { verify: a.verify });
     result(a.json, report, text(report));
   },
 });

@@ -7,6 +7,7 @@ import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { fileKey, shardPath } from "../io/webdataset.ts";
 import type { WanModel } from "../models/wan/model.ts";
+import type { Shard } from "../sample/work.ts";
 import { streamOf } from "../rng.ts";
 import { eulerStep, type Velocity } from "../samplers/euler.ts";
 import { teacherTimes } from "../samplers/schedule.ts";
@@ -40,8 +41,8 @@ export interface SynthOptions {
   time: "exact" | "bf16";
   batch: number;
   perShard: number;
-  /** This job writes the shards whose number is `index` modulo `of`. */
-  job: { index: number; of: number };
+  /** This job writes the tars whose number is `index` modulo `count`. */
+  job: Shard;
   /** What else the samples depend on (the teacher's file, the negative prompt); a folder holds samples of one such set. */
   identity: Record<string, unknown>;
   shouldStop: () => boolean;
@@ -86,7 +87,7 @@ function claim(o: SynthOptions, dtype: DType): void {
 export async function synthesize(device: Device, teacher: WanModel, o: SynthOptions): Promise<SynthSummary> {
   claim(o, teacher.params.dtype);
   const shards = Math.ceil(o.prompts.length / o.perShard);
-  const mine = Array.from({ length: shards }, (_, k) => k).filter((k) => k % o.job.of === o.job.index);
+  const mine = Array.from({ length: shards }, (_, k) => k).filter((k) => k % o.job.count === o.job.index);
   const span = (k: number): [number, number] => [k * o.perShard, Math.min(o.prompts.length, (k + 1) * o.perShard)];
   const total = mine.reduce((n, k) => n + span(k)[1] - span(k)[0], 0);
   const began = performance.now();

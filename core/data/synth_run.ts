@@ -2,6 +2,7 @@ import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { openCheckpoint } from "../io/checkpoint.ts";
 import { WanModel } from "../models/wan/model.ts";
+import type { Shard } from "../sample/work.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import { loadWan, wanConfigOf } from "../weights/load.ts";
 import { readEmbedding, readPrompts, StoredEmbeds } from "./prompts.ts";
@@ -28,7 +29,7 @@ export interface SynthRunOptions {
   residual: "bf16" | "f32";
   batch: number;
   perShard: number;
-  job: { index: number; of: number };
+  job: Shard;
   device: "auto" | "cpu" | "cuda";
   threads?: number;
   shouldStop: () => boolean;
@@ -49,7 +50,7 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const guided = o.sampler.guidance !== 1;
   using device = Device.open({ device: o.device, threads: o.threads });
   const encode = async (texts: readonly string[]): Promise<HostTensor[]> => {
-    if (!o.encoder) throw new RcmError("E_ARG", "no text encoder: give --text-encoder and --tokenizer, or --embeds and --negative-embed", { op: "usage" });
+    if (!o.encoder) throw new RcmError("E_ARG", "no text encoder: give --text-encoder and --tokenizer, or --embeds and --negative-embeds", { op: "usage" });
     o.onStage?.(`encoding ${texts.length} prompt${texts.length === 1 ? "" : "s"}`);
     return await encodeTexts(device, o.encoder, texts, textLen);
   };

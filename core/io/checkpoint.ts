@@ -26,19 +26,20 @@ const bad = (message: string, got?: unknown, want?: unknown): RcmError => new Rc
 
 /**
  * Opens a checkpoint by its headers alone: a safetensors or torch file (zip or legacy, told apart by content), a
- * `*.safetensors.index.json`, or a folder (diffusers, sharded safetensors, torch distributed checkpoint). Throws: E_IO, E_FORMAT.
+ * `*.safetensors.index.json`, or a folder (diffusers, sharded safetensors, torch distributed checkpoint). `verify` also
+ * reads all data of torch zips and compares their checksums; the other formats have none. Throws: E_IO, E_FORMAT.
  */
-export function openCheckpoint(path: string): Checkpoint {
+export function openCheckpoint(path: string, { verify = false } = {}): Checkpoint {
   const target = resolveFolder(path);
-  if (isFolder(target)) return collect(target, "dcp", openDcp(target), {});
+  if (isFolder(target)) return collect(target, "dcp", openDcp(target, verify), {});
   if (target.endsWith(".index.json")) return openIndex(target);
-  return openFile(target);
+  return openFile(target, verify);
 }
 
-function openFile(path: string): Checkpoint {
+function openFile(path: string, verify = false): Checkpoint {
   return withSource(path, (source) => {
     if (isTorch(source.read(0, Math.min(9, source.size)))) {
-      const { format, tree } = locateTorch(source, { verify: false });
+      const { format, tree } = locateTorch(source, { verify });
       return collect(path, format, flatten(tree, path).map(([name, w]) => storedTensor(name, path, w)), {});
     }
     const { metadata, entries } = locateSafetensors(source);
@@ -128,6 +129,7 @@ export function resolveFolder(path: string): string {
     if (/^[\w.-]+$/.test(step) && names.includes(step.replace(/\.pt$/, ""))) return resolveFolder(join(path, step.replace(/\.pt$/, "")));
     throw bad(`${path}: latest_checkpoint.txt names no folder beside it`, step.slice(0, 80));
   }
+  if (existsSync(join(path, "checkpoints", "latest_checkpoint.txt"))) return resolveFolder(join(path, "checkpoints"));
   if (names.includes("model") && existsSync(join(path, "model", DCP_METADATA))) return join(path, "model");
   // Weights of one network: an index first, else the only file of the best-known ending.
   for (const ending of [".safetensors.index.json", ".safetensors", ".pth", ".pt"]) {

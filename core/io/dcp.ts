@@ -24,7 +24,7 @@ interface Block {
 const bad = (path: string, message: string, got?: unknown): RcmError => new RcmError("E_FORMAT", `${path}: ${message}`, { op: "dcp", got });
 
 /** Names, shapes and places of every tensor; values that are no tensors are left out. Throws: E_IO, E_FORMAT. */
-export function openDcp(folder: string): Stored[] {
+export function openDcp(folder: string, verify = false): Stored[] {
   const path = join(folder, DCP_METADATA);
   const root = withSource(path, (source) => unpickle(readWhole(source, MAX_HEADER), path, "metadata"), "dcp");
   const { tensors, files } = parseMetadata(root, path);
@@ -34,7 +34,7 @@ export function openDcp(folder: string): Stored[] {
     withSource(full, (source) => {
       for (const { name, dtype, block } of blocks) {
         if (block.offset + block.length > source.size) throw bad(full, `ends before the block of ${name}`, { offset: block.offset, length: block.length, size: source.size });
-        const { tree } = locateTorch(partOf(source, block.offset, block.length, `${full} (${name})`), { verify: false });
+        const { tree } = locateTorch(partOf(source, block.offset, block.length, `${full} (${name})`), { verify });
         if (typeof tree !== "object" || tree === null || Array.isArray(tree) || tree instanceof Map) throw bad(full, `the block of ${name} is no tensor`);
         if (tree.dtype !== dtype || !same(tree.shape, block.sizes)) throw bad(full, `the block of ${name} is not what ${DCP_METADATA} says`, `${tree.dtype} ${tree.shape}`);
         placed.set(block, storedTensor(name, full, { ...tree, offset: tree.offset + block.offset }));

@@ -54,7 +54,7 @@ function locateZip(source: Source, verify: boolean): TorchTree<Window> {
   const root = pickle.slice(0, -"data.pkl".length);
   const order = zip.read(`${root}byteorder`, 64);
   if (order && new TextDecoder().decode(order) !== "little") throw bad(name, "is big-endian");
-  if (verify) for (const member of zip.names) zip.read(member);
+  if (verify) for (const member of zip.names) zip.check(member);
   const data = zip.read(pickle, MAX_HEADER) as Uint8Array;
   const found = new Map<string, { offset: number; size: number }>();
   const find: FindStorage = ({ storage }) => {

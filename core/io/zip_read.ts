@@ -11,6 +11,7 @@ const END64 = 0x06064b50;
 const LOCATOR64 = 0x07064b50;
 const MAX16 = 0xffff;
 const MAX32 = 0xffffffff;
+const PIECE = 1 << 24;
 
 /** A stored member: its bytes lie at `offset` of the source. */
 export interface ZipMember {
@@ -71,6 +72,15 @@ export class ZipDirectory {
     const offset = header + 30 + local.getUint16(26, true) + local.getUint16(28, true);
     if (offset + size > fileSize) throw bad(name, `member ${entry} runs past the end: ${size} bytes at ${offset}`, fileSize);
     return { name: entry, offset, size, crc };
+  }
+
+  /** Compares a member's checksum, reading it in pieces. Throws: E_FORMAT when it is damaged. */
+  check(entry: string): void {
+    const m = this.locate(entry);
+    if (!m) return;
+    let crc = 0;
+    for (let at = 0; at < m.size; at += PIECE) crc = crc32(this.source.read(m.offset + at, Math.min(PIECE, m.size - at)), crc);
+    if (crc !== m.crc) throw bad(this.source.name, `member ${entry} is damaged: its checksum does not match`);
   }
 
   /** A member's bytes, their CRC-32 checked. Throws: E_FORMAT when they are damaged or more than `most`. */

@@ -71,7 +71,7 @@ export function readEmbeds(path: string): HostTensor[] {
   if (found.length !== 1) throw new RcmError("E_FORMAT", `${path} does not hold one tensor`, { op: "embeds", got: found.length });
   const [{ dtype, shape, data }] = found;
   const [n, M, D] = shape.length === 2 ? [1, ...shape] : shape;
-  if (shape.length < 2 || shape.length > 3) throw new RcmError("E_FORMAT", `${path} is no text embedding`, { op: "embeds", want: "[tokens, width] or [n, tokens, width]", got: shape });
+  if (shape.length < 2 || shape.length > 3 || numel(shape) === 0) throw new RcmError("E_FORMAT", `${path} is no text embedding`, { op: "embeds", want: "[tokens, width] or [n, tokens, width]", got: shape });
   const each = numel([M, D]) * dtypeBytes(dtype);
   return Array.from({ length: n }, (_, i) => ({ dtype, shape: [M, D], data: data.subarray(i * each, (i + 1) * each) }));
 }

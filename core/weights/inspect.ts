@@ -30,9 +30,9 @@ export interface WeightsReport {
   problem: string | null;
 }
 
-/** Reads what a checkpoint is from its headers, and compares it with the network it seems to be. Throws: E_IO, E_FORMAT when it cannot be opened. */
-export function inspectWeights(path: string, kind: WeightKind = "ema"): WeightsReport {
-  const checkpoint = openCheckpoint(resolveWeights(path));
+/** Reads what a checkpoint is from its headers, and compares it with the network it seems to be; `verify` reads the data and compares checksums where the format has them. Throws: E_IO, E_FORMAT when it cannot be opened. */
+export function inspectWeights(path: string, kind: WeightKind = "ema", { verify = false } = {}): WeightsReport {
+  const checkpoint = openCheckpoint(resolveWeights(path), { verify });
   const keys = [...checkpoint.tensors.keys()];
   const dtypes: Record<string, number> = {};
   let parameters = 0;

@@ -3,6 +3,12 @@
 
 using namespace rcm;
 
+namespace {
+
+constexpr int64_t kWork = 1 << 13;  // elements worth a thread
+
+}  // namespace
+
 rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps, int32_t dtype, int32_t g_dtype) {
   return guard("channel_norm", [&] {
     need(x, "x");
@@ -13,7 +19,7 @@ rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, in
     with_compute({dtype, g_dtype}, [&](auto zero) {
       using F = decltype(zero);
       const F* gamma = load_row<F>(g, g_dtype, 0, C, scratch<F>(0, C));
-      parallel_for(M, 64, [&](int64_t from, int64_t to, int) {
+      parallel_for(M, 1 + kWork / C, [&](int64_t from, int64_t to, int) {
         F *in = scratch<F>(1, C), *buffer = scratch<F>(2, C);
         for (int64_t m = from; m < to; ++m) {
           const F* row = load_row<F>(x, dtype, m * C, C, in);
@@ -59,7 +65,7 @@ rcm_status rcm_channels_last(const void* x, const double* mul, const double* add
         using Z = decltype(to_zero);
         const A* in = static_cast<const A*>(x);
         Z* out = static_cast<Z*>(y);
-        parallel_for(T * Y, 4, [&](int64_t from, int64_t to, int) {
+        parallel_for(T * Y, 1 + kWork / (X * Cy + 1), [&](int64_t from, int64_t to, int) {
           for (int64_t r = from; r < to; ++r) {
             const A* line = in + r / Y * t_stride + r % Y * y_stride;
             for (int64_t i = 0; i < X * Cy; ++i) {
@@ -85,7 +91,7 @@ rcm_status rcm_channels_first(const void* x, const double* mul, const double* ad
         using Z = decltype(to_zero);
         const A* in = static_cast<const A*>(x);
         Z* out = static_cast<Z*>(y);
-        parallel_for(N, 256, [&](int64_t from, int64_t to, int) {
+        parallel_for(N, 1 + kWork / C, [&](int64_t from, int64_t to, int) {
           for (int64_t n = from; n < to; ++n) {
             for (int64_t c = 0; c < C; ++c) {
               out[c * y_stride + n] = from_float<Z>((double)to_float(in[n * Cx + c]) * (mul ? mul[c] : 1) + (add ? add[c] : 0));
@@ -105,7 +111,7 @@ rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double
     size_at_least(N, 1, "N");
     with_compute({x_dtype, y_dtype}, [&](auto zero) {
       using F = decltype(zero);
-      parallel_for(M, 4, [&](int64_t from, int64_t to, int) {
+      parallel_for(M, 1 + kWork / N, [&](int64_t from, int64_t to, int) {
         F *in = scratch<F>(0, N), *buffer = scratch<F>(1, N);
         for (int64_t m = from; m < to; ++m) {
           const F* row = load_row<F>(x, x_dtype, m * N, N, in);
@@ -145,7 +151,7 @@ rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t 
         using Z = decltype(to_zero);
         const A* in = static_cast<const A*>(x);
         Z* out = static_cast<Z*>(y);
-        parallel_for(n * h, 4, [&](int64_t from, int64_t to, int) {
+        parallel_for(n * h, 1 + kWork / (w + 1), [&](int64_t from, int64_t to, int) {
           for (int64_t r = from; r < to; ++r) {
             const int64_t i = r % h;
             const double u = ramp(i, h, top, bottom);

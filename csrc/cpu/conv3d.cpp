@@ -6,6 +6,8 @@ using namespace rcm;
 
 namespace {
 
+constexpr int64_t kWork = 1 << 18;  // products worth a thread
+
 template <class C>
 const C* whole(const void* w, int32_t dtype, int64_t n, int slot) {
   if (dtype == native_dtype<C>()) return static_cast<const C*>(w);
@@ -19,7 +21,8 @@ template <class C>
 void convolve(const ConvShape& g, const void* x, const void* past, const C* w, const C* bias, const void* r, void* y, int32_t dtype) {
   const int64_t width = g.O / g.split, span = (g.Xo - 1) * g.s + g.k + 2 * g.p + 2, line_bytes = span * g.C;
   const int taps = g.taps(), across = g.upsample ? 2 : (int)g.k;
-  parallel_for(g.To * g.Yo, 1, [&](int64_t from, int64_t to, int) {
+  const int64_t row_work = g.passes() * taps * g.Xo * g.O * g.C, grain = row_work < kWork ? kWork / row_work : 1;
+  parallel_for(g.To * g.Yo, grain, [&](int64_t from, int64_t to, int) {
     C* sum = scratch<C>(1, g.Xo * g.O);
     C* line = scratch<C>(2, line_bytes);
     C* row = scratch<C>(3, width);
@@ -79,7 +82,7 @@ rcm_status rcm_conv3d_pack(const void* w, void* p, int64_t O, int64_t I, int64_t
     with_compute({w_dtype, p_dtype}, [&](auto zero) {
       using C = decltype(zero);
       const int64_t volume = kt * k * k, slices = upsample ? 16 : volume;
-      parallel_for(O, 1, [&](int64_t from, int64_t to, int) {
+      parallel_for(O, 1 + (1 << 14) / (I * volume), [&](int64_t from, int64_t to, int) {
         C* kernel = scratch<C>(0, I * volume);
         C* row = scratch<C>(1, Ip);
         for (int64_t o = from; o < to; ++o) {

@@ -230,6 +230,7 @@ struct Ring {
   char* memory = nullptr;
   cudaEvent_t done[kSlots];
   int next = 0;
+  unsigned turn = 0;
 
   void open() {
     if (memory) return;
@@ -269,10 +270,12 @@ void copy_to_device(void* dst, const void* src, size_t bytes) {
 }
 
 void fill_device(void* dst, size_t bytes, const Source& source) {
+  if (recording()) fail(RCM_E_BACKEND, "host memory cannot be part of a recording");
   const cudaStream_t s = stream();
   Ring& r = ring();
   std::lock_guard<std::mutex> hold(r.lock);
   r.open();
+  const int first = r.turn++ % kSlotsPerReader;  // so that small calls do not wait for each other
   const size_t parts = (bytes + kSlot - 1) / kSlot;
   std::atomic<size_t> next{0};
   std::mutex failing;
@@ -286,7 +289,7 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
   const auto work = [&](int reader) {
     try {
       gpu();
-      for (int turn = 0;; ++turn) {
+      for (int turn = first;; ++turn) {
         const size_t at = next.fetch_add(1) * kSlot;
         if (at >= bytes) return;
         const size_t part = std::min(kSlot, bytes - at);
@@ -303,7 +306,7 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
     }
   };
   std::vector<std::thread> helpers;
-  const size_t wanted = std::min({(size_t)kReaders, parts / 4, (size_t)std::thread::hardware_concurrency()});
+  const size_t wanted = std::min({(size_t)kReaders, parts / 2, (size_t)std::thread::hardware_concurrency()});
   helpers.reserve(kReaders);
   try {
     for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work, (int)i);

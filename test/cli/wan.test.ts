@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostValues } from "../../core/dtype.ts";
 import { readShard } from "../../core/io/webdataset.ts";
+import { writeText } from "../harness/tiny_files.ts";
 import { TINY_SETS, TINY_SHAPE, writeTinyTeacher, writeTinyTexts } from "../harness/wan_twin.ts";
 
 const ROOT = join(import.meta.dir, "../..");
@@ -27,7 +28,7 @@ beforeAll(() => {
   writeTinyTeacher(join(dir, "teacher.pth"), 3);
   const t = writeTinyTexts(join(dir, "texts"), SAMPLES);
   env = { WAN_TEACHER: join(dir, "teacher.pth"), WAN_DATA: join(dir, "data"), WAN_NEGATIVE_EMBED: t.negative };
-  synth = ["data", "synth", "--weights", "teacher.pth", "--prompts", t.prompts, "--embeds", t.embeds, "--negative-embed", t.negative, "--shape", TINY_SHAPE.join(","), "--steps", "6", "--per-shard", "3", "--device", "cpu", "--json", "-q"];
+  synth = ["data", "synth", "--weights", "teacher.pth", "--prompts", t.prompts, "--embeds", t.embeds, "--negative-embeds", t.negative, "--shape", TINY_SHAPE.join(","), "--steps", "6", "--per-shard", "3", "--device", "cpu", "--json", "-q"];
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -58,6 +59,22 @@ describe("a data set from a teacher", () => {
     // A batch of two may round the last bit of bf16 differently.
     expect(Math.max(...one.map((v, i) => Math.abs(v - two[i]) / (Math.abs(v) + 1e-3)))).toBeLessThan(2 ** -7);
   }, 300_000);
+
+  test("embeddings of a set made before give the same set; prompts are encoded once and kept", () => {
+    const without = (flag: string): string[] => synth.flatMap((word, i) => (word === flag || synth[i - 1] === flag ? [] : [word]));
+    expect(rcm([...without("--embeds"), "--embeds", "set", "--out", "again"]).status).toBe(0);
+    expect(shards("again")).toEqual(shards("set"));
+    const files = writeText(dir, 4096);
+    const own = [...without("--embeds").filter((w, i, all) => w !== "--negative-embeds" && all[i - 1] !== "--negative-embeds"), "--text-encoder", files.weights, "--tokenizer", files.tokenizer, "--text-cache", "cache", "--negative-prompt", "blurred", "--limit", "2"];
+    expect(JSON.parse(rcm([...own, "--out", "encoded"]).out)).toMatchObject({ samples: 2, shards: 1 });
+    const [one] = readShard(join(dir, "encoded/shard_000000.tar"));
+    expect([one.embed.dtype, one.embed.shape]).toEqual(["bf16", [512, 4096]]);
+    expect(one.embed.data.some((b) => b !== 0)).toBe(true);
+    expect(one.embed.data.subarray(one.embed.data.length / 2).every((b) => b === 0)).toBe(true);
+    expect(readdirSync(join(dir, "cache")).length).toBeGreaterThan(0);
+    const none = rcm([...without("--embeds"), "--out", "none"]);
+    expect([none.status, JSON.parse(none.out).error.message.includes("--text-encoder")]).toEqual([2, true]);
+  });
 
   test("other settings in the same folder are refused and named", () => {
     const r = rcm([...synth, "--out", "set", "--shift", "5"]);
@@ -138,6 +155,8 @@ describe("a Wan2.1 recipe's twin from end to end", () => {
     expect(lines.every((l) => Object.values(l).every((v) => typeof v === "string" || Number.isFinite(v)))).toBe(true);
     const x = rcm(["export", "whole", "--out", "student.safetensors", "--json"]);
     expect(x.status).toBe(0);
+    const s = rcm(["sample", recipe, ...tiny, "--weights", "whole", "--steps", "2", "--prompt", "prompt number 1", "--embeds", "texts/000000001.embed.pt", "--size", "48x32", "--frames", "5", "--latents-only", "--dtype", "f32", "--device", "cpu", "--out", "drawn", "--json", "-q"]);
+    expect([s.status, s.err]).toEqual([0, ""]);
     const again = rcm(["distill", recipe, ...tiny, "--set", `model.init=${dir}/student.safetensors`, "--set", "train.steps=1", "--device", "cpu", "--out", "again", "--json", "-q"]);
     expect(again.status).toBe(0);
   }, 300_000);

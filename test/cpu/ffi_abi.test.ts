@@ -98,7 +98,7 @@ describe.skipIf(!compiler)("what crosses the ABI", () => {
   });
 
   test("status numbers become codes, and the text of C arrives without its own prefix", () => {
-    const codes = ["E_ARG", "E_SHAPE", "E_DTYPE", "E_OOM", "E_BACKEND", "E_INTERNAL", "E_INTERNAL"];
+    const codes = ["E_ARG", "E_SHAPE", "E_DTYPE", "E_OOM", "E_BACKEND", "E_INTERNAL", "E_IO", "E_INTERNAL"];
     codes.forEach((code, i) => {
       echo.echo_answer(i + 1);
       try {

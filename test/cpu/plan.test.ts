@@ -2,18 +2,14 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
-import { counted } from "../../core/bench/time.ts";
 import { loadRecipe } from "../../core/recipe/load.ts";
-import { latentShape, type Recipe } from "../../core/recipe/schema.ts";
-import { Rng } from "../../core/rng.ts";
+import type { Recipe } from "../../core/recipe/schema.ts";
 import { CHECKPOINT_MODES } from "../../core/tape.ts";
 import { Device } from "../../core/tensor.ts";
 import { checkpointBytes, loadCheckpoint, saveCheckpoint } from "../../core/train/checkpoint.ts";
-import { FROM_TEACHER, wanConfig } from "../../core/train/nets.ts";
-import { phaseOf } from "../../core/train/objective.ts";
 import { rehearse } from "../../core/train/rehearsal.ts";
-import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
+import type { Trainer } from "../../core/train/trainer.ts";
+import { measure, setUp } from "../harness/measured_run.ts";
 import { TINY_SETS } from "../harness/wan_twin.ts";
 
 const ROOT = join(import.meta.dir, "../..");
@@ -22,46 +18,6 @@ const VARIABLES = { WAN_TEACHER: "teacher", WAN_DATA: "data", WAN_NEGATIVE_EMBED
 function recipe(name: string, sets: string[]): Recipe {
   Object.assign(process.env, VARIABLES);
   return loadRecipe(join(ROOT, "recipes", name), sets).recipe;
-}
-
-const random = (shape: number[], rng: Rng): HostTensor => hostTensor("bf16", shape, Float64Array.from({ length: numel(shape) }, () => rng.normal()));
-
-/** A trainer on random weights and a batch for it. */
-function setUp(device: Device, r: Recipe): { trainer: Trainer; batch: HostBatch } {
-  const config = wanConfig(r.model, false);
-  const rng = new Rng(4, 4);
-  const text = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "bf16"));
-  const teacher = (params: { init(seed: number): void }): void => params.init(2);
-  const trainer = new Trainer(device, r, { teacher: r.teacher && teacher, student: r.teacher ? FROM_TEACHER : null }, { negative: text, empty: text });
-  return { trainer, batch: { latents: random([r.train.batch, ...latentShape(r)], rng), embeds: random([r.train.batch, config.textLen, config.textDim], rng) } };
-}
-
-/** Peak memory and work of real iterations: one student iteration of the warm-up, one after it, one of the critic, each at its dearest. */
-function measure(r: Recipe): { peak: number; flop: Record<string, number> } {
-  const opened = Device.open({ device: "cpu", threads: 2 });
-  const { lib, take } = counted(opened.lib, true);
-  using device = new Device({ ...opened.backend, lib });
-  device.lib.memoryTrim();
-  device.lib.memoryResetPeak();
-  const before = device.memory().current;
-  const { trainer, batch } = setUp(device, r);
-  const { warmup } = phaseOf(r, 0);
-  const flop: Record<string, number> = {};
-  const n = r.objective.dmd?.simulation_steps ?? 1;
-  const turn = (name: string, step: number): void => {
-    trainer.step = step;
-    trainer.studentOpt.updates = n - 1;
-    if (trainer.criticOpt) trainer.criticOpt.updates = n - 1;
-    take();
-    trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch));
-    flop[name] = take();
-  };
-  if (warmup > 0 || !r.objective.dmd) turn(warmup > 0 ? "student, warm-up" : "student", 0);
-  if (r.objective.dmd) {
-    turn(`student, ${n} simulation steps`, warmup);
-    turn(`critic, ${n} simulation steps`, warmup + 1);
-  }
-  return { peak: device.memory().peak - before, flop };
 }
 
 describe("the prediction of a run", () => {

@@ -74,15 +74,15 @@ describe("Wan VAE", () => {
   test("tiles: one that covers all changes nothing, smaller ones stay close where they do not meet", () => {
     using _scope = cpu().scope();
     const vae = tiny();
-    const latent = cpu().randn([1, 16, 3, 5, 6], "f64", 1, 2);
+    const latent = cpu().randn([1, 16, 2, 5, 6], "f64", 1, 2);
     const whole = decodeAll(vae, latent);
     expect(decodeAll(vae, latent, { tile: { size: 8, overlap: 2 } })).toEqual(whole);
-    const tiled = decodeAll(vae, latent, { tile: { size: 4, overlap: 1 }, chunk: 2 });
+    const tiled = decodeAll(vae, latent, { tile: { size: 4, overlap: 1 }, chunk: 1 });
     expect([tiled.length, tiled.every(Number.isFinite), relativeError(tiled, whole) < 1]).toEqual([whole.length, true, true]);
-    const video = cpu().randn([1, 3, 5, 32, 40], "f64", 1, 2);
+    const video = cpu().randn([1, 3, 5, 32, 24], "f64", 1, 2);
     expect(vae.encode(video, { tile: { size: 8, overlap: 2 } }).values()).toEqual(vae.encode(video).values());
     const small = vae.encode(video, { tile: { size: 3, overlap: 1 } });
-    expect([small.shape, small.values().every(Number.isFinite)]).toEqual([[1, 16, 2, 4, 5], true]);
+    expect([small.shape, small.values().every(Number.isFinite)]).toEqual([[1, 16, 2, 4, 3], true]);
   });
 
   test("memory of a decode does not grow with the length", () => {
@@ -90,7 +90,7 @@ describe("Wan VAE", () => {
     const vae = tiny("f32");
     const peak = (t: number): number => {
       using _inner = cpu().scope();
-      const latent = cpu().randn([1, 16, t, 4, 4], "f32", 1, 2);
+      const latent = cpu().randn([1, 16, t, 2, 2], "f32", 1, 2);
       cpu().lib.memoryResetPeak();
       const before = cpu().memory().current;
       let frames = 0;
@@ -98,7 +98,7 @@ describe("Wan VAE", () => {
       expect([frames, cpu().memory().current]).toEqual([1 + 4 * (t - 1), before]);
       return cpu().memory().peak - before;
     };
-    const [short, long] = [peak(6), peak(18)];
+    const [short, long] = [peak(4), peak(12)];
     expect(long).toBeLessThanOrEqual(short);
   });
 

@@ -121,6 +121,29 @@ describe("damaged checkpoints are refused with their path", () => {
     expect(failure(() => readStored({ ...t, file: "a\0b" }, cpu().empty(t.shape, "f32")))).toContain("E_ARG");
   });
 
+  test("a flipped bit: found by the checksum when asked", () => {
+    writeFileSync(at("flip.pth"), writeTorch(published));
+    const bytes = readFileSync(at("flip.pth"));
+    bytes[bytes.length >> 1] ^= 1;
+    writeFileSync(at("flip.pth"), bytes);
+    expect(failure(() => inspectWeights(at("flip.pth")))).toBe("no error");
+    expect(failure(() => inspectWeights(at("flip.pth"), "ema", { verify: true }))).toMatch(/E_FORMAT .*data\/\d+ is damaged/);
+    writeDcp(at("flip"), published, { ranks: 2 });
+    expect(failure(() => inspectWeights(at("flip"), "ema", { verify: true }))).toBe("no error");
+    const part = readFileSync(at("flip", "__1_0.distcp"));
+    part[part.length >> 1] ^= 1;
+    writeFileSync(at("flip", "__1_0.distcp"), part);
+    expect(failure(() => inspectWeights(at("flip"), "ema", { verify: true }))).toMatch(/E_FORMAT .*__1_0\.distcp/);
+  });
+
+  test("a training folder's newest step", () => {
+    writeDcp(at("job", "checkpoints", "iter_000000500", "model"), under("net.", published), { ranks: 1 });
+    writeFileSync(at("job", "checkpoints", "latest_checkpoint.txt"), "iter_000000500\n");
+    expect(openCheckpoint(at("job")).path).toBe(at("job", "checkpoints", "iter_000000500", "model"));
+    writeFileSync(at("job", "checkpoints", "latest_checkpoint.txt"), "../../etc");
+    expect(failure(() => openCheckpoint(at("job")))).toMatch(/E_FORMAT .*names no folder/);
+  });
+
   test("distributed checkpoints", () => {
     writeDcp(at("dcp"), published, { ranks: 2 });
     const metadata = readFileSync(at("dcp", ".metadata"));

@@ -13,6 +13,8 @@ import { readZip, writeZip } from "../../core/io/torch_zip.ts";
 import { readShard, writeShards } from "../../core/io/webdataset.ts";
 import { loadRecipe } from "../../core/recipe/load.ts";
 import type { Rng } from "../../core/rng.ts";
+import { parseSentencePiece, unigramJson } from "../../core/text/sentencepiece.ts";
+import { readEmbeds } from "../../core/sample/embeds.ts";
 import { inspectWeights } from "../../core/weights/inspect.ts";
 import { cpu } from "../harness/device.ts";
 import { legacyFile, writeDcp, writeDiffusers } from "../harness/formats.ts";
@@ -23,6 +25,8 @@ export type Input = Map<string, Uint8Array>;
 
 export interface Target {
   name: string;
+  /** An undamaged input. */
+  valid: Input;
   /** Makes a damaged input from the valid ones. */
   make: (rng: Rng) => Input;
   /** Reads it as the program does; returns or throws RcmError. */
@@ -40,6 +44,8 @@ const STATE = new Map<string, HostTensor>([
   ["time_embedding.0.weight", values([4, 6])],
   ["blocks.0.self_attn.q.weight", values([128, 1], "bf16")],
   ["blocks.0.ffn.0.weight", values([6, 4], "f64")],
+  ["blocks.0.ffn.2.weight", values([4, 6], "f8_e4m3")],
+  ["blocks.0.ffn.2.weight_scale", values([1])],
   ["head.head.weight", values([4, 3])],
   ["head.modulation", values([1, 2, 3])],
   ["step", values([], "i64")],
@@ -68,12 +74,15 @@ function checkpoint(path: string): void {
     if (host.data.length > 1 << 20 || numel(t.shape) === 0) continue;
     using _scope = cpu().scope();
     readStored(t, cpu().empty(t.shape, t.dtype));
-    if (isFloat(t.dtype)) readStored(t, cpu().empty([numel(t.shape)], "f32"));
+    if (isFloat(t.dtype) || t.dtype === "f8_e4m3") readStored(t, cpu().empty([numel(t.shape)], "f32"));
   }
 }
 
 const torchZip = writeTorch(STATE);
 const members = [...readZip(torchZip, "seed")].map(([name, data]): [string, Uint8Array] => [name, data.slice()]);
+
+const embed = writeTorch(values([2, 3, 4], "bf16"));
+const embedMembers = [...readZip(embed, "seed")].map(([name, data]): [string, Uint8Array] => [name, data.slice()]);
 
 /** Damage inside a member, with the archive put together anew; or of the archive. */
 function damagedZip(rng: Rng, from: [string, Uint8Array][], whole: Uint8Array): Uint8Array {
@@ -164,6 +173,8 @@ function damagedTar(rng: Rng, seed: Uint8Array): Uint8Array {
 }
 
 const RECIPES = ["base.yaml", "rcm.yaml", "teacher.yaml", "distill.yaml"].map((n) => readFileSync(join(import.meta.dir, "../../recipes/digits", n), "utf8"));
+const recipeInput = (yaml: string): Input => new Map([["recipe.yaml", text(yaml)], ["base.yaml", text(RECIPES[0])], ["distill.yaml", text(RECIPES[3])]]);
+const PIECES = ["plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "tiny.model"].map((n) => new Uint8Array(readFileSync(join(import.meta.dir, "../golden/text", n))));
 const png = encodePng(new Uint8Array(5 * 7 * 3).map((_, i) => i * 37), 7, 5, 3);
 
 /** Damage inside a chunk with its checksum set right, or of the pixels before they are packed, or anywhere. */
@@ -188,14 +199,16 @@ function damagedPng(rng: Rng): Uint8Array {
 }
 
 export const TARGETS: Target[] = [
-  { name: "torch zip", make: (r) => one("a.pth", damagedZip(r, members, torchZip)), run: (f) => checkpoint(join(f, "a.pth")) },
-  { name: "torch zip in memory", make: (r) => one("a.pt", damagedZip(r, members, torchZip)), run: (f) => void readTorchTensors(join(f, "a.pt")) },
-  { name: "torch legacy", make: (r) => one("a.pth", damagedLegacy(r)), run: (f) => checkpoint(join(f, "a.pth")) },
-  { name: "safetensors", make: (r) => one("a.safetensors", damagedSafetensors(r)), run: (f) => checkpoint(join(f, "a.safetensors")) },
-  { name: "shard index and config", make: damagedFolder, run: checkpoint },
-  { name: "distributed checkpoint", make: damagedDcp, run: checkpoint },
-  { name: "tar", make: (r) => one("a.tar", damagedTar(r, tar)), run: (f) => { for (const entry of readTar(join(f, "a.tar"))) entry.data.length; } },
-  { name: "data shard", make: (r) => one("a.tar", damagedTar(r, shard)), run: (f) => void readShard(join(f, "a.tar")) },
-  { name: "recipe", make: (r) => new Map([["recipe.yaml", text(m.yaml(r, m.pick(r, RECIPES)))], ["base.yaml", text(RECIPES[0])], ["distill.yaml", text(RECIPES[3])]]), run: (f) => void loadRecipe(join(f, "recipe.yaml")) },
-  { name: "png", make: (r) => one("a.png", damagedPng(r)), run: (f) => void decodePng(new Uint8Array(readFileSync(join(f, "a.png"))), "a.png") },
+  { name: "torch zip", valid: one("a.pth", torchZip), make: (r) => one("a.pth", damagedZip(r, members, torchZip)), run: (f) => checkpoint(join(f, "a.pth")) },
+  { name: "torch zip in memory", valid: one("a.pt", torchZip), make: (r) => one("a.pt", damagedZip(r, members, torchZip)), run: (f) => void readTorchTensors(join(f, "a.pt")) },
+  { name: "torch legacy", valid: one("a.pth", legacySeeds[0]), make: (r) => one("a.pth", damagedLegacy(r)), run: (f) => checkpoint(join(f, "a.pth")) },
+  { name: "safetensors", valid: one("a.safetensors", safetensors), make: (r) => one("a.safetensors", damagedSafetensors(r)), run: (f) => checkpoint(join(f, "a.safetensors")) },
+  { name: "shard index and config", valid: folder, make: damagedFolder, run: checkpoint },
+  { name: "distributed checkpoint", valid: dcp, make: damagedDcp, run: checkpoint },
+  { name: "tar", valid: one("a.tar", tar), make: (r) => one("a.tar", damagedTar(r, tar)), run: (f) => { for (const entry of readTar(join(f, "a.tar"))) entry.data.length; } },
+  { name: "data shard", valid: one("a.tar", shard), make: (r) => one("a.tar", damagedTar(r, shard)), run: (f) => void readShard(join(f, "a.tar")) },
+  { name: "recipe", valid: recipeInput(RECIPES[1]), make: (r) => recipeInput(m.yaml(r, m.pick(r, RECIPES))), run: (f) => void loadRecipe(join(f, "recipe.yaml")) },
+  { name: "sentencepiece model", valid: one("a.model", PIECES[0]), make: (r) => one("a.model", m.bytes(r, m.bytes(r, m.pick(r, PIECES)))), run: (f) => void unigramJson(parseSentencePiece(new Uint8Array(readFileSync(join(f, "a.model"))), "a.model"), "a.model") },
+  { name: "text embeddings", valid: one("a.pt", embed), make: (r) => one("a.pt", damagedZip(r, embedMembers, embed)), run: (f) => void readEmbeds(join(f, "a.pt")) },
+  { name: "png", valid: one("a.png", png), make: (r) => one("a.png", damagedPng(r)), run: (f) => void decodePng(new Uint8Array(readFileSync(join(f, "a.png"))), "a.png") },
 ];

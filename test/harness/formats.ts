@@ -11,7 +11,7 @@ import * as p from "./pickle.ts";
 
 export type Tensors = ReadonlyMap<string, HostTensor>;
 const TYPES: Partial<Record<DType, string>> = { f32: "Float", bf16: "BFloat16", f16: "Half", f64: "Double", i64: "Long" };
-const NAMES: Partial<Record<DType, string>> = { f32: "float32", bf16: "bfloat16", f16: "float16", f64: "float64", i64: "int64" };
+const NAMES: Partial<Record<DType, string>> = { f32: "float32", bf16: "bfloat16", f16: "float16", f64: "float64", i64: "int64", f8_e4m3: "float8_e4m3fn" };
 
 export const renamed = (tensors: Tensors, name: (key: string) => string): Tensors => new Map([...tensors].map(([k, t]) => [name(k), t]));
 

@@ -6,6 +6,8 @@ import { TARGETS, type Target } from "../fuzz/targets.ts";
 describe("damaged inputs end in a value or an RcmError, soon, without asking for much memory", () => {
   for (const target of TARGETS) {
     test(target.name, () => {
+      const undamaged = fuzz({ ...target, make: () => target.valid }, 7, 0, 1);
+      expect(undamaged.ends).toEqual({ value: 1 });
       const { inputs, ends, findings } = fuzz(target, 7, 0, 150);
       expect(findings.map(({ index, what }) => ({ index, what }))).toEqual([]);
       expect(inputs).toBe(150);
@@ -20,7 +22,8 @@ describe("damaged inputs end in a value or an RcmError, soon, without asking for
 
   test("what the fuzzer looks for, it finds", () => {
     const bad = (run: () => void): string => {
-      const target: Target = { name: "bad", make: () => new Map([["a", new Uint8Array(10)]]), run };
+      const valid = new Map([["a", new Uint8Array(10)]]);
+      const target: Target = { name: "bad", valid, make: () => valid, run };
       return fuzz(target, 1, 0, 1, { cpuMs: 200 }).findings.map((f) => f.what).join();
     };
     expect(bad(() => {})).toBe("");

@@ -44,13 +44,13 @@ function release(tape: Tape, h: Var): void {
 
 /** The Wan2.1 diffusion transformer: one graph for value, tangent and gradient. Source: Wan2.1 technical report, section 4. */
 export class WanGraph {
-  private readonly ropes = new Map<string, RopeTables>();
-
   constructor(
     readonly config: WanConfig,
     /** Where weights come from: a whole set on the device, or blocks that are brought in as they are asked for. */
     private readonly weights: ParamSource,
     readonly options: WanOptions,
+    /** Rotary tables by grid; they live as long as the device, so networks that differ in weights only share them. */
+    protected readonly ropes = new Map<string, RopeTables>(),
   ) {}
 
   /**
@@ -149,8 +149,9 @@ export class WanModel extends WanGraph {
     config: WanConfig,
     readonly params: ParamSet,
     options: WanOptions,
+    ropes?: Map<string, RopeTables>,
   ) {
-    super(config, params, options);
+    super(config, params, options, ropes);
   }
 
   static create(device: Device, config: WanConfig, options: WanOptions): WanModel {
@@ -159,8 +160,7 @@ export class WanModel extends WanGraph {
 
   /** The same network over other weights of the same layout (EMA), frozen. */
   withWeights(flat: Tensor): WanModel {
-    const model = new WanModel(this.config, this.params.over(flat), { ...this.options, dtype: flat.dtype, trainable: false });
-    return model;
+    return new WanModel(this.config, this.params.over(flat), { ...this.options, dtype: flat.dtype, trainable: false }, this.ropes);
   }
 
   /** The same weights under activations, residual stream and tangents of another dtype; frozen. */
