@@ -231,7 +231,7 @@ const step = defineCommand({
     view.end();
     const row = (name: string, r: { ms: number; gflop: number; gflops: number } | null): string => (r ? `${name.padEnd(8)} ${r.ms.toFixed(0).padStart(6)} ms  ${r.gflop.toFixed(1).padStart(7)} GFLOP  ${r.gflops.toFixed(0).padStart(5)} GFLOP/s\n` : "");
     const ratio = b.ratio === null || b.openblas === null ? "OpenBLAS is not installed: no ratio" : `OpenBLAS 2048^3 on ${b.threads} threads ${(b.openblas / 1e9).toFixed(0)} GFLOP/s; the step runs at ${(100 * b.ratio).toFixed(0)} % of it`;
-    result(a.json, b, `${b.recipe}: batch ${b.batch}, ${b.tokens} tokens, ${b.device} ${b.isa}, ${b.threads} threads\n${row("student", b.student)}${row("critic", b.critic)}whole    ${(b.rate / 1e9).toFixed(0)} GFLOP/s, peak memory ${mebibytes(b.peakBytes)}\n${ratio}`);
+    result(a.json, b, `${b.recipe}: batch ${b.batch}, ${b.tokens} tokens, ${b.device} ${b.isa}, ${b.threads} threads\n${row("student", b.student)}${row("critic", b.critic)}whole    ${(b.rate / 1e9).toFixed(0)} GFLOP/s, peak memory ${mebibytes(b.peakBytes)}\n${ratio}${b.recorded ? `\nevaluations are recorded: ${b.recorded.gpuMs.toFixed(2)} of the ${b.recorded.iterationMs.toFixed(2)} ms of an average iteration are the GPU's own time in them` : ""}`);
   },
 });
 

@@ -25,6 +25,8 @@ export interface StepBench {
   /** FLOP/s of OpenBLAS itself on 2048^3 with the same number of threads, measured in the same run; null without OpenBLAS. */
   openblas: number | null;
   ratio: number | null;
+  /** Milliseconds of an average iteration, and of it in recorded evaluations on the GPU itself; null when nothing is recorded. */
+  recorded: { iterationMs: number; gpuMs: number } | null;
   peakBytes: number;
 }
 
@@ -57,6 +59,7 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const cycles = o.repeats + 2;
   for (let i = 0; i < cycles * freq; i++) {
     const { kind } = phaseOf(r, trainer.step);
+    if (i === 2 * freq) trainer.recordedMs();
     take();
     const t = performance.now();
     trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch));
@@ -72,12 +75,13 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
     return { ms, gflop: flop / 1e9, gflops: flop / 1e6 / mean };
   };
   const all = [...rows.student, ...rows.critic];
+  const gpuMs = trainer.recordedMs();
   const rate = all.reduce((n, [, f]) => n + f, 0) / (all.reduce((n, [m]) => n + m, 0) / 1000);
   const { info, kind } = device.backend;
   const openblas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
   const [, T, Y, X] = latentShape(r);
   return {
     recipe: r.name, batch: r.train.batch, tokens: (T / config.patch[0]) * (Y / config.patch[1]) * (X / config.patch[2]), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
-    student: row(rows.student), critic: rows.critic.length > 0 ? row(rows.critic) : null, rate, openblas, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
+    student: row(rows.student), critic: rows.critic.length > 0 ? row(rows.critic) : null, rate, openblas, recorded: gpuMs === null ? null : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length }, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
   };
 }

@@ -20,6 +20,8 @@ interface Plan {
   yBar: Tensor | null;
   forward: number;
   backward: number | null;
+  /** Launches so far. */
+  runs: { forward: number; backward: number };
   /** The tape that ran forward and not yet backward: until then its intermediates must stay. */
   pending: boolean;
 }
@@ -61,6 +63,29 @@ export class RecordedModel {
     for (const { plan } of this.seen.values()) if (plan) plan.pending = false;
   }
 
+  /**
+   * Milliseconds that the launches since the last call take when nothing but they is queued, so the GPU's own time; measured by
+   * launching each again. Gradients are left with what that adds to them.
+   */
+  replayMs(): number {
+    let total = 0;
+    for (const { plan } of this.seen.values()) {
+      if (!plan) continue;
+      const { lib } = plan.y.device;
+      for (const part of ["forward", "backward"] as const) {
+        const graph = plan[part];
+        if (graph === null || plan.runs[part] === 0) continue;
+        lib.sync();
+        const began = performance.now();
+        for (let i = 0; i < 10; i++) lib.graphLaunch(graph);
+        lib.sync();
+        total += (plan.runs[part] * (performance.now() - began)) / 10;
+        plan.runs[part] = 0;
+      }
+    }
+    return total;
+  }
+
   private record(outer: Tape, x: Var, times: NetTime[], context: Tensor): Plan {
     const { device } = outer;
     const { lib } = device;
@@ -91,7 +116,7 @@ export class RecordedModel {
       const value = y as unknown as Var;
       const yBar = trainable ? like(value.x) : null;
       const backward = yBar ? part(() => tape.backward(value, yBar)) : null;
-      return { ...input, held, y: value.x, yDot: value.dot, yBar, forward, backward, pending: false };
+      return { ...input, held, y: value.x, yDot: value.dot, yBar, forward, backward, runs: { forward: 0, backward: 0 }, pending: false };
     } finally {
       abandon(device, scope);
     }
@@ -113,6 +138,7 @@ function run({ plan, times, context }: Call, [x, xDot]: [Tensor, Tensor | null])
     plan.held[i].setHost(hostTensor("f64", [2, time.t.length], [...time.t, ...(time.dot ?? time.t)]));
   });
   device.lib.graphLaunch(plan.forward);
+  plan.runs.forward++;
 }
 
 const copyOf = (t: Tensor): Tensor => t.device.empty(t.shape, t.dtype).set(t);
@@ -133,6 +159,7 @@ const recordedOp: Op<Call> = {
     if (plan.yBar === null || plan.backward === null) throw new RcmError("E_INTERNAL", "was recorded without a backward", { op: "recorded" });
     plan.yBar.set(yBar);
     yBar.device.lib.graphLaunch(plan.backward);
+    plan.runs.backward++;
     plan.pending = false;
   },
 };

@@ -156,6 +156,11 @@ export class Trainer {
     return { kind: phase.kind, stats: Object.fromEntries(Object.entries(stats).map(([k, v]) => [k, mean(v)])), gradNorm, lr, skipped };
   }
 
+  /** The GPU's own milliseconds in recorded evaluations since the last call; null when nothing is recorded. */
+  recordedMs(): number | null {
+    return this.recorded.length === 0 ? null : this.recorded.reduce((ms, model) => ms + model.replayMs(), 0);
+  }
+
   private get activations(): DType {
     return this.recipe.model.residual as DType;
   }
