@@ -17,7 +17,7 @@ const args = {
   "text-cache": { type: "string", description: "folder that keeps embeddings of prompts", valueHint: "DIR" },
   embeds: { type: "string", description: "embeddings made before: a folder of 000000000.embed.pt files or of shards", valueHint: "DIR" },
   "negative-prompt": { type: "string", default: "", description: "negative prompt of the guidance", valueHint: "TEXT" },
-  "negative-embeds": { type: "string", description: "torch file with its embedding, in place of --negative-prompt", valueHint: "FILE" },
+  "negative-embeds": { type: "string", alias: "negative-embed", description: "torch file with its embedding, in place of --negative-prompt", valueHint: "FILE" },
   shape: { type: "string", default: "16,21,60,104", description: "latent shape: channels, frames, rows, columns (81 frames of 832x480)", valueHint: "C,T,Y,X" },
   sampler: { type: "string", default: "euler", description: "euler or unipc", valueHint: "KIND" },
   steps: { type: "string", default: "100", description: "steps of the teacher", valueHint: "N" },
@@ -45,6 +45,7 @@ export default defineCommand({
     expectKnown(rawArgs, args);
     const encoder = a["text-encoder"] === undefined ? null : { weights: a["text-encoder"], tokenizer: a.tokenizer ?? "", cache: a["text-cache"] ?? null };
     if (encoder && encoder.tokenizer === "") throw new RcmError("E_ARG", "--text-encoder goes with --tokenizer", { op: "usage" });
+    if (a["negative-embeds"] !== undefined && a["negative-prompt"] !== "") throw new RcmError("E_ARG", "--negative-prompt and --negative-embeds say the same thing; give one", { op: "usage" });
     const shape = integers(a.shape, "shape");
     if (shape.length !== 4) throw new RcmError("E_ARG", `--shape: found "${a.shape}", allowed four whole numbers`, { op: "usage" });
     const stop = stopSignals();

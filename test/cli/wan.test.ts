@@ -45,7 +45,8 @@ describe("a data set from a teacher", () => {
     for (const { latent, embed } of all) expect([latent.dtype, latent.shape, embed.dtype, embed.shape]).toEqual(["bf16", TINY_SHAPE, "bf16", [512, 4096]]);
     expect(new Set(all.map((s) => Buffer.from(s.latent.data).toString("hex"))).size).toBe(SAMPLES);
     const before = shards("set");
-    expect(JSON.parse(rcm([...synth, "--out", "set"]).out)).toMatchObject({ samples: SAMPLES, kept: SAMPLES });
+    const spelled = synth.map((word) => (word === "--negative-embeds" ? "--negative-embed" : word));
+    expect(JSON.parse(rcm([...spelled, "--out", "set"]).out)).toMatchObject({ samples: SAMPLES, kept: SAMPLES });
     expect(shards("set")).toEqual(before);
   }, 300_000);
 
@@ -81,6 +82,7 @@ describe("a data set from a teacher", () => {
     expect(r.status).toBe(3);
     expect(JSON.parse(r.out).error.message).toContain('"shift": 5');
     expect(rcm([...synth, "--out", "x", "--shard", "2/2"]).status).toBe(2);
+    expect(rcm([...synth, "--out", "x", "--negative-prompt", "both"]).status).toBe(2);
     expect(rcm([...synth, "--out", "x", "--shape", "8,3,4,6"]).status).toBe(2);
   }, 300_000);
 
