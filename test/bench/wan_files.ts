@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ShardAppender } from "../../core/data/appender.ts";
 import { padEmbedding } from "../../core/data/prompts.ts";
-import type { DType } from "../../core/dtype.ts";
+import { dtypeBytes, numel, type DType } from "../../core/dtype.ts";
 import { writeFileAtomic } from "../../core/io/atomic.ts";
 import { AtomicFile } from "../../core/io/out_file.ts";
 import type { TensorStream } from "../../core/io/tensor_stream.ts";
@@ -11,11 +11,15 @@ import { streamTorch, writeTorch } from "../../core/io/torch.ts";
 import { fileKey, shardPath } from "../../core/io/webdataset.ts";
 import { WAN_PRESETS } from "../../core/models/wan/config.ts";
 import { wanParams } from "../../core/models/wan/keys.ts";
+import { WAN_VAE } from "../../core/models/wan_vae/config.ts";
+import { wanVaeParams } from "../../core/models/wan_vae/keys.ts";
+import type { ParamSpec } from "../../core/nn/params.ts";
 import { Device, type Tensor } from "../../core/tensor.ts";
 
 /**
- * Files of true size for measuring, without running a network: a random teacher as `teacher.pth`, shards of random latents and text
- * embeddings as `data/`, a negative embedding as `negative.pt`. What is there already is kept; host memory stays small.
+ * Files of true size for measuring, without running a network: a random teacher as `teacher.pth`, a random VAE as `vae.pth`, shards of
+ * random latents and text embeddings as `data/`, a negative embedding as `negative.pt`. What is there already is kept; host memory
+ * stays small.
  *
  *   sh cli/bun.sh test/bench/wan_files.ts --out bench/wan --size 1.3b --dtype f32 --samples 64
  */
@@ -40,26 +44,26 @@ const draw = (shape: readonly number[], of: DType, stream: number, std: number, 
   return t.axpy(device.randn(shape, of, 1, stream), std);
 };
 
-const teacher = join(a.out, "teacher.pth");
-if (!existsSync(teacher)) {
+/** A torch file of random parameters, a piece of one at a time; `stored` gives a tensor's shape in the file where it is another. */
+function writeRandom(path: string, specs: readonly ParamSpec[], of: DType, first: number, stored: (spec: ParamSpec) => readonly number[] = (s) => s.shape): void {
+  if (existsSync(path)) return;
   const began = performance.now();
-  const tensors = wanParams(config).map(({ name, shape, init }, i): TensorStream => {
-    const stored = name === "patch_embedding.weight" ? [config.dim, config.inDim, ...config.patch] : shape;
-    const bytes = shape.reduce((n, d) => n * d, 1) * (dtype === "f32" ? 4 : 2);
-    return {
-      name, dtype, shape: stored, bytes,
-      *chunks() {
-        using _scope = device.scope();
-        yield* draw(shape, dtype, i, 0.02, init.kind === "ones" ? 1 : 0).hostChunks();
-      },
-    };
-  });
-  using file = new AtomicFile(teacher);
+  const tensors = specs.map((spec, i): TensorStream => ({
+    name: spec.name, dtype: of, shape: stored(spec), bytes: numel(spec.shape) * dtypeBytes(of),
+    *chunks() {
+      using _scope = device.scope();
+      yield* draw(spec.shape, of, first + i, 0.02, spec.init.kind === "ones" ? 1 : 0).hostChunks();
+    },
+  }));
+  using file = new AtomicFile(path);
   streamTorch(file, tensors);
   file.commit();
-  const { size } = statSync(teacher);
-  console.log(`${teacher}: ${(size / 1e9).toFixed(2)} GB in ${((performance.now() - began) / 1000).toFixed(1)} s`);
+  const { size } = statSync(path);
+  console.log(`${path}: ${(size / 1e9).toFixed(2)} GB in ${((performance.now() - began) / 1000).toFixed(1)} s`);
 }
+
+writeRandom(join(a.out, "teacher.pth"), wanParams(config), dtype, 0, ({ name, shape }) => (name === "patch_embedding.weight" ? [config.dim, config.inDim, ...config.patch] : shape));
+writeRandom(join(a.out, "vae.pth"), wanVaeParams(WAN_VAE), "f32", 100_000);
 
 const { textLen, textDim } = config;
 const text = (stream: number, rows: number) => {

@@ -1,13 +1,17 @@
 #!/bin/sh
 # Runs the op tests of half and single precision under compute-sanitizer: memcheck, then racecheck (shared memory). Exit 1 on any finding.
-# usage: sh test/gpu/sanitize.sh [pattern of test names]
+# usage: sh test/gpu/sanitize.sh [pattern of test names [tool [test file...]]]
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root" || exit 1
 pattern=${1:-"(bf16|f32) is as close to f64|f32-grade"}
+tools=${2:-memcheck racecheck}
+[ $# -ge 2 ] && shift
+[ $# -ge 1 ] && shift
+[ $# -eq 0 ] && set -- ./test/gpu/ops.test.ts ./test/gpu/precision.test.ts
 status=0
-for tool in memcheck racecheck; do
+for tool in $tools; do
   log=$(mktemp)
-  compute-sanitizer --tool "$tool" --target-processes all --print-limit 20 sh cli/bun.sh test --timeout 600000 -t "$pattern" ./test/gpu/ops.test.ts ./test/gpu/precision.test.ts >"$log" 2>&1
+  compute-sanitizer --tool "$tool" --target-processes all --print-limit 20 sh cli/bun.sh test --timeout 600000 -t "$pattern" "$@" >"$log" 2>&1
   summary=$(grep -E "ERROR SUMMARY|RACECHECK SUMMARY" "$log" | tail -n 1)
   counts=$(grep -E "^ *[0-9]+ (pass|fail)" "$log" | tr -s ' \n' ' ')
   echo "$tool: ${summary:-no summary} ($counts)"
