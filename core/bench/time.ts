@@ -110,10 +110,12 @@ export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number => 2 
 
 /**
  * The library with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K, its vjp 2.5x,
- * its tangent 3x or, when `exact`, what the tangents that are there ask for.
+ * its tangent 3x or, when `exact`, what the tangents that are there ask for. Recorded calls count each time they are launched.
  */
 export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number } {
   let flop = 0;
+  const recordings = new Map<number, number>();
+  let before = 0;
   const linear = (f: (...a: number[]) => void, m: number, passes: (a: number[]) => number) => (...a: number[]): void => {
     flop += 2 * a[m] * a[m + 1] * a[m + 2] * passes(a);
     f(...a);
@@ -136,6 +138,19 @@ export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number
       attentionFwd: attention(lib.attentionFwd, 6, () => 1),
       attentionJvp: attention(lib.attentionJvp, 10, (a) => (exact ? tangentMatmuls(a[3] !== 0, a[4] !== 0, a[5] !== 0) / 2 : 3)),
       attentionVjp: attention(lib.attentionVjp, 10, () => 2.5),
+      graphBegin: (memory) => {
+        before = flop;
+        lib.graphBegin(memory);
+      },
+      graphEnd: (out) => {
+        lib.graphEnd(out);
+        recordings.set(Number((out as BigInt64Array)[0]), flop - before);
+        flop = before;
+      },
+      graphLaunch: (graph) => {
+        flop += recordings.get(graph) ?? 0;
+        lib.graphLaunch(graph);
+      },
     } as Rcm,
     take: () => {
       const n = flop;

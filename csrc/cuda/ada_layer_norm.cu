@@ -22,10 +22,10 @@ struct Modulation {
   const C *shift, *scale, *shift_dot, *scale_dot;
   int64_t L, stride;
   bool vec;
-  __device__ int64_t row(int64_t r) const {
-    const bool small = r <= 0xffffffff && L <= 0xffffffff;  // a short division is several times cheaper
-    return (small ? (int64_t)((uint32_t)r / (uint32_t)L) : r / L) * stride;
-  }
+  static constexpr bool kTangent = true;
+  __device__ int64_t row(int64_t r) const { return r / L * stride; }
+  // The first row after r with other parameters.
+  __device__ int64_t end(int64_t r) const { return (r / L + 1) * L; }
   template <int V>
   __device__ void factor(int64_t i, C (&out)[V]) const {
     load_some<V>(scale + i, vec, out);
@@ -37,18 +37,11 @@ struct Modulation {
     load_some<V>(shift + i, vec, out);
   }
   template <int V>
-  __device__ void tangent(int64_t i, const C (&h)[V], C (&out)[V]) const {
-    C v[V];
-    if (scale_dot) {
-      load_some<V>(scale_dot + i, vec, v);
+  __device__ void tangents(int64_t i, C (&scale_out)[V], C (&shift_out)[V]) const {
 #pragma unroll
-      for (int j = 0; j < V; ++j) out[j] += h[j] * v[j];
-    }
-    if (shift_dot) {
-      load_some<V>(shift_dot + i, vec, v);
-#pragma unroll
-      for (int j = 0; j < V; ++j) out[j] += v[j];
-    }
+    for (int j = 0; j < V; ++j) scale_out[j] = shift_out[j] = 0;
+    if (scale_dot) load_some<V>(scale_dot + i, vec, scale_out);
+    if (shift_dot) load_some<V>(shift_dot + i, vec, shift_out);
   }
 };
 

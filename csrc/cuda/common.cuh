@@ -195,6 +195,14 @@ __device__ inline void block_sum_once(C (&v)[N], C* shared) {
     for (int i = 0; i < N; ++i) shared[i * 32 + warp] = v[i];
   }
   __syncthreads();
+  if (warps <= 4) {  // reads of one address by all are quicker than five exchanges
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      v[i] = shared[i * 32];
+      for (int w = 1; w < warps; ++w) v[i] += shared[i * 32 + w];
+    }
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = warp_sum(lane < warps ? shared[i * 32 + lane] : (C)0);
 }

@@ -1,4 +1,5 @@
 #include "elementwise.cuh"
+#include "slots.cuh"
 
 using namespace rcm;
 
@@ -178,24 +179,6 @@ __global__ void __launch_bounds__(kThreads) back_rows(const X* y_bar, const H* h
   }
 }
 
-// gate_bar[b, :] += the sum over the sample's slots, in a fixed order: 32 columns a block, 32 slots at a time.
-template <class C>
-__global__ void __launch_bounds__(1024) add_slots(const C* partial, C* gate_bar, int64_t D, int64_t slots, int64_t stride, unsigned tiles) {
-  __shared__ C part[32][33];
-  const int64_t b = blockIdx.x / tiles, column = (int64_t)(blockIdx.x % tiles) * 32 + threadIdx.x;
-  C sum = 0;
-  if (column < D) {
-#pragma unroll 4
-    for (int64_t s = threadIdx.y; s < slots; s += 32) sum += partial[(b * slots + s) * D + column];
-  }
-  part[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  // Turned, so that a warp adds one column.
-  const C total = warp_sum(part[threadIdx.x][threadIdx.y]);
-  const int64_t out = (int64_t)(blockIdx.x % tiles) * 32 + threadIdx.y;
-  if (threadIdx.x == 0 && out < D) gate_bar[b * stride + out] += total;
-}
-
 template <int V, class X, class H, class C>
 void launch_back(const X* y_bar, const H* h, const C* gate, H* h_bar, C* gate_bar, bool gate_vec, const Sizes& z) {
   const dim3 block = block_for<V>(z.D);
@@ -208,9 +191,7 @@ void launch_back(const X* y_bar, const H* h, const C* gate, H* h_bar, C* gate_ba
   C* sums = gate_bar ? partial.as<C>() : nullptr;
   back_rows<V><<<grid_size(z.B * groups * chunks), block, 0, stream()>>>(y_bar, h, gate, h_bar, sums, z.stride, gate_vec,
                                                                          Walk{z.L, z.D, rows, (unsigned)groups, (unsigned)chunks});
-  if (gate_bar == nullptr) return;
-  const int64_t tiles = ceil_div(z.D, 32);
-  add_slots<C><<<grid_size(z.B * tiles), dim3(32, 32), 0, stream()>>>(sums, gate_bar, z.D, slots, z.stride, (unsigned)tiles);
+  if (gate_bar != nullptr) add_slots<C>(sums, z.B, slots, z.D, 1, gate_bar, nullptr, z.stride);
 }
 
 }  // namespace

@@ -10,7 +10,9 @@ struct Affine {
   const void *w, *b;
   int32_t dtype;
   bool vec;
+  static constexpr bool kTangent = false;
   __device__ int64_t row(int64_t) const { return 0; }
+  __device__ int64_t end(int64_t) const { return INT64_MAX; }
   template <int V>
   __device__ void factor(int64_t i, C (&out)[V]) const {
     load(w, i, 1, out);
@@ -19,8 +21,6 @@ struct Affine {
   __device__ void summand(int64_t i, C (&out)[V]) const {
     load(b, i, 0, out);
   }
-  template <int V>
-  __device__ void tangent(int64_t, const C (&)[V], C (&)[V]) const {}
 
  private:
   template <int V>

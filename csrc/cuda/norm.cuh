@@ -1,6 +1,6 @@
 // Shared by the norms: how a row is spread over threads, streaming loads, the layer norms' kernels, column sums.
 #pragma once
-#include "common.cuh"
+#include "slots.cuh"
 
 namespace rcm {
 
@@ -8,7 +8,11 @@ namespace rcm {
 // The compiler may fuse a product and a sum in one kernel and not in another; what a _jvp must repeat bit for bit is spelled out.
 __device__ inline float mul_rn(float a, float b) { return __fmul_rn(a, b); }
 __device__ inline double mul_rn(double a, double b) { return __dmul_rn(a, b); }
-__device__ inline float inv_sqrt(float v) { return __frcp_rn(__fsqrt_rn(v)); }
+// One Newton step over the processor's estimate: within 1-2 ulp, a fifth of the instructions of a division.
+__device__ inline float inv_sqrt(float v) {
+  const float r = rsqrtf(v);
+  return fma(__fmul_rn(0.5f, r), fma(-__fmul_rn(v, r), r, 1.0f), r);
+}
 __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 
 // ---- a row over threads -------------------------------------------------------------------------------------------
@@ -17,6 +21,7 @@ __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 constexpr int kRowShare = 16;
 constexpr int kRowMax = 8192;
 constexpr int kRowThreads = kRowMax / kRowShare;
+constexpr int kKeepThreads = 320;  // blocks up to here (rows of 5120) may take 200 registers a thread and keep the parameters in them
 constexpr int kBackThreads = 640;  // bounds the registers, so that two blocks of 320 threads (a row of 5120) share a processor
 constexpr int kRowStages = 3;  // rows of a backward pass under way in shared memory
 constexpr int kAnyThreads = 256;
@@ -38,10 +43,6 @@ bool row_fits(const X* x, const Y* y, int64_t D) {
 }
 
 inline bool shared_fits(size_t bytes) { return bytes + 1024 <= gpu().shared_per_block; }
-inline unsigned grid_of(int64_t blocks) {
-  if (blocks > 0x7fffffff) fail(RCM_E_SHAPE, "rows: too many for one launch (%lld blocks)", (long long)blocks);
-  return (unsigned)blocks;
-}
 
 // ---- loads --------------------------------------------------------------------------------------------------------
 // Activations are read once: they pass by L1, where parameters and tables stay.
@@ -152,35 +153,6 @@ __device__ void fold_columns(const C* fold, int count, int period, C* out) {
   }
 }
 
-// out[which][sample * stride + c] += the sum over slots of partial [samples][slots][width * outputs], in a fixed order.
-template <class C>
-__global__ void __launch_bounds__(1024) sum_slots(const C* partial, int64_t slots, int64_t width, int64_t columns, C* out0, C* out1, int64_t stride) {
-  __shared__ C part[32][33];
-  const int64_t tiles = (columns + 31) / 32, sample = blockIdx.x / tiles, c = blockIdx.x % tiles * 32 + threadIdx.x;
-  C* out = c < width ? out0 : out1;
-  const bool wanted = c < columns && out != nullptr;
-  C sum = 0;
-  if (wanted) {
-    const C* p = partial + sample * slots * columns + c;
-#pragma unroll 8
-    for (int64_t s = threadIdx.y; s < slots; s += 32) sum += p[s * columns];
-  }
-  part[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  // Turned, so that one warp adds one column.
-  const C total = warp_sum(part[threadIdx.x][threadIdx.y]);
-  __syncthreads();
-  if (threadIdx.x == 0) part[0][threadIdx.y] = total;
-  __syncthreads();
-  if (threadIdx.y == 0 && wanted) out[sample * stride + (c < width ? c : c - width)] += part[0][threadIdx.x];
-}
-
-template <class C>
-void add_slots(const C* partial, int64_t samples, int64_t slots, int64_t width, int outputs, C* out0, C* out1, int64_t stride) {
-  const int64_t columns = width * outputs;
-  sum_slots<C><<<grid_of(samples * ceil_div(columns, 32)), dim3(32, 32), 0, stream()>>>(partial, slots, width, columns, out0, out1, stride);
-}
-
 // How many blocks share the rows of one sample: as many as run at once, each with a few rows. Beyond 48 KiB of shared memory, static
 // included, a launch must ask.
 template <class Kernel>
@@ -203,93 +175,175 @@ unsigned blocks_for(Kernel kernel, dim3 block, int64_t rows) {
 }
 
 // ---- layer norms --------------------------------------------------------------------------------------------------
-// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents. A block walks rows and
-// fetches the next one before it sums this one, so that memory never waits for a reduction.
-template <class X, class Y, bool Jvp, class Mod, class C>
-__global__ void __launch_bounds__(kRowThreads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D,
-                                                          C inv, C eps, bool dot_vec) {
+// Mean and sum of squared deviations of a row from those of its parts, and for a tangent its mean and the sum of products of deviations.
+// Parts of one size are joined in pairs (Chan, Golub, LeVeque 1983), so one exchange gives both; nothing cancels.
+template <bool Jvp, class C>
+struct Moments {
+  C mean = 0, square = 0, mean_dot = 0, cross = 0;
+
+  // Joins with a part as large as this one, `half` being half its size. The same bits whichever of the two is asked.
+  __device__ void join(const Moments& o, C half) {
+    const C far = o.mean - mean;
+    square = fma(mul_rn(far, far), half, square + o.square);
+    mean = mul_rn(mean + o.mean, (C)0.5);
+    if constexpr (Jvp) {
+      cross = fma(mul_rn(far, o.mean_dot - mean_dot), half, cross + o.cross);
+      mean_dot = (mean_dot + o.mean_dot) * (C)0.5;
+    }
+  }
+  __device__ void join_warp(C half) {
+#pragma unroll
+    for (int o = 1; o < 32; o <<= 1, half *= 2) {
+      Moments other;
+      other.mean = __shfl_xor_sync(0xffffffffu, mean, o);
+      other.square = __shfl_xor_sync(0xffffffffu, square, o);
+      if constexpr (Jvp) {
+        other.mean_dot = __shfl_xor_sync(0xffffffffu, mean_dot, o);
+        other.cross = __shfl_xor_sync(0xffffffffu, cross, o);
+      }
+      join(other, half);
+    }
+  }
+  // Over the block's warps, each with `size` elements. `shared`: one a warp; it may be written again after the next barrier.
+  __device__ void join_block(Moments* shared, C size) {
+    const int warps = (int)(blockDim.x >> 5);
+    if (warps == 1) return;
+    if ((threadIdx.x & 31) == 0) shared[threadIdx.x >> 5] = *this;
+    __syncthreads();
+    C m = 0, m_dot = 0, s = 0, c = 0;
+#pragma unroll 4
+    for (int w = 0; w < warps; ++w) {
+      m += shared[w].mean;
+      if constexpr (Jvp) m_dot += shared[w].mean_dot;
+    }
+    const C part = (C)1 / (C)warps;
+    m = mul_rn(m, part);
+    if constexpr (Jvp) m_dot *= part;
+#pragma unroll 4
+    for (int w = 0; w < warps; ++w) {
+      const C far = shared[w].mean - m;
+      s += fma(mul_rn(far, far), size, shared[w].square);
+      if constexpr (Jvp) c += fma(mul_rn(far, shared[w].mean_dot - m_dot), size, shared[w].cross);
+    }
+    mean = m, square = s, mean_dot = m_dot, cross = c;
+  }
+};
+
+// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents; they are kept in registers
+// for as long as they hold. A block walks rows and fetches the next one before it sums this one, so that memory never waits for a reduction.
+template <class X, class Y, bool Jvp, int Threads, class Mod, class C>
+__global__ void __launch_bounds__(Threads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps,
+                                                      bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
+  constexpr bool Keep = Threads <= kKeepThreads;
   __shared__ C shared[2][64];
+  __shared__ Moments<Jvp, C> parts[2][32];  // rows take turns
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
-  const bool early = Jvp && x_dot && dot_vec;
+  const bool early = Jvp && x_dot && dot_vec, even = D == kRowShare * (int)blockDim.x;
   Pack<X, V> next[P], next_dot[Jvp ? P : 1];
+  const auto column = [&](int k) { return (int)(k * blockDim.x + threadIdx.x) * V; };
   const auto fetch = [&](int64_t row) {
 #pragma unroll
     for (int k = 0; k < P; ++k) {
-      const int i = (int)(k * blockDim.x + threadIdx.x) * V;
-      if (i >= D) continue;
-      next[k] = fetch_once<V>(x + row * D + i);
+      if (column(k) >= D) continue;
+      next[k] = fetch_once<V>(x + row * D + column(k));
       if constexpr (Jvp) {
-        if (early) next_dot[k] = fetch_once<V>(x_dot + row * D + i);
+        if (early) next_dot[k] = fetch_once<V>(x_dot + row * D + column(k));
       }
     }
   };
-  int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+  C w[P][V], b[P][V], w_dot[Jvp && Mod::kTangent ? P : 1][V], b_dot[Jvp && Mod::kTangent ? P : 1][V];
+  const auto parameters = [&](int64_t at, int k) {
+    mod.template factor<V>(at, w[k]);
+    mod.template summand<V>(at, b[k]);
+    if constexpr (Jvp && Mod::kTangent) mod.template tangents<V>(at, w_dot[k], b_dot[k]);
+  };
+  int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, at = 0, end = 0;
+  int turn = 0;
   if (r < M) fetch(r);
   for (; r < M; r += step) {
-    C v[P][V], d[Jvp ? P : 1][V], sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
+    if (r >= end) {
+      at = mod.row(r);
+      end = mod.end(r);
+      if constexpr (Keep) {
+#pragma unroll
+        for (int k = 0; k < P; ++k) {
+          if (column(k) < D) parameters(at + column(k), k);
+        }
+      }
+    }
+    C v[P][V], d[Jvp ? P : 1][V];
 #pragma unroll
     for (int k = 0; k < P; ++k) {
-      const int i = (int)(k * blockDim.x + threadIdx.x) * V;
-      if (i >= D) continue;
+      if (column(k) >= D) continue;
       unpack<V>(next[k], v[k]);
       if constexpr (Jvp) {
 #pragma unroll
         for (int j = 0; j < V; ++j) d[k][j] = 0;
         if (early) unpack<V>(next_dot[k], d[k]);
-        else if (x_dot) load_some<V>(x_dot + r * D + i, false, d[k]);
+        else if (x_dot) load_some<V>(x_dot + r * D + column(k), false, d[k]);
       }
     }
     if (r + step < M) fetch(r + step);
+    Moments<Jvp, C> row;
+    C sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
 #pragma unroll
     for (int k = 0; k < P; ++k) {
-      if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
+      if (column(k) >= D) continue;
 #pragma unroll
       for (int j = 0; j < V; ++j) {
         sum[0] += v[k][j];
         if constexpr (Jvp) sum[1] += d[k][j];
       }
     }
-    block_sum_once(sum, shared[0]);
-    const C m = mul_rn(sum[0], inv);
+    // Deviations from the mean of the thread's own elements, or of the row where threads hold unequal shares.
+    const C share = even ? (C)1 / kRowShare : inv;
+    if (!even) block_sum_once(sum, shared[0]);
+    row.mean = mul_rn(sum[0], share);
+    if constexpr (Jvp) row.mean_dot = sum[1] * share;
 #pragma unroll
     for (int k = 0; k < P; ++k) {
-      if ((int)(k * blockDim.x + threadIdx.x) * V >= D) continue;
+      if (column(k) >= D) continue;
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        v[k][j] -= m;
-        square[0] = fma(v[k][j], v[k][j], square[0]);
-        if constexpr (Jvp) {
-          d[k][j] -= mul_rn(sum[1], inv);
-          square[1] = fma(v[k][j], d[k][j], square[1]);
-        }
+        const C far = v[k][j] - row.mean;
+        square[0] = fma(far, far, square[0]);
+        if constexpr (Jvp) square[1] = fma(far, d[k][j] - row.mean_dot, square[1]);
       }
     }
-    block_sum_once(square, shared[1]);
-    const C q = inv_sqrt(fma(square[0], inv, eps));
+    if (!even) block_sum_once(square, shared[1]);
+    row.square = square[0];
+    if constexpr (Jvp) row.cross = square[1];
+    if (even) {
+      row.join_warp((C)kRowShare / 2);
+      row.join_block(parts[turn ^= 1], (C)(32 * kRowShare));
+    }
+    const C q = inv_sqrt(fma(row.square, inv, eps));
     if (threadIdx.x == 0) {
-      mean[r] = m;
+      mean[r] = row.mean;
       rstd[r] = q;
     }
-    const auto at = mod.row(r);
+    const C pull = Jvp ? row.cross * inv * q : (C)0;
 #pragma unroll
     for (int k = 0; k < P; ++k) {
-      const int i = fresh((int)(k * blockDim.x + threadIdx.x) * V);
-      if (i >= D) continue;
-      C w[V], b[V], out[V];
-      mod.template factor<V>(at + i, w);
-      mod.template summand<V>(at + i, b);
+      if (column(k) >= D) continue;
+      const int64_t i = r * D + column(k);
+      if constexpr (!Keep) parameters(at + fresh(column(k)), k);
+      C out[V];
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        v[k][j] = mul_rn(v[k][j], q);
-        out[j] = fma(v[k][j], w[j], b[j]);
+        v[k][j] = mul_rn(v[k][j] - row.mean, q);
+        out[j] = fma(v[k][j], w[k][j], b[k][j]);
       }
-      store_pack<V>(y + r * D + i, out);
+      store_pack<V>(y + i, out);
       if constexpr (Jvp) {
 #pragma unroll
-        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - v[k][j] * (square[1] * inv * q)) * w[j];
-        mod.template tangent<V>(at + i, v[k], out);
-        store_some<V>(y_dot + r * D + i, dot_vec, out);
+        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - row.mean_dot - v[k][j] * pull) * w[k][j];
+        if constexpr (Mod::kTangent) {
+#pragma unroll
+          for (int j = 0; j < V; ++j) out[j] += fma(v[k][j], w_dot[k][j], b_dot[k][j]);
+        }
+        store_some<V>(y_dot + i, dot_vec, out);
       }
     }
   }
@@ -331,7 +385,11 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_
     y[i] = store_as<Y>(fma(h[0], w[0], b[0]));
     if constexpr (Jvp) {
       C out[1] = {dots ? q * ((C)load_as(dots[i]) - sum[1] * inv - h[0] * (square[1] * inv * q)) * w[0] : (C)0};
-      mod.template tangent<1>(at + i, h, out);
+      if constexpr (Mod::kTangent) {
+        C w_dot[1], b_dot[1];
+        mod.template tangents<1>(at + i, w_dot, b_dot);
+        out[0] += fma(h[0], w_dot[0], b_dot[0]);
+      }
       y_dot[i] = store_as<Y>(out[0]);
     }
   }
@@ -451,9 +509,12 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
   if constexpr (!std::is_same<X, double>::value) {
     if (row_fits(x, y, D)) {
       const dim3 block = row_block(D);
-      auto kernel = layer_rows<X, Y, Jvp, Mod, C>;
-      kernel<<<blocks_for(kernel, block, M), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
-                                                                  aligned(x_dot, 16) && aligned(y_dot, 16));
+      const auto go = [&](auto kernel) {
+        kernel<<<blocks_for(kernel, block, M), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
+                                                                    aligned(x_dot, 16) && aligned(y_dot, 16));
+      };
+      if ((int)(block.x * block.y) <= kKeepThreads) go(layer_rows<X, Y, Jvp, kKeepThreads, Mod, C>);
+      else go(layer_rows<X, Y, Jvp, kRowThreads, Mod, C>);
       return;
     }
   }

@@ -129,12 +129,20 @@ struct Units {
   __device__ int64_t group_of(const Task<C>& t, int64_t r, int k) const { return whole ? r : r * (t.D / t.K) + head[k]; }
 };
 
-template <class X, class Y, bool Jvp, class C>
-__global__ void __launch_bounds__(kRowThreads) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
+template <class X, class Y, bool Jvp, int Threads, class C>
+__global__ void __launch_bounds__(Threads) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
+  constexpr bool Keep = Threads <= kKeepThreads;
   __shared__ C shared[2][64];  // rows take turns
   const Units<V, C> units(t);
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
+  C w[2 * U][V];
+  if constexpr (Keep) {
+#pragma unroll
+    for (int p = 0; p < 2 * U; ++p) {
+      if (units.at[p] >= 0) units.weights(t, p, w[p]);
+    }
+  }
   Pack<X, V> next[2 * U], next_dot[Jvp ? 2 * U : 1];
   // The next row is fetched before this one is summed.
   const auto fetch = [&](int64_t row) {
@@ -162,6 +170,16 @@ __global__ void __launch_bounds__(kRowThreads) rms_rows(Task<C> t, const X* x, c
       }
     }
     if (r + step < t.M) fetch(r + step);
+    C cos[U][V], sin[U][V];
+    if (t.rope != 0) {
+      const int64_t row = t.token(r) * units.half;
+#pragma unroll
+      for (int k = 0; k < U; ++k) {
+        if (!units.some(k)) continue;
+        units.table(t, t.cos + row, k, cos[k]);
+        units.table(t, t.sin + row, k, sin[k]);
+      }
+    }
 #pragma unroll
     for (int p = 0; p < 2 * U; ++p) {
       if (units.at[p] < 0) continue;
@@ -172,7 +190,6 @@ __global__ void __launch_bounds__(kRowThreads) rms_rows(Task<C> t, const X* x, c
       }
     }
     units.group_sum(sum, shared[turn ^= 1]);
-    const int64_t row = t.rope == 0 ? 0 : t.token(r) * units.half;
 #pragma unroll
     for (int k = 0; k < U; ++k) {
       if (!units.some(k)) continue;
@@ -181,20 +198,16 @@ __global__ void __launch_bounds__(kRowThreads) rms_rows(Task<C> t, const X* x, c
       const C pull = Jvp ? sum[k][N - 1] * t.inv * q * q : (C)0;
 #pragma unroll
       for (int p = 2 * k; p < 2 * k + 2; ++p) {
-        C w[V];
-        units.weights(t, p, w);
+        if constexpr (!Keep) units.weights(t, p, w[p]);
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-          if constexpr (Jvp) d[p][j] = q * w[j] * (d[p][j] - v[p][j] * pull);
-          v[p][j] = mul_rn(mul_rn(v[p][j], q), w[j]);
+          if constexpr (Jvp) d[p][j] = q * w[p][j] * (d[p][j] - v[p][j] * pull);
+          v[p][j] = mul_rn(mul_rn(v[p][j], q), w[p][j]);
         }
       }
       if (t.rope != 0) {
-        C cos[V], sin[V];
-        units.table(t, t.cos + row, k, cos);
-        units.table(t, t.sin + row, k, sin);
-        units.turn(t.rope, v[2 * k], v[2 * k + 1], cos, sin, (C)1);
-        if constexpr (Jvp) units.turn(t.rope, d[2 * k], d[2 * k + 1], cos, sin, (C)1);
+        units.turn(t.rope, v[2 * k], v[2 * k + 1], cos[k], sin[k], (C)1);
+        if constexpr (Jvp) units.turn(t.rope, d[2 * k], d[2 * k + 1], cos[k], sin[k], (C)1);
       }
 #pragma unroll
       for (int p = 2 * k; p < 2 * k + 2; ++p) {
@@ -376,8 +389,9 @@ void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
     if (units_fit(x, y, z)) {
       const dim3 block = row_block(z.D);
       const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-      auto kernel = rms_rows<X, Y, Jvp, C>;
-      kernel<<<blocks_for(kernel, block, t.M), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec);
+      const auto go = [&](auto kernel) { kernel<<<blocks_for(kernel, block, t.M), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec); };
+      if ((int)(block.x * block.y) <= kKeepThreads) go(rms_rows<X, Y, Jvp, kKeepThreads, C>);
+      else go(rms_rows<X, Y, Jvp, kRowThreads, C>);
       return;
     }
   }

@@ -12,6 +12,7 @@ import { entry, rope, type OpCases } from "../harness/op_cases.ts";
 
 /** Cases at the sizes of the real network, where GPU kernels take other paths than at toy sizes. */
 
+type Norm = Parameters<typeof rmsNormRopeOp.forward>[1];
 type Attention = { heads: number; scale: number | null };
 const attend = (name: string, heads: number, K: number, Lq: number, Lk: number, tangent: number[], batch = 1): OpCase<Attention> => {
   const [q, kv] = [[batch, Lq, heads * K], [batch, Lk, heads * K]];
@@ -19,6 +20,8 @@ const attend = (name: string, heads: number, K: number, Lq: number, Lk: number, 
 };
 
 const WIDTHS = [[1536, 12], [5120, 40]] as const;
+/** Samples, rows of each and width where every block goes on to other rows, and to other samples. */
+const MANY = [3, 950, 1024] as const;
 const VIDEO = [1, 16, 4, 30, 52] as const;
 const PATCH = [1, 2, 2] as const;
 
@@ -50,17 +53,20 @@ export const GPU_CASES: Record<string, OpCases> = {
     { name: "256x384 to 512", shapes: [[256, 384], [512, 384], [512]], params: () => ({ kind: "gelu_tanh" as const }), tangent: [0], accumulates: [1, 2], scale: 0.25 },
     { name: "no tile whole: 2x131x200 to 264", shapes: [[2, 131, 200], [264, 200], [264]], params: () => ({ kind: "silu" as const }), tangent: [0], accumulates: [1, 2], scale: 0.25 },
   ]),
-  layer_norm: entry(layerNormOp, WIDTHS.map(([D]) => ({
-    name: `64 rows of ${D}`, shapes: [[64, D], [D], [D]], params: () => ({ eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1, 2],
+  layer_norm: entry(layerNormOp, [[64, 1536], [64, 5120], [MANY[0] * MANY[1], MANY[2]]].map(([M, D]) => ({
+    name: `${M} rows of ${D}`, shapes: [[M, D], [D], [D]], params: () => ({ eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1, 2],
   }))),
-  ada_layer_norm: entry(adaLayerNormOp, WIDTHS.map(([D]) => ({
-    name: `2x32 rows of ${D}`, shapes: [[2, 32, D], [2, 6, D]], params: () => ({ shift: 3, scale: 4, eps: 1e-6, dtype: null }), tangent: [0, 1], accumulates: [1], stored: { 1: "stat" as const },
+  ada_layer_norm: entry(adaLayerNormOp, [[2, 32, 1536], [2, 32, 5120], MANY].map(([B, L, D]) => ({
+    name: `${B}x${L} rows of ${D}`, shapes: [[B, L, D], [B, 6, D]], params: () => ({ shift: 3, scale: 4, eps: 1e-6, dtype: null }), tangent: [0, 1], accumulates: [1], stored: { 1: "stat" as const },
   }))),
-  rms_norm_rope: entry(rmsNormRopeOp, WIDTHS.flatMap(([D, heads]) => [
+  rms_norm_rope: entry(rmsNormRopeOp, [
+    { name: `${MANY.join("x")}, interleaved`, shapes: [MANY, [MANY[2]]], params: (d, t) => ({ heads: 8, group: MANY[2], rope: rope(MANY[1], MANY[2] / 8)(d, t), pairing: "interleaved" as const, eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1] },
+    ...WIDTHS.flatMap(([D, heads]): OpCase<Norm>[] => [
     { name: `group D = ${D}, interleaved`, shapes: [[2, 32, D], [D]], params: (d, t) => ({ heads, group: D, rope: rope(32, D / heads)(d, t), pairing: "interleaved" as const, eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1] },
     { name: `group K of ${D}, halves`, shapes: [[1, 64, D], [D / heads]], params: (d, t) => ({ heads, group: D / heads, rope: rope(64, D / heads)(d, t), pairing: "halves" as const, eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1] },
     { name: `group D = ${D}, no rope`, shapes: [[1, 64, D], [D]], params: () => ({ heads, group: D, rope: null, pairing: "interleaved" as const, eps: 1e-6, dtype: null }), tangent: [0], accumulates: [1] },
-  ])),
+    ]),
+  ]),
   gate_residual: entry(gateResidualOp, [
     ...WIDTHS.map(([D]): OpCase<{ gate: number }> => ({ name: `gated, 2x32 rows of ${D}`, shapes: [[2, 32, D], [2, 32, D], [2, 6, D]], params: () => ({ gate: 5 }), tangent: [0, 1, 2], accumulates: [2], stored: { 2: "stat" } })),
     { name: "plain, 64 rows of 1536", shapes: [[1, 64, 1536], [1, 64, 1536], null], params: () => ({ gate: 0 }), tangent: [0, 1] },
