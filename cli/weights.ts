@@ -16,7 +16,7 @@ function text(r: WeightsReport): string {
   const lines = [
     `${r.path}: ${r.format}, ${r.files} file${r.files === 1 ? "" : "s"}, ${mebibytes(r.bytes)}`,
     `tensors     ${r.tensors} (${dtypes}), ${r.parameters.toLocaleString("en")} elements`,
-    `layout      ${r.layout === null ? `no Wan network; keys such as ${r.keys.slice(0, 3).join(", ")}` : `${r.layout}${r.prefix === "" ? "" : `, prefix ${r.prefix}`}`}`,
+    r.companion ? `holds       ${r.companion.kind === "umt5" ? "a umT5 text encoder" : "the Wan autoencoder"}: ${r.companion.size}; every parameter is there` : `layout      ${r.layout === null ? `no Wan network; keys such as ${r.keys.slice(0, 3).join(", ")}` : `${r.layout}${r.prefix === "" ? "" : `, prefix ${r.prefix}`}`}`,
   ];
   if (r.networks.length > 1) lines.push(`networks    ${r.networks.map((n) => n || "(no prefix)").join(", ")}`);
   if (r.config) {

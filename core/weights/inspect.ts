@@ -1,11 +1,21 @@
 import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { openCheckpoint, type CheckpointFormat } from "../io/checkpoint.ts";
+import { openCheckpoint, type Checkpoint, type CheckpointFormat } from "../io/checkpoint.ts";
+import { umt5ConfigOf } from "../models/umt5/config.ts";
+import { detectUmt5Layout, umt5Keys, umt5Params } from "../models/umt5/keys.ts";
 import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
 import { wanParams } from "../models/wan/keys.ts";
 import { networksIn, type WanLayout, type WeightKind } from "../models/wan/layouts.ts";
 import { fitOf, wanConfigOf, type Fit } from "./load.ts";
 import { filesOf, resolveWeights, wanIn } from "./open.ts";
+import { vaeIn } from "./vae.ts";
+
+/** A file that goes beside a network. */
+export interface Companion {
+  kind: "wan-vae" | "umt5";
+  /** Sizes in words. */
+  size: string;
+}
 
 export interface WeightsReport {
   path: string;
@@ -27,7 +37,24 @@ export interface WeightsReport {
   /** Name of the published network with these sizes. */
   preset: string | null;
   fit: Fit | null;
+  /** What it is instead, when it holds no diffusion network. */
+  companion: Companion | null;
   problem: string | null;
+}
+
+/** The text encoder or autoencoder in a checkpoint; null when it is neither. Throws: E_FORMAT when it is one and incomplete. */
+function companionIn(checkpoint: Checkpoint): Companion | null {
+  const { tensors, path } = checkpoint;
+  const source = detectUmt5Layout(tensors.keys());
+  if (source) {
+    const { names } = umt5Keys(source, tensors.keys());
+    const config = umt5ConfigOf(new Map([...names].map(([name, key]) => [name, tensors.get(key)?.shape ?? []])), path);
+    const missing = umt5Params(config).filter((s) => !names.has(s.name)).map((s) => s.name);
+    if (missing.length > 0) throw new RcmError("E_FORMAT", `${path}: the umT5 encoder lacks ${missing.slice(0, 3).join(", ")}`, { op: "weights", want: umt5Params(config).length, got: names.size });
+    return { kind: "umt5", size: `width ${config.dim}, ${config.layers} layers, ${config.heads} heads, vocabulary of ${config.vocab}` };
+  }
+  if (![...tensors.keys()].some((k) => /^(encoder\.conv1|encoder\.conv_in|decoder\.conv1|decoder\.conv_in)\./.test(k))) return null;
+  return { kind: "wan-vae", size: `width ${vaeIn(path).config.dim}` };
 }
 
 /** Reads what a checkpoint is from its headers, and compares it with the network it seems to be; `verify` reads the data and compares checksums where the format has them. Throws: E_IO, E_FORMAT when it cannot be opened. */
@@ -42,9 +69,11 @@ export function inspectWeights(path: string, kind: WeightKind = "ema", { verify 
   }
   const report: WeightsReport = {
     path: checkpoint.path, format: checkpoint.format, files: filesOf(checkpoint).length, tensors: keys.length, parameters, bytes: checkpoint.bytes, dtypes, metadata: checkpoint.metadata,
-    networks: networksIn(keys).map((n) => n.prefix), keys: keys.slice(0, 5), layout: null, prefix: null, config: null, preset: null, fit: null, problem: null,
+    networks: networksIn(keys).map((n) => n.prefix), keys: keys.slice(0, 5), layout: null, prefix: null, config: null, preset: null, fit: null, companion: null, problem: null,
   };
   try {
+    if (report.networks.length === 0) report.companion = companionIn(checkpoint);
+    if (report.companion) return report;
     const { layout, prefix, tensors } = wanIn(checkpoint, kind);
     Object.assign(report, { layout, prefix });
     const config = wanConfigOf(checkpoint, kind);

@@ -12,7 +12,7 @@ inline unsigned blocks_for(int64_t n, int64_t most_per_sm) {
   return (unsigned)(wanted < 1 ? 1 : wanted < most ? wanted : most);
 }
 
-__device__ inline float silu_of(float v) { return v / (1.0f + __expf(-v)); }
+__device__ inline float silu_of(float v) { return __fdividef(v, 1.0f + __expf(-v)); }
 __device__ inline double silu_of(double v) { return v / (1.0 + exp(-v)); }
 
 // ---- channel norm -------------------------------------------------------------------------------------------------

@@ -97,18 +97,91 @@ struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack {
   T v[V];
 };
 
+// The same as 32-bit registers. Halves that are elements of their own are taken apart as soon as they arrive, so a load that should stay under
+// way would be waited for; and they are stored four bytes at a time.
+template <class T, int V>
+struct Raw {
+  static constexpr bool kWords = sizeof(T) * V % 4 == 0 && sizeof(T) <= 4;
+  using Unit = std::conditional_t<kWords, uint32_t, T>;
+  static constexpr int N = kWords ? (int)sizeof(T) * V / 4 : V;
+  Unit u[N];
+};
+
+template <int V, class T>
+__device__ inline Raw<T, V> load_raw(const T* p) {
+  using R = Raw<T, V>;
+  R raw;
+  if constexpr (R::kWords && R::N % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < R::N; i += 4) {
+      const uint4 four = reinterpret_cast<const uint4*>(p)[i / 4];
+      raw.u[i] = four.x, raw.u[i + 1] = four.y, raw.u[i + 2] = four.z, raw.u[i + 3] = four.w;
+    }
+  } else if constexpr (R::kWords && R::N == 2) {
+    const uint2 two = *reinterpret_cast<const uint2*>(p);
+    raw.u[0] = two.x, raw.u[1] = two.y;
+  } else {
+    const Pack<typename R::Unit, R::N> pack = *reinterpret_cast<const Pack<typename R::Unit, R::N>*>(p);
+#pragma unroll
+    for (int i = 0; i < R::N; ++i) raw.u[i] = pack.v[i];
+  }
+  return raw;
+}
+template <int V, class C, class T>
+__device__ inline void unpack(const Raw<T, V>& raw, C (&out)[V]) {
+  if constexpr (!Raw<T, V>::kWords) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) out[i] = (C)load_as(raw.u[i]);
+  } else if constexpr (sizeof(T) == 4) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) out[i] = (C)__uint_as_float(raw.u[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < V / 2; ++i) {
+      if constexpr (std::is_same<T, bf16>::value) {
+        out[2 * i] = (C)__uint_as_float(raw.u[i] << 16);
+        out[2 * i + 1] = (C)__uint_as_float(raw.u[i] & 0xffff0000u);
+      } else {
+        const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&raw.u[i]));
+        out[2 * i] = (C)two.x, out[2 * i + 1] = (C)two.y;
+      }
+    }
+  }
+}
 template <int V, class C, class T>
 __device__ inline void load_pack(const T* p, C (&out)[V]) {
-  const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(p);
-#pragma unroll
-  for (int i = 0; i < V; ++i) out[i] = (C)load_as(pack.v[i]);
+  unpack<V>(load_raw<V>(p), out);
 }
 template <int V, class C, class T>
 __device__ inline void store_pack(T* p, const C (&in)[V]) {
-  Pack<T, V> pack;
+  if constexpr (sizeof(T) == 2 && V % 2 == 0) {
+    constexpr int N = V / 2;
+    uint32_t w[N];
 #pragma unroll
-  for (int i = 0; i < V; ++i) pack.v[i] = store_as<T>(in[i]);
-  *reinterpret_cast<Pack<T, V>*>(p) = pack;
+    for (int i = 0; i < N; ++i) {
+      if constexpr (std::is_same<T, bf16>::value) {
+        const __nv_bfloat162 two = __floats2bfloat162_rn((float)in[2 * i], (float)in[2 * i + 1]);
+        memcpy(&w[i], &two, 4);
+      } else {
+        const __half2 two = __floats2half2_rn((float)in[2 * i], (float)in[2 * i + 1]);
+        memcpy(&w[i], &two, 4);
+      }
+    }
+    if constexpr (N % 4 == 0) {
+#pragma unroll
+      for (int i = 0; i < N; i += 4) reinterpret_cast<uint4*>(p)[i / 4] = make_uint4(w[i], w[i + 1], w[i + 2], w[i + 3]);
+    } else if constexpr (N == 2) {
+      *reinterpret_cast<uint2*>(p) = make_uint2(w[0], w[1]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < N; ++i) reinterpret_cast<uint32_t*>(p)[i] = w[i];
+    }
+  } else {
+    Pack<T, V> pack;
+#pragma unroll
+    for (int i = 0; i < V; ++i) pack.v[i] = store_as<T>(in[i]);
+    *reinterpret_cast<Pack<T, V>*>(p) = pack;
+  }
 }
 
 // One element of memory whose dtype is known at run time only (parameters, small vectors).

@@ -59,6 +59,13 @@ __device__ inline void load_gate(const C* gate, int64_t i, C otherwise, bool vec
   for (int j = 0; j < V; ++j) out[j] = gate ? v.v[j] : otherwise;
 }
 
+// Null is zero.
+template <int V, class T>
+__device__ inline Raw<T, V> raw_or_zero(const T* p, int64_t i) {
+  if (p != nullptr) return load_raw<V>(p + i);
+  return Raw<T, V>{};
+}
+
 // ---- y = x + gate h -----------------------------------------------------------------------------------------------
 template <class X, class H>
 struct Mix {
@@ -80,34 +87,35 @@ __global__ void __launch_bounds__(kThreads) mix_rows(Mix<X, H> m, Walk w) {
   load_gate(m.gate, p.b * m.stride + p.column, (C)1, m.gate_vec, gate);
   if constexpr (Jvp) load_gate(m.gate_dot, p.b * m.stride + p.column, (C)0, m.gate_vec, gate_dot);
   for (int64_t l = p.first + threadIdx.y; l < p.last; l += U * blockDim.y) {
-    Pack<X, V> x[U], x_dot[U];
-    Pack<H, V> h[U], h_dot[U];
+    Raw<X, V> x[U], x_dot[U];
+    Raw<H, V> h[U], h_dot[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       const int64_t row = l + u * blockDim.y, i = (p.b * w.L + row) * w.D + p.column;
       if (row >= p.last) continue;
-      x[u] = fetch_some<V>(m.x, i);
-      h[u] = fetch<V>(m.h + i);
+      x[u] = raw_or_zero<V>(m.x, i);
+      h[u] = load_raw<V>(m.h + i);
       if constexpr (Jvp) {
-        x_dot[u] = fetch_some<V>(m.x_dot, i);
-        h_dot[u] = fetch_some<V>(m.h_dot, i);
+        x_dot[u] = raw_or_zero<V>(m.x_dot, i);
+        h_dot[u] = raw_or_zero<V>(m.h_dot, i);
       }
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       const int64_t row = l + u * blockDim.y, i = (p.b * w.L + row) * w.D + p.column;
       if (row >= p.last) continue;
-      C out[V];
+      C out[V], in[V];
+      unpack<V>(x[u], out);
+      unpack<V>(h[u], in);
 #pragma unroll
-      for (int j = 0; j < V; ++j) out[j] = fma(gate[j], (C)load_as(h[u].v[j]), (C)load_as(x[u].v[j]));
+      for (int j = 0; j < V; ++j) out[j] = fma(gate[j], in[j], out[j]);
       store_pack<V>(m.y + i, out);
       if constexpr (Jvp) {
+        C in_dot[V];
+        unpack<V>(x_dot[u], out);
+        unpack<V>(h_dot[u], in_dot);
 #pragma unroll
-        for (int j = 0; j < V; ++j) out[j] = fma(gate[j], (C)load_as(h_dot[u].v[j]), (C)load_as(x_dot[u].v[j]));
-        if (m.gate_dot) {
-#pragma unroll
-          for (int j = 0; j < V; ++j) out[j] = fma(gate_dot[j], (C)load_as(h[u].v[j]), out[j]);
-        }
+        for (int j = 0; j < V; ++j) out[j] = fma(gate_dot[j], in[j], fma(gate[j], in_dot[j], out[j]));
         store_pack<V>(m.y_dot + i, out);
       }
     }
@@ -149,26 +157,29 @@ __global__ void __launch_bounds__(kThreads) back_rows(const X* y_bar, const H* h
   C g[V], sum[V] = {};
   load_gate(gate, p.b * stride + p.column, (C)1, gate_vec, g);
   for (int64_t l = p.first + threadIdx.y; l < p.last; l += U * blockDim.y) {
-    Pack<X, V> bar[U];
-    Pack<H, V> v[U];
+    Raw<X, V> bar[U];
+    Raw<H, V> v[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       const int64_t row = l + u * blockDim.y, i = (p.b * w.L + row) * w.D + p.column;
       if (row >= p.last) continue;
-      bar[u] = fetch<V>(y_bar + i);
-      if (partial) v[u] = fetch<V>(h + i);
+      bar[u] = load_raw<V>(y_bar + i);
+      if (partial) v[u] = load_raw<V>(h + i);
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       const int64_t row = l + u * blockDim.y, i = (p.b * w.L + row) * w.D + p.column;
       if (row >= p.last) continue;
-      C out[V];
+      C out[V], in[V];
+      unpack<V>(bar[u], in);
 #pragma unroll
-      for (int j = 0; j < V; ++j) out[j] = g[j] * (C)load_as(bar[u].v[j]);
+      for (int j = 0; j < V; ++j) out[j] = g[j] * in[j];
       if (h_bar) store_pack<V>(h_bar + i, out);
       if (partial) {
+        C other[V];
+        unpack<V>(v[u], other);
 #pragma unroll
-        for (int j = 0; j < V; ++j) sum[j] = fma((C)load_as(bar[u].v[j]), (C)load_as(v[u].v[j]), sum[j]);
+        for (int j = 0; j < V; ++j) sum[j] = fma(in[j], other[j], sum[j]);
       }
     }
   }

@@ -47,22 +47,16 @@ inline bool shared_fits(size_t bytes) { return bytes + 1024 <= gpu().shared_per_
 // ---- loads --------------------------------------------------------------------------------------------------------
 // Activations are read once: they pass by L1, where parameters and tables stay.
 template <int V, class T>
-__device__ inline Pack<T, V> fetch_once(const T* p) {
-  Pack<T, V> pack;
-  static_assert(sizeof pack == 16 || sizeof pack == 8, "a pack is one load");
-  uint4 u;
-  if constexpr (sizeof pack == 16) {
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(u.x), "=r"(u.y), "=r"(u.z), "=r"(u.w) : "l"(p));
+__device__ inline Raw<T, V> fetch_once(const T* p) {
+  using R = Raw<T, V>;
+  static_assert(R::kWords && (R::N == 4 || R::N == 2), "a pack is one load");
+  R raw;
+  if constexpr (R::N == 4) {
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(raw.u[0]), "=r"(raw.u[1]), "=r"(raw.u[2]), "=r"(raw.u[3]) : "l"(p));
   } else {
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(u.x), "=r"(u.y) : "l"(p));
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(raw.u[0]), "=r"(raw.u[1]) : "l"(p));
   }
-  memcpy(&pack, &u, sizeof pack);
-  return pack;
-}
-template <int V, class C, class T>
-__device__ inline void unpack(const Pack<T, V>& pack, C (&out)[V]) {
-#pragma unroll
-  for (int i = 0; i < V; ++i) out[i] = (C)load_as(pack.v[i]);
+  return raw;
 }
 
 // An offset the compiler may not fold into addresses kept over a loop: they would take the registers of the column sums.
@@ -240,7 +234,7 @@ __global__ void __launch_bounds__(Threads) layer_rows(const X* x, const X* x_dot
   __shared__ Moments<Jvp, C> parts[2][32];  // rows take turns
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
   const bool early = Jvp && x_dot && dot_vec, even = D == kRowShare * (int)blockDim.x;
-  Pack<X, V> next[P], next_dot[Jvp ? P : 1];
+  Raw<X, V> next[P], next_dot[Jvp ? P : 1];
   const auto column = [&](int k) { return (int)(k * blockDim.x + threadIdx.x) * V; };
   const auto fetch = [&](int64_t row) {
 #pragma unroll

@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(Threads) rms_rows(Task<C> t, const X* x, const
       if (units.at[p] >= 0) units.weights(t, p, w[p]);
     }
   }
-  Pack<X, V> next[2 * U], next_dot[Jvp ? 2 * U : 1];
+  Raw<X, V> next[2 * U], next_dot[Jvp ? 2 * U : 1];
   // The next row is fetched before this one is summed.
   const auto fetch = [&](int64_t row) {
 #pragma unroll

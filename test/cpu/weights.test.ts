@@ -12,6 +12,7 @@ import { wanConfigOf, type LoadOptions } from "../../core/weights/load.ts";
 import { inspectWeights } from "../../core/weights/inspect.ts";
 import { cpu, type TestFunction } from "../harness/device.ts";
 import { legacyFile, writeDcp, writeDiffusers } from "../harness/formats.ts";
+import { writeText, writeVae } from "../harness/tiny_files.ts";
 import { both, config, goldenFormats, original, outputError as outputErrorOn, published, under } from "../harness/golden_formats.ts";
 
 let dir = "";
@@ -69,6 +70,19 @@ describe("names", () => {
     const seen = inspectWeights(at("lame"));
     expect(seen).toMatchObject({ format: "safetensors", layout: "original", tensors: published.size });
     expect(seen.fit?.missing).toEqual(["blocks.1.ffn.2.bias"]);
+  });
+
+  test("a text encoder and an autoencoder are known, and what they lack", () => {
+    const { weights } = writeText(at());
+    writeVae(at("vae.safetensors"));
+    expect(inspectWeights(weights)).toMatchObject({ companion: { kind: "umt5", size: expect.stringContaining("2 layers") }, config: null, problem: null });
+    expect(inspectWeights(at("vae.safetensors"))).toMatchObject({ companion: { kind: "wan-vae" }, problem: null });
+    for (const [file, key] of [[weights, "blocks.1.ffn.fc2.weight"], [at("vae.safetensors"), "decoder.head.2.bias"]]) {
+      const tensors = new Map([...openCheckpoint(file).tensors].filter(([name]) => name !== key).map(([name, t]) => [name, readHost(t)]));
+      expect(tensors.size).toBe(openCheckpoint(file).tensors.size - 1);
+      writeSafetensors(at("part.safetensors"), tensors);
+      expect(inspectWeights(at("part.safetensors"))).toMatchObject({ companion: null, problem: expect.stringContaining(key) });
+    }
   });
 
   test("no network, several networks, nothing there", () => {
