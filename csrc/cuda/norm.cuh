@@ -21,7 +21,8 @@ __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 constexpr int kRowShare = 16;
 constexpr int kRowMax = 8192;
 constexpr int kRowThreads = kRowMax / kRowShare;
-constexpr int kKeepThreads = 320;  // blocks up to here (rows of 5120) may take 200 registers a thread and keep the parameters in them
+constexpr int kKeepThreads = 320;     // blocks up to here (rows of 5120) keep their parameters at hand
+constexpr int kTangentThreads = 480;  // and with a tangent take at most 136 registers, so that five of 96 threads (a row of 1536) share a processor
 constexpr int kBackThreads = 640;  // bounds the registers, so that two blocks of 320 threads (a row of 5120) share a processor
 constexpr int kRowStages = 3;  // rows of a backward pass under way in shared memory
 constexpr int kAnyThreads = 256;
@@ -110,7 +111,7 @@ struct RowPipe {
   Pack<Y, V>* ys;
   int pitch;
 
-  static size_t bytes(dim3 block) { return (size_t)kRowStages * P * block.x * block.y * (sizeof(Pack<X, V>) + sizeof(Pack<Y, V>)); }
+  __host__ __device__ static size_t bytes(dim3 block) { return (size_t)kRowStages * P * block.x * block.y * (sizeof(Pack<X, V>) + sizeof(Pack<Y, V>)); }
 
   __device__ explicit RowPipe(unsigned char* memory) {
     pitch = (int)(blockDim.x * blockDim.y);
@@ -133,6 +134,31 @@ struct RowPipe {
   __device__ void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kRowStages - 1) : "memory"); }
   __device__ const X* x(int stage, int k) const { return xs[(stage * P + k) * pitch].v; }
   __device__ const Y* y(int stage, int k) const { return ys[(stage * P + k) * pitch].v; }
+};
+
+// What a thread keeps for its own columns, in shared memory where registers are short. No barrier: nobody else reads it.
+template <int V>
+struct Own {
+  float4* base;
+  int pitch;
+
+  static constexpr size_t bytes(int threads, int packs) { return (size_t)threads * packs * V * sizeof(float); }
+
+  __device__ explicit Own(unsigned char* memory) {
+    pitch = (int)(blockDim.x * blockDim.y);
+    base = reinterpret_cast<float4*>(memory) + threadIdx.y * blockDim.x + threadIdx.x;
+  }
+  __device__ void put(int pack, const float (&v)[V]) {
+#pragma unroll
+    for (int h = 0; h < V / 4; ++h) base[(pack * (V / 4) + h) * pitch] = make_float4(v[4 * h], v[4 * h + 1], v[4 * h + 2], v[4 * h + 3]);
+  }
+  __device__ void get(int pack, float (&v)[V]) const {
+#pragma unroll
+    for (int h = 0; h < V / 4; ++h) {
+      const float4 four = base[(pack * (V / 4) + h) * pitch];
+      v[4 * h] = four.x, v[4 * h + 1] = four.y, v[4 * h + 2] = four.z, v[4 * h + 3] = four.w;
+    }
+  }
 };
 
 // ---- column sums --------------------------------------------------------------------------------------------------
@@ -161,9 +187,10 @@ int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int
 
 // As many blocks as run at once, or fewer where the rows are few.
 template <class Kernel>
-unsigned blocks_for(Kernel kernel, dim3 block, int64_t rows) {
+unsigned blocks_for(Kernel kernel, dim3 block, size_t shared, int64_t rows) {
+  if (shared > 40 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
   int blocks = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), 0), "occupancy");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
   const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1), wanted = ceil_div(rows, (int64_t)block.y);
   return (unsigned)(room < wanted ? room : wanted);
 }
@@ -223,13 +250,14 @@ struct Moments {
   }
 };
 
-// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents; they are kept in registers
-// for as long as they hold. A block walks rows and fetches the next one before it sums this one, so that memory never waits for a reduction.
-template <class X, class Y, bool Jvp, int Threads, class Mod, class C>
-__global__ void __launch_bounds__(Threads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps,
+// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents. They are kept for as long
+// as they hold, in registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for each row. A block walks rows and fetches the next one before it sums this one, so that memory never waits for a reduction.
+template <class X, class Y, bool Jvp, bool Keep, class Mod, class C>
+__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps,
                                                       bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
-  constexpr bool Keep = Threads <= kKeepThreads;
+  constexpr int kParams = Mod::kTangent ? 4 : 2;
+  extern __shared__ __align__(16) unsigned char kept[];
   __shared__ C shared[2][64];
   __shared__ Moments<Jvp, C> parts[2][32];  // rows take turns
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
@@ -246,11 +274,14 @@ __global__ void __launch_bounds__(Threads) layer_rows(const X* x, const X* x_dot
       }
     }
   };
-  C w[P][V], b[P][V], w_dot[Jvp && Mod::kTangent ? P : 1][V], b_dot[Jvp && Mod::kTangent ? P : 1][V];
+  constexpr bool Registers = Keep && !Jvp, Shared = Keep && Jvp;
+  constexpr int W = Registers ? P : 1;
+  C w[W][V], b[W][V], w_dot[V], b_dot[V];
+  Own<V> own(kept);
   const auto parameters = [&](int64_t at, int k) {
     mod.template factor<V>(at, w[k]);
     mod.template summand<V>(at, b[k]);
-    if constexpr (Jvp && Mod::kTangent) mod.template tangents<V>(at, w_dot[k], b_dot[k]);
+    if constexpr (Jvp && Mod::kTangent) mod.template tangents<V>(at, w_dot, b_dot);
   };
   int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, at = 0, end = 0;
   int turn = 0;
@@ -262,7 +293,16 @@ __global__ void __launch_bounds__(Threads) layer_rows(const X* x, const X* x_dot
       if constexpr (Keep) {
 #pragma unroll
         for (int k = 0; k < P; ++k) {
-          if (column(k) < D) parameters(at + column(k), k);
+          if (column(k) >= D) continue;
+          parameters(at + column(k), Registers ? k : 0);
+          if constexpr (Shared) {
+            own.put(kParams * k, w[0]);
+            own.put(kParams * k + 1, b[0]);
+            if constexpr (Mod::kTangent) {
+              own.put(kParams * k + 2, w_dot);
+              own.put(kParams * k + 3, b_dot);
+            }
+          }
         }
       }
     }
@@ -322,20 +362,29 @@ __global__ void __launch_bounds__(Threads) layer_rows(const X* x, const X* x_dot
     for (int k = 0; k < P; ++k) {
       if (column(k) >= D) continue;
       const int64_t i = r * D + column(k);
-      if constexpr (!Keep) parameters(at + fresh(column(k)), k);
+      const int n = Registers ? k : 0;
+      if constexpr (!Keep) parameters(at + fresh(column(k)), 0);
+      if constexpr (Shared) {
+        own.get(kParams * k, w[0]);
+        own.get(kParams * k + 1, b[0]);
+      }
       C out[V];
 #pragma unroll
       for (int j = 0; j < V; ++j) {
         v[k][j] = mul_rn(v[k][j] - row.mean, q);
-        out[j] = fma(v[k][j], w[k][j], b[k][j]);
+        out[j] = fma(v[k][j], w[n][j], b[n][j]);
       }
       store_pack<V>(y + i, out);
       if constexpr (Jvp) {
 #pragma unroll
-        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - row.mean_dot - v[k][j] * pull) * w[k][j];
+        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - row.mean_dot - v[k][j] * pull) * w[n][j];
         if constexpr (Mod::kTangent) {
+          if constexpr (Shared) {
+            own.get(kParams * k + 2, w_dot);
+            own.get(kParams * k + 3, b_dot);
+          }
 #pragma unroll
-          for (int j = 0; j < V; ++j) out[j] += fma(v[k][j], w_dot[k][j], b_dot[k][j]);
+          for (int j = 0; j < V; ++j) out[j] += fma(v[k][j], w_dot[j], b_dot[j]);
         }
         store_some<V>(y_dot + i, dot_vec, out);
       }
@@ -397,13 +446,20 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
   extern __shared__ __align__(16) unsigned char staged[];
   __shared__ C shared[2][64];  // rows take turns
   RowPipe<X, Y, V> pipe(staged);
+  Own<V> own(staged + RowPipe<X, Y, V>::bytes(blockDim));
   const int64_t sample = blockIdx.x / slots, first = sample * L, step = slots * blockDim.y;
   const auto modulation = mod.row(first);
   int64_t l = blockIdx.x % slots * blockDim.y + threadIdx.y;
   int at[P];
   C dw[P][V] = {}, db[P][V] = {};
 #pragma unroll
-  for (int k = 0, i = (int)threadIdx.x * V; k < P; ++k, i += (int)blockDim.x * V) at[k] = i < D ? i : -1;
+  for (int k = 0, i = (int)threadIdx.x * V; k < P; ++k, i += (int)blockDim.x * V) {
+    at[k] = i < D ? i : -1;
+    if (i >= D) continue;
+    C w[V];
+    mod.template factor<V>(modulation + i, w);
+    own.put(k, w);
+  }
 #pragma unroll
   for (int s = 0; s < kRowStages - 1; ++s) {
     const int64_t ahead = l + s * step;
@@ -422,7 +478,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
 #pragma unroll
     for (int k = 0; k < P; ++k) {
       if (at[k] < 0) continue;
-      mod.template factor<V>(modulation + fresh(at[k]), w);
+      own.get(k, w);
       load_pack<V>(pipe.x(stage, k), h);
       load_pack<V>(pipe.y(stage, k), g);
 #pragma unroll
@@ -440,7 +496,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;
-        mod.template factor<V>(modulation + fresh(at[k]), w);
+        own.get(k, w);
         load_pack<V>(pipe.x(stage, k), h);
         load_pack<V>(pipe.y(stage, k), g);
 #pragma unroll
@@ -503,12 +559,15 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
   if constexpr (!std::is_same<X, double>::value) {
     if (row_fits(x, y, D)) {
       const dim3 block = row_block(D);
-      const auto go = [&](auto kernel) {
-        kernel<<<blocks_for(kernel, block, M), block, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
-                                                                    aligned(x_dot, 16) && aligned(y_dot, 16));
+      constexpr int V = kRowPack<X, Y>, kParams = Mod::kTangent ? 4 : 2;
+      const auto go = [&](auto kernel, size_t bytes) {
+        kernel<<<blocks_for(kernel, block, bytes, M), block, bytes, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
+                                                                               aligned(x_dot, 16) && aligned(y_dot, 16));
       };
-      if ((int)(block.x * block.y) <= kKeepThreads) go(layer_rows<X, Y, Jvp, kKeepThreads, Mod, C>);
-      else go(layer_rows<X, Y, Jvp, kRowThreads, Mod, C>);
+      const int threads = (int)(block.x * block.y);
+      const size_t bytes = Jvp ? Own<V>::bytes(threads, kParams * kRowShare / V) : 0;
+      if (threads <= kKeepThreads && shared_fits(bytes)) go(layer_rows<X, Y, Jvp, true, Mod, C>, bytes);
+      else go(layer_rows<X, Y, Jvp, false, Mod, C>, 0);
       return;
     }
   }
@@ -531,7 +590,8 @@ void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C*
   };
   if constexpr (!std::is_same<X, double>::value) {
     const dim3 block = row_block(D);
-    const size_t bytes = RowPipe<X, Y, kRowPack<X, Y>>::bytes(block);
+    constexpr int V = kRowPack<X, Y>;
+    const size_t bytes = RowPipe<X, Y, V>::bytes(block) + Own<V>::bytes((int)(block.x * block.y), kRowShare / V);
     if (row_fits(x, y_bar, D) && shared_fits(bytes)) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes, (int)D, aligned(x_bar, 16));
   }
   launch(layer_any_back<X, Y, Mod, C>, dim3(kAnyThreads), 0, D);

@@ -129,10 +129,9 @@ struct Units {
   __device__ int64_t group_of(const Task<C>& t, int64_t r, int k) const { return whole ? r : r * (t.D / t.K) + head[k]; }
 };
 
-template <class X, class Y, bool Jvp, int Threads, class C>
-__global__ void __launch_bounds__(Threads) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
+template <class X, class Y, bool Jvp, bool Keep, class C>
+__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
-  constexpr bool Keep = Threads <= kKeepThreads;
   __shared__ C shared[2][64];  // rows take turns
   const Units<V, C> units(t);
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
@@ -389,9 +388,9 @@ void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
     if (units_fit(x, y, z)) {
       const dim3 block = row_block(z.D);
       const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-      const auto go = [&](auto kernel) { kernel<<<blocks_for(kernel, block, t.M), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec); };
-      if ((int)(block.x * block.y) <= kKeepThreads) go(rms_rows<X, Y, Jvp, kKeepThreads, C>);
-      else go(rms_rows<X, Y, Jvp, kRowThreads, C>);
+      const auto go = [&](auto kernel) { kernel<<<blocks_for(kernel, block, 0, t.M), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec); };
+      if ((int)(block.x * block.y) <= kKeepThreads) go(rms_rows<X, Y, Jvp, true, C>);
+      else go(rms_rows<X, Y, Jvp, false, C>);
       return;
     }
   }
