@@ -49,11 +49,17 @@ export function json(rng: Rng, value: unknown): unknown {
     const [into, key] = pick(rng, places) as [Record<string, unknown>, string];
     switch (rng.below(6)) {
       case 0: delete into[key]; break;
-      case 1: if (Array.isArray(into)) into.splice(Number(key), 0, into[Number(key)]); else into[String(pick(rng, ["x", "__proto__", "__metadata__", `${key}.`]))] = into[key]; break;
+      case 1: {
+        const value = structuredClone((into as Record<string, unknown>)[key]);
+        if (Array.isArray(into)) into.splice(Number(key), 0, value);
+        // Defined, not assigned: "__proto__" is to be a key of the text.
+        else Object.defineProperty(into, String(pick(rng, ["x", "__proto__", "__metadata__", `${key}.`])), { value, enumerable: true, writable: true, configurable: true });
+        break;
+      }
       case 2: into[key] = Array.from({ length: pick(rng, [3, 50, 2000]) }).reduce<unknown>((inner) => [inner], 0); break;
-      case 3: into[key] = typeof into[key] === "number" ? pick(rng, EDGES) * pick(rng, [1, 1, -1]) : pick(rng, ODD); break;
+      case 3: into[key] = typeof into[key] === "number" ? pick(rng, EDGES) * pick(rng, [1, 1, -1]) : structuredClone(pick(rng, ODD)); break;
       case 4: { const [from, name] = pick(rng, places) as [Record<string, unknown>, string]; into[key] = structuredClone(from[name]); break; }
-      default: into[key] = pick(rng, ODD);
+      default: into[key] = structuredClone(pick(rng, ODD));
     }
     if (root.root === undefined) root.root = null;
   }
