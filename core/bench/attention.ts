@@ -1,7 +1,8 @@
 import { dtypeCode, type DType } from "../dtype.ts";
-import { statDType, type Device } from "../tensor.ts";
+import { attentionOp } from "../ops/attention.ts";
+import { statDType, type Device, type Tensor } from "../tensor.ts";
 import type { Pass } from "./gemm.ts";
-import { beside, noise, rate, tangentMatmuls, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+import { beside, noise, rate, relativeL2, tangentMatmuls, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 
 export interface AttentionShape {
   batch: number;
@@ -39,7 +40,27 @@ const flop = (s: AttentionShape, pass: Pass, on: AttentionInputs): number => {
 
 const namesOf = (on: AttentionInputs): string => (["q", "k", "v"] as const).filter((n) => on[n]).join(",") || "none";
 
-/** Times one attention pass on normal q, k, v. */
+/** Queries and heads whose errors are looked at: f64 takes its time, and rows do not depend on each other. */
+const CHECKED = { heads: 1, queries: 512 };
+
+/** Errors of value and tangent beside f64 on the same inputs and device, over some of the queries and all keys. */
+function errors(device: Device, { lq: all, lk, dim }: AttentionShape, on: AttentionInputs | null, dtype: DType): Pick<BenchRow, "valueError" | "tangentError"> {
+  using _scope = device.scope();
+  const lq = Math.min(all, CHECKED.queries);
+  const x = [lq, lk, lk].map((rows, i) => noise(device, [1, rows, CHECKED.heads * dim], dtype, 11 + i));
+  const dots = x.map((t, i) => (on && [on.q, on.k, on.v][i] ? noise(device, t.shape, dtype, 14 + i) : null));
+  const run = (as: DType): { y: Float64Array; yDot: Float64Array | null } => {
+    const cast = (t: Tensor): Tensor => device.empty(t.shape, as).set(t);
+    const [inputs, p] = [x.map(cast), { heads: CHECKED.heads, scale: null }];
+    if (!on) return { y: attentionOp.forward(inputs, p, false).y.values(), yDot: null };
+    const { y, yDot } = attentionOp.jvp(inputs, dots.map((t) => t && cast(t)), p, false);
+    return { y: y.values(), yDot: yDot?.values() ?? null };
+  };
+  const [got, exact] = [run(dtype), run("f64")];
+  return { valueError: relativeL2(got.y, exact.y), ...(got.yDot && exact.yDot ? { tangentError: relativeL2(got.yDot, exact.yDot) } : {}) };
+}
+
+/** Times one attention pass on normal q, k, v, and says how far its value and tangent are from f64. */
 export function benchAttention(device: Device, s: AttentionShape, pass: Pass, tangents: AttentionInputs, dtype: DType, ceiling: number | null, o: TimeOptions): BenchRow {
   using _scope = device.scope();
   const { lib } = device;
@@ -64,5 +85,7 @@ export function benchAttention(device: Device, s: AttentionShape, pass: Pass, ta
   const ms = timeCalls(device, call, o);
   const name = `attention ${pass} ${dtype}${pass === "jvp" ? ` tangents ${namesOf(tangents)}` : ""}`;
   const shape = `B${s.batch} H${s.heads} Lq${s.lq} Lk${s.lk} K${s.dim}`;
-  return beside({ name, shape, ms, ...rate({ flop: flop(s, pass, tangents) }, ms), bytesPeak: device.memory().current }, ceiling);
+  const bytesPeak = device.memory().current;
+  const judged = pass === "vjp" || dtype === "f64" ? {} : errors(device, s, pass === "jvp" ? tangents : null, dtype);
+  return beside({ name, shape, ms, ...rate({ flop: flop(s, pass, tangents) }, ms), bytesPeak, ...judged }, ceiling);
 }

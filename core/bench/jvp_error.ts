@@ -5,7 +5,7 @@ import { WanModel } from "../models/wan/model.ts";
 import { Rng } from "../rng.ts";
 import { Device, sampleReduce, type Tensor } from "../tensor.ts";
 import { constant, Tape, type CheckpointMode, type Var } from "../tape.ts";
-import { fillNoise, noise, type BenchRow } from "./time.ts";
+import { fillNoise, noise, relativeL2, type BenchRow } from "./time.ts";
 
 export interface JvpErrorOptions {
   /** The network is this one with its widths cut to `dim`: heads keep their width where they can. */
@@ -33,16 +33,6 @@ class Spy extends Tape {
 function small(c: WanConfig, dim: number, layers: number): WanConfig {
   const width = Math.min(c.dim / c.heads, dim);
   return { ...c, dim, heads: dim / width, layers, ffnDim: Math.round((dim * c.ffnDim) / c.dim / 8) * 8, textDim: Math.min(c.textDim, 64), textLen: Math.min(c.textLen, 77) };
-}
-
-/** ||a - b|| / ||b||. */
-function relativeL2(a: Float64Array, b: Float64Array): number {
-  let [difference, size] = [0, 0];
-  for (let i = 0; i < b.length; i++) {
-    difference += (a[i] - b[i]) ** 2;
-    size += b[i] ** 2;
-  }
-  return Math.sqrt(difference / size);
 }
 
 const normals = (n: number, stream: number, std = 1): Float64Array => {

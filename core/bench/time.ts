@@ -39,6 +39,16 @@ export const TIMING: TimeOptions = { repeats: 20, sampleMs: 20, budgetMs: 20_000
 
 export const median = (v: readonly number[]): number => [...v].sort((a, b) => a - b)[Math.floor(v.length / 2)];
 
+/** ||a - b|| / ||b||. */
+export function relativeL2(a: Float64Array, b: Float64Array): number {
+  let [difference, size] = [0, 0];
+  for (let i = 0; i < b.length; i++) {
+    difference += (a[i] - b[i]) ** 2;
+    size += b[i] ** 2;
+  }
+  return Math.sqrt(difference / size);
+}
+
 /** Most calls queued in one sample. */
 const MOST = 8192;
 
