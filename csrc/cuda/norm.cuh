@@ -251,10 +251,11 @@ struct Moments {
 };
 
 // What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents. They are kept for as long
-// as they hold, in registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for each row. A block walks rows and fetches the next one before it sums this one, so that memory never waits for a reduction.
+// as they hold, in registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for each row. A block
+// walks rows and fetches the next one before it sums this one, so that memory never waits for a reduction.
 template <class X, class Y, bool Jvp, bool Keep, class Mod, class C>
-__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads) layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps,
-                                                      bool dot_vec) {
+__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads)
+    layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps, bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   constexpr int kParams = Mod::kTangent ? 4 : 2;
   extern __shared__ __align__(16) unsigned char kept[];
@@ -561,8 +562,8 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
       const dim3 block = row_block(D);
       constexpr int V = kRowPack<X, Y>, kParams = Mod::kTangent ? 4 : 2;
       const auto go = [&](auto kernel, size_t bytes) {
-        kernel<<<blocks_for(kernel, block, bytes, M), block, bytes, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps,
-                                                                               aligned(x_dot, 16) && aligned(y_dot, 16));
+        const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
+        kernel<<<blocks_for(kernel, block, bytes, M), block, bytes, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps, dot_vec);
       };
       const int threads = (int)(block.x * block.y);
       const size_t bytes = Jvp ? Own<V>::bytes(threads, kParams * kRowShare / V) : 0;
