@@ -1,4 +1,4 @@
-#include "norm.cuh"
+#include "layer_rows.cuh"
 
 using namespace rcm;
 

@@ -1,0 +1,410 @@
+// The layer norms over rows: kernels and launches for any factor and summand of a column.
+#pragma once
+#include "norm.cuh"
+
+namespace rcm {
+
+// ---- layer norms --------------------------------------------------------------------------------------------------
+// Mean and sum of squared deviations of a row from those of its parts, and for a tangent its mean and the sum of products of deviations.
+// Parts of one size are joined in pairs (Chan, Golub, LeVeque 1983), so one exchange gives both; nothing cancels.
+template <bool Jvp, class C>
+struct Moments {
+  C mean = 0, square = 0, mean_dot = 0, cross = 0;
+
+  // Joins with a part as large as this one, `half` being half its size. The same bits whichever of the two is asked.
+  __device__ void join(const Moments& o, C half) {
+    const C far = o.mean - mean;
+    square = fma(mul_rn(far, far), half, square + o.square);
+    mean = mul_rn(mean + o.mean, (C)0.5);
+    if constexpr (Jvp) {
+      cross = fma(mul_rn(far, o.mean_dot - mean_dot), half, cross + o.cross);
+      mean_dot = (mean_dot + o.mean_dot) * (C)0.5;
+    }
+  }
+  __device__ void join_warp(C half) {
+#pragma unroll
+    for (int o = 1; o < 32; o <<= 1, half *= 2) {
+      Moments other;
+      other.mean = __shfl_xor_sync(0xffffffffu, mean, o);
+      other.square = __shfl_xor_sync(0xffffffffu, square, o);
+      if constexpr (Jvp) {
+        other.mean_dot = __shfl_xor_sync(0xffffffffu, mean_dot, o);
+        other.cross = __shfl_xor_sync(0xffffffffu, cross, o);
+      }
+      join(other, half);
+    }
+  }
+  // Over the block's warps, each with `size` elements. `shared`: one a warp; it may be written again after the next barrier.
+  __device__ void join_block(Moments* shared, C size) {
+    const int warps = (int)(blockDim.x >> 5);
+    if (warps == 1) return;
+    if ((threadIdx.x & 31) == 0) shared[threadIdx.x >> 5] = *this;
+    __syncthreads();
+    C m = 0, m_dot = 0, s = 0, c = 0;
+#pragma unroll 4
+    for (int w = 0; w < warps; ++w) {
+      m += shared[w].mean;
+      if constexpr (Jvp) m_dot += shared[w].mean_dot;
+    }
+    const C part = (C)1 / (C)warps;
+    m = mul_rn(m, part);
+    if constexpr (Jvp) m_dot *= part;
+#pragma unroll 4
+    for (int w = 0; w < warps; ++w) {
+      const C far = shared[w].mean - m;
+      s += fma(mul_rn(far, far), size, shared[w].square);
+      if constexpr (Jvp) c += fma(mul_rn(far, shared[w].mean_dot - m_dot), size, shared[w].cross);
+    }
+    mean = m, square = s, mean_dot = m_dot, cross = c;
+  }
+};
+
+// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents. They are kept for as long
+// as they hold, in registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for each row. A block
+// walks rows and fetches the next one before it sums this one, so that memory never waits for a reduction.
+template <class X, class Y, bool Jvp, bool Keep, class Mod, class C>
+__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads)
+    layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps, bool dot_vec) {
+  constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
+  constexpr int kParams = Mod::kTangent ? 4 : 2;
+  extern __shared__ __align__(16) unsigned char kept[];
+  __shared__ C shared[2][64];
+  __shared__ Moments<Jvp, C> parts[2][32];  // rows take turns
+  const int64_t step = (int64_t)gridDim.x * blockDim.y;
+  const bool early = Jvp && x_dot && dot_vec, even = D == kRowShare * (int)blockDim.x;
+  Raw<X, V> next[P], next_dot[Jvp ? P : 1];
+  const auto column = [&](int k) { return (int)(k * blockDim.x + threadIdx.x) * V; };
+  const auto fetch = [&](int64_t row) {
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if (column(k) >= D) continue;
+      next[k] = fetch_once<V>(x + row * D + column(k));
+      if constexpr (Jvp) {
+        if (early) next_dot[k] = fetch_once<V>(x_dot + row * D + column(k));
+      }
+    }
+  };
+  constexpr bool Registers = Keep && !Jvp, Shared = Keep && Jvp;
+  constexpr int W = Registers ? P : 1;
+  C w[W][V], b[W][V], w_dot[V], b_dot[V];
+  Own<V> own(kept);
+  const auto parameters = [&](int64_t at, int k) {
+    mod.template factor<V>(at, w[k]);
+    mod.template summand<V>(at, b[k]);
+    if constexpr (Jvp && Mod::kTangent) mod.template tangents<V>(at, w_dot, b_dot);
+  };
+  int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, at = 0, end = 0;
+  int turn = 0;
+  if (r < M) fetch(r);
+  for (; r < M; r += step) {
+    if (r >= end) {
+      at = mod.row(r);
+      end = mod.end(r);
+      if constexpr (Keep) {
+#pragma unroll
+        for (int k = 0; k < P; ++k) {
+          if (column(k) >= D) continue;
+          parameters(at + column(k), Registers ? k : 0);
+          if constexpr (Shared) {
+            own.put(kParams * k, w[0]);
+            own.put(kParams * k + 1, b[0]);
+            if constexpr (Mod::kTangent) {
+              own.put(kParams * k + 2, w_dot);
+              own.put(kParams * k + 3, b_dot);
+            }
+          }
+        }
+      }
+    }
+    C v[P][V], d[Jvp ? P : 1][V];
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if (column(k) >= D) continue;
+      unpack<V>(next[k], v[k]);
+      if constexpr (Jvp) {
+#pragma unroll
+        for (int j = 0; j < V; ++j) d[k][j] = 0;
+        if (early) unpack<V>(next_dot[k], d[k]);
+        else if (x_dot) load_some<V>(x_dot + r * D + column(k), false, d[k]);
+      }
+    }
+    if (r + step < M) fetch(r + step);
+    Moments<Jvp, C> row;
+    C sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if (column(k) >= D) continue;
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        sum[0] += v[k][j];
+        if constexpr (Jvp) sum[1] += d[k][j];
+      }
+    }
+    // Deviations from the mean of the thread's own elements, or of the row where threads hold unequal shares.
+    const C share = even ? (C)1 / kRowShare : inv;
+    if (!even) block_sum_once(sum, shared[0]);
+    row.mean = mul_rn(sum[0], share);
+    if constexpr (Jvp) row.mean_dot = sum[1] * share;
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if (column(k) >= D) continue;
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const C far = v[k][j] - row.mean;
+        square[0] = fma(far, far, square[0]);
+        if constexpr (Jvp) square[1] = fma(far, d[k][j] - row.mean_dot, square[1]);
+      }
+    }
+    if (!even) block_sum_once(square, shared[1]);
+    row.square = square[0];
+    if constexpr (Jvp) row.cross = square[1];
+    if (even) {
+      row.join_warp((C)kRowShare / 2);
+      row.join_block(parts[turn ^= 1], (C)(32 * kRowShare));
+    }
+    const C q = inv_sqrt(fma(row.square, inv, eps));
+    if (threadIdx.x == 0) {
+      mean[r] = row.mean;
+      rstd[r] = q;
+    }
+    const C pull = Jvp ? row.cross * inv * q : (C)0;
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if (column(k) >= D) continue;
+      const int64_t i = r * D + column(k);
+      const int n = Registers ? k : 0;
+      if constexpr (!Keep) parameters(at + fresh(column(k)), 0);
+      if constexpr (Shared) {
+        own.get(kParams * k, w[0]);
+        own.get(kParams * k + 1, b[0]);
+      }
+      C out[V];
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        v[k][j] = mul_rn(v[k][j] - row.mean, q);
+        out[j] = fma(v[k][j], w[n][j], b[n][j]);
+      }
+      store_pack<V>(y + i, out);
+      if constexpr (Jvp) {
+#pragma unroll
+        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - row.mean_dot - v[k][j] * pull) * w[n][j];
+        if constexpr (Mod::kTangent) {
+          if constexpr (Shared) {
+            own.get(kParams * k + 2, w_dot);
+            own.get(kParams * k + 3, b_dot);
+          }
+#pragma unroll
+          for (int j = 0; j < V; ++j) out[j] += fma(v[k][j], w_dot[j], b_dot[j]);
+        }
+        store_some<V>(y_dot + i, dot_vec, out);
+      }
+    }
+  }
+}
+
+template <class X, class Y, bool Jvp, class Mod, class C>
+__global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t D, C inv,
+                                                         C eps) {
+  __shared__ C shared[64];
+  const int64_t r = blockIdx.x;
+  x += r * D;
+  y += r * D;
+  if constexpr (Jvp) y_dot += r * D;
+  const X* dots = Jvp && x_dot ? x_dot + r * D : nullptr;
+  C sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
+  for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+    sum[0] += (C)load_as(x[i]);
+    if constexpr (Jvp) sum[1] += dots ? (C)load_as(dots[i]) : (C)0;
+  }
+  block_sum(sum, shared);
+  const C m = mul_rn(sum[0], inv);
+  for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+    const C v = (C)load_as(x[i]) - m;
+    square[0] = fma(v, v, square[0]);
+    if constexpr (Jvp) square[1] += dots ? v * ((C)load_as(dots[i]) - sum[1] * inv) : (C)0;
+  }
+  block_sum(square, shared);
+  const C q = inv_sqrt(fma(square[0], inv, eps));
+  if (threadIdx.x == 0) {
+    mean[r] = m;
+    rstd[r] = q;
+  }
+  const auto at = mod.row(r);
+  for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+    C w[1], b[1];
+    mod.template factor<1>(at + i, w);
+    mod.template summand<1>(at + i, b);
+    const C h[1] = {mul_rn((C)load_as(x[i]) - m, q)};
+    y[i] = store_as<Y>(fma(h[0], w[0], b[0]));
+    if constexpr (Jvp) {
+      C out[1] = {dots ? q * ((C)load_as(dots[i]) - sum[1] * inv - h[0] * (square[1] * inv * q)) * w[0] : (C)0};
+      if constexpr (Mod::kTangent) {
+        C w_dot[1], b_dot[1];
+        mod.template tangents<1>(at + i, w_dot, b_dot);
+        out[0] += fma(h[0], w_dot[0], b_dot[0]);
+      }
+      y_dot[i] = store_as<Y>(out[0]);
+    }
+  }
+}
+
+// Blocks b * slots .. of sample b walk its rows; the column sums of a block end in its slot of partial [samples][slots][2][D].
+template <class X, class Y, class Mod, class C>
+__global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
+                                                               int64_t L, int D, int64_t slots, C inv, bool out_vec) {
+  constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
+  extern __shared__ __align__(16) unsigned char staged[];
+  __shared__ C shared[2][64];  // rows take turns
+  RowPipe<X, Y, V> pipe(staged);
+  Own<V> own(staged + RowPipe<X, Y, V>::bytes(blockDim));
+  const int64_t sample = blockIdx.x / slots, first = sample * L, step = slots * blockDim.y;
+  const auto modulation = mod.row(first);
+  int64_t l = blockIdx.x % slots * blockDim.y + threadIdx.y;
+  int at[P];
+  C dw[P][V] = {}, db[P][V] = {};
+#pragma unroll
+  for (int k = 0, i = (int)threadIdx.x * V; k < P; ++k, i += (int)blockDim.x * V) {
+    at[k] = i < D ? i : -1;
+    if (i >= D) continue;
+    C w[V];
+    mod.template factor<V>(modulation + i, w);
+    own.put(k, w);
+  }
+#pragma unroll
+  for (int s = 0; s < kRowStages - 1; ++s) {
+    const int64_t ahead = l + s * step;
+    pipe.issue(s, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
+  }
+  C m = 0, q = 0;
+  int turn = 0;
+  if (l < L) m = mean[first + l], q = rstd[first + l];
+  for (int stage = 0; l < L; l += step, stage = stage + 1 == kRowStages ? 0 : stage + 1) {
+    const int64_t r = first + l, ahead = l + (kRowStages - 1) * step;
+    pipe.issue(stage == 0 ? kRowStages - 1 : stage - 1, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
+    const C m_next = l + step < L ? mean[r + step] : (C)0, q_next = l + step < L ? rstd[r + step] : (C)0;
+    pipe.wait();
+    // Both passes read the staged row: the registers hold the column sums.
+    C h[V], g[V], w[V], sum[2] = {};
+#pragma unroll
+    for (int k = 0; k < P; ++k) {
+      if (at[k] < 0) continue;
+      own.get(k, w);
+      load_pack<V>(pipe.x(stage, k), h);
+      load_pack<V>(pipe.y(stage, k), g);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        h[j] = (h[j] - m) * q;
+        db[k][j] += g[j];
+        dw[k][j] += g[j] * h[j];
+        g[j] *= w[j];
+        sum[0] += g[j];
+        sum[1] += g[j] * h[j];
+      }
+    }
+    if (x_bar) {
+      block_sum_once(sum, shared[turn ^= 1]);
+#pragma unroll
+      for (int k = 0; k < P; ++k) {
+        if (at[k] < 0) continue;
+        own.get(k, w);
+        load_pack<V>(pipe.x(stage, k), h);
+        load_pack<V>(pipe.y(stage, k), g);
+#pragma unroll
+        for (int j = 0; j < V; ++j) g[j] = q * (g[j] * w[j] - sum[0] * inv - (h[j] - m) * q * (sum[1] * inv));
+        store_some<V>(x_bar + r * D + at[k], out_vec, g);
+      }
+    }
+    m = m_next, q = q_next;
+  }
+  if (!partial) return;
+  C* fold = reinterpret_cast<C*>(staged);  // the staged rows are all read
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < P; ++k) {
+    if (at[k] < 0) continue;
+    store_pack<V>(fold + (int)threadIdx.y * 2 * D + at[k], dw[k]);
+    store_pack<V>(fold + (int)threadIdx.y * 2 * D + D + at[k], db[k]);
+  }
+  fold_columns(fold, (int)blockDim.y * 2 * D, 2 * D, partial + (int64_t)blockIdx.x * 2 * D);
+}
+
+template <class X, class Y, class Mod, class C>
+__global__ void __launch_bounds__(kAnyThreads) layer_any_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
+                                                              int64_t L, int64_t D, int64_t slots, C inv) {
+  __shared__ C shared[64];
+  const int64_t sample = blockIdx.x / slots, start = blockIdx.x % slots;
+  const auto at = mod.row(sample * L);
+  if (partial) partial += (int64_t)blockIdx.x * 2 * D;
+  for (int64_t l = start; l < L; l += slots) {
+    const int64_t r = sample * L + l;
+    const C m = mean[r], q = rstd[r];
+    C sum[2] = {};
+    for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+      C w[1];
+      mod.template factor<1>(at + i, w);
+      const C bar = (C)load_as(y_bar[r * D + i]), h = ((C)load_as(x[r * D + i]) - m) * q;
+      sum[0] += bar * w[0];
+      sum[1] += bar * w[0] * h;
+      if (partial) {
+        partial[i] = (l == start ? (C)0 : partial[i]) + bar * h;
+        partial[D + i] = (l == start ? (C)0 : partial[D + i]) + bar;
+      }
+    }
+    if (!x_bar) continue;
+    block_sum(sum, shared);
+    for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
+      C w[1];
+      mod.template factor<1>(at + i, w);
+      const C g = (C)load_as(y_bar[r * D + i]) * w[0], h = ((C)load_as(x[r * D + i]) - m) * q;
+      x_bar[r * D + i] = store_as<X>(q * (g - sum[0] * inv - h * (sum[1] * inv)));
+    }
+  }
+}
+
+// ---- layer norms, host side ---------------------------------------------------------------------------------------
+// The path follows from x, y and D alone, so that _fwd and _jvp take the same one.
+template <bool Jvp, class X, class Y, class Mod, class C>
+void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int64_t D, double eps) {
+  const C inv = (C)(1.0 / (double)D);
+  if constexpr (!std::is_same<X, double>::value) {
+    if (row_fits(x, y, D)) {
+      const dim3 block = row_block(D);
+      constexpr int V = kRowPack<X, Y>, kParams = Mod::kTangent ? 4 : 2;
+      const auto go = [&](auto kernel, size_t bytes) {
+        const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
+        kernel<<<blocks_for(kernel, block, bytes, M), block, bytes, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps, dot_vec);
+      };
+      const int threads = (int)(block.x * block.y);
+      const size_t bytes = Jvp ? Own<V>::bytes(threads, kParams * kRowShare / V) : 0;
+      if (threads <= kKeepThreads && shared_fits(bytes)) go(layer_rows<X, Y, Jvp, true, Mod, C>, bytes);
+      else go(layer_rows<X, Y, Jvp, false, Mod, C>, 0);
+      return;
+    }
+  }
+  layer_any<X, Y, Jvp><<<grid_of(M), kAnyThreads, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, D, inv, (C)eps);
+}
+
+// w_bar (or scale_bar) += sum of y_bar xhat, b_bar (or shift_bar) += sum of y_bar, over the rows of each sample.
+template <class X, class Y, class Mod, class C>
+void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* w_bar, C* b_bar, int64_t B, int64_t L, int64_t D,
+                    int64_t stride) {
+  const C inv = (C)(1.0 / (double)D);
+  const bool sums = w_bar || b_bar;
+  if (!sums && !x_bar) return;
+  auto launch = [&](auto kernel, dim3 block, size_t bytes, auto width, auto... last) {
+    const int64_t slots = slots_for(kernel, block, bytes, B, L);
+    Workspace partial(sums ? (size_t)(B * slots * 2 * D) * sizeof(C) : 0);
+    C* into = sums ? partial.as<C>() : nullptr;
+    kernel<<<grid_of(B * slots), block, bytes, stream()>>>(x, y_bar, mod, mean, rstd, x_bar, into, L, width, slots, inv, last...);
+    if (sums) add_slots(into, B, slots, D, 2, w_bar, b_bar, stride);
+  };
+  if constexpr (!std::is_same<X, double>::value) {
+    const dim3 block = row_block(D);
+    constexpr int V = kRowPack<X, Y>;
+    const size_t bytes = RowPipe<X, Y, V>::bytes(block) + Own<V>::bytes((int)(block.x * block.y), kRowShare / V);
+    if (row_fits(x, y_bar, D) && shared_fits(bytes)) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes, (int)D, aligned(x_bar, 16));
+  }
+  launch(layer_any_back<X, Y, Mod, C>, dim3(kAnyThreads), 0, D);
+}
+
+}  // namespace rcm
