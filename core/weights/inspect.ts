@@ -1,11 +1,10 @@
 import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { openCheckpoint, type Checkpoint, type CheckpointFormat } from "../io/checkpoint.ts";
-import { umt5ConfigOf } from "../models/umt5/config.ts";
-import { detectUmt5Layout, umt5Keys, umt5Params } from "../models/umt5/keys.ts";
 import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
 import { wanParams } from "../models/wan/keys.ts";
 import { networksIn, type WanLayout, type WeightKind } from "../models/wan/layouts.ts";
+import { umt5In } from "../text_encoder/load.ts";
 import { fitOf, wanConfigOf, type Fit } from "./load.ts";
 import { filesOf, resolveWeights, wanIn } from "./open.ts";
 import { vaeIn } from "./vae.ts";
@@ -44,15 +43,12 @@ export interface WeightsReport {
 
 /** The text encoder or autoencoder in a checkpoint; null when it is neither. Throws: E_FORMAT when it is one and incomplete. */
 function companionIn(checkpoint: Checkpoint): Companion | null {
-  const { tensors, path } = checkpoint;
-  const source = detectUmt5Layout(tensors.keys());
-  if (source) {
-    const { names } = umt5Keys(source, tensors.keys());
-    const config = umt5ConfigOf(new Map([...names].map(([name, key]) => [name, tensors.get(key)?.shape ?? []])), path);
-    const missing = umt5Params(config).filter((s) => !names.has(s.name)).map((s) => s.name);
-    if (missing.length > 0) throw new RcmError("E_FORMAT", `${path}: the umT5 encoder lacks ${missing.slice(0, 3).join(", ")}`, { op: "weights", want: umt5Params(config).length, got: names.size });
-    return { kind: "umt5", size: `width ${config.dim}, ${config.layers} layers, ${config.heads} heads, vocabulary of ${config.vocab}` };
+  const encoder = umt5In(checkpoint);
+  if (encoder) {
+    const { dim, layers, heads, vocab } = encoder.config;
+    return { kind: "umt5", size: `width ${dim}, ${layers} layers, ${heads} heads, vocabulary of ${vocab}` };
   }
+  const { tensors, path } = checkpoint;
   if (![...tensors.keys()].some((k) => /^(encoder\.conv1|encoder\.conv_in|decoder\.conv1|decoder\.conv_in)\./.test(k))) return null;
   return { kind: "wan-vae", size: `width ${vaeIn(path).config.dim}` };
 }

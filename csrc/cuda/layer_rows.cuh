@@ -5,6 +5,31 @@
 namespace rcm {
 
 // ---- layer norms --------------------------------------------------------------------------------------------------
+// What a thread keeps for its own columns, in shared memory where registers are short. No barrier: nobody else reads it.
+template <int V>
+struct Own {
+  float4* base;
+  int pitch;
+
+  static constexpr size_t bytes(int threads, int packs) { return (size_t)threads * packs * V * sizeof(float); }
+
+  __device__ explicit Own(unsigned char* memory) {
+    pitch = (int)(blockDim.x * blockDim.y);
+    base = reinterpret_cast<float4*>(memory) + threadIdx.y * blockDim.x + threadIdx.x;
+  }
+  __device__ void put(int pack, const float (&v)[V]) {
+#pragma unroll
+    for (int h = 0; h < V / 4; ++h) base[(pack * (V / 4) + h) * pitch] = make_float4(v[4 * h], v[4 * h + 1], v[4 * h + 2], v[4 * h + 3]);
+  }
+  __device__ void get(int pack, float (&v)[V]) const {
+#pragma unroll
+    for (int h = 0; h < V / 4; ++h) {
+      const float4 four = base[(pack * (V / 4) + h) * pitch];
+      v[4 * h] = four.x, v[4 * h + 1] = four.y, v[4 * h + 2] = four.z, v[4 * h + 3] = four.w;
+    }
+  }
+};
+
 // Mean and sum of squared deviations of a row from those of its parts, and for a tangent its mean and the sum of products of deviations.
 // Parts of one size are joined in pairs (Chan, Golub, LeVeque 1983), so one exchange gives both; nothing cancels.
 template <bool Jvp, class C>

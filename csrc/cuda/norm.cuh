@@ -136,31 +136,6 @@ struct RowPipe {
   __device__ const Y* y(int stage, int k) const { return ys[(stage * P + k) * pitch].v; }
 };
 
-// What a thread keeps for its own columns, in shared memory where registers are short. No barrier: nobody else reads it.
-template <int V>
-struct Own {
-  float4* base;
-  int pitch;
-
-  static constexpr size_t bytes(int threads, int packs) { return (size_t)threads * packs * V * sizeof(float); }
-
-  __device__ explicit Own(unsigned char* memory) {
-    pitch = (int)(blockDim.x * blockDim.y);
-    base = reinterpret_cast<float4*>(memory) + threadIdx.y * blockDim.x + threadIdx.x;
-  }
-  __device__ void put(int pack, const float (&v)[V]) {
-#pragma unroll
-    for (int h = 0; h < V / 4; ++h) base[(pack * (V / 4) + h) * pitch] = make_float4(v[4 * h], v[4 * h + 1], v[4 * h + 2], v[4 * h + 3]);
-  }
-  __device__ void get(int pack, float (&v)[V]) const {
-#pragma unroll
-    for (int h = 0; h < V / 4; ++h) {
-      const float4 four = base[(pack * (V / 4) + h) * pitch];
-      v[4 * h] = four.x, v[4 * h + 1] = four.y, v[4 * h + 2] = four.z, v[4 * h + 3] = four.w;
-    }
-  }
-};
-
 // ---- column sums --------------------------------------------------------------------------------------------------
 // out[c] = fold[c] + fold[c + period] + ..: the sums of a block for one column.
 template <class C>
