@@ -29,6 +29,8 @@ const COMMON = {
   ...OUTPUT_ARGS,
 } as const satisfies ArgsDef;
 
+const BITS = { deterministic: { type: "boolean", default: true, description: "the same bits every run; --no-deterministic lets backward sum in any order where that is faster" } } as const satisfies ArgsDef;
+
 const MODEL = {
   model: { type: "string", description: `${Object.keys(MODELS).join(", ")} (default: wan-1.3b on a GPU, wan-digits on a CPU)`, valueHint: "MODEL" },
   layers: { type: "string", description: "run fewer blocks than the model has", valueHint: "N" },
@@ -73,6 +75,7 @@ function measure(what: string, a: Values, raw: string[], known: ArgsDef, body: (
   expectKnown(raw, known);
   using device = Device.open({ device: deviceOf(String(a.device)), threads: integer(String(a.threads), "threads") });
   const { kind, info } = device.backend;
+  if (a.deterministic === false) device.lib.deterministic(0);
   const dtype = oneOf(text(a, "dtype") ?? (kind === "cuda" ? "bf16" : "f32"), "dtype", DTYPES);
   const given = text(a, "ceiling");
   const rate = given === undefined ? null : Number(given);
@@ -151,6 +154,7 @@ const attentionArgs = {
   batch: { type: "string", default: "1", description: "samples", valueHint: "N" },
   tangents: { type: "string", description: "inputs with a tangent: q,k,v or a part of them, or none", valueHint: "LIST" },
   pass: { type: "string", description: "fwd, jvp, vjp, comma-separated (default all)", valueHint: "PASS" },
+  ...BITS,
   ...COMMON,
 } as const satisfies ArgsDef;
 
@@ -175,7 +179,7 @@ const attention = defineCommand({
 
 const ops = network("ops", "Time every fused elementwise op at a model's size, beside the measured copy bandwidth.", {}, (s, size) => benchOps(s.device, size, s.ceiling(() => copyCeiling(s.device, s.timing)), s.timing));
 const forward = network("forward", "Time the teacher's forward pass.\n\n  rcm bench forward --model wan-1.3b --residual bf16", {}, (s, size) => benchForward(s.device, size, matmuls(s), s.timing));
-const jvp = network("jvp", "Time value and tangent in one pass.\n\n  rcm bench jvp --model wan-1.3b --backward", { backward: { type: "boolean", default: false, description: "also backward with recompute" } }, (s, size, a) => benchJvp(s.device, size, Boolean(a.backward), matmuls(s), s.timing));
+const jvp = network("jvp", "Time value and tangent in one pass.\n\n  rcm bench jvp --model wan-1.3b --backward", { backward: { type: "boolean", default: false, description: "also backward with recompute" }, ...BITS }, (s, size, a) => benchJvp(s.device, size, Boolean(a.backward), matmuls(s), s.timing));
 const sample = network("sample", "Time few-step sampling of latents.", { steps: { type: "string", default: "1,2,4", description: "numbers of steps, comma-separated", valueHint: "LIST" } }, (s, size, a) => benchSample(s.device, size, integers(String(a.steps), "steps"), matmuls(s), s.timing));
 
 const vaeArgs = {
@@ -218,7 +222,7 @@ const error = defineCommand({
   }),
 });
 
-const stepArgs = { recipe: { type: "positional", required: false, description: "recipe file; its weights and data are not read" }, ...SET_ARG, ...MODEL, objective: { type: "string", default: "scm", description: "step of a model: scm (in parts) or rcm (with the score regularizer, critic and every optimizer state)", valueHint: "KIND" }, ...COMMON, repeats: { type: "string", description: "timed cycles of a recipe after two of warm-up (default 8), or samples of a model (default 20)", valueHint: "N" } } as const satisfies ArgsDef;
+const stepArgs = { recipe: { type: "positional", required: false, description: "recipe file; its weights and data are not read" }, ...SET_ARG, ...MODEL, ...BITS, objective: { type: "string", default: "scm", description: "step of a model: scm (in parts) or rcm (with the score regularizer, critic and every optimizer state)", valueHint: "KIND" }, ...COMMON, repeats: { type: "string", description: "timed cycles of a recipe after two of warm-up (default 8), or samples of a model (default 20)", valueHint: "N" } } as const satisfies ArgsDef;
 const step = defineCommand({
   meta: { name: "step", description: "Time training iterations on random data: of a recipe, against OpenBLAS' own matmul rate, or an sCM or rCM step of a model.\n\n  rcm bench step recipes/digits/rcm.yaml\n  rcm bench step --model wan-1.3b" },
   args: stepArgs,
@@ -227,7 +231,7 @@ const step = defineCommand({
     expectKnown(rawArgs, stepArgs);
     if (a.recipe === undefined || a.model !== undefined) throw new RcmError("E_ARG", "give either a recipe or --model", { op: "usage" });
     const view = progress(a.quiet);
-    const b = benchStep(loadRecipe(a.recipe, repeated(rawArgs, "set")), { device: deviceOf(a.device), threads: integer(a.threads, "threads"), repeats: number(a, "repeats", 8), onEvent: (t) => view.update(Number(t.split("/")[0]), Number(t.split("/")[1]), "iterations", 10) });
+    const b = benchStep(loadRecipe(a.recipe, [...repeated(rawArgs, "set"), ...(a.deterministic ? [] : ["train.deterministic=false"])]), { device: deviceOf(a.device), threads: integer(a.threads, "threads"), repeats: number(a, "repeats", 8), onEvent: (t) => view.update(Number(t.split("/")[0]), Number(t.split("/")[1]), "iterations", 10) });
     view.end();
     const row = (name: string, r: { ms: number; gflop: number; gflops: number } | null): string => (r ? `${name.padEnd(8)} ${r.ms.toFixed(0).padStart(6)} ms  ${r.gflop.toFixed(1).padStart(7)} GFLOP  ${r.gflops.toFixed(0).padStart(5)} GFLOP/s\n` : "");
     const ratio = b.ratio === null || b.openblas === null ? "OpenBLAS is not installed: no ratio" : `OpenBLAS 2048^3 on ${b.threads} threads ${(b.openblas / 1e9).toFixed(0)} GFLOP/s; the step runs at ${(100 * b.ratio).toFixed(0)} % of it`;

@@ -31,6 +31,7 @@ export function examine(device: "auto" | "cpu" | "cuda"): Check[] {
     add("native library", true, `${path} (${kind}, ${info.isa})`, "");
     add("processor variant", info.isa === info.best_isa || kind === "cuda", `${info.isa}, best ${info.best_isa}`, "npm run build", true);
     add("threads", info.threads > 0, String(info.threads), "");
+    if (info.cudnn) add("cuDNN", !info.cudnn.startsWith("none"), info.cudnn, "pip install nvidia-cudnn-cu13, or name its folder in RCM_CUDA_LIBS   (some attention shapes are slower without)", true);
     add("BLAS", info.blas !== "built-in", info.blas, "apt-get install -y libopenblas0-pthread   (matmul is several times slower without)", true);
   } catch (error) {
     add("native library", false, (error as Error).message, "npm run build   (needs g++ and cmake: apt-get install -y g++ cmake)");

@@ -21,6 +21,8 @@ export interface RuntimeInfo {
   best_isa: string;
   threads: number;
   blas: string;
+  /** "cuDNN 9.19.0", or "none" and why; GPUs only. */
+  cudnn?: string;
 }
 
 export interface Backend {

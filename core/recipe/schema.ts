@@ -152,6 +152,7 @@ export const recipeSchema = v.strictObject({
     accumulate: v.optional(count, 1),
     graphs: v.pipe(v.optional(v.picklist(["auto", "on", "off"]), "auto"), note("GPU: evaluations recorded once and launched as one; auto: where networks are too small to keep a GPU busy")),
     seed: v.optional(whole, 0),
+    deterministic: v.pipe(v.optional(v.boolean(), true), note("true: the same seed gives the same bits every run, and so does a resumed one; false: GPU kernels may sum in another order every run where that is faster")),
     log_every: v.optional(count, 50),
     checkpoint_every: v.optional(count, 500),
     keep_checkpoints: v.optional(count, 2),

@@ -73,6 +73,7 @@ export class Trainer {
     text: { negative: Tensor; empty: Tensor },
   ) {
     const { objective, optimizer } = recipe;
+    device.lib.deterministic(Number(recipe.train.deterministic));
     const secondTime = wantsSecondTime(recipe);
     this.teacher = weights.teacher ? createModel(device, recipe, { trainable: false, secondTime: false }) : null;
     if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher", weights.options);

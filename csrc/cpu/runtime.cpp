@@ -117,4 +117,10 @@ rcm_status rcm_f32_products(int32_t mode) {
   });
 }
 
+rcm_status rcm_deterministic(int32_t mode) {
+  return guard("deterministic", [&] {
+    if (mode < 0 || mode > 1) fail(RCM_E_ARG, "mode: want 0 or 1, got %d", mode);
+  });
+}
+
 rcm_status rcm_sync(void) { return RCM_OK; }

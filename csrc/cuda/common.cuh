@@ -30,6 +30,8 @@ inline cudaStream_t stream() { return gpu().compute; }
 bool& recording();
 // Whether f32 products may run as sums of bf16 products (rcm_f32_products).
 bool split_products();
+// Whether the same inputs must give the same bits every run (rcm_deterministic).
+bool deterministic();
 
 [[noreturn]] void cuda_fail(cudaError_t error, const char* what);
 inline void check(cudaError_t error, const char* what) {

@@ -15,7 +15,7 @@ thread_local int current_device = -1;
 struct State {
   std::mutex lock;
   Gpu gpu;
-  std::atomic<bool> split{false};
+  std::atomic<bool> split{false}, deterministic{true};
 };
 State& state() {
   static State* s = new State;  // never destroyed: calls may still come at exit
@@ -85,6 +85,7 @@ bool& recording() {
 }
 
 bool split_products() { return state().split; }
+bool deterministic() { return state().deterministic; }
 
 }  // namespace rcm
 
@@ -94,6 +95,13 @@ rcm_status rcm_f32_products(int32_t mode) {
   return guard("f32_products", [&] {
     if (mode < 0 || mode > 1) fail(RCM_E_ARG, "mode: want 0 or 1, got %d", mode);
     state().split = mode == 1;
+  });
+}
+
+rcm_status rcm_deterministic(int32_t mode) {
+  return guard("deterministic", [&] {
+    if (mode < 0 || mode > 1) fail(RCM_E_ARG, "mode: want 0 or 1, got %d", mode);
+    state().deterministic = mode == 1;
   });
 }
 
@@ -131,9 +139,9 @@ rcm_status rcm_runtime_info(char* out, int64_t capacity) {
     check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
     const int n = std::snprintf(
         out, (size_t)capacity,
-        "{\"backend\":\"cuda\",\"device\":\"%s\",\"isa\":\"sm_%d%d\",\"best_isa\":\"sm_%d%d\",\"threads\":1,\"blas\":\"%s\","
+        "{\"backend\":\"cuda\",\"device\":\"%s\",\"isa\":\"sm_%d%d\",\"best_isa\":\"sm_%d%d\",\"threads\":1,\"blas\":\"%s\",\"cudnn\":\"%s\","
         "\"sms\":%d,\"memory_bytes\":%lld,\"memory_free_bytes\":%lld,\"l2_bytes\":%lld,\"driver\":\"%d.%d\",\"runtime\":\"%d.%d\"}",
-        g.name, g.major, g.minor, g.major, g.minor, cublaslt_name().c_str(), g.sms, (long long)total, (long long)free_bytes,
+        g.name, g.major, g.minor, g.major, g.minor, cublaslt_name().c_str(), cudnn_name().c_str(), g.sms, (long long)total, (long long)free_bytes,
         (long long)g.l2_bytes, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (n < 0 || n >= capacity) fail(RCM_E_ARG, "capacity: want more than %d, got %lld", n, (long long)capacity);
   });

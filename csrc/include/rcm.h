@@ -66,6 +66,9 @@ RCM_API rcm_status rcm_sync(void);
  * (head widths up to 128) may split each f32 factor in two bf16, three products for one; errors near 1e-5 of the largest
  * value at many times the speed. A bf16 factor stays whole. The CPU always computes in f32. */
 RCM_API rcm_status rcm_f32_products(int32_t mode);
+/* Whether the same inputs give the same bits every run, from here on, process wide. 1, as at the start: yes. 0: where a GPU has a faster
+ * kernel whose sums end in another order every run (cuDNN's attention vjp), that one is used. The CPU's bits are always the same. */
+RCM_API rcm_status rcm_deterministic(int32_t mode);
 
 /* ---- memory -------------------------------------------------------------------------------------------------- */
 /* 256-byte aligned device memory from a caching allocator, uninitialised. RCM_E_OOM names the request and what is held. */

@@ -22,11 +22,24 @@ void generic_forward(const AttentionShape& s, const void* q, const void* k, cons
 void generic_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
                       void* q_bar, void* k_bar, void* v_bar);
 
+// cuDNN 9, opened at run time: bf16 and f16, widths up to 128. False where it is absent, has no kernel, or none that rcm_deterministic allows.
+bool cudnn_forward(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse);
+bool cudnn_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
+                    void* k_bar, void* v_bar);
+
+// Whether shape and dtype are ones the sm_90a kernels are built for.
+inline bool hopper_takes(const AttentionShape& s) {
+  const bool widths = s.K == s.Kv && (s.K == 64 || s.K == 128), types = s.dtype == RCM_BF16 || s.dtype == RCM_F16;
+  const bool sizes = s.Lq > 0 && s.Lk > 0 && s.Lq < (1 << 30) && s.Lk < (1 << 30) && s.H <= 65535 && s.B <= 65535;
+  return gpu().major == 9 && widths && types && sizes;
+}
+
 // wgmma and the bulk copy engine on sm_90: bf16 and f16, widths 64 and 128. False, and nothing done that matters, where they do not apply;
 // the tangent kernel takes q_dot alone or all three.
 bool hopper_forward(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse);
 bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
                 void* o_dot, float* lse);
+bool hopper_jvp_queries(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, void* o, void* o_dot, float* lse);
 bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar,
                      void* q_bar, void* k_bar, void* v_bar);
 

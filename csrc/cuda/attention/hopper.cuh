@@ -19,13 +19,6 @@ constexpr int kRows = 64;  // query rows of a warpgroup
 // False when the copy engine cannot describe it (alignment, stride 0).
 bool tensor_map(CUtensorMap* map, const void* data, int32_t dtype, int64_t B, int64_t L, int64_t H, int64_t W, const int64_t* strides, int rows);
 
-// Whether shape and dtype are ones the sm_90a kernels are built for.
-inline bool hopper_takes(const AttentionShape& s) {
-  const bool widths = s.K == s.Kv && (s.K == 64 || s.K == 128), types = s.dtype == RCM_BF16 || s.dtype == RCM_F16;
-  const bool sizes = s.Lq > 0 && s.Lk > 0 && s.Lq < (1 << 30) && s.Lk < (1 << 30) && s.H <= 65535 && s.B <= 65535;
-  return gpu().major == 9 && widths && types && sizes;
-}
-
 template <class T>
 __device__ inline uint32_t pack_pair(float low, float high) {
   if constexpr (std::is_same<T, bf16>::value) {

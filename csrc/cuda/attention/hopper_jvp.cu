@@ -4,6 +4,7 @@
 // so that exponentials hide behind multiplies, and one warpgroup's products behind the other's multiplies. H is formed from P before
 // rounding, and H v and P v' share one accumulator.
 #include <algorithm>
+#include <cstdlib>
 
 #include "hopper.cuh"
 
@@ -316,6 +317,7 @@ bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const voi
                 void* o_dot, float* lse) {
   const bool tangents = q_dot && (k_dot != nullptr) == (v_dot != nullptr);
   if (!tangents || !hopper_takes(s)) return false;
+  if (!k_dot && !std::getenv("RCM_OLD")) return hopper_jvp_queries(s, q, k, v, q_dot, o, o_dot, lse);
   return s.dtype == RCM_BF16 ? dispatch<bf16>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse)
                              : dispatch<f16>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
 }

@@ -9,5 +9,6 @@ namespace rcm {
 void* open_vendor(const char* const* sonames, std::string* found);
 
 std::string cublaslt_name();
+std::string cudnn_name();
 
 }  // namespace rcm
