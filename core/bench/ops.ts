@@ -15,6 +15,7 @@ import { sqLossOp } from "../ops/sq_loss.ts";
 import { timestepEmbedOp } from "../ops/timestep_embed.ts";
 import { unpatchifyOp } from "../ops/unpatchify.ts";
 import { sampleReduce, statDType, type Device, type Tensor } from "../tensor.ts";
+import { timeBesideCopy } from "./copy.ts";
 import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 
 export interface OpsSize {
@@ -78,7 +79,7 @@ const total = (tensors: (Tensor | null | undefined)[]): number => tensors.reduce
 const params = (p: unknown): Tensor[] => (p && typeof p === "object" ? Object.values(p).flatMap((v) => (v && typeof v === "object" && "ptr" in v ? [v as Tensor] : v && typeof v === "object" && "cos" in v ? Object.values(v as Record<string, Tensor>) : [])) : []);
 
 /** One op in its three passes; bytes are those that have to move: every tensor read or written once. */
-function rows(device: Device, e: Timed, ceiling: number | null, o: TimeOptions): BenchRow[] {
+function rows(device: Device, e: Timed, top: number, o: TimeOptions): BenchRow[] {
   using _scope = device.scope();
   const { op, x, p } = e;
   const dots = x.map((t, i) => (t && e.dots.includes(i) ? noise(device, t.shape, t.dtype, 50 + i) : null));
@@ -95,7 +96,7 @@ function rows(device: Device, e: Timed, ceiling: number | null, o: TimeOptions):
   ];
   const timed = e.wants.length > 0 ? passes : passes.slice(0, 2);
   return timed.map(([pass, call, bytes]) => {
-    const ms = timeCalls(device, call, o);
+    const { ms, ceiling } = timeBesideCopy(device, call, bytes, top, o);
     return beside({ name: `${e.name} ${pass}`, shape: `${(x[0] as Tensor).shape.join("x")} ${(x[0] as Tensor).dtype}`, ms, ...rate({ bytes }, ms) }, ceiling);
   });
 }
@@ -127,7 +128,7 @@ function helpers(device: Device, { config: c, batch: B, latent, dtype }: OpsSize
   });
 }
 
-/** Every fused elementwise op at a model's size beside the copy bandwidth, GB/s. */
+/** Every fused elementwise op at a model's size beside the copy bandwidth, GB/s: that of a copy as small where little is moved. */
 export function benchOps(device: Device, size: OpsSize, ceiling: number, o: TimeOptions): BenchRow[] {
   using _scope = device.scope();
   const all = table(device, size);

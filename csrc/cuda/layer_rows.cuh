@@ -279,7 +279,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
                                                                int64_t L, int D, int64_t slots, C inv, bool out_vec) {
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[2][64];  // rows take turns
+  __shared__ C shared[2][kBackRows][64];  // sums take turns
   RowPipe<X, Y, V> pipe(staged);
   Own<V> own(staged + RowPipe<X, Y, V>::bytes(blockDim));
   const int64_t sample = blockIdx.x / slots, first = sample * L, step = slots * blockDim.y;
@@ -327,7 +327,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
       }
     }
     if (x_bar) {
-      block_sum_once(sum, shared[turn ^= 1]);
+      row_sum_once<true>(sum, shared[turn ^= 1][threadIdx.y]);
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;
@@ -424,10 +424,12 @@ void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C*
     if (sums) add_slots(into, B, slots, D, 2, w_bar, b_bar, stride);
   };
   if constexpr (!std::is_same<X, double>::value) {
-    const dim3 block = row_block(D);
     constexpr int V = kRowPack<X, Y>;
-    const size_t bytes = RowPipe<X, Y, V>::bytes(block) + Own<V>::bytes((int)(block.x * block.y), kRowShare / V);
-    if (row_fits(x, y_bar, D) && shared_fits(bytes)) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes, (int)D, aligned(x_bar, 16));
+    const auto bytes = [](dim3 block) { return RowPipe<X, Y, V>::bytes(block) + Own<V>::bytes((int)(block.x * block.y), kRowShare / V); };
+    if (row_fits(x, y_bar, D)) {
+      const dim3 block = back_block(D, bytes);
+      if (shared_fits(bytes(block))) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes(block), (int)D, aligned(x_bar, 16));
+    }
   }
   launch(layer_any_back<X, Y, Mod, C>, dim3(kAnyThreads), 0, D);
 }

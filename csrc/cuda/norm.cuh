@@ -23,7 +23,9 @@ constexpr int kRowMax = 8192;
 constexpr int kRowThreads = kRowMax / kRowShare;
 constexpr int kKeepThreads = 320;     // blocks up to here (rows of 5120) keep their parameters at hand
 constexpr int kTangentThreads = 480;  // and with a tangent take at most 136 registers, so that five of 96 threads (a row of 1536) share a processor
-constexpr int kBackThreads = 640;  // bounds the registers, so that two blocks of 320 threads (a row of 5120) share a processor
+constexpr int kStagedThreads = 576;   // or, where rows wait in shared memory, 112, and six
+constexpr int kBackThreads = 640;     // of a backward pass, whose blocks hold as many rows as fit: each block leaves one row of column sums
+constexpr int kBackRows = kBackThreads / 32;
 constexpr int kRowStages = 3;  // rows of a backward pass under way in shared memory
 constexpr int kAnyThreads = 256;
 
@@ -37,13 +39,54 @@ inline dim3 row_block(int64_t D) {
   return dim3(threads, threads == 32 ? 4 : 1);
 }
 
+// Waits for the threads of the same row. Rows of a block that holds `Several` go their own ways.
+template <bool Several>
+__device__ inline void row_sync() {
+  if (!Several || blockDim.y == 1) __syncthreads();
+  else asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
+}
+
+// Sums each of N values over the threads of a row; all of them get the totals. `shared`, the row's own, holds N * 32 elements and may be
+// written again only after another barrier. Fixed order.
+template <bool Several, int N, class C>
+__device__ inline void row_sum_once(C (&v)[N], C* shared) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)(blockDim.x >> 5);
+#pragma unroll
+  for (int i = 0; i < N; ++i) v[i] = warp_sum(v[i]);
+  if (warps == 1) return;
+  if (lane == 0) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) shared[i * 32 + warp] = v[i];
+  }
+  row_sync<Several>();
+  if (warps <= 4) {  // reads of one address by all are quicker than five exchanges
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      v[i] = shared[i * 32];
+      for (int w = 1; w < warps; ++w) v[i] += shared[i * 32 + w];
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) v[i] = warp_sum(lane < warps ? shared[i * 32 + lane] : (C)0);
+}
+
 template <class X, class Y>
 bool row_fits(const X* x, const Y* y, int64_t D) {
   if (std::is_same<X, double>::value || D > kRowMax || D % kRowPack<X, Y> != 0) return false;
   return aligned(x, 16) && aligned(y, 16);
 }
 
-inline bool shared_fits(size_t bytes) { return bytes + 1024 <= gpu().shared_per_block; }
+inline bool shared_fits(size_t bytes) { return bytes + 12 * 1024 <= gpu().shared_per_block; }
+
+// The block of a backward pass; `bytes(block)` is what it takes of shared memory.
+template <class Bytes>
+dim3 back_block(int64_t D, Bytes&& bytes) {
+  dim3 block = row_block(D);
+  block.y = block.x <= kBackThreads ? kBackThreads / block.x : 1;
+  while (block.y > 1 && !shared_fits(bytes(block))) --block.y;
+  return block;
+}
 
 // ---- loads --------------------------------------------------------------------------------------------------------
 // Activations are read once: they pass by L1, where parameters and tables stay.
@@ -103,7 +146,7 @@ __device__ inline void copy_async(void* shared, const void* global) {
   else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(s), "l"(global), "n"(Bytes) : "memory");
 }
 
-// The next rows of x and y_bar. A thread reads back only what it copied itself, so no barrier is needed.
+// The next rows of x and of y_bar (or x_dot). A thread reads back only what it copied itself, so no barrier is needed.
 template <class X, class Y, int V>
 struct RowPipe {
   static constexpr int P = kRowShare / V;
@@ -119,14 +162,14 @@ struct RowPipe {
     xs = reinterpret_cast<Pack<X, V>*>(memory) + t;
     ys = reinterpret_cast<Pack<Y, V>*>(memory + (size_t)kRowStages * P * pitch * sizeof(Pack<X, V>)) + t;
   }
-  // Called with or without a row: wait() goes by the count of groups.
+  // Called with or without a row: wait() goes by the count of groups. Null y: only x.
   __device__ void issue(int stage, bool some, const X* x, const Y* y, const int (&at)[P]) {
     if (some) {
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;
         copy_async<(int)sizeof(Pack<X, V>)>(xs + (stage * P + k) * pitch, x + at[k]);
-        copy_async<(int)sizeof(Pack<Y, V>)>(ys + (stage * P + k) * pitch, y + at[k]);
+        if (y) copy_async<(int)sizeof(Pack<Y, V>)>(ys + (stage * P + k) * pitch, y + at[k]);
       }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");

@@ -110,12 +110,12 @@ struct Units {
     }
   }
   // Sums of N values per unit over the unit's group; every lane gets them. `shared` may be written again after another barrier.
-  template <int N>
+  template <bool Several, int N>
   __device__ void group_sum(C (&v)[U][N], C* shared) const {
     if (whole) {
 #pragma unroll
       for (int i = N; i < U * N; ++i) v[0][i % N] += v[i / N][i % N];
-      block_sum_once(v[0], shared);
+      row_sum_once<Several>(v[0], shared);
 #pragma unroll
       for (int i = N; i < U * N; ++i) v[i / N][i % N] = v[0][i % N];
       return;
@@ -130,7 +130,8 @@ struct Units {
 };
 
 template <class X, class Y, bool Jvp, bool Keep, class C>
-__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads) rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
+__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : kKeepThreads)
+    rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
   __shared__ C shared[2][64];  // rows take turns
   const Units<V, C> units(t);
@@ -142,33 +143,42 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
       if (units.at[p] >= 0) units.weights(t, p, w[p]);
     }
   }
-  Raw<X, V> next[2 * U], next_dot[Jvp ? 2 * U : 1];
-  // The next row is fetched before this one is summed.
-  const auto fetch = [&](int64_t row) {
+  // The next rows are on their way while this one is summed: one in registers or, with tangents, two in shared memory.
+  extern __shared__ __align__(16) unsigned char staged[];
+  RowPipe<X, X, V> pipe(staged);
+  Raw<X, V> next[Jvp ? 1 : 2 * U];
+  const auto fetch = [&](int64_t row, int stage) {
+    if constexpr (Jvp) {
+      pipe.issue(stage, row < t.M, x + row * t.D, dot_vec ? x_dot + row * t.D : nullptr, units.at);
+    } else if (row < t.M) {
 #pragma unroll
-    for (int p = 0; p < 2 * U; ++p) {
-      if (units.at[p] < 0) continue;
-      next[p] = fetch_once<V>(x + row * t.D + units.at[p]);
-      if constexpr (Jvp) {
-        if (dot_vec) next_dot[p] = fetch_once<V>(x_dot + row * t.D + units.at[p]);
+      for (int p = 0; p < 2 * U; ++p) {
+        if (units.at[p] >= 0) next[p] = fetch_once<V>(x + row * t.D + units.at[p]);
       }
     }
   };
   int turn = 0;
   int64_t r = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
-  if (r < t.M) fetch(r);
-  for (; r < t.M; r += step) {
+#pragma unroll
+  for (int s = 0; s < (Jvp ? kRowStages - 1 : 1); ++s) fetch(r + s * step, s);
+  for (int stage = 0; r < t.M; r += step, stage = stage + 1 == kRowStages ? 0 : stage + 1) {
     C v[2 * U][V], d[Jvp ? 2 * U : 1][V], sum[U][N] = {};
+    if constexpr (Jvp) {
+      fetch(r + (kRowStages - 1) * step, stage == 0 ? kRowStages - 1 : stage - 1);
+      pipe.wait();
+    }
 #pragma unroll
     for (int p = 0; p < 2 * U; ++p) {
       if (units.at[p] < 0) continue;
-      unpack<V>(next[p], v[p]);
       if constexpr (Jvp) {
-        if (dot_vec) unpack<V>(next_dot[p], d[p]);
+        load_pack<V>(pipe.x(stage, p), v[p]);
+        if (dot_vec) load_pack<V>(pipe.y(stage, p), d[p]);
         else load_some<V>(x_dot + r * t.D + units.at[p], false, d[p]);
+      } else {
+        unpack<V>(next[p], v[p]);
       }
     }
-    if (r + step < t.M) fetch(r + step);
+    if constexpr (!Jvp) fetch(r + step, 0);
     C cos[U][V], sin[U][V];
     if (t.rope != 0) {
       const int64_t row = t.token(r) * units.half;
@@ -188,7 +198,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
         if constexpr (Jvp) sum[p / 2][1] = fma(v[p][j], d[p][j], sum[p / 2][1]);
       }
     }
-    units.group_sum(sum, shared[turn ^= 1]);
+    units.template group_sum<false>(sum, shared[turn ^= 1]);
 #pragma unroll
     for (int k = 0; k < U; ++k) {
       if (!units.some(k)) continue;
@@ -223,7 +233,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
                                                               bool out_vec) {
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[2][64];  // rows take turns
+  __shared__ C shared[2][kBackRows][64];  // sums take turns
   RowPipe<X, Y, V> pipe(staged);
   const Units<V, C> units(t);
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
@@ -270,7 +280,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
       }
     }
     if (x_bar) {
-      units.group_sum(sum, shared[turn ^= 1]);
+      units.template group_sum<true>(sum, shared[turn ^= 1][threadIdx.y]);
 #pragma unroll
       for (int k = 0; k < U; ++k) {
         if (!units.some(k)) continue;
@@ -385,10 +395,11 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any_back(Task<C> t, const X* 
 template <bool Jvp, class X, class Y, class C>
 void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, const Sizes& z) {
   if constexpr (!std::is_same<X, double>::value) {
-    if (units_fit(x, y, z)) {
-      const dim3 block = row_block(z.D);
+    const dim3 block = row_block(z.D);
+    const size_t staged = RowPipe<X, X, kRowPack<X, Y>>::bytes(block), bytes = Jvp ? staged : 0;
+    if (units_fit(x, y, z) && shared_fits(staged)) {
       const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-      const auto go = [&](auto kernel) { kernel<<<blocks_for(kernel, block, 0, t.M), block, 0, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec); };
+      const auto go = [&](auto kernel) { kernel<<<blocks_for(kernel, block, bytes, t.M), block, bytes, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec); };
       if ((int)(block.x * block.y) <= kKeepThreads) go(rms_rows<X, Y, Jvp, true, C>);
       else go(rms_rows<X, Y, Jvp, false, C>);
       return;
@@ -404,7 +415,7 @@ template <class X, class Y, class C>
 void launch_back(const Task<C>& t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* w_bar, const Sizes& z) {
   if (!x_bar && !w_bar) return;
   if constexpr (!std::is_same<X, double>::value) {
-    const dim3 block = row_block(z.D);
+    const dim3 block = back_block(z.D, RowPipe<X, Y, kRowPack<X, Y>>::bytes);
     const size_t bytes = RowPipe<X, Y, kRowPack<X, Y>>::bytes(block);
     if (units_fit(x, y_bar, z) && shared_fits(bytes)) {
       auto kernel = rms_rows_back<X, Y, C>;

@@ -22,7 +22,8 @@ void generic_forward(const AttentionShape& s, const void* q, const void* k, cons
 void generic_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
                       void* q_bar, void* k_bar, void* v_bar);
 
-// cuDNN 9, opened at run time: bf16 and f16, widths up to 128. False where it is absent, has no kernel, or none that rcm_deterministic allows.
+// cuDNN 9, opened at run time: bf16 and f16, widths up to 128. False where it is absent or has no kernel; backward only
+// where rcm_deterministic lets sums end in any order.
 bool cudnn_forward(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse);
 bool cudnn_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
                     void* k_bar, void* v_bar);
@@ -39,7 +40,6 @@ inline bool hopper_takes(const AttentionShape& s) {
 bool hopper_forward(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse);
 bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
                 void* o_dot, float* lse);
-bool hopper_jvp_queries(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, void* o, void* o_dot, float* lse);
 bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar,
                      void* q_bar, void* k_bar, void* v_bar);
 

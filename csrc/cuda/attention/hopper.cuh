@@ -47,17 +47,28 @@ __device__ inline float quad_sum(float v) {
 // Accumulator layout of a warpgroup tile: thread t holds rows t/4 and t/4 + 8 of its warp's 16, columns 8j + 2(t%4) + {0,1} in
 // d[4j..4j+1] and d[4j+2..4j+3]. Packed in pairs that is the A operand of the next multiply.
 
-// Writes a [64, W] accumulator tile times row factors into swizzled shared memory, [W/64][rows of the buffer][64].
-template <class T, int W>
-__device__ inline void stage_tile(const float (&d)[W / 2], float low, float high, char* buffer, int block_bytes) {
-  const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-  const int row = warp * 16 + lane / 4;
+// threadIdx.x, asked for anew: what follows from it is not kept in registers through the loop before.
+__device__ inline int thread_again() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
+// Writes a [64, W] tile into swizzled shared memory, [W/64][rows of the buffer][64]; value(i): what belongs to accumulator i.
+template <class T, int W, class Value>
+__device__ inline void stage_values(const Value& value, char* buffer, int block_bytes) {
+  const int thread = thread_again(), warp = thread / 32 % 4, lane = thread % 32, row = warp * 16 + lane / 4;
 #pragma unroll
   for (int j = 0; j < W / 8; ++j) {
     char* base = buffer + (j / 8) * block_bytes + ((j % 8 ^ row % 8) * 16) + lane % 4 * 4;  // row + 8 has the same row % 8
-    *reinterpret_cast<uint32_t*>(base + row * 128) = pack_pair<T>(d[4 * j] * low, d[4 * j + 1] * low);
-    *reinterpret_cast<uint32_t*>(base + (row + 8) * 128) = pack_pair<T>(d[4 * j + 2] * high, d[4 * j + 3] * high);
+    *reinterpret_cast<uint32_t*>(base + row * 128) = pack_pair<T>(value(4 * j), value(4 * j + 1));
+    *reinterpret_cast<uint32_t*>(base + (row + 8) * 128) = pack_pair<T>(value(4 * j + 2), value(4 * j + 3));
   }
+}
+// The accumulators times row factors.
+template <class T, int W>
+__device__ inline void stage_tile(const float (&d)[W / 2], float low, float high, char* buffer, int block_bytes) {
+  stage_values<T, W>([&](int i) { return d[i] * (i & 2 ? high : low); }, buffer, block_bytes);
 }
 
 }  // namespace rcm

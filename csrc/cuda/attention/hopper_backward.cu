@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
     barrier_init_fence();
   }
   __syncthreads();
-  const int group = threadIdx.x / 128;
+  const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
 
   if (group == 0) {
     registers_lower<24>();
@@ -91,36 +91,42 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     const uint32_t base1 = shared_address(row1) + (group - 1) * kRows * 128, base2 = base1 + L::kRowBytes, ring_base = shared_address(ring);
     const float to_log2 = scale * 1.4426950408889634f;
-    const int row = r0 + (group - 1) * kRows + warp * 16 + lane / 4;
     float acc1[W / 2] = {}, acc2[Keys ? W / 2 : 1] = {}, s[N / 2], dp[N / 2];
     uint32_t p[Keys ? N / 4 : 1], g[N / 4];
     float lse0 = 0, lse1 = 0, delta0 = 0, delta1 = 0;
     if constexpr (!Keys) {
       // The padding reaches the end of the last 128 rows.
-      lse0 = log2_lse[pair * z.padded + row], lse1 = log2_lse[pair * z.padded + row + 8];
-      delta0 = delta[pair * z.padded + row], delta1 = delta[pair * z.padded + row + 8];
+      const int64_t row = pair * z.padded + r0 + (group - 1) * kRows + warp * 16 + lane / 4;
+      lse0 = log2_lse[row], lse1 = log2_lse[row + 8];
+      delta0 = delta[row], delta1 = delta[row + 8];
     }
     const auto product = [&](float(&d)[N / 2], uint32_t rows_at, uint32_t tile_at) {
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
-        Wgmma<N, T>::shared(d, wgmma_operand(rows_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), wgmma_operand(tile_at + (c / 4) * N * 128 + c % 4 * 32, 0), c);
+        const uint64_t row = wgmma_operand(rows_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), column = wgmma_operand(tile_at + (c / 4) * N * 128 + c % 4 * 32, 0);
+        c == 0 ? Wgmma<N, T>::first(d, row, column) : Wgmma<N, T>::shared(d, row, column, 1);
       }
       wgmma_commit();
     };
-    int slot = 0, phase = 0;
-    barrier_wait(resident, 0);
-    if (first < last) {
-      barrier_wait(full, 0);
-      wgmma_fence();
-      product(s, base1, ring_base);
-      wgmma_wait<0>();
-      pin(s);
-    }
-    for (int tile = first; tile < last; ++tile) {
-      const uint32_t tile1 = ring_base + slot * 2 * L::kTileBytes, tile2 = tile1 + L::kTileBytes;
-      wgmma_fence();
-      product(dp, base2, tile2);
-      const float* line = vectors + slot * 2 * N;
+    const auto scores = [&](int at) { product(s, base1, ring_base + at * 2 * L::kTileBytes); };
+    const auto score_bars = [&](int at) { product(dp, base2, ring_base + at * 2 * L::kTileBytes + L::kTileBytes); };
+    const auto accumulate = [&](int at) {
+      const uint32_t tile1 = ring_base + at * 2 * L::kTileBytes, tile2 = tile1 + L::kTileBytes;
+#pragma unroll
+      for (int c = 0; c < N / 16; ++c) {
+        if constexpr (Keys) Wgmma<W, T>::registers(acc2, p + 4 * c, wgmma_operand(tile2 + c * 2048, N * 128), 1);
+        Wgmma<W, T>::registers(acc1, g + 4 * c, wgmma_operand(tile1 + c * 2048, N * 128), 1);
+      }
+      wgmma_commit();
+    };
+    const auto pin_sums = [&] {
+      pin(acc1);
+      pin(acc2);
+      pin(p);
+      pin(g);
+    };
+    // P in s.
+    const auto weights = [&](int tile, int at) {
       if (!Keys && tile == all_tiles - 1 && z.columns % N != 0) {
         // Absent keys are zeros: a score of 0 may lie far above lse, and infinity times 0 must not reach the sums.
         const int left = z.columns - tile * N;
@@ -131,53 +137,79 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
           if (column + 1 >= left) s[4 * j + 1] = s[4 * j + 3] = -INFINITY;
         }
       }
+      const float* line = vectors + at * 2 * N;
 #pragma unroll
       for (int j = 0; j < N / 8; ++j) {
         float2 low = {lse0, lse0}, high = {lse1, lse1};
         if constexpr (Keys) low = high = *reinterpret_cast<const float2*>(line + 8 * j + lane % 4 * 2);
         s[4 * j] = exp2_fast(fmaf(s[4 * j], to_log2, -low.x)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], to_log2, -low.y));
         s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], to_log2, -high.x)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], to_log2, -high.y));
-        if constexpr (Keys) {
-          p[2 * j] = pack_pair<T>(s[4 * j], s[4 * j + 1]);
-          p[2 * j + 1] = pack_pair<T>(s[4 * j + 2], s[4 * j + 3]);
-        }
       }
-      wgmma_wait<0>();
-      pin(dp);
+    };
+    const auto pack = [&](int at) {
+      const float* line = vectors + at * 2 * N + N;
 #pragma unroll
       for (int j = 0; j < N / 8; ++j) {
         float2 low = {delta0, delta0}, high = {delta1, delta1};
-        if constexpr (Keys) low = high = *reinterpret_cast<const float2*>(line + N + 8 * j + lane % 4 * 2);
+        if constexpr (Keys) {
+          low = high = *reinterpret_cast<const float2*>(line + 8 * j + lane % 4 * 2);
+          p[2 * j] = pack_pair<T>(s[4 * j], s[4 * j + 1]);
+          p[2 * j + 1] = pack_pair<T>(s[4 * j + 2], s[4 * j + 3]);
+        }
         g[2 * j] = pack_pair<T>(s[4 * j] * (dp[4 * j] - low.x), s[4 * j + 1] * (dp[4 * j + 1] - low.y));
         g[2 * j + 1] = pack_pair<T>(s[4 * j + 2] * (dp[4 * j + 2] - high.x), s[4 * j + 3] * (dp[4 * j + 3] - high.y));
       }
-      pin(p);
-      pin(g);
+    };
+    // Turns: barrier 1 lets warpgroup 1 multiply, barrier 2 warpgroup 2.
+    if (group == 2) named_arrive(1, 256);
+    int slot = 0, phase = 0;
+    barrier_wait(resident, 0);
+    if (first < last) {
+      barrier_wait(full, 0);
       wgmma_fence();
-#pragma unroll
-      for (int c = 0; c < N / 16; ++c) {
-        if constexpr (Keys) Wgmma<W, T>::registers(acc2, p + 4 * c, wgmma_operand(tile2 + c * 2048, N * 128), 1);
-        Wgmma<W, T>::registers(acc1, g + 4 * c, wgmma_operand(tile1 + c * 2048, N * 128), 1);
-      }
-      wgmma_commit();
-      const int done = slot;
-      if (++slot == L::kSlots) slot = 0, phase ^= 1;
-      if (tile + 1 < last) {
-        barrier_wait(full + slot, phase);
-        wgmma_fence();
-        product(s, base1, ring_base + slot * 2 * L::kTileBytes);
-      }
+      scores(0);
+      score_bars(0);
       wgmma_wait<0>();
       pin(s);
-      pin(acc1);
-      pin(acc2);
-      pin(p);
-      pin(g);
-      if (lane == 0) barrier_arrive(empty + done);
+      pin(dp);
+      weights(first, 0);
+      pack(0);
+      for (int tile = first + 1; tile < last; ++tile) {
+        const int done = slot;
+        if (++slot == L::kSlots) slot = 0, phase ^= 1;
+        barrier_wait(full + slot, phase);
+        named_sync(group, 256);
+        pin_sums();
+        wgmma_fence();
+        accumulate(done);
+        scores(slot);
+        named_arrive(3 - group, 256);
+        wgmma_wait<1>();
+        pin_sums();
+        if (lane == 0) barrier_arrive(empty + done);
+        // P and dS are read: dP takes their registers while S is formed.
+        wgmma_fence();
+        score_bars(slot);
+        wgmma_wait<1>();
+        pin(s);
+        weights(tile, slot);
+        wgmma_wait<0>();
+        pin(dp);
+        pack(slot);
+      }
+      named_sync(group, 256);
+      pin_sums();
+      wgmma_fence();
+      accumulate(slot);
+      named_arrive(3 - group, 256);
+      wgmma_wait<0>();
+      pin_sums();
     }
+    if (group == 1) named_sync(1, 256);  // the turn that nobody takes
+    const int thread = thread_again(), row = r0 + (group - 1) * kRows + thread / 32 % 4 * 16 + thread % 32 / 4;
     if (z.splits > 1) {
       const int64_t pairs = (int64_t)gridDim.z * z.H, plane = pairs * z.rows * W;
-      float* to = partial + split * 2 * plane + pair * z.rows * W + lane % 4 * 2;
+      float* to = partial + split * 2 * plane + pair * z.rows * W + thread % 4 * 2;
 #pragma unroll
       for (int j = 0; j < W / 8; ++j) {
         if (row < z.rows) *reinterpret_cast<float2*>(to + (int64_t)row * W + 8 * j) = {acc1[4 * j] * scale, acc1[4 * j + 1] * scale};
@@ -193,9 +225,9 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       stage_tile<T, W>(acc1, scale, scale, stage, 2 * kRows * 128);
       if constexpr (Keys) stage_tile<T, W>(acc2, 1, 1, stage + L::kRowBytes, 2 * kRows * 128);
       fence_async_proxy();
-      named_sync(group, 128);
+      named_sync(group + 2, 128);
       const int from = r0 + (group - 1) * kRows;
-      if (threadIdx.x % 128 == 0 && from < z.rows) {
+      if (thread % 128 == 0 && from < z.rows) {
         for (int h = 0; h < L::kHalves; ++h) {
           if (z.want1) store_box(&maps.out1, stage + h * 2 * kRows * 128, h * 64, from, head, batch);
           if (Keys && z.want2) store_box(&maps.out2, stage + L::kRowBytes + h * 2 * kRows * 128, h * 64, from, head, batch);
@@ -310,7 +342,7 @@ bool run(const AttentionShape& s, const void* q, const void* k, const void* v, c
 template <class T>
 bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
               void* k_bar, void* v_bar) {
-  return s.K == 128 ? run<T, 128, 80, 128>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar) : run<T, 64, 128, 128>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);
+  return s.K == 128 ? run<T, 128, 80, 64>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar) : run<T, 64, 128, 128>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);
 }
 
 }  // namespace

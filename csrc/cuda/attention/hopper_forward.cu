@@ -1,5 +1,10 @@
 // Attention forward on sm_90a. A producer warp feeds key tiles through a ring in shared memory; two warpgroups of 64 query rows each take
-// turns: while one forms exponentials, the other multiplies. Within a warpgroup the next tile's scores multiply beside P v.
+// turns at the tensor cores, and each has in flight, per tile,
+//   S = q k^T of the next tile | o += P v
+// of which the second runs beside P = exp(S - m) of the next tile. Blocks stay and take tile after tile of queries without a break in the
+// stream of keys: the last values of one multiply with the first scores of the next.
+#include <algorithm>
+
 #include "hopper.cuh"
 
 namespace rcm {
@@ -11,77 +16,110 @@ struct Maps {
   CUtensorMap q, k, v, o;
 };
 
+struct Sizes {
+  int Lq, Lk, H;
+  int tiles, query_tiles, items;  // of keys, of queries, of queries in all heads
+  float scale, to_log2;           // of scores, and of scores as powers of two
+};
+
+constexpr float kSlack = 4;
+
+// W head width, N keys a tile. The next item's queries are loaded beside the work on this one.
 template <int W, int N>
 struct Layout {
   static constexpr int kHalves = W / 64;
   static constexpr int kQueryBytes = 2 * kRows * W * 2;
   static constexpr int kSlotBytes = N * W * 2;
-  static constexpr int kFit = (232448 - 1024 - 256 - kQueryBytes) / kSlotBytes;
-  static constexpr int kSlots = kFit < 6 ? kFit : 6;
-  static constexpr int kBytes = 1024 + 256 + kQueryBytes + kSlots * kSlotBytes;
+  static constexpr int kFit = (232448 - 1024 - 256 - 2 * kQueryBytes) / kSlotBytes;
+  static constexpr int kSlots = kFit < 8 ? kFit : 8;
+  static constexpr int kBytes = 1024 + 256 + 2 * kQueryBytes + kSlots * kSlotBytes;
   static_assert(kSlots >= 4 && N % 16 == 0 && kSlotBytes % 1024 == 0, "tile");
 };
 
 template <class T, int W, int N>
-__global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__ Maps maps, float* lse, int Lq, int Lk, int H, float scale) {
+__global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__ Maps maps, float* lse, const __grid_constant__ Sizes z) {
 #if RCM_HOPPER_CODE
   using L = Layout<W, N>;
   extern __shared__ char raw[];
   char* shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~(uintptr_t)1023);
-  char *q_tile = shared, *ring = q_tile + L::kQueryBytes;
+  char* ring = shared + 2 * L::kQueryBytes;
   uint64_t* full = reinterpret_cast<uint64_t*>(ring + L::kSlots * L::kSlotBytes);
-  uint64_t *empty = full + L::kSlots, *queries = empty + L::kSlots;
-  const int q0 = blockIdx.x * 2 * kRows, head = blockIdx.y, batch = blockIdx.z;
-  const int tiles = (Lk + N - 1) / N;
+  uint64_t *empty = full + L::kSlots, *queries = empty + L::kSlots, *queries_free = queries + 2;
   if (threadIdx.x == 0) {
     for (int i = 0; i < L::kSlots; ++i) {
       barrier_init(full + i, 1);
       barrier_init(empty + i, 8);
     }
-    barrier_init(queries, 1);
+    for (int i = 0; i < 2; ++i) {
+      barrier_init(queries + i, 1);
+      barrier_init(queries_free + i, 2);
+    }
     barrier_init_fence();
   }
   __syncthreads();
-  const int group = threadIdx.x / 128;
+  const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
 
   if (group == 0) {
     registers_lower<24>();
     if (threadIdx.x == 0) {
-      barrier_expect(queries, L::kQueryBytes);
-      for (int h = 0; h < L::kHalves; ++h) copy_box(q_tile + h * 2 * kRows * 128, &maps.q, queries, h * 64, q0, head, batch);
-      int slot = 0, phase = 0;
-      for (int step = 0; step < 2 * tiles; ++step) {
-        barrier_wait(empty + slot, phase ^ 1);
-        barrier_expect(full + slot, L::kSlotBytes);
+      const auto load_queries = [&](int item, int n) {
+        const int buffer = n % 2, q0 = item % z.query_tiles * 2 * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+        barrier_wait(queries_free + buffer, (n / 2 & 1) ^ 1);
+        barrier_expect(queries + buffer, L::kQueryBytes);
         for (int h = 0; h < L::kHalves; ++h) {
-          copy_box(ring + slot * L::kSlotBytes + h * N * 128, step & 1 ? &maps.v : &maps.k, full + slot, h * 64, (step >> 1) * N, head, batch);
+          copy_box(shared + buffer * L::kQueryBytes + h * 2 * kRows * 128, &maps.q, queries + buffer, h * 64, q0, head, batch);
         }
-        if (++slot == L::kSlots) slot = 0, phase ^= 1;
+      };
+      int slot = 0, phase = 0;
+      load_queries(blockIdx.x, 0);
+      for (int item = blockIdx.x, n = 0; item < z.items; item += gridDim.x, ++n) {
+        const int head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+        for (int step = 0; step < 2 * z.tiles; ++step) {
+          barrier_wait(empty + slot, phase ^ 1);
+          barrier_expect(full + slot, L::kSlotBytes);
+          for (int h = 0; h < L::kHalves; ++h) {
+            copy_box(ring + slot * L::kSlotBytes + h * N * 128, step & 1 ? &maps.v : &maps.k, full + slot, h * 64, (step >> 1) * N, head, batch);
+          }
+          if (++slot == L::kSlots) slot = 0, phase ^= 1;
+        }
+        if (item + (int)gridDim.x < z.items) load_queries(item + gridDim.x, n + 1);
       }
     }
   } else {
     registers_raise<240>();
-    const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const uint32_t q_base = shared_address(q_tile) + (group - 1) * kRows * 128, ring_base = shared_address(ring);
-    const float to_log2 = scale * 1.4426950408889634f;
-    float o[W / 2] = {}, s[N / 2];
-    float top0 = -INFINITY, top1 = -INFINITY, sum0 = 0, sum1 = 0, shrink0 = 1, shrink1 = 1;
+    const int lane = threadIdx.x % 32;
+    const uint32_t ring_base = shared_address(ring), query_base = shared_address(shared) + (group - 1) * kRows * 128;
+    float o[W / 2], s[N / 2];
     uint32_t p[N / 4];
-    const auto next = [&](int& slot, int& phase) {
+    float top0, top1, sum0, sum1, shrink0 = 1, shrink1 = 1;
+    bool shrinks = false;
+    int slot = 0, phase = 0;
+    const auto next = [&] {
       if (++slot == L::kSlots) slot = 0, phase ^= 1;
     };
-    const auto scores = [&](int slot) {
-      const uint32_t k_base = ring_base + slot * L::kSlotBytes;
+    const auto release = [&](int at) {
+      if (lane == 0) barrier_arrive(empty + at);
+    };
+    const auto scores = [&](int at, int buffer) {
+      const uint32_t k_base = ring_base + at * L::kSlotBytes, q_base = query_base + buffer * L::kQueryBytes;
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
-        Wgmma<N, T>::shared(s, wgmma_operand(q_base + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), wgmma_operand(k_base + (c / 4) * N * 128 + c % 4 * 32, 0), c);
+        const uint64_t query = wgmma_operand(q_base + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), key = wgmma_operand(k_base + (c / 4) * N * 128 + c % 4 * 32, 0);
+        c == 0 ? Wgmma<N, T>::first(s, query, key) : Wgmma<N, T>::shared(s, query, key, 1);
       }
       wgmma_commit();
     };
-    // Exponentials of s in place, and the factors by which the old sums shrink.
-    const auto softmax = [&](int tile) {
-      if (tile == tiles - 1 && Lk % N != 0) {
-        const int left = Lk - tile * N;
+    const auto values = [&](int at) {
+      const uint32_t v_base = ring_base + at * L::kSlotBytes;
+#pragma unroll
+      for (int c = 0; c < N / 16; ++c) Wgmma<W, T>::registers(o, p + 4 * c, wgmma_operand(v_base + c * 2048, N * 128), 1);
+      wgmma_commit();
+    };
+    // P in s, and what the old sums shrink by. Sums are relative to `top`, which may lag the true maximum a little: rescaling waits until a
+    // weight would pass 2^kSlack.
+    const auto weights = [&](int tile) {
+      if (tile == z.tiles - 1 && z.Lk % N != 0) {
+        const int left = z.Lk - tile * N;
 #pragma unroll
         for (int j = 0; j < N / 8; ++j) {
           const int column = 8 * j + lane % 4 * 2;
@@ -97,14 +135,17 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
       }
       high0 = quad_max(high0);
       high1 = quad_max(high1);
-      shrink0 = exp2_fast((top0 - high0) * to_log2), shrink1 = exp2_fast((top1 - high1) * to_log2);
-      top0 = high0, top1 = high1;
-      sum0 *= shrink0, sum1 *= shrink1;
-      const float base0 = top0 * to_log2, base1 = top1 * to_log2;
+      shrinks = __any_sync(0xffffffffu, (high0 - top0) * z.to_log2 > kSlack || (high1 - top1) * z.to_log2 > kSlack);
+      if (shrinks) {
+        shrink0 = exp2_fast((top0 - high0) * z.to_log2), shrink1 = exp2_fast((top1 - high1) * z.to_log2);
+        top0 = high0, top1 = high1;
+        sum0 *= shrink0, sum1 *= shrink1;
+      }
+      const float base0 = top0 * z.to_log2, base1 = top1 * z.to_log2;
 #pragma unroll
       for (int j = 0; j < N / 8; ++j) {
-        s[4 * j] = exp2_fast(fmaf(s[4 * j], to_log2, -base0)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], to_log2, -base0));
-        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], to_log2, -base1)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], to_log2, -base1));
+        s[4 * j] = exp2_fast(fmaf(s[4 * j], z.to_log2, -base0)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], z.to_log2, -base0));
+        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], z.to_log2, -base1)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], z.to_log2, -base1));
         sum0 += s[4 * j] + s[4 * j + 1];
         sum1 += s[4 * j + 2] + s[4 * j + 3];
       }
@@ -116,74 +157,97 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
         p[2 * j + 1] = pack_pair<T>(s[4 * j + 2], s[4 * j + 3]);
       }
     };
-    const auto values = [&](int slot) {
-      const uint32_t v_base = ring_base + slot * L::kSlotBytes;
-#pragma unroll
-      for (int c = 0; c < N / 16; ++c) Wgmma<W, T>::registers(o, p + 4 * c, wgmma_operand(v_base + c * 2048, N * 128), 1);
-      wgmma_commit();
-    };
     // Turns: barrier 1 lets warpgroup 1 multiply, barrier 2 warpgroup 2.
     if (group == 2) named_arrive(1, 256);
-    int slot = 0, phase = 0;
     barrier_wait(queries, 0);
-    barrier_wait(full + slot, phase);
+    barrier_wait(full, 0);
     wgmma_fence();
-    scores(slot);
+    scores(0, 0);
     wgmma_wait<0>();
     pin(s);
-    if (lane == 0) barrier_arrive(empty + slot);
-    softmax(0);
-    pack();
-    for (int tile = 0; tile + 1 < tiles; ++tile) {
-      next(slot, phase);
-      const int value_slot = slot, value_phase = phase;
-      next(slot, phase);
+    release(0);
+    for (int item = blockIdx.x, n = 0; item < z.items; item += gridDim.x, ++n) {
+      top0 = top1 = -INFINITY;
+      sum0 = sum1 = 0;
+#pragma unroll
+      for (int i = 0; i < W / 2; ++i) o[i] = 0;
+      weights(0);
+      pack();
+      // The outputs of the item before lie in what were its queries, until the copy engine has read them.
+      if (n > 0 && thread_again() % 128 == 0) {
+        store_wait_read();
+        barrier_arrive(queries_free + (n + 1) % 2);
+      }
+      for (int tile = 1; tile < z.tiles; ++tile) {
+        next();
+        const int value_slot = slot;
+        barrier_wait(full + slot, phase);
+        next();
+        barrier_wait(full + slot, phase);
+        named_sync(group, 256);
+        pin(o);
+        pin(p);
+        wgmma_fence();
+        scores(slot, n % 2);
+        values(value_slot);
+        named_arrive(3 - group, 256);
+        wgmma_wait<1>();
+        pin(s);
+        release(slot);
+        weights(tile);
+        wgmma_wait<0>();
+        pin(o);
+        pin(p);
+        release(value_slot);
+        if (shrinks) {
+#pragma unroll
+          for (int i = 0; i < W / 2; ++i) o[i] *= i & 2 ? shrink1 : shrink0;
+        }
+        pack();
+      }
+      const bool more = item + (int)gridDim.x < z.items;
+      next();
+      const int value_slot = slot;
       barrier_wait(full + slot, phase);
+      if (more) {
+        next();
+        barrier_wait(queries + (n + 1) % 2, (n + 1) / 2 & 1);
+        barrier_wait(full + slot, phase);
+      }
       named_sync(group, 256);
-      pin(p);
-      wgmma_fence();
-      scores(slot);
-      barrier_wait(full + value_slot, value_phase);
-      values(value_slot);
-      named_arrive(3 - group, 256);
-      wgmma_wait<1>();
-      pin(s);
-      if (lane == 0) barrier_arrive(empty + slot);
-      softmax(tile + 1);
-      wgmma_wait<0>();
       pin(o);
       pin(p);
-      if (lane == 0) barrier_arrive(empty + value_slot);
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) o[4 * j] *= shrink0, o[4 * j + 1] *= shrink0, o[4 * j + 2] *= shrink1, o[4 * j + 3] *= shrink1;
-      pack();
+      wgmma_fence();
+      values(value_slot);
+      scores(slot, (n + 1) % 2);  // of what is there, when nothing comes
+      named_arrive(3 - group, 256);
+      wgmma_wait<0>();
+      pin(s);
+      pin(o);
+      pin(p);
+      release(value_slot);
+      if (more) release(slot);
+
+      const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+      const int thread = thread_again(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
+      sum0 = quad_sum(sum0), sum1 = quad_sum(sum1);
+      if (thread % 4 == 0) {
+        float* out = lse + ((int64_t)batch * z.H + head) * z.Lq;
+        if (row < z.Lq) out[row] = top0 * z.scale + logf(sum0);
+        if (row + 8 < z.Lq) out[row + 8] = top1 * z.scale + logf(sum1);
+      }
+      // The queries' memory becomes the staging of the outputs; each warpgroup reads and writes its own rows only.
+      char* stage = shared + n % 2 * L::kQueryBytes + (group - 1) * kRows * 128;
+      stage_tile<T, W>(o, 1 / sum0, 1 / sum1, stage, 2 * kRows * 128);
+      fence_async_proxy();
+      named_sync(group + 2, 128);
+      if (thread % 128 == 0) {
+        for (int h = 0; h < L::kHalves && q0 < z.Lq; ++h) store_box(&maps.o, stage + h * 2 * kRows * 128, h * 64, q0, head, batch);
+        store_commit();
+      }
     }
     if (group == 1) named_sync(1, 256);  // the turn that nobody takes
-    next(slot, phase);
-    barrier_wait(full + slot, phase);
-    pin(p);
-    wgmma_fence();
-    values(slot);
-    wgmma_wait<0>();
-    pin(o);
-    sum0 = quad_sum(sum0), sum1 = quad_sum(sum1);
-    const int row = q0 + (group - 1) * kRows + warp * 16 + lane / 4;
-    if (lane % 4 == 0) {
-      float* out = lse + ((int64_t)batch * H + head) * Lq;
-      if (row < Lq) out[row] = top0 * scale + logf(sum0);
-      if (row + 8 < Lq) out[row + 8] = top1 * scale + logf(sum1);
-    }
-    // The queries' memory becomes the staging of the outputs; each warpgroup reads and writes its own rows only.
-    stage_tile<T, W>(o, 1 / sum0, 1 / sum1, q_tile + (group - 1) * kRows * 128, 2 * kRows * 128);
-    fence_async_proxy();
-    named_sync(group + 2, 128);
-    if (threadIdx.x % 128 == 0 && q0 + (group - 1) * kRows < Lq) {
-      for (int h = 0; h < L::kHalves; ++h) {
-        store_box(&maps.o, q_tile + h * 2 * kRows * 128 + (group - 1) * kRows * 128, h * 64, q0 + (group - 1) * kRows, head, batch);
-      }
-      store_commit();
-      store_wait_read();
-    }
+    if (threadIdx.x % 128 == 0) store_wait_read();
   }
 #endif
 }
@@ -196,16 +260,20 @@ bool launch(const AttentionShape& s, const void* q, const void* k, const void* v
       !tensor_map(&m.k, k, s.dtype, s.B, s.Lk, s.H, W, s.k, N) || !tensor_map(&m.v, v, s.dtype, s.B, s.Lk, s.H, W, s.v, N)) {
     return false;
   }
+  const int64_t items = ceil_div(s.Lq, 2 * kRows) * s.H * s.B;
+  if (items > INT32_MAX / 2) return false;
   auto* kernel = forward_kernel<T, W, N>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
-  const dim3 grid((unsigned)ceil_div(s.Lq, 2 * kRows), (unsigned)s.H, (unsigned)s.B);
-  kernel<<<grid, 384, L::kBytes, stream()>>>(m, lse, (int)s.Lq, (int)s.Lk, (int)s.H, (float)s.scale);
+  const Sizes z{(int)s.Lq, (int)s.Lk, (int)s.H, (int)ceil_div(s.Lk, N), (int)ceil_div(s.Lq, 2 * kRows), (int)items, (float)s.scale,
+                (float)(s.scale * 1.4426950408889634)};
+  const int64_t blocks = std::min<int64_t>(items, gpu().sms);
+  kernel<<<(unsigned)blocks, 384, L::kBytes, stream()>>>(m, lse, z);
   return true;
 }
 
 template <class T>
 bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse) {
-  return s.K == 128 ? launch<T, 128, 176>(s, q, k, v, o, lse) : launch<T, 64, 128>(s, q, k, v, o, lse);
+  return s.K == 128 ? launch<T, 128, 128>(s, q, k, v, o, lse) : launch<T, 64, 128>(s, q, k, v, o, lse);
 }
 
 }  // namespace

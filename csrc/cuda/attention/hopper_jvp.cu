@@ -1,10 +1,10 @@
 // Attention and its tangent in one pass on sm_90a. A producer warp feeds key tiles through a ring in shared memory; two warpgroups of 64
-// query rows each run, per tile,
-//   S' = q' k^T + q k'^T, and meanwhile P = exp(S - m) | H = P.S' | o += P v, o' += P v' + H v | S of the next tile
-// so that exponentials hide behind multiplies, and one warpgroup's products behind the other's multiplies. H is formed from P before
-// rounding, and H v and P v' share one accumulator.
+// query rows take turns at the tensor cores, and each has in flight, per tile,
+//   o += P v, o' += P v' + H v | S = q k^T of the next tile | S' = q' k^T + q k'^T of the next tile
+// of which the last runs beside P = exp(S - m); H = P.S' then hides behind the other's multiplies. S' takes the registers that P and H
+// leave. H is formed from P before rounding, and H v and P v' share one accumulator. Where only queries carry a tangent (cross attention:
+// short rows of keys), blocks stay and take tile after tile of queries without a break in the stream of keys.
 #include <algorithm>
-#include <cstdlib>
 
 #include "hopper.cuh"
 
@@ -15,6 +15,12 @@ using namespace ptx;
 
 struct Maps {
   CUtensorMap q, k, v, q_dot, k_dot, v_dot, o, o_dot;
+};
+
+struct Sizes {
+  int Lq, Lk, H;
+  int tiles, query_tiles, items;  // of keys, of queries, of queries in all heads
+  float scale, to_log2;           // of scores, and of scores as powers of two
 };
 
 constexpr float kSlack = 4;  // f16 keeps room for P.S'
@@ -35,7 +41,7 @@ struct Layout {
 };
 
 template <class T, int W, int N, bool All>
-__global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Maps maps, float* lse, int Lq, int Lk, int H, int items, float scale) {
+__global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Maps maps, float* lse, const __grid_constant__ Sizes z) {
 #if RCM_HOPPER_CODE
   using L = Layout<T, W, N, All>;
   constexpr int QB = L::kQueryBuffers;
@@ -44,7 +50,6 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
   char* ring = shared + QB * 2 * L::kQueryBytes;
   uint64_t* full = reinterpret_cast<uint64_t*>(ring + L::kSlots * L::kSlotBytes);
   uint64_t *empty = full + L::kSlots, *queries = empty + L::kSlots, *queries_free = queries + QB;
-  const int tiles = (Lk + N - 1) / N, query_tiles = (Lq + 2 * kRows - 1) / (2 * kRows);
   if (threadIdx.x == 0) {
     for (int i = 0; i < L::kSlots; ++i) {
       barrier_init(full + i, 1);
@@ -57,13 +62,13 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
     barrier_init_fence();
   }
   __syncthreads();
-  const int group = threadIdx.x / 128;
+  const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
 
   if (group == 0) {
     registers_lower<24>();
     if (threadIdx.x == 0) {
       const auto load_queries = [&](int item, int n) {
-        const int buffer = n % QB, q0 = item % query_tiles * 2 * kRows, head = item / query_tiles % H, batch = item / query_tiles / H;
+        const int buffer = n % QB, q0 = item % z.query_tiles * 2 * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
         char* to = shared + buffer * 2 * L::kQueryBytes;
         barrier_wait(queries_free + buffer, (n / QB & 1) ^ 1);
         barrier_expect(queries + buffer, 2 * L::kQueryBytes);
@@ -74,9 +79,9 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       };
       int slot = 0, phase = 0;
       load_queries(blockIdx.x, 0);
-      for (int item = blockIdx.x, n = 0; item < items; item += gridDim.x, ++n) {
-        const int head = item / query_tiles % H, batch = item / query_tiles / H;
-        for (int step = 0; step < 2 * tiles; ++step) {
+      for (int item = blockIdx.x, n = 0; item < z.items; item += gridDim.x, ++n) {
+        const int head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+        for (int step = 0; step < 2 * z.tiles; ++step) {
           barrier_wait(empty + slot, phase ^ 1);
           barrier_expect(full + slot, L::kSlotBytes);
           char* to = ring + slot * L::kSlotBytes;
@@ -89,165 +94,219 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
           }
           if (++slot == L::kSlots) slot = 0, phase ^= 1;
         }
-        if (item + (int)gridDim.x < items) load_queries(item + gridDim.x, n + 1);
+        if (item + (int)gridDim.x < z.items) load_queries(item + gridDim.x, n + 1);
       }
     }
   } else {
     registers_raise<240>();
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const uint32_t ring_base = shared_address(ring);
-    const float to_log2 = scale * 1.4426950408889634f;
+    const uint32_t ring_base = shared_address(ring), query_base = shared_address(shared) + (group - 1) * kRows * 128;
+    // bf16 has the range to leave the scale of S' to the end.
+    constexpr bool Late = !All && std::is_same<T, bf16>::value;
+    float o[W / 2], od[W / 2], s[N / 2], sd[N / 2];
+    uint32_t p[N / 4], g[N / 4];
+    float top0, top1, sum0, sum1, cross0, cross1, shrink0 = 1, shrink1 = 1;
+    bool shrinks = false;
     int slot = 0, phase = 0;
-    for (int item = blockIdx.x, n = 0; item < items; item += gridDim.x, ++n) {
-      const int q0 = item % query_tiles * 2 * kRows + (group - 1) * kRows, head = item / query_tiles % H, batch = item / query_tiles / H;
-      const int buffer = n % QB;
-      char *q_tile = shared + buffer * 2 * L::kQueryBytes + (group - 1) * kRows * 128, *qd_tile = q_tile + L::kQueryBytes;
-      const uint32_t q_base = shared_address(q_tile), qd_base = q_base + L::kQueryBytes;
-      float o[W / 2] = {}, od[W / 2] = {};
-      float top0 = -INFINITY, top1 = -INFINITY, sum0 = 0, sum1 = 0, cross0 = 0, cross1 = 0;
-      float s[N / 2], sd[N / 2];
-      uint32_t p[N / 4], g[N / 4];
-      barrier_wait(queries + buffer, n / QB & 1);
-      const auto scores = [&](int at_slot) {
-        const uint32_t base = ring_base + at_slot * L::kSlotBytes;
+    const auto next = [&] {
+      if (++slot == L::kSlots) slot = 0, phase ^= 1;
+    };
+    const auto release = [&](int at) {
+      if (lane == 0) barrier_arrive(empty + at);
+    };
+    const auto operand = [&](int buffer, bool dot, int c) {
+      return wgmma_operand(query_base + (2 * buffer + dot) * L::kQueryBytes + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0);
+    };
+    const auto scores = [&](int at, int buffer) {
+      const uint32_t base = ring_base + at * L::kSlotBytes;
 #pragma unroll
-        for (int c = 0; c < W / 16; ++c) {
-          Wgmma<N, T>::shared(s, wgmma_operand(q_base + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), wgmma_operand(base + (c / 4) * N * 128 + c % 4 * 32, 0), c);
+      for (int c = 0; c < W / 16; ++c) {
+        const uint64_t query = operand(buffer, false, c), key = wgmma_operand(base + (c / 4) * N * 128 + c % 4 * 32, 0);
+        c == 0 ? Wgmma<N, T>::first(s, query, key) : Wgmma<N, T>::shared(s, query, key, 1);
+      }
+      wgmma_commit();
+    };
+    const auto score_tangents = [&](int at, int buffer) {
+      const uint32_t base = ring_base + at * L::kSlotBytes;
+#pragma unroll
+      for (int c = 0; c < W / 16; ++c) {
+        const uint32_t at_key = base + (c / 4) * N * 128 + c % 4 * 32;
+        const uint64_t query_dot = operand(buffer, true, c), key = wgmma_operand(at_key, 0);
+        c == 0 ? Wgmma<N, T>::first(sd, query_dot, key) : Wgmma<N, T>::shared(sd, query_dot, key, 1);
+        if constexpr (All) Wgmma<N, T>::shared(sd, operand(buffer, false, c), wgmma_operand(at_key + L::kTileBytes, 0), 1);
+      }
+      wgmma_commit();
+    };
+    const auto values = [&](int at) {
+      const uint32_t base = ring_base + at * L::kSlotBytes;
+#pragma unroll
+      for (int c = 0; c < N / 16; ++c) {
+        const uint64_t value = wgmma_operand(base + c * 2048, N * 128);
+        Wgmma<W, T>::registers(o, p + 4 * c, value, 1);
+        Wgmma<W, T>::registers(od, g + 4 * c, value, 1);
+        if constexpr (All) Wgmma<W, T>::registers(od, p + 4 * c, wgmma_operand(base + L::kTileBytes + c * 2048, N * 128), 1);
+      }
+      wgmma_commit();
+    };
+    const auto pin_sums = [&] {
+      pin(o);
+      pin(od);
+      pin(p);
+      pin(g);
+    };
+    // P in s, and what the old sums shrink by. Sums are relative to `top`, which may lag the true maximum a little: rescaling waits until a
+    // weight would pass 2^kSlack.
+    const auto weights = [&](int tile) {
+      if (tile == z.tiles - 1 && z.Lk % N != 0) {
+        const int left = z.Lk - tile * N;
+#pragma unroll
+        for (int j = 0; j < N / 8; ++j) {
+          const int column = 8 * j + lane % 4 * 2;
+          if (column >= left) s[4 * j] = s[4 * j + 2] = -INFINITY;
+          if (column + 1 >= left) s[4 * j + 1] = s[4 * j + 3] = -INFINITY;
         }
-        wgmma_commit();
-      };
-      barrier_wait(full + slot, phase);
+      }
+      float high0 = top0, high1 = top1;
+#pragma unroll
+      for (int j = 0; j < N / 8; ++j) {
+        high0 = fmaxf(high0, fmaxf(s[4 * j], s[4 * j + 1]));
+        high1 = fmaxf(high1, fmaxf(s[4 * j + 2], s[4 * j + 3]));
+      }
+      high0 = quad_max(high0);
+      high1 = quad_max(high1);
+      shrinks = __any_sync(0xffffffffu, (high0 - top0) * z.to_log2 > kSlack || (high1 - top1) * z.to_log2 > kSlack);
+      if (shrinks) {
+        shrink0 = exp2_fast((top0 - high0) * z.to_log2), shrink1 = exp2_fast((top1 - high1) * z.to_log2);
+        top0 = high0, top1 = high1;
+        sum0 *= shrink0, cross0 *= shrink0;
+        sum1 *= shrink1, cross1 *= shrink1;
+      }
+      const float base0 = top0 * z.to_log2, base1 = top1 * z.to_log2;
+#pragma unroll
+      for (int j = 0; j < N / 8; ++j) {
+        s[4 * j] = exp2_fast(fmaf(s[4 * j], z.to_log2, -base0)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], z.to_log2, -base0));
+        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], z.to_log2, -base1)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], z.to_log2, -base1));
+        sum0 += s[4 * j] + s[4 * j + 1];
+        sum1 += s[4 * j + 2] + s[4 * j + 3];
+      }
+    };
+    const auto pack = [&] {
+#pragma unroll
+      for (int j = 0; j < N / 8; ++j) {
+#pragma unroll
+        for (int i = 4 * j; i < 4 * j + 4; ++i) sd[i] = s[i] * (Late ? sd[i] : sd[i] * z.scale);
+        p[2 * j] = pack_pair<T>(s[4 * j], s[4 * j + 1]);
+        p[2 * j + 1] = pack_pair<T>(s[4 * j + 2], s[4 * j + 3]);
+        g[2 * j] = pack_pair<T>(sd[4 * j], sd[4 * j + 1]);
+        g[2 * j + 1] = pack_pair<T>(sd[4 * j + 2], sd[4 * j + 3]);
+        // The sum of what is multiplied, not of what was rounded: where one key dominates, H v and rowsum(H) o cancel exactly.
+        const float2 low = unpack_pair<T>(g[2 * j]), high = unpack_pair<T>(g[2 * j + 1]);
+        cross0 += low.x + low.y;
+        cross1 += high.x + high.y;
+      }
+    };
+    // Turns: barrier 1 lets warpgroup 1 multiply, barrier 2 warpgroup 2.
+    if (group == 2) named_arrive(1, 256);
+    // o += P v, o' += H v + P v', and S and S' of the next keys, which multiply on when this returns.
+    const auto multiply = [&](int value_slot, int key_slot, int buffer) {
+      named_sync(group, 256);
+      pin_sums();
       wgmma_fence();
-      scores(slot);
-      wgmma_wait<0>();
-      pin(s);
-      for (int tile = 0; tile < tiles; ++tile) {
-        const uint32_t k_base = ring_base + slot * L::kSlotBytes;
-        wgmma_fence();
+      values(value_slot);
+      scores(key_slot, buffer);
+      named_arrive(3 - group, 256);
+      wgmma_wait<1>();
+      pin_sums();
+      release(value_slot);
+      // P and H are read: S' takes their registers while S is formed.
+      wgmma_fence();
+      score_tangents(key_slot, buffer);
+    };
+    barrier_wait(queries, 0);
+    barrier_wait(full, 0);
+    wgmma_fence();
+    scores(0, 0);
+    score_tangents(0, 0);
+    wgmma_wait<0>();
+    pin(s);
+    pin(sd);
+    release(0);
+    for (int item = blockIdx.x, n = 0; item < z.items; item += gridDim.x, ++n) {
+      top0 = top1 = -INFINITY;
+      sum0 = sum1 = cross0 = cross1 = 0;
 #pragma unroll
-        for (int c = 0; c < W / 16; ++c) {
-          const uint32_t at = (c / 4) * 2 * kRows * 128 + c % 4 * 32, key = (c / 4) * N * 128 + c % 4 * 32;
-          Wgmma<N, T>::shared(sd, wgmma_operand(qd_base + at, 0), wgmma_operand(k_base + key, 0), c);
-          if constexpr (All) Wgmma<N, T>::shared(sd, wgmma_operand(q_base + at, 0), wgmma_operand(k_base + L::kTileBytes + key, 0), 1);
-        }
-        wgmma_commit();
-
-        if (tile == tiles - 1 && Lk % N != 0) {
-          const int left = Lk - tile * N;
-#pragma unroll
-          for (int j = 0; j < N / 8; ++j) {
-            const int column = 8 * j + lane % 4 * 2;
-            if (column >= left) s[4 * j] = s[4 * j + 2] = -INFINITY;
-            if (column + 1 >= left) s[4 * j + 1] = s[4 * j + 3] = -INFINITY;
-          }
-        }
-        float high0 = top0, high1 = top1;
-#pragma unroll
-        for (int j = 0; j < N / 8; ++j) {
-          high0 = fmaxf(high0, fmaxf(s[4 * j], s[4 * j + 1]));
-          high1 = fmaxf(high1, fmaxf(s[4 * j + 2], s[4 * j + 3]));
-        }
-        high0 = quad_max(high0);
-        high1 = quad_max(high1);
-        // Sums are relative to `top`, which may lag the true maximum a little: rescaling waits until a weight would pass 2^kSlack.
-        if (__any_sync(0xffffffffu, (high0 - top0) * to_log2 > kSlack || (high1 - top1) * to_log2 > kSlack)) {
-          const float shrink0 = exp2_fast((top0 - high0) * to_log2), shrink1 = exp2_fast((top1 - high1) * to_log2);
-          top0 = high0;
-          top1 = high1;
-          sum0 *= shrink0, cross0 *= shrink0;
-          sum1 *= shrink1, cross1 *= shrink1;
-#pragma unroll
-          for (int j = 0; j < W / 8; ++j) {
-            o[4 * j] *= shrink0, o[4 * j + 1] *= shrink0, o[4 * j + 2] *= shrink1, o[4 * j + 3] *= shrink1;
-            od[4 * j] *= shrink0, od[4 * j + 1] *= shrink0, od[4 * j + 2] *= shrink1, od[4 * j + 3] *= shrink1;
-          }
-        }
-        const float base0 = top0 * to_log2, base1 = top1 * to_log2;
-#pragma unroll
-        for (int j = 0; j < N / 8; ++j) {
-          s[4 * j] = exp2_fast(fmaf(s[4 * j], to_log2, -base0)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], to_log2, -base0));
-          s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], to_log2, -base1)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], to_log2, -base1));
-          sum0 += s[4 * j] + s[4 * j + 1];
-          sum1 += s[4 * j + 2] + s[4 * j + 3];
-        }
-
+      for (int i = 0; i < W / 2; ++i) o[i] = od[i] = 0;
+      weights(0);
+      pack();
+      // The outputs of the item before lie in what were its queries, until the copy engine has read them.
+      if (n > 0 && thread_again() % 128 == 0) {
+        store_wait_read();
+        barrier_arrive(queries_free + (n + 1) % QB);
+      }
+      for (int tile = 1; tile < z.tiles; ++tile) {
+        next();
+        const int value_slot = slot;
+        barrier_wait(full + slot, phase);
+        next();
+        barrier_wait(full + slot, phase);
+        multiply(value_slot, slot, n % QB);
+        wgmma_wait<1>();
+        pin(s);
+        weights(tile);
         wgmma_wait<0>();
         pin(sd);
-        if (lane == 0) barrier_arrive(empty + slot);
+        release(slot);
+        if (shrinks) {
 #pragma unroll
-        for (int j = 0; j < N / 8; ++j) {
-          p[2 * j] = pack_pair<T>(s[4 * j], s[4 * j + 1]);
-          p[2 * j + 1] = pack_pair<T>(s[4 * j + 2], s[4 * j + 3]);
-          const float a = s[4 * j] * (sd[4 * j] * scale), b = s[4 * j + 1] * (sd[4 * j + 1] * scale);
-          const float c = s[4 * j + 2] * (sd[4 * j + 2] * scale), d = s[4 * j + 3] * (sd[4 * j + 3] * scale);
-          g[2 * j] = pack_pair<T>(a, b);
-          g[2 * j + 1] = pack_pair<T>(c, d);
-          // The sum of what is multiplied, not of what was rounded: where one key dominates, H v and rowsum(H) o cancel exactly.
-          const float2 low = unpack_pair<T>(g[2 * j]), high = unpack_pair<T>(g[2 * j + 1]);
-          cross0 += low.x + low.y;
-          cross1 += high.x + high.y;
+          for (int i = 0; i < W / 2; ++i) {
+            o[i] *= i & 2 ? shrink1 : shrink0;
+            od[i] *= i & 2 ? shrink1 : shrink0;
+          }
         }
-        if (++slot == L::kSlots) slot = 0, phase ^= 1;
+        pack();
+      }
+      const bool more = QB > 1 && item + (int)gridDim.x < z.items;
+      next();
+      const int value_slot = slot;
+      barrier_wait(full + slot, phase);
+      if (more) {
+        next();
+        barrier_wait(queries + (n + 1) % QB, (n + 1) / QB & 1);
         barrier_wait(full + slot, phase);
-        const uint32_t v_base = ring_base + slot * L::kSlotBytes;
-        const int value_slot = slot;
-        if (++slot == L::kSlots) slot = 0, phase ^= 1;
-        pin(p);
-        pin(g);
-        wgmma_fence();
-#pragma unroll
-        for (int c = 0; c < N / 16; ++c) {
-          const uint64_t value = wgmma_operand(v_base + c * 2048, N * 128);
-          Wgmma<W, T>::registers(o, p + 4 * c, value, 1);
-          Wgmma<W, T>::registers(od, g + 4 * c, value, 1);
-          if constexpr (All) Wgmma<W, T>::registers(od, p + 4 * c, wgmma_operand(v_base + L::kTileBytes + c * 2048, N * 128), 1);
-        }
-        wgmma_commit();
-        if (tile + 1 < tiles) {
-          barrier_wait(full + slot, phase);
-          wgmma_fence();
-          scores(slot);
-        }
-        // Nothing stays in flight across the loop's edge: ptxas would serialise every multiply of the loop.
-        wgmma_wait<0>();
-        pin(s);
-        pin(o);
-        pin(od);
-        pin(p);
-        pin(g);
-        if (lane == 0) barrier_arrive(empty + value_slot);
-        // By now the copy engine has long read the previous outputs from what were their queries.
-        if (QB > 1 && tile == 0 && n > 0 && threadIdx.x % 128 == 0) {
-          store_wait_read();
-          barrier_arrive(queries_free + (n + 1) % QB);
-        }
       }
+      multiply(value_slot, slot, (n + 1) % QB);  // with the scores of what is there, when nothing comes
+      wgmma_wait<0>();
+      pin(s);
+      pin(sd);
+      pin_sums();
+      if (more) release(slot);
+
+      const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+      const int thread = thread_again(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
       sum0 = quad_sum(sum0), sum1 = quad_sum(sum1), cross0 = quad_sum(cross0), cross1 = quad_sum(cross1);
-      const float inverse0 = 1 / sum0, inverse1 = 1 / sum1, mean0 = cross0 * inverse0, mean1 = cross1 * inverse1;
-      const int row = q0 + warp * 16 + lane / 4;
-      if (lane % 4 == 0) {
-        float* out = lse + ((int64_t)batch * H + head) * Lq;
-        if (row < Lq) out[row] = top0 * scale + logf(sum0);
-        if (row + 8 < Lq) out[row + 8] = top1 * scale + logf(sum1);
-      }
-#pragma unroll
-      for (int j = 0; j < W / 8; ++j) {
-        od[4 * j] -= mean0 * o[4 * j], od[4 * j + 1] -= mean0 * o[4 * j + 1];
-        od[4 * j + 2] -= mean1 * o[4 * j + 2], od[4 * j + 3] -= mean1 * o[4 * j + 3];
+      const float inverse0 = 1 / sum0, inverse1 = 1 / sum1;
+      if (thread % 4 == 0) {
+        float* out = lse + ((int64_t)batch * z.H + head) * z.Lq;
+        if (row < z.Lq) out[row] = top0 * z.scale + logf(sum0);
+        if (row + 8 < z.Lq) out[row + 8] = top1 * z.scale + logf(sum1);
       }
       // The queries' memory becomes the staging of the outputs; each warpgroup reads and writes its own rows only.
-      stage_tile<T, W>(o, inverse0, inverse1, q_tile, 2 * kRows * 128);
-      stage_tile<T, W>(od, inverse0, inverse1, qd_tile, 2 * kRows * 128);
+      char* stage = shared + n % QB * 2 * L::kQueryBytes + (group - 1) * kRows * 128;
+      const float dot = Late ? z.scale : 1, dot0 = inverse0 * dot, dot1 = inverse1 * dot, mean0 = cross0 * inverse0, mean1 = cross1 * inverse1;
+      stage_tile<T, W>(o, inverse0, inverse1, stage, 2 * kRows * 128);
+      stage_values<T, W>([&](int i) { return (od[i] - (i & 2 ? mean1 : mean0) * o[i]) * (i & 2 ? dot1 : dot0); }, stage + L::kQueryBytes, 2 * kRows * 128);
       fence_async_proxy();
-      named_sync(group, 128);
-      if (threadIdx.x % 128 == 0) {
-        for (int h = 0; h < L::kHalves && q0 < Lq; ++h) {
-          store_box(&maps.o, q_tile + h * 2 * kRows * 128, h * 64, q0, head, batch);
-          store_box(&maps.o_dot, qd_tile + h * 2 * kRows * 128, h * 64, q0, head, batch);
+      named_sync(group + 2, 128);
+      if (thread % 128 == 0) {
+        for (int h = 0; h < L::kHalves && q0 < z.Lq; ++h) {
+          store_box(&maps.o, stage + h * 2 * kRows * 128, h * 64, q0, head, batch);
+          store_box(&maps.o_dot, stage + L::kQueryBytes + h * 2 * kRows * 128, h * 64, q0, head, batch);
         }
         store_commit();
       }
+      if (QB == 1) break;
     }
+    if (group == 1) named_sync(1, 256);  // the turn that nobody takes
     if (threadIdx.x % 128 == 0) store_wait_read();
   }
 #endif
@@ -271,7 +330,9 @@ bool launch(const AttentionShape& s, const void* q, const void* k, const void* v
   const int64_t items = ceil_div(s.Lq, 2 * kRows) * s.H * s.B;
   if (items > INT32_MAX / 2) return false;
   const int64_t blocks = All ? items : std::min<int64_t>(items, gpu().sms);
-  kernel<<<(unsigned)blocks, 384, L::kBytes, stream()>>>(m, lse, (int)s.Lq, (int)s.Lk, (int)s.H, (int)items, (float)s.scale);
+  const Sizes z{(int)s.Lq, (int)s.Lk, (int)s.H, (int)ceil_div(s.Lk, N), (int)ceil_div(s.Lq, 2 * kRows), (int)items, (float)s.scale,
+                (float)(s.scale * 1.4426950408889634)};
+  kernel<<<(unsigned)blocks, 384, L::kBytes, stream()>>>(m, lse, z);
   return true;
 }
 
@@ -280,7 +341,7 @@ bool dispatch(const AttentionShape& s, const void* q, const void* k, const void*
               void* o_dot, float* lse) {
   const bool all = k_dot && v_dot;
   if (s.K == 128) {
-    return all ? launch<T, 128, 80, true>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse)
+    return all ? launch<T, 128, 64, true>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse)
                : launch<T, 128, 64, false>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
   }
   return all ? launch<T, 64, 128, true>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse)
@@ -317,7 +378,6 @@ bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const voi
                 void* o_dot, float* lse) {
   const bool tangents = q_dot && (k_dot != nullptr) == (v_dot != nullptr);
   if (!tangents || !hopper_takes(s)) return false;
-  if (!k_dot && !std::getenv("RCM_OLD")) return hopper_jvp_queries(s, q, k, v, q_dot, o, o_dot, lse);
   return s.dtype == RCM_BF16 ? dispatch<bf16>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse)
                              : dispatch<f16>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
 }

@@ -13,7 +13,6 @@ using Descriptor = void*;
 
 enum DescriptorType : int32_t {
   kPointwise = 0,
-  kEngine = 2,
   kEngineConfig = 3,
   kHeuristic = 4,
   kPlan = 5,
@@ -35,7 +34,6 @@ enum AttributeType : int32_t {
   kInt64 = 3,
   kPointer = 6,
   kHeuristicMode = 8,
-  kNumericalNote = 11,
   kPointwiseMode = 14,
   kDescriptor = 15,
   kReductionOperator = 18,
@@ -47,7 +45,6 @@ enum Attribute : int32_t {
   kHeuristicModeOf = 200,
   kHeuristicGraph = 201,
   kHeuristicResults = 202,
-  kConfigEngine = 300,
   kPlanHandle = 400,
   kPlanConfig = 401,
   kPlanWorkspace = 402,
@@ -67,7 +64,6 @@ enum Attribute : int32_t {
   kPackIds = 1000,
   kPackPointers = 1001,
   kPackWorkspace = 1003,
-  kEngineNotes = 1303,
   kMatmulPrecision = 1500,
   kMatmulA = 1520,
   kMatmulB = 1521,
@@ -86,7 +82,6 @@ enum DataTypeCode : int32_t { kFloat = 0, kHalf = 2, kBfloat16 = 9 };
 enum PointwiseMode : int32_t { kAdd = 0, kMul = 1, kDiv = 6, kSub = 9, kExp = 13, kLog = 15, kIdentity = 21 };
 enum ReductionOperator : int32_t { kSum = 0, kMax = 3 };
 constexpr int32_t kHeuristicA = 3;
-constexpr int32_t kNoteNondeterministic = 4;
 
 // A null handle when the library is absent.
 struct Library {
