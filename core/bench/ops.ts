@@ -8,10 +8,8 @@ import { addModulationOp } from "../ops/add_modulation.ts";
 import { addOp } from "../ops/add.ts";
 import { gateResidualOp } from "../ops/gate_residual.ts";
 import { layerNormOp } from "../ops/layer_norm.ts";
-import { lincombOp } from "../ops/lincomb.ts";
 import { patchifyOp } from "../ops/patchify.ts";
 import { rmsNormRopeOp } from "../ops/rms_norm_rope.ts";
-import { sqLossOp } from "../ops/sq_loss.ts";
 import { timestepEmbedOp } from "../ops/timestep_embed.ts";
 import { unpatchifyOp } from "../ops/unpatchify.ts";
 import { sampleReduce, statDType, type Device, type Tensor } from "../tensor.ts";
@@ -70,8 +68,6 @@ function table(device: Device, { config: c, batch: B, latent, dtype, residual }:
     entry("timestep_embed", timestepEmbedOp, [t([B], "f64")], { width: c.freqDim, dtype: stat }, { dots: [0], reads: [0], wants: [0] }),
     entry("patchify", patchifyOp, [t(video, residual)], { patch: c.patch, order: "channel_first", dtype }, { dots: [0], reads: [], wants: [0] }),
     entry("unpatchify", unpatchifyOp, [t([B, L, c.outDim * c.patch[0] * c.patch[1] * c.patch[2]], residual)], { patch: c.patch, order: "channel_last", dtype: residual, shape: [B, c.outDim, T, Y, X] }, { dots: [0], reads: [], wants: [0] }),
-    entry("lincomb, 2 terms", lincombOp, [t(video, residual), t(video, residual)], { coef: [{ value: 0.6, dot: 0.8 }, { value: 0.8, dot: -0.6 }] }, { dots: [0, 1], reads: [], wants: [0, 1] }),
-    entry("sq_loss", sqLossOp, [t(video, residual)], { target: t(video, residual), delta: t(video, residual), weight: new Float64Array(B).fill(1) }, { dots: [0], reads: [0], wants: [0] }),
   ];
 }
 
@@ -88,16 +84,38 @@ function rows(device: Device, e: Timed, top: number, o: TimeOptions): BenchRow[]
   const yBar = noise(device, y.shape, y.dtype, 60);
   const into = x.map((t, i) => (t && e.adds?.includes(i) ? noise(device, t.shape, statDType(t.dtype), 70 + i) : null));
   const bar: Cotangents = { need: (i) => e.wants.includes(i) || Boolean(into[i]), put: () => {}, accumulate: (i) => into[i] as Tensor };
-  const touched = e.op.name === "lincomb" ? e.wants.length : 1;
   const passes: [string, () => void, number][] = [
     ["fwd", () => op.forward(x, p as never, true), total([...x, ...extra, y, ...own])],
     ["jvp", () => op.jvp(x, dots, p as never, true), total([...x, ...dots, ...extra, y, y, ...own])],
-    ["vjp", () => op.vjp(bar, yBar, x, y, own, p as never), touched * yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...own])],
+    ["vjp", () => op.vjp(bar, yBar, x, y, own, p as never), yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...own])],
   ];
   const timed = e.wants.length > 0 ? passes : passes.slice(0, 2);
   return timed.map(([pass, call, bytes]) => {
     const { ms, ceiling } = timeBesideCopy(device, call, bytes, top, o);
     return beside({ name: `${e.name} ${pass}`, shape: `${(x[0] as Tensor).shape.join("x")} ${(x[0] as Tensor).dtype}`, ms, ...rate({ bytes }, ms) }, ceiling);
+  });
+}
+
+/** What is done to latents, by the kernels themselves: the ops bring coefficients and weights, a few bytes, from the host each time. */
+function latents(device: Device, { batch: B, latent, residual }: OpsSize, top: number, o: TimeOptions): BenchRow[] {
+  using _scope = device.scope();
+  const { lib } = device;
+  const shape = [B, ...latent];
+  const [a, b, aDot, bDot, y, yDot] = [1, 2, 3, 4, 5, 6].map((stream) => noise(device, shape, residual, stream));
+  const [N, code] = [a.numel / B, a.code];
+  const [coef, dots, weight, loss, lossDot] = [[0.6, 0.8], [0.8, -0.6], [1], [1], [1]].map((values) => device.fromValues(values.flatMap((v) => Array<number>(B).fill(v)), [values.length * B], "f64"));
+  const calls: [string, number, () => void][] = [
+    ["lincomb, 2 terms fwd", 3, () => lib.lincombFwd(a.ptr, b.ptr, 0, 0, coef.ptr, y.ptr, B, N, 2, code)],
+    ["lincomb, 2 terms jvp", 6, () => lib.lincombJvp(a.ptr, b.ptr, 0, 0, aDot.ptr, bDot.ptr, 0, 0, coef.ptr, dots.ptr, y.ptr, yDot.ptr, B, N, 2, code)],
+    ["lincomb, one term vjp", 2, () => lib.lincombVjp(y.ptr, coef.ptr, a.ptr, B, N, 0, code)],
+    ["sq_loss fwd", 3, () => lib.sqLossFwd(a.ptr, b.ptr, aDot.ptr, weight.ptr, loss.ptr, B, N, code)],
+    ["sq_loss jvp", 4, () => lib.sqLossJvp(a.ptr, b.ptr, aDot.ptr, weight.ptr, bDot.ptr, loss.ptr, lossDot.ptr, B, N, code)],
+    ["sq_loss vjp", 4, () => lib.sqLossVjp(a.ptr, b.ptr, aDot.ptr, weight.ptr, loss.ptr, y.ptr, B, N, code)],
+  ];
+  return calls.map(([name, moved, call]) => {
+    const bytes = moved * a.bytes;
+    const { ms, ceiling } = timeBesideCopy(device, call, bytes, top, o);
+    return beside({ name, shape: `${shape.join("x")} ${a.dtype}`, ms, ...rate({ bytes }, ms) }, ceiling);
   });
 }
 
@@ -132,5 +150,5 @@ function helpers(device: Device, { config: c, batch: B, latent, dtype }: OpsSize
 export function benchOps(device: Device, size: OpsSize, ceiling: number, o: TimeOptions): BenchRow[] {
   using _scope = device.scope();
   const all = table(device, size);
-  return [...all.flatMap((e) => rows(device, e, ceiling, o)), ...helpers(device, size, ceiling, o)];
+  return [...all.flatMap((e) => rows(device, e, ceiling, o)), ...latents(device, size, ceiling, o), ...helpers(device, size, ceiling, o)];
 }

@@ -40,6 +40,17 @@ __device__ inline Pack<T, V> fetch_some(const T* p, int64_t i, bool vec = true) 
   return out;
 }
 
+// The same, held as registers that stay as they came until they are unpacked.
+template <int V, class T>
+__device__ inline Raw<T, V> raw_some(const T* p, int64_t i, bool vec = true) {
+  if (p != nullptr && vec) return load_raw<V>(p + i);
+  const Pack<T, V> pack = fetch_some<V>(p, i, vec);
+  Raw<T, V> raw;
+  static_assert(sizeof raw == sizeof pack, "a pack's bytes");
+  memcpy(&raw, &pack, sizeof raw);
+  return raw;
+}
+
 inline unsigned grid_size(int64_t blocks) {
   if (blocks > 0x7fffffff) fail(RCM_E_SHAPE, "sizes: too much for one launch (%lld blocks)", (long long)blocks);
   return (unsigned)blocks;

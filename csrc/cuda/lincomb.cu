@@ -28,7 +28,7 @@ struct Lincomb {
 
   template <int V>
   struct Held {
-    Pack<T, V> x[4], x_dot[Jvp ? 4 : 1];
+    Raw<T, V> x[4], x_dot[Jvp ? 4 : 1];
   };
   struct Sample {
     C c[4], c_dot[4];
@@ -38,9 +38,9 @@ struct Lincomb {
   __device__ void load(int64_t i, Held<V>& h) const {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      if (x[k]) h.x[k] = fetch<V>(x[k] + i);
+      if (x[k]) h.x[k] = load_raw<V>(x[k] + i);
       if constexpr (Jvp) {
-        if (x_dot[k]) h.x_dot[k] = fetch<V>(x_dot[k] + i);
+        if (x_dot[k]) h.x_dot[k] = load_raw<V>(x_dot[k] + i);
       }
     }
   }
@@ -55,12 +55,14 @@ struct Lincomb {
   }
   // A null term is left out, not multiplied: its coefficient may be anything.
   template <int V>
-  static __device__ void add(C (&out)[V], const C (&c)[4], const T* const (&from)[4], const Pack<T, V> (&v)[4]) {
+  static __device__ void add(C (&out)[V], const C (&c)[4], const T* const (&from)[4], const Raw<T, V> (&v)[4]) {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       if (from[k] == nullptr) continue;
+      C in[V];
+      unpack<V>(v[k], in);
 #pragma unroll
-      for (int j = 0; j < V; ++j) out[j] = fma(c[k], (C)load_as(v[k].v[j]), out[j]);
+      for (int j = 0; j < V; ++j) out[j] = fma(c[k], in[j], out[j]);
     }
   }
   template <int V>

@@ -63,10 +63,98 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
   }
 }
 
+// The same by way of shared memory, so that both sides move packs: latent rows of the tile in `Wide` packs or by elements, tokens in packs of
+// 16 bytes, of which a thread always holds the same place in the patch. kThreads is a multiple of the packs of a patch.
+template <bool ToTokens, bool Dot, bool Wide, class A, class Z>
+__global__ void __launch_bounds__(kThreads) permute_rows(const A* from, const A* from_dot, Z* to, Z* to_dot, Tile s, Divisor packs) {
+  using Latent = std::conditional_t<ToTokens, A, Z>;
+  using Token = std::conditional_t<ToTokens, Z, A>;
+  constexpr int V = 16 / (int)sizeof(Token), R = Wide ? 16 / (int)sizeof(Latent) : 1, kCopies = Dot ? 2 : 1;
+  extern __shared__ __align__(16) unsigned char memory[];
+  Latent* rows = reinterpret_cast<Latent*>(memory);
+  const int64_t chunk = blockIdx.x % s.chunks, line = blockIdx.x / s.chunks;
+  const int64_t ty = line % s.tokens_y, tt = line / s.tokens_y % s.tokens_t, b = line / s.tokens_y / s.tokens_t;
+  const int64_t x_first = chunk * s.width, left = s.tokens_x - x_first;
+  const uint32_t width = left < s.width ? (uint32_t)left : s.width, row_packs = width * s.px.by / R, all = s.channels * s.pt.by * s.py.by * row_packs;
+  const uint32_t pitch = s.width * s.px.by, copy = s.channels * s.pt.by * s.py.by * pitch;
+  const int64_t token0 = (line * s.tokens_x + x_first) * s.P.by;
+  const int64_t latent0 = ((b * s.channels * s.T + tt * s.pt.by) * s.Y + ty * s.py.by) * s.X + x_first * s.px.by;
+
+  // What this thread moves on the side of the tokens: V elements from `place` on, of every (kThreads / packs)th patch.
+  uint32_t place, at[V];
+  const uint32_t first = packs.split(threadIdx.x, place), step = kThreads / packs.by;
+#pragma unroll
+  for (int j = 0; j < V; ++j) {
+    uint32_t c, v, t, y, x;
+    if (s.channels_last) v = s.C.split(place * V + j, c);
+    else c = s.V.split(place * V + j, v);
+    t = s.py.split(s.px.split(v, x), y);
+    at[j] = ((c * s.pt.by + t) * s.py.by + y) * pitch + x;
+  }
+  const auto latents = [&](auto&& move) {
+#pragma unroll 2
+    for (uint32_t i = threadIdx.x; i < all; i += kThreads) {
+      const uint32_t row = i / row_packs, x = (i - row * row_packs) * R;
+      uint32_t y, t;
+      const uint32_t c = s.pt.split(s.py.split(row, y), t);
+      move(latent0 + (((int64_t)c * s.T + t) * s.Y + y) * s.X + x, row * pitch + x);
+    }
+  };
+  const auto tokens = [&](auto&& move) {
+    for (uint32_t w = first; w < width; w += step) move(token0 + (int64_t)w * s.P.by + place * V, w * s.px.by);
+  };
+  using Row = Pack<Latent, R>;
+  const auto row_at = [&](uint32_t i) -> Row& { return *reinterpret_cast<Row*>(rows + i); };
+  if constexpr (ToTokens) {
+    latents([&](int64_t i, uint32_t in) {
+      row_at(in) = *reinterpret_cast<const Row*>(from + i);
+      if constexpr (Dot) row_at(copy + in) = *reinterpret_cast<const Row*>(from_dot + i);
+    });
+    __syncthreads();
+    tokens([&](int64_t i, uint32_t x) {
+#pragma unroll
+      for (int k = 0; k < kCopies; ++k) {
+        compute_t<A> out[V];
+#pragma unroll
+        for (int j = 0; j < V; ++j) out[j] = load_as(rows[k * copy + at[j] + x]);
+        store_pack<V>((k ? to_dot : to) + i, out);
+      }
+    });
+  } else {
+    tokens([&](int64_t i, uint32_t x) {
+#pragma unroll
+      for (int k = 0; k < kCopies; ++k) {
+        compute_t<A> in[V];
+        load_pack<V>((k ? from_dot : from) + i, in);
+#pragma unroll
+        for (int j = 0; j < V; ++j) rows[k * copy + at[j] + x] = store_as<Z>(in[j]);
+      }
+    });
+    __syncthreads();
+    latents([&](int64_t i, uint32_t in) {
+      *reinterpret_cast<Row*>(to + i) = row_at(in);
+      if constexpr (Dot) *reinterpret_cast<Row*>(to_dot + i) = row_at(copy + in);
+    });
+  }
+}
+
 template <bool ToTokens, class A, class Z>
 void launch(const void* from, const void* from_dot, void* to, void* to_dot, const Tile& tile, unsigned grid) {
   const A *in = static_cast<const A*>(from), *in_dot = static_cast<const A*>(from_dot);
   Z *out = static_cast<Z*>(to), *out_dot = static_cast<Z*>(to_dot);
+  using Latent = std::conditional_t<ToTokens, A, Z>;
+  constexpr int64_t V = 16 / (int)sizeof(std::conditional_t<ToTokens, Z, A>), R = 16 / (int)sizeof(Latent);
+  const int64_t P = tile.P.by, packs = P / V;
+  const auto even = [](const void* p) { return aligned(p, 16); };
+  const size_t bytes = (size_t)(P * tile.width) * sizeof(Latent) * (from_dot ? 2 : 1);
+  if (P % V == 0 && packs <= kThreads && kThreads % packs == 0 && bytes <= 40 * 1024 && even(ToTokens ? to : from) && even(ToTokens ? to_dot : from_dot)) {
+    const void *rows = ToTokens ? from : to, *rows_dot = ToTokens ? from_dot : to_dot;
+    const bool wide = tile.X % R == 0 && tile.width * tile.px.by % R == 0 && even(rows) && even(rows_dot);
+    const auto go = [&](auto kernel) { kernel<<<grid, kThreads, bytes, stream()>>>(in, in_dot, out, out_dot, tile, Divisor(packs)); };
+    if (from_dot) wide ? go(permute_rows<ToTokens, true, true, A, Z>) : go(permute_rows<ToTokens, true, false, A, Z>);
+    else wide ? go(permute_rows<ToTokens, false, true, A, Z>) : go(permute_rows<ToTokens, false, false, A, Z>);
+    return;
+  }
   if (from_dot) permute_tile<ToTokens, true><<<grid, kThreads, 0, stream()>>>(in, in_dot, out, out_dot, tile);
   else permute_tile<ToTokens, false><<<grid, kThreads, 0, stream()>>>(in, in_dot, out, out_dot, tile);
 }
@@ -87,7 +175,7 @@ void check_patches(const PatchShape& s) {
 void rcm::permute_patches(const void* from, const void* from_dot, void* to, void* to_dot, bool to_tokens, const PatchShape& s, int32_t from_dtype,
                           int32_t to_dtype) {
   check_patches(s);
-  constexpr int64_t kTile = 2048;  // elements of a tile, about
+  constexpr int64_t kTile = 4096;  // elements of a tile, about
   with_dtype(from_dtype, "x", [&](auto a) {
     with_dtype(to_dtype, "y", [&](auto z) {
       using A = decltype(a);

@@ -17,17 +17,22 @@ struct Residual {
 
   template <int V>
   struct Held {
-    Pack<T, V> x, target, delta;
+    Raw<T, V> x, target, delta;
   };
   template <int V>
   __device__ void load(int64_t i, Held<V>& h) const {
-    h.x = fetch<V>(x + i);
-    h.target = fetch_some<V>(target, i);
-    h.delta = fetch_some<V>(delta, i);
+    h.x = load_raw<V>(x + i);
+    h.target = raw_some<V>(target, i);
+    h.delta = raw_some<V>(delta, i);
   }
   template <int V>
-  static __device__ double at(const Held<V>& h, int j) {
-    return ((double)load_as(h.x.v[j]) - (double)load_as(h.target.v[j])) - (double)load_as(h.delta.v[j]);
+  static __device__ void values(const Held<V>& h, double (&out)[V]) {
+    compute_t<T> a[V], b[V], c[V];
+    unpack<V>(h.x, a);
+    unpack<V>(h.target, b);
+    unpack<V>(h.delta, c);
+#pragma unroll
+    for (int j = 0; j < V; ++j) out[j] = ((double)a[j] - (double)b[j]) - (double)c[j];
   }
 };
 
@@ -44,12 +49,12 @@ struct Loss {
   template <int V>
   struct Held {
     typename Residual<T>::template Held<V> r;
-    Pack<T, V> x_dot;
+    Raw<T, V> x_dot;
   };
   template <int V>
   __device__ void load(int64_t i, Held<V>& h) const {
     r.load(i, h.r);
-    if constexpr (Jvp) h.x_dot = fetch_some<V>(x_dot, i, dot_vec);
+    if constexpr (Jvp) h.x_dot = raw_some<V>(x_dot, i, dot_vec);
   }
   static __device__ void start(double (&state)[K]) {
 #pragma unroll
@@ -61,11 +66,15 @@ struct Loss {
   }
   template <int V>
   __device__ void fold(const Held<V>& h, double (&state)[K]) const {
+    double v[V];
+    Residual<T>::values(h.r, v);
 #pragma unroll
-    for (int j = 0; j < V; ++j) {
-      const double v = Residual<T>::at(h.r, j);
-      state[0] = fma(v, v, state[0]);
-      if constexpr (Jvp) state[1] = fma(v, (double)load_as(h.x_dot.v[j]), state[1]);
+    for (int j = 0; j < V; ++j) state[0] = fma(v[j], v[j], state[0]);
+    if constexpr (Jvp) {
+      compute_t<T> dot[V];
+      unpack<V>(h.x_dot, dot);
+#pragma unroll
+      for (int j = 0; j < V; ++j) state[1] = fma(v[j], (double)dot[j], state[1]);
     }
   }
   __device__ bool wanted(int64_t b) const { return weight[b] != 0; }
@@ -97,8 +106,9 @@ struct LossBack {
   template <int V>
   __device__ void finish(const Sample& s, int64_t i, const Held<V>& h) const {
     double out[V];
+    Residual<T>::values(h.r, out);
 #pragma unroll
-    for (int j = 0; j < V; ++j) out[j] = s.dropped ? 0.0 : s.a * Residual<T>::at(h.r, j);
+    for (int j = 0; j < V; ++j) out[j] = s.dropped ? 0.0 : s.a * out[j];
     store_pack<V>(x_bar + i, out);
   }
 };

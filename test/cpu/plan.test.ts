@@ -79,6 +79,14 @@ describe("checkpoints pass through in pieces", () => {
     }
   }, 60_000);
 
+  test("train.deterministic reaches the library", () => {
+    const opened = Device.open({ device: "cpu", threads: 1 });
+    const seen: number[] = [];
+    using device = new Device({ ...opened.backend, lib: { ...opened.lib, deterministic: (mode: number) => void seen.push(mode) } as typeof opened.lib });
+    for (const sets of [[], ["train.deterministic=false"]]) setUp(device, recipe("wan2.1/t2v-1.3b-480p.yaml", [...TINY_SETS, "data.frames=2", "objective.consistency.tangent_warmup=2", ...sets]));
+    expect(seen).toEqual([1, 0]);
+  });
+
   test("pieces of any size are the tensor", () => {
     using device = Device.open({ device: "cpu", threads: 1 });
     const t = device.randn([1000, 7], "f32", 1, 1);

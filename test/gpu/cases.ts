@@ -39,6 +39,9 @@ export const GPU_CASES: Record<string, OpCases> = {
     attend("keys' tangent", 2, 128, 192, 100, [1]),
     attend("values' tangent", 2, 128, 192, 100, [2]),
     attend("one query", 2, 128, 1, 512, [0]),
+    // Where cuDNN is the faster one, if it is there.
+    attend("long rows", 1, 64, 2304, 2304, [0, 1, 2]),
+    attend("few keys", 1, 128, 8200, 128, [0]),
     // More tiles of queries than a GPU has processors: blocks go on to a second and third one.
     ...[40, 100].map((Lk) => attend("many tiles of queries", 3, 128, 128 * 150, Lk, [0])),
     attend("many tiles of queries", 2, 64, 128 * 160, 130, [0]),

@@ -35,10 +35,10 @@ bool chosen(const char* name) {
 bool hopper_allowed() { return !chosen("generic"); }
 
 // Whether cuDNN's kernel is the faster one. Where the sm_90a kernels apply, by what was measured (NOTES.md); elsewhere it has no equal.
-bool cudnn_wins(const AttentionShape& s) {
+bool cudnn_wins(const AttentionShape& s, bool backward) {
   if (chosen("generic")) return false;
   if (chosen("cudnn") || !hopper_takes(s)) return true;
-  return s.K == 64 && s.Lk > 2048;
+  return s.K == 64 ? s.Lk > 2048 : !backward && s.Lk <= 128 && s.Lq >= 8192;
 }
 
 // The generic kernels' primal depends on nothing but the primal's own memory, so fwd and jvp agree bit for bit. The sm_90a kernels use
@@ -51,7 +51,7 @@ void forward(const AttentionShape& s, const void* q, const void* k, const void* 
   need(o, "o");
   need(lse, "lse");
   float* row_sums = static_cast<float*>(lse);
-  if (!o_dot && cudnn_wins(s) && cudnn_forward(s, q, k, v, o, row_sums)) return;
+  if (!o_dot && cudnn_wins(s, false) && cudnn_forward(s, q, k, v, o, row_sums)) return;
   if (hopper_allowed() && (o_dot ? hopper_jvp(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, row_sums) : hopper_forward(s, q, k, v, o, row_sums))) return;
   if (split_applies(s)) return split_forward(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
   if (!generic_applies(s) || !generic_aligned({q, k, v, o})) return plain_forward(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
@@ -92,7 +92,7 @@ rcm_status rcm_attention_vjp(const void* q, const void* k, const void* v, const 
     need(lse, "lse");
     need(o_bar, "o_bar");
     const AttentionShape s = attention_shape(strides, B, H, Lq, Lk, K, Kv, scale, dtype);
-    if (cudnn_wins(s) && cudnn_backward(s, q, k, v, o, static_cast<const float*>(lse), o_bar, q_bar, k_bar, v_bar)) return;
+    if (cudnn_wins(s, true) && cudnn_backward(s, q, k, v, o, static_cast<const float*>(lse), o_bar, q_bar, k_bar, v_bar)) return;
     if (hopper_allowed() && hopper_backward(s, q, k, v, o, static_cast<const float*>(lse), o_bar, q_bar, k_bar, v_bar)) return;
     if (generic_applies(s) && generic_aligned({q, k, v, o, o_bar, q_bar, k_bar, v_bar})) {
       generic_backward(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);
