@@ -80,61 +80,94 @@ __global__ void __launch_bounds__(kThreads) permute_rows(const A* from, const A*
   const int64_t token0 = (line * s.tokens_x + x_first) * s.P.by;
   const int64_t latent0 = ((b * s.channels * s.T + tt * s.pt.by) * s.Y + ty * s.py.by) * s.X + x_first * s.px.by;
 
-  // What this thread moves on the side of the tokens: V elements from `place` on, of every (kThreads / packs)th patch.
-  uint32_t place, at[V];
+  // On the side of the tokens a thread moves V elements from `place` on, of every (kThreads / packs)th patch.
+  uint32_t place;
   const uint32_t first = packs.split(threadIdx.x, place), step = kThreads / packs.by;
+  uint32_t at[V];
+  const auto find_places = [&] {
 #pragma unroll
-  for (int j = 0; j < V; ++j) {
-    uint32_t c, v, t, y, x;
-    if (s.channels_last) v = s.C.split(place * V + j, c);
-    else c = s.V.split(place * V + j, v);
-    t = s.py.split(s.px.split(v, x), y);
-    at[j] = ((c * s.pt.by + t) * s.py.by + y) * pitch + x;
-  }
-  const auto latents = [&](auto&& move) {
-#pragma unroll 2
-    for (uint32_t i = threadIdx.x; i < all; i += kThreads) {
-      const uint32_t row = i / row_packs, x = (i - row * row_packs) * R;
-      uint32_t y, t;
-      const uint32_t c = s.pt.split(s.py.split(row, y), t);
-      move(latent0 + (((int64_t)c * s.T + t) * s.Y + y) * s.X + x, row * pitch + x);
+    for (int j = 0; j < V; ++j) {
+      uint32_t c, v, t, y, x;
+      if (s.channels_last) v = s.C.split(place * V + j, c);
+      else c = s.V.split(place * V + j, v);
+      t = s.py.split(s.px.split(v, x), y);
+      at[j] = ((c * s.pt.by + t) * s.py.by + y) * pitch + x;
     }
   };
-  const auto tokens = [&](auto&& move) {
-    for (uint32_t w = first; w < width; w += step) move(token0 + (int64_t)w * s.P.by + place * V, w * s.px.by);
+  const auto latent_of = [&](uint32_t i, uint32_t& in) {
+    const uint32_t row = i / row_packs, x = (i - row * row_packs) * R;
+    uint32_t y, t;
+    const uint32_t c = s.pt.split(s.py.split(row, y), t);
+    in = row * pitch + x;
+    return latent0 + (((int64_t)c * s.T + t) * s.Y + y) * s.X + x;
   };
   using Row = Pack<Latent, R>;
+  using Patch = Pack<Token, V>;
   const auto row_at = [&](uint32_t i) -> Row& { return *reinterpret_cast<Row*>(rows + i); };
+  // kAhead loads of a thread are under way while it finds its places.
+  constexpr int kAhead = 2;
   if constexpr (ToTokens) {
-    latents([&](int64_t i, uint32_t in) {
-      row_at(in) = *reinterpret_cast<const Row*>(from + i);
-      if constexpr (Dot) row_at(copy + in) = *reinterpret_cast<const Row*>(from_dot + i);
-    });
+    for (uint32_t i0 = threadIdx.x; i0 < all; i0 += kAhead * kThreads) {
+      Row held[kAhead][kCopies];
+      uint32_t in[kAhead];
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        if (i0 + u * kThreads >= all) continue;
+        const int64_t i = latent_of(i0 + u * kThreads, in[u]);
+        held[u][0] = *reinterpret_cast<const Row*>(from + i);
+        if constexpr (Dot) held[u][1] = *reinterpret_cast<const Row*>(from_dot + i);
+      }
+      if (i0 == threadIdx.x) find_places();
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        if (i0 + u * kThreads >= all) continue;
+#pragma unroll
+        for (int k = 0; k < kCopies; ++k) row_at(k * copy + in[u]) = held[u][k];
+      }
+    }
+    if (threadIdx.x >= all) find_places();
     __syncthreads();
-    tokens([&](int64_t i, uint32_t x) {
+    for (uint32_t w = first; w < width; w += step) {
+      const int64_t i = token0 + (int64_t)w * s.P.by + place * V;
 #pragma unroll
       for (int k = 0; k < kCopies; ++k) {
         compute_t<A> out[V];
 #pragma unroll
-        for (int j = 0; j < V; ++j) out[j] = load_as(rows[k * copy + at[j] + x]);
+        for (int j = 0; j < V; ++j) out[j] = load_as(rows[k * copy + at[j] + w * s.px.by]);
         store_pack<V>((k ? to_dot : to) + i, out);
       }
-    });
+    }
   } else {
-    tokens([&](int64_t i, uint32_t x) {
+    for (uint32_t w0 = first; w0 < width; w0 += kAhead * step) {
+      Patch held[kAhead][kCopies];
 #pragma unroll
-      for (int k = 0; k < kCopies; ++k) {
-        compute_t<A> in[V];
-        load_pack<V>((k ? from_dot : from) + i, in);
-#pragma unroll
-        for (int j = 0; j < V; ++j) rows[k * copy + at[j] + x] = store_as<Z>(in[j]);
+      for (int u = 0; u < kAhead; ++u) {
+        const uint32_t w = w0 + u * step;
+        if (w >= width) continue;
+        const int64_t i = token0 + (int64_t)w * s.P.by + place * V;
+        held[u][0] = *reinterpret_cast<const Patch*>(from + i);
+        if constexpr (Dot) held[u][1] = *reinterpret_cast<const Patch*>(from_dot + i);
       }
-    });
+      if (w0 == first) find_places();
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) {
+        const uint32_t w = w0 + u * step;
+        if (w >= width) continue;
+#pragma unroll
+        for (int k = 0; k < kCopies; ++k) {
+#pragma unroll
+          for (int j = 0; j < V; ++j) rows[k * copy + at[j] + w * s.px.by] = store_as<Z>(load_as(held[u][k].v[j]));
+        }
+      }
+    }
     __syncthreads();
-    latents([&](int64_t i, uint32_t in) {
-      *reinterpret_cast<Row*>(to + i) = row_at(in);
-      if constexpr (Dot) *reinterpret_cast<Row*>(to_dot + i) = row_at(copy + in);
-    });
+#pragma unroll 2
+    for (uint32_t i = threadIdx.x; i < all; i += kThreads) {
+      uint32_t in;
+      const int64_t out = latent_of(i, in);
+      *reinterpret_cast<Row*>(to + out) = row_at(in);
+      if constexpr (Dot) *reinterpret_cast<Row*>(to_dot + out) = row_at(copy + in);
+    }
   }
 }
 
