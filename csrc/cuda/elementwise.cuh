@@ -127,25 +127,9 @@ __device__ inline void fold_block(double (&state)[Op::K]) {
   fold_warp(kThreads / 64);
 }
 
-template <class Op>
-__device__ inline void merge_parts(const double* partial, int64_t b, unsigned parts, double (&state)[Op::K]) {
-  Op::start(state);
-  for (unsigned part = threadIdx.x; part < parts; part += kThreads) {
-    double other[Op::K];
-#pragma unroll
-    for (int k = 0; k < Op::K; ++k) other[k] = __ldcg(partial + (b * parts + part) * Op::K + k);
-    Op::merge(state, other);
-  }
-  fold_block<Op>(state);
-}
-
-// Blocks of the running fold that have stored their part; 0 between launches, which follow each other on one stream.
-static __device__ unsigned fold_arrived;
-
-// Part blockIdx.x % parts of a sample: `share` packs, the last part with what is left. With few samples (`whole`) the block that ends last
-// merges the parts, which saves a launch.
+// Part blockIdx.x % parts of a sample: `share` packs, the last part with what is left.
 template <int V, class Op>
-__global__ void __launch_bounds__(kThreads) fold_packs(Op op, double* partial, int64_t N, int64_t share, unsigned parts, bool whole) {
+__global__ void __launch_bounds__(kThreads) fold_packs(Op op, double* partial, int64_t N, int64_t share, unsigned parts) {
   const int64_t b = blockIdx.x / parts, part = blockIdx.x % parts, start = b * N, packs = N / V;
   const int64_t end = (part + 1) * share < packs ? (part + 1) * share : packs;
   double state[Op::K];
@@ -171,25 +155,21 @@ __global__ void __launch_bounds__(kThreads) fold_packs(Op op, double* partial, i
     }
   }
   fold_block<Op>(state);
-  __shared__ bool last;
-  if (threadIdx.x == 0) {
+  if (threadIdx.x != 0) return;
 #pragma unroll
-    for (int k = 0; k < Op::K; ++k) partial[(int64_t)blockIdx.x * Op::K + k] = state[k];
-    if (whole) {
-      __threadfence();
-      last = atomicAdd(&fold_arrived, 1) == gridDim.x - 1;
-    }
+  for (int k = 0; k < Op::K; ++k) partial[(int64_t)blockIdx.x * Op::K + k] = state[k];
+}
+
+template <class Op>
+__device__ inline void merge_parts(const double* partial, int64_t b, unsigned parts, double (&state)[Op::K]) {
+  Op::start(state);
+  for (unsigned part = threadIdx.x; part < parts; part += kThreads) {
+    double other[Op::K];
+#pragma unroll
+    for (int k = 0; k < Op::K; ++k) other[k] = partial[(b * parts + part) * Op::K + k];
+    Op::merge(state, other);
   }
-  if (!whole) return;
-  __syncthreads();
-  if (!last) return;
-  __threadfence();
-  for (unsigned sample = 0; sample < gridDim.x / parts; ++sample) {
-    merge_parts<Op>(partial, sample, parts, state);
-    if (threadIdx.x == 0) op.done(sample, state);
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) fold_arrived = 0;
+  fold_block<Op>(state);
 }
 
 template <class Op>
@@ -211,10 +191,9 @@ void fold(const Op& op, int64_t B, int64_t N, bool vec) {
   const unsigned grid = grid_size(B * parts);
   const Workspace partial((size_t)(B * parts * Op::K) * sizeof(double));
   double* p = partial.as<double>();
-  const bool whole = B <= 4;
-  if (packed) fold_packs<V, Op><<<grid, kThreads, 0, stream()>>>(op, p, N, share, (unsigned)parts, whole);
-  else fold_packs<1, Op><<<grid, kThreads, 0, stream()>>>(op, p, N, share, (unsigned)parts, whole);
-  if (!whole) fold_parts<Op><<<grid_size(B), kThreads, 0, stream()>>>(op, p, (unsigned)parts);
+  if (packed) fold_packs<V, Op><<<grid, kThreads, 0, stream()>>>(op, p, N, share, (unsigned)parts);
+  else fold_packs<1, Op><<<grid, kThreads, 0, stream()>>>(op, p, N, share, (unsigned)parts);
+  fold_parts<Op><<<grid_size(B), kThreads, 0, stream()>>>(op, p, (unsigned)parts);
 }
 
 // ---- patches ------------------------------------------------------------------------------------------------------
