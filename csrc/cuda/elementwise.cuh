@@ -98,7 +98,7 @@ struct Nothing {};
 // ---- fold ---------------------------------------------------------------------------------------------------------
 // An Op has: K doubles of state; start(state); merge(state, other); Held<V> and load as above; fold(held, state); wanted(b),
 // false for a sample whose elements are not to be read; done(b, state), which stores the result.
-constexpr int kFoldPacks = 4;
+constexpr int kFoldPacks = 2;
 
 template <class Op>
 __device__ inline void fold_block(double (&state)[Op::K]) {

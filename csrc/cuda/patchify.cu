@@ -23,19 +23,21 @@ struct Divisor {
 // so that the writes are runs and the scattered reads share their cache lines in L1.
 struct Tile {
   Divisor P, V, C, pt, py, px, run;  // run: elements of the tile along x
-  int64_t T, Y, X, tokens_x, tokens_y, tokens_t;
-  uint32_t channels, width, chunks;
+  Divisor chunks, tokens_y, tokens_t;
+  int64_t T, Y, X, tokens_x;
+  uint32_t channels, width;
   bool channels_last;
 };
 
 template <bool ToTokens, bool Dot, class A, class Z>
 __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A* from_dot, Z* to, Z* to_dot, Tile s) {
-  int64_t at = blockIdx.x;
-  const int64_t chunk = at % s.chunks, line = at / s.chunks, ty = line % s.tokens_y, tt = line / s.tokens_y % s.tokens_t, b = line / s.tokens_y / s.tokens_t;
-  const int64_t x_first = chunk * s.width, left = s.tokens_x - x_first;
+  uint32_t chunk, ty, tt;
+  const uint32_t line = s.chunks.split(blockIdx.x, chunk);
+  const int64_t b = s.tokens_t.split(s.tokens_y.split(line, ty), tt);
+  const int64_t x_first = (int64_t)chunk * s.width, left = s.tokens_x - x_first;
   const uint32_t width = left < s.width ? (uint32_t)left : s.width;
-  const int64_t token0 = (line * s.tokens_x + x_first) * s.P.by;
-  const int64_t latent0 = ((b * s.channels * s.T + tt * s.pt.by) * s.Y + ty * s.py.by) * s.X + x_first * s.px.by;
+  const int64_t token0 = ((int64_t)line * s.tokens_x + x_first) * s.P.by;
+  const int64_t latent0 = ((b * s.channels * s.T + (int64_t)tt * s.pt.by) * s.Y + (int64_t)ty * s.py.by) * s.X + x_first * s.px.by;
 #pragma unroll 4
   for (uint32_t e = threadIdx.x; e < width * s.P.by; e += kThreads) {
     uint32_t w, c, t, y, x, token, rest;
@@ -66,19 +68,20 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
 // The same by way of shared memory, so that both sides move packs: latent rows of the tile in `Wide` packs or by elements, tokens in packs of
 // 16 bytes, of which a thread always holds the same place in the patch. kThreads is a multiple of the packs of a patch.
 template <bool ToTokens, bool Dot, bool Wide, class A, class Z>
-__global__ void __launch_bounds__(kThreads) permute_rows(const A* from, const A* from_dot, Z* to, Z* to_dot, Tile s, Divisor packs) {
+__global__ void __launch_bounds__(kThreads) permute_rows(const A* from, const A* from_dot, Z* to, Z* to_dot, Tile s, Divisor packs, Divisor packs_of_row) {
   using Latent = std::conditional_t<ToTokens, A, Z>;
   using Token = std::conditional_t<ToTokens, Z, A>;
   constexpr int V = 16 / (int)sizeof(Token), R = Wide ? 16 / (int)sizeof(Latent) : 1, kCopies = Dot ? 2 : 1;
   extern __shared__ __align__(16) unsigned char memory[];
   Latent* rows = reinterpret_cast<Latent*>(memory);
-  const int64_t chunk = blockIdx.x % s.chunks, line = blockIdx.x / s.chunks;
-  const int64_t ty = line % s.tokens_y, tt = line / s.tokens_y % s.tokens_t, b = line / s.tokens_y / s.tokens_t;
-  const int64_t x_first = chunk * s.width, left = s.tokens_x - x_first;
+  uint32_t chunk, ty, tt;
+  const uint32_t line = s.chunks.split(blockIdx.x, chunk);
+  const int64_t b = s.tokens_t.split(s.tokens_y.split(line, ty), tt);
+  const int64_t x_first = (int64_t)chunk * s.width, left = s.tokens_x - x_first;
   const uint32_t width = left < s.width ? (uint32_t)left : s.width, row_packs = width * s.px.by / R, all = s.channels * s.pt.by * s.py.by * row_packs;
   const uint32_t pitch = s.width * s.px.by, copy = s.channels * s.pt.by * s.py.by * pitch;
-  const int64_t token0 = (line * s.tokens_x + x_first) * s.P.by;
-  const int64_t latent0 = ((b * s.channels * s.T + tt * s.pt.by) * s.Y + ty * s.py.by) * s.X + x_first * s.px.by;
+  const int64_t token0 = ((int64_t)line * s.tokens_x + x_first) * s.P.by;
+  const int64_t latent0 = ((b * s.channels * s.T + (int64_t)tt * s.pt.by) * s.Y + (int64_t)ty * s.py.by) * s.X + x_first * s.px.by;
 
   // On the side of the tokens a thread moves V elements from `place` on, of every (kThreads / packs)th patch.
   uint32_t place;
@@ -94,9 +97,16 @@ __global__ void __launch_bounds__(kThreads) permute_rows(const A* from, const A*
       at[j] = ((c * s.pt.by + t) * s.py.by + y) * pitch + x;
     }
   };
+  const auto split_row = [&](uint32_t i, uint32_t& rest) {
+    if (width == s.width) return packs_of_row.split(i, rest);
+    const uint32_t row = i / row_packs;
+    rest = i - row * row_packs;
+    return row;
+  };
   const auto latent_of = [&](uint32_t i, uint32_t& in) {
-    const uint32_t row = i / row_packs, x = (i - row * row_packs) * R;
-    uint32_t y, t;
+    uint32_t x, y, t;
+    const uint32_t row = split_row(i, x);
+    x *= R;
     const uint32_t c = s.pt.split(s.py.split(row, y), t);
     in = row * pitch + x;
     return latent0 + (((int64_t)c * s.T + t) * s.Y + y) * s.X + x;
@@ -183,7 +193,7 @@ void launch(const void* from, const void* from_dot, void* to, void* to_dot, cons
   if (P % V == 0 && packs <= kThreads && kThreads % packs == 0 && bytes <= 40 * 1024 && even(ToTokens ? to : from) && even(ToTokens ? to_dot : from_dot)) {
     const void *rows = ToTokens ? from : to, *rows_dot = ToTokens ? from_dot : to_dot;
     const bool wide = tile.X % R == 0 && tile.width * tile.px.by % R == 0 && even(rows) && even(rows_dot);
-    const auto go = [&](auto kernel) { kernel<<<grid, kThreads, bytes, stream()>>>(in, in_dot, out, out_dot, tile, Divisor(packs)); };
+    const auto go = [&](auto kernel) { kernel<<<grid, kThreads, bytes, stream()>>>(in, in_dot, out, out_dot, tile, Divisor(packs), Divisor(tile.width * tile.px.by / (wide ? R : 1))); };
     if (from_dot) wide ? go(permute_rows<ToTokens, true, true, A, Z>) : go(permute_rows<ToTokens, true, false, A, Z>);
     else wide ? go(permute_rows<ToTokens, false, true, A, Z>) : go(permute_rows<ToTokens, false, false, A, Z>);
     return;
@@ -217,8 +227,8 @@ void rcm::permute_patches(const void* from, const void* from_dot, void* to, void
       const int64_t V = s.pt * s.py * s.px, P = s.C * V, tx = s.X / s.px, ty = s.Y / s.py, tt = s.T / s.pt;
       if (P >= 0x40000000) fail(RCM_E_SHAPE, "patch: want below 2^30 elements, got %lld", (long long)P);
       const int64_t most = P < kTile ? kTile / P : 1, chunks = ceil_div(tx, most), width = ceil_div(tx, chunks), used = ceil_div(tx, width);
-      const Tile tile{Divisor(P), Divisor(V), Divisor(s.C), Divisor(s.pt), Divisor(s.py), Divisor(s.px), Divisor(width * s.px), s.T, s.Y, s.X, tx, ty, tt,
-                      (uint32_t)s.C, (uint32_t)width, (uint32_t)used, s.order == 1};
+      const Tile tile{Divisor(P), Divisor(V), Divisor(s.C), Divisor(s.pt), Divisor(s.py), Divisor(s.px), Divisor(width * s.px),
+                      Divisor(used), Divisor(ty), Divisor(tt), s.T, s.Y, s.X, tx, (uint32_t)s.C, (uint32_t)width, s.order == 1};
       const unsigned grid = grid_size(s.B * tt * ty * used);
       if (to_tokens) launch<true, A, Z>(from, from_dot, to, to_dot, tile, grid);
       else launch<false, A, Z>(from, from_dot, to, to_dot, tile, grid);
