@@ -34,7 +34,7 @@ bool chosen(const char* name) {
 }
 bool hopper_allowed() { return !chosen("generic"); }
 
-// Whether cuDNN's kernel is the faster one. Where the sm_90a kernels apply, by what was measured (NOTES.md); elsewhere it has no equal.
+// Whether cuDNN is asked first: where the sm_90a kernels apply, by what was measured (NOTES.md); elsewhere always.
 bool cudnn_wins(const AttentionShape& s, bool backward) {
   if (chosen("generic")) return false;
   if (chosen("cudnn") || !hopper_takes(s)) return true;
