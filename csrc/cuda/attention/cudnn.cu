@@ -251,6 +251,13 @@ bool takes(const AttentionShape& s) {
   return true;
 }
 
+// Left out are versions that want the sums of q_bar cleared first, that are known to be wrong, or that need a mask over keys which do not fill
+// their tiles. Source: the conditions of NVIDIA's own frontend.
+bool backward_works(const AttentionShape& s) {
+  const size_t v = lib().version;
+  return v >= 90600 && v != 91000 && v != 91001 && (s.Lk % 128 == 0 || v > 91500);
+}
+
 struct Bound {
   int64_t name;
   const void* memory;
@@ -307,7 +314,7 @@ bool cudnn_forward(const AttentionShape& s, const void* q, const void* k, const 
 bool cudnn_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
                     void* k_bar, void* v_bar) {
   // Its sums over keys end in another order every run, and its engines do not say so in their notes.
-  if (deterministic()) return false;
+  if (deterministic() || !lib().handle || !backward_works(s)) return false;
   return run(s, true, {{kQ, q}, {kK, k}, {kV, v}, {kO, o}, {kOBar, o_bar}, {kQBar, q_bar}, {kKBar, k_bar}, {kVBar, v_bar}, {kStats, lse}});
 }
 

@@ -42,7 +42,7 @@ Library open() {
     l.name = "none (" + found + " does not start)";
     return l;
   }
-  const size_t v = version();
+  const size_t v = l.version = version();
   l.name = "cuDNN " + std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
   return l;
 }

@@ -86,6 +86,7 @@ constexpr int32_t kHeuristicA = 3;
 // A null handle when the library is absent.
 struct Library {
   std::string name;  // "cuDNN 9.19.0" or "none (why)"
+  size_t version = 0;  // 91900
   Handle handle = nullptr;
   int32_t (*set_stream)(Handle, cudaStream_t) = nullptr;
   int32_t (*create)(int32_t type, Descriptor*) = nullptr;
