@@ -44,6 +44,17 @@ __device__ inline float quad_sum(float v) {
   return v + __shfl_xor_sync(0xffffffffu, v, 2);
 }
 
+// Scores of columns from `left` on count as minus infinity (accumulator layout below).
+template <int Registers>
+__device__ inline void mask_columns(float (&s)[Registers], int left, int lane) {
+#pragma unroll
+  for (int j = 0; j < Registers / 4; ++j) {
+    const int column = 8 * j + lane % 4 * 2;
+    if (column >= left) s[4 * j] = s[4 * j + 2] = -INFINITY;
+    if (column + 1 >= left) s[4 * j + 1] = s[4 * j + 3] = -INFINITY;
+  }
+}
+
 // Accumulator layout of a warpgroup tile: thread t holds rows t/4 and t/4 + 8 of its warp's 16, columns 8j + 2(t%4) + {0,1} in
 // d[4j..4j+1] and d[4j+2..4j+3]. Packed in pairs that is the A operand of the next multiply.
 

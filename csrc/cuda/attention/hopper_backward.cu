@@ -129,13 +129,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
     const auto weights = [&](int tile, int at) {
       if (!Keys && tile == all_tiles - 1 && z.columns % N != 0) {
         // Absent keys are zeros: a score of 0 may lie far above lse, and infinity times 0 must not reach the sums.
-        const int left = z.columns - tile * N;
-#pragma unroll
-        for (int j = 0; j < N / 8; ++j) {
-          const int column = 8 * j + lane % 4 * 2;
-          if (column >= left) s[4 * j] = s[4 * j + 2] = -INFINITY;
-          if (column + 1 >= left) s[4 * j + 1] = s[4 * j + 3] = -INFINITY;
-        }
+        mask_columns(s, z.columns - tile * N, lane);
       }
       const float* line = vectors + at * 2 * N;
 #pragma unroll

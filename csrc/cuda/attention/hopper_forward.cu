@@ -119,13 +119,7 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
     // weight would pass 2^kSlack.
     const auto weights = [&](int tile) {
       if (tile == z.tiles - 1 && z.Lk % N != 0) {
-        const int left = z.Lk - tile * N;
-#pragma unroll
-        for (int j = 0; j < N / 8; ++j) {
-          const int column = 8 * j + lane % 4 * 2;
-          if (column >= left) s[4 * j] = s[4 * j + 2] = -INFINITY;
-          if (column + 1 >= left) s[4 * j + 1] = s[4 * j + 3] = -INFINITY;
-        }
+        mask_columns(s, z.Lk - tile * N, lane);
       }
       float high0 = top0, high1 = top1;
 #pragma unroll
