@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
         const uint64_t row = wgmma_operand(rows_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), column = wgmma_operand(tile_at + (c / 4) * N * 128 + c % 4 * 32, 0);
-        c == 0 ? Wgmma<N, T>::first(d, row, column) : Wgmma<N, T>::shared(d, row, column, 1);
+        c == 0 ? Wgmma<N, T>::first(d, row, column) : Wgmma<N, T>::shared(d, row, column);
       }
       wgmma_commit();
     };
@@ -114,8 +114,8 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       const uint32_t tile1 = ring_base + at * 2 * L::kTileBytes, tile2 = tile1 + L::kTileBytes;
 #pragma unroll
       for (int c = 0; c < N / 16; ++c) {
-        if constexpr (Keys) Wgmma<W, T>::registers(acc2, p + 4 * c, wgmma_operand(tile2 + c * 2048, N * 128), 1);
-        Wgmma<W, T>::registers(acc1, g + 4 * c, wgmma_operand(tile1 + c * 2048, N * 128), 1);
+        if constexpr (Keys) Wgmma<W, T>::registers(acc2, p + 4 * c, wgmma_operand(tile2 + c * 2048, N * 128));
+        Wgmma<W, T>::registers(acc1, g + 4 * c, wgmma_operand(tile1 + c * 2048, N * 128));
       }
       wgmma_commit();
     };

@@ -105,14 +105,14 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
         const uint64_t query = wgmma_operand(q_base + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), key = wgmma_operand(k_base + (c / 4) * N * 128 + c % 4 * 32, 0);
-        c == 0 ? Wgmma<N, T>::first(s, query, key) : Wgmma<N, T>::shared(s, query, key, 1);
+        c == 0 ? Wgmma<N, T>::first(s, query, key) : Wgmma<N, T>::shared(s, query, key);
       }
       wgmma_commit();
     };
     const auto values = [&](int at) {
       const uint32_t v_base = ring_base + at * L::kSlotBytes;
 #pragma unroll
-      for (int c = 0; c < N / 16; ++c) Wgmma<W, T>::registers(o, p + 4 * c, wgmma_operand(v_base + c * 2048, N * 128), 1);
+      for (int c = 0; c < N / 16; ++c) Wgmma<W, T>::registers(o, p + 4 * c, wgmma_operand(v_base + c * 2048, N * 128));
       wgmma_commit();
     };
     // P in s, and what the old sums shrink by. Sums are relative to `top`, which may lag the true maximum a little: rescaling waits until a

@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
         const uint64_t query = operand(buffer, false, c), key = wgmma_operand(base + (c / 4) * N * 128 + c % 4 * 32, 0);
-        c == 0 ? Wgmma<N, T>::first(s, query, key) : Wgmma<N, T>::shared(s, query, key, 1);
+        c == 0 ? Wgmma<N, T>::first(s, query, key) : Wgmma<N, T>::shared(s, query, key);
       }
       wgmma_commit();
     };
@@ -132,8 +132,8 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       for (int c = 0; c < W / 16; ++c) {
         const uint32_t at_key = base + (c / 4) * N * 128 + c % 4 * 32;
         const uint64_t query_dot = operand(buffer, true, c), key = wgmma_operand(at_key, 0);
-        c == 0 ? Wgmma<N, T>::first(sd, query_dot, key) : Wgmma<N, T>::shared(sd, query_dot, key, 1);
-        if constexpr (All) Wgmma<N, T>::shared(sd, operand(buffer, false, c), wgmma_operand(at_key + L::kTileBytes, 0), 1);
+        c == 0 ? Wgmma<N, T>::first(sd, query_dot, key) : Wgmma<N, T>::shared(sd, query_dot, key);
+        if constexpr (All) Wgmma<N, T>::shared(sd, operand(buffer, false, c), wgmma_operand(at_key + L::kTileBytes, 0));
       }
       wgmma_commit();
     };
@@ -142,9 +142,9 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
 #pragma unroll
       for (int c = 0; c < N / 16; ++c) {
         const uint64_t value = wgmma_operand(base + c * 2048, N * 128);
-        Wgmma<W, T>::registers(o, p + 4 * c, value, 1);
-        Wgmma<W, T>::registers(od, g + 4 * c, value, 1);
-        if constexpr (All) Wgmma<W, T>::registers(od, p + 4 * c, wgmma_operand(base + L::kTileBytes + c * 2048, N * 128), 1);
+        Wgmma<W, T>::registers(o, p + 4 * c, value);
+        Wgmma<W, T>::registers(od, g + 4 * c, value);
+        if constexpr (All) Wgmma<W, T>::registers(od, p + 4 * c, wgmma_operand(base + L::kTileBytes + c * 2048, N * 128));
       }
       wgmma_commit();
     };
