@@ -34,10 +34,11 @@ bool chosen(const char* name) {
 }
 bool hopper_allowed() { return !chosen("generic"); }
 
-// Whether cuDNN is asked first: where the sm_90a kernels apply, by what was measured (NOTES.md); elsewhere always.
+// Whether cuDNN is asked first: where the sm_90a kernels apply, by what was measured (NOTES.md); elsewhere where the work is worth a plan.
 bool cudnn_wins(const AttentionShape& s, bool backward) {
   if (chosen("generic")) return false;
-  if (chosen("cudnn") || !hopper_takes(s)) return true;
+  if (chosen("cudnn")) return true;
+  if (!hopper_takes(s)) return s.Lq * s.Lk >= (int64_t)1 << 20;
   return s.K == 64 ? s.Lk > 2048 : !backward && s.Lk <= 128 && s.Lq >= 8192;
 }
 
