@@ -257,11 +257,11 @@ __device__ inline C warp_sum(C v) {
   return v;
 }
 
-// Sums each of N values over the block; every thread gets the totals. `shared` holds N * 32 elements and may be written again only
-// after another barrier. Fixed order.
-template <int N, class C>
-__device__ inline void block_sum_once(C (&v)[N], C* shared) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x + 31) >> 5;
+// Sums each of N values over `warps` warps along threadIdx.x, for which `sync` waits; every thread gets the totals. `shared` holds N * 32
+// elements and may be written again only after another barrier. Fixed order.
+template <int N, class C, class Sync>
+__device__ inline void sum_warps(C (&v)[N], C* shared, int warps, Sync&& sync) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = warp_sum(v[i]);
   if (warps == 1) return;
@@ -269,7 +269,7 @@ __device__ inline void block_sum_once(C (&v)[N], C* shared) {
 #pragma unroll
     for (int i = 0; i < N; ++i) shared[i * 32 + warp] = v[i];
   }
-  __syncthreads();
+  sync();
   if (warps <= 4) {  // reads of one address by all are quicker than five exchanges
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -280,6 +280,11 @@ __device__ inline void block_sum_once(C (&v)[N], C* shared) {
   }
 #pragma unroll
   for (int i = 0; i < N; ++i) v[i] = warp_sum(lane < warps ? shared[i * 32 + lane] : (C)0);
+}
+// Over the block.
+template <int N, class C>
+__device__ inline void block_sum_once(C (&v)[N], C* shared) {
+  sum_warps(v, shared, (int)((blockDim.x + 31) >> 5), [] { __syncthreads(); });
 }
 // The same, and `shared` may be written again at once.
 template <int N, class C>

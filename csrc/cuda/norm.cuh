@@ -46,29 +46,10 @@ __device__ inline void row_sync() {
   else asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
 }
 
-// Sums each of N values over the threads of a row; all of them get the totals. `shared`, the row's own, holds N * 32 elements and may be
-// written again only after another barrier. Fixed order.
+// As block_sum_once, over the threads of a row; `shared` is the row's own.
 template <bool Several, int N, class C>
 __device__ inline void row_sum_once(C (&v)[N], C* shared) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (int)(blockDim.x >> 5);
-#pragma unroll
-  for (int i = 0; i < N; ++i) v[i] = warp_sum(v[i]);
-  if (warps == 1) return;
-  if (lane == 0) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) shared[i * 32 + warp] = v[i];
-  }
-  row_sync<Several>();
-  if (warps <= 4) {  // reads of one address by all are quicker than five exchanges
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      v[i] = shared[i * 32];
-      for (int w = 1; w < warps; ++w) v[i] += shared[i * 32 + w];
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < N; ++i) v[i] = warp_sum(lane < warps ? shared[i * 32 + lane] : (C)0);
+  sum_warps(v, shared, (int)(blockDim.x >> 5), [] { row_sync<Several>(); });
 }
 
 template <class X, class Y>
