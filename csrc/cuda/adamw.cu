@@ -6,6 +6,7 @@ namespace {
 
 // What the gradient is multiplied by; the norm is on the device and stays there.
 __global__ void gradient_scale(const double* grad_sq_sum, double grad_scale, double max_norm, float* out) {
+  await_queued();
   const double norm = grad_scale * sqrt(*grad_sq_sum);
   *out = (float)(norm > max_norm ? grad_scale * (max_norm / (norm + 1e-6)) : grad_scale);
 }
@@ -72,7 +73,7 @@ rcm_status rcm_adamw(void* param, void* master, const void* grad, void* m, void*
     if (n == 0) return;
     const bool clips = max_norm > 0 && grad_sq_sum;
     const Workspace factor(clips ? sizeof(float) : 0);
-    if (clips) gradient_scale<<<1, 1, 0, stream()>>>(grad_sq_sum, grad_scale, max_norm, factor.as<float>());
+    if (clips) queue_kernel(gradient_scale, 1, 1, 0, grad_sq_sum, grad_scale, max_norm, factor.as<float>());
     auto run = [&](auto zero) {
       using P = decltype(zero);
       AdamW<P> op{};

@@ -19,6 +19,7 @@ unsigned grid_for(int64_t n) { return grid_size(ceil_div(n, kThreads)); }
 template <class C, bool Jvp>
 __global__ void __launch_bounds__(kThreads) modulate(const void* p, int32_t p_dtype, const C* e, const C* e_dot, C* y, C* y_dot, int64_t B, int64_t S,
                                                      int64_t Se, int64_t D, unsigned blocks) {
+  await_queued();
   const int64_t i = (int64_t)(blockIdx.x % blocks) * kThreads + threadIdx.x, width = S * D;
   if (i >= width) return;
   const C w = load_any<C>(p, i, p_dtype);
@@ -32,6 +33,7 @@ __global__ void __launch_bounds__(kThreads) modulate(const void* p, int32_t p_dt
 // p_bar += the sum over samples.
 template <class C>
 __global__ void __launch_bounds__(kThreads) param_back(const C* y_bar, C* p_bar, int64_t B, int64_t width) {
+  await_queued();
   const int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (i >= width) return;
   double sum = 0;
@@ -43,6 +45,7 @@ __global__ void __launch_bounds__(kThreads) param_back(const C* y_bar, C* p_bar,
 // e_bar = the sum over slots.
 template <class C>
 __global__ void __launch_bounds__(kThreads) slots_back(const C* y_bar, C* e_bar, int64_t B, int64_t S, int64_t D) {
+  await_queued();
   const int64_t k = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (k >= B * D) return;
   const C* bar = y_bar + k / D * S * D + k % D;
@@ -56,18 +59,18 @@ template <class C, bool Jvp>
 void forward(const void* p, const void* e, const void* e_dot, void* y, void* y_dot, int64_t B, int64_t S, int64_t Se, int64_t D, int32_t p_dtype) {
   if (B == 0 || S == 0 || D == 0) return;
   const int64_t blocks = ceil_div(S * D, kThreads), room = (int64_t)gpu().sms * 16 / blocks, ranges = room < 1 ? 1 : room < B ? room : B;
-  modulate<C, Jvp><<<grid_size(blocks * ranges), kThreads, 0, stream()>>>(p, p_dtype, static_cast<const C*>(e), static_cast<const C*>(e_dot),
-                                                                          static_cast<C*>(y), static_cast<C*>(y_dot), B, S, Se, D, (unsigned)blocks);
+  queue_kernel(modulate<C, Jvp>, grid_size(blocks * ranges), kThreads, 0, p, p_dtype, static_cast<const C*>(e), static_cast<const C*>(e_dot),
+               static_cast<C*>(y), static_cast<C*>(y_dot), B, S, Se, D, (unsigned)blocks);
 }
 
 template <class C>
 void backward(const void* y_bar, void* p_bar, void* e_bar, int64_t B, int64_t S, int64_t Se, int64_t D) {
   if (B == 0 || D == 0) return;
   const C* bar = static_cast<const C*>(y_bar);
-  if (p_bar && S > 0) param_back<C><<<grid_for(S * D), kThreads, 0, stream()>>>(bar, static_cast<C*>(p_bar), B, S * D);
+  if (p_bar && S > 0) queue_kernel(param_back<C>, grid_for(S * D), kThreads, 0, bar, static_cast<C*>(p_bar), B, S * D);
   if (e_bar == nullptr) return;
   if (Se != S) {
-    slots_back<C><<<grid_for(B * D), kThreads, 0, stream()>>>(bar, static_cast<C*>(e_bar), B, S, D);
+    queue_kernel(slots_back<C>, grid_for(B * D), kThreads, 0, bar, static_cast<C*>(e_bar), B, S, D);
   } else if (S > 0 && e_bar != y_bar) {
     check(cudaMemcpyAsync(e_bar, y_bar, (size_t)(B * S * D) * sizeof(C), cudaMemcpyDeviceToDevice, stream()), "copy");
   }

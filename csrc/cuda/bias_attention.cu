@@ -37,6 +37,7 @@ __device__ inline double exp_of(double x) { return exp(x); }
 template <class T>
 __global__ void __launch_bounds__(kThreads) bias_attention_kernel(const T* q, const T* k, const T* v, const compute_t<T>* bias, const int32_t* lengths, T* o,
                                                                   Sizes s) {
+  await_queued();
   using C = compute_t<T>;
   constexpr int kTile = kKeys<C>, kPer = kTile / kLanes, kColumns = kMaxWidth / kLanes;
   extern __shared__ __align__(16) unsigned char memory[];
@@ -125,8 +126,8 @@ rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const
       const size_t bytes = shared_bytes<C>(K);
       check(cudaFuncSetAttribute(bias_attention_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
       const dim3 grid((unsigned)ceil_div(L, kRows), (unsigned)(B * H));
-      bias_attention_kernel<T><<<grid, kThreads, bytes, stream()>>>(static_cast<const T*>(q), static_cast<const T*>(k), static_cast<const T*>(v),
-                                                                   static_cast<const C*>(bias), lengths, static_cast<T*>(o), Sizes{H, L, K, scale});
+      queue_kernel(bias_attention_kernel<T>, grid, kThreads, bytes, static_cast<const T*>(q), static_cast<const T*>(k), static_cast<const T*>(v),
+                   static_cast<const C*>(bias), lengths, static_cast<T*>(o), Sizes{H, L, K, scale});
     });
   });
 }

@@ -21,6 +21,7 @@ constexpr int kPacks = 3;  // 96, 192 and 384 channels are three packs of a powe
 // A row is Lanes threads of kPacks packs of 16 bytes each.
 template <class T, int Lanes>
 __global__ void __launch_bounds__(kThreads) norm_packs(const T* x, const void* g, T* y, int64_t M, int silu, float eps, int32_t g_dtype) {
+  await_queued();
   constexpr int V = 16 / sizeof(T), C = Lanes * kPacks * V;
   const int lane = threadIdx.x % Lanes;
   float gamma[kPacks][V];
@@ -66,6 +67,7 @@ __global__ void __launch_bounds__(kThreads) norm_packs(const T* x, const void* g
 // Any width: a warp a row.
 template <class T>
 __global__ void __launch_bounds__(kThreads) norm_rows(const T* x, const void* g, T* y, int64_t M, int64_t C, int silu, double eps, int32_t g_dtype) {
+  await_queued();
   using F = compute_t<T>;
   const int lane = threadIdx.x % 32;
   for (int64_t m = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; m < M; m += (int64_t)gridDim.x * blockDim.x / 32) {
@@ -92,7 +94,7 @@ void norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int silu,
     const int64_t lanes = C % (kPacks * V) == 0 ? C / (kPacks * V) : 0;
     const auto launch = [&](auto count) {
       constexpr int L = decltype(count)::value;
-      norm_packs<T, L><<<blocks_for(M * L, 8), kThreads, 0, stream()>>>(in, g, out, M, silu, (float)eps, g_dtype);
+      queue_kernel(norm_packs<T, L>, blocks_for(M * L, 8), kThreads, 0, in, g, out, M, silu, (float)eps, g_dtype);
     };
     if (aligned(x, 16) && aligned(y, 16)) {
       if (lanes == 4) return launch(std::integral_constant<int, 4>{});
@@ -101,7 +103,7 @@ void norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int silu,
       if (lanes == 32) return launch(std::integral_constant<int, 32>{});
     }
   }
-  norm_rows<T><<<blocks_for(M * 32, 16), kThreads, 0, stream()>>>(in, g, out, M, C, silu, eps, g_dtype);
+  queue_kernel(norm_rows<T>, blocks_for(M * 32, 16), kThreads, 0, in, g, out, M, C, silu, eps, g_dtype);
 }
 
 // ---- layouts ------------------------------------------------------------------------------------------------------
@@ -113,6 +115,7 @@ struct LastShape {
 // A thread a position: reads are dense along columns, and so are the writes of neighbours.
 template <class A, class Z>
 __global__ void __launch_bounds__(kThreads) last_kernel(const A* x, const double* mul, const double* add, Z* y, const LastShape s) {
+  await_queued();
   using F = std::conditional_t<std::is_same<A, double>::value || std::is_same<Z, double>::value, double, float>;
   const int64_t n = s.T * s.Y * s.X;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
@@ -135,6 +138,7 @@ __global__ void __launch_bounds__(kThreads) last_kernel(const A* x, const double
 
 template <class A, class Z>
 __global__ void __launch_bounds__(kThreads) first_kernel(const A* x, const double* mul, const double* add, Z* y, int64_t C, int64_t N, int64_t Cx, int64_t y_stride) {
+  await_queued();
   using F = std::conditional_t<std::is_same<A, double>::value || std::is_same<Z, double>::value, double, float>;
   for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < N; n += (int64_t)gridDim.x * blockDim.x) {
     for (int64_t c = 0; c < C; ++c) {
@@ -158,6 +162,7 @@ __device__ inline F ramp(int64_t i, int64_t size, int64_t low, int64_t high) {
 
 template <class A, class Z>
 __global__ void __launch_bounds__(kThreads) blend_kernel(const A* x, Z* y, const TileShape s) {
+  await_queued();
   using F = std::conditional_t<std::is_same<A, double>::value || std::is_same<Z, double>::value, double, float>;
   const int64_t total = s.n * s.h * s.w;
   for (int64_t e = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; e < total; e += (int64_t)gridDim.x * blockDim.x) {
@@ -171,6 +176,7 @@ __global__ void __launch_bounds__(kThreads) blend_kernel(const A* x, Z* y, const
 // A block a row: running maximum and sum in one pass, values in a second one that finds the row in the cache.
 template <class A, class Z>
 __global__ void __launch_bounds__(kThreads) softmax_kernel(const A* x, Z* y, int64_t N, double scale) {
+  await_queued();
   using F = compute_t<A>;
   __shared__ F tops[32], sums[32];
   const A* row = x + (int64_t)blockIdx.x * N;
@@ -234,8 +240,8 @@ rcm_status rcm_channels_last(const void* x, const double* mul, const double* add
     with_any(x_dtype, y_dtype, [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      last_kernel<A, Z><<<blocks_for(n, 32), kThreads, 0, stream()>>>(static_cast<const A*>(x), mul, add, static_cast<Z*>(y),
-                                                                       {C, T, Y, X, c_stride, t_stride, y_stride, Cy, Cy == 8 && aligned(y, 16)});
+      queue_kernel(last_kernel<A, Z>, blocks_for(n, 32), kThreads, 0, static_cast<const A*>(x), mul, add, static_cast<Z*>(y),
+                   LastShape{C, T, Y, X, c_stride, t_stride, y_stride, Cy, Cy == 8 && aligned(y, 16)});
     });
   });
 }
@@ -253,7 +259,7 @@ rcm_status rcm_channels_first(const void* x, const double* mul, const double* ad
     with_any(x_dtype, y_dtype, [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      first_kernel<A, Z><<<blocks_for(N, 32), kThreads, 0, stream()>>>(static_cast<const A*>(x), mul, add, static_cast<Z*>(y), C, N, Cx, y_stride);
+      queue_kernel(first_kernel<A, Z>, blocks_for(N, 32), kThreads, 0, static_cast<const A*>(x), mul, add, static_cast<Z*>(y), C, N, Cx, y_stride);
     });
   });
 }
@@ -269,8 +275,8 @@ rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t 
     with_any(x_dtype, y_dtype, [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      blend_kernel<A, Z><<<blocks_for(n * h * w, 32), kThreads, 0, stream()>>>(static_cast<const A*>(x), static_cast<Z*>(y),
-                                                                                {n, h, w, H, W, y0, x0, top, bottom, left, right});
+      queue_kernel(blend_kernel<A, Z>, blocks_for(n * h * w, 32), kThreads, 0, static_cast<const A*>(x), static_cast<Z*>(y),
+                   TileShape{n, h, w, H, W, y0, x0, top, bottom, left, right});
     });
   });
 }
@@ -286,7 +292,7 @@ rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double
     with_dtypes(x_dtype, y_dtype, "x, y", [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      softmax_kernel<A, Z><<<(unsigned)M, kThreads, 0, stream()>>>(static_cast<const A*>(x), static_cast<Z*>(y), N, scale);
+      queue_kernel(softmax_kernel<A, Z>, (unsigned)M, kThreads, 0, static_cast<const A*>(x), static_cast<Z*>(y), N, scale);
     });
   });
 }

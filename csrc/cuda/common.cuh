@@ -8,6 +8,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <type_traits>
+#include <utility>
 
 #include "../shared/guard.h"
 
@@ -21,6 +22,7 @@ struct Gpu {
   char name[256] = "";
   cudaStream_t compute = nullptr, copies = nullptr;
   bool debug = false;  // RCM_DEBUG=sync: wait after every call, so that a failure names its op
+  bool early = false;  // kernels may start before what was queued ahead of them is done; not with RCM_DEBUG=ordered or sync
 };
 
 // The device chosen by rcm_init (GPU 0 when nobody chose), current on the calling thread.
@@ -64,6 +66,39 @@ class Workspace {
  private:
   void* memory_ = nullptr;
 };
+
+// ---- launches -----------------------------------------------------------------------------------------------------
+// A kernel of `queue_kernel` may start while what was queued before it still runs, so that its start and its first arithmetic are hidden (on sm_90:
+// programmatic dependent launch). Before it touches memory every thread calls `await_queued`.
+template <class... P, class... A>
+void queue_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A&&... args) {
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream();
+  config.attrs = &early;
+  config.numAttrs = gpu().early ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...), "launch");
+}
+
+// Until all that was queued before this kernel is done, its writes visible.
+__device__ inline void await_queued() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The next kernel may start once every block got here. Without it that happens as blocks end: where its blocks would fill up unevenly what this
+// kernel leaves free, that is better.
+__device__ inline void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 // ---- storage types ------------------------------------------------------------------------------------------------
 using bf16 = __nv_bfloat16;
@@ -109,6 +144,12 @@ struct Raw {
   Unit u[N];
 };
 
+template <class Two>
+__device__ inline uint32_t bits_of(const Two& two) {
+  uint32_t bits;
+  memcpy(&bits, &two, 4);
+  return bits;
+}
 template <int V, class T>
 __device__ inline Raw<T, V> load_raw(const T* p) {
   using R = Raw<T, V>;
@@ -128,6 +169,21 @@ __device__ inline Raw<T, V> load_raw(const T* p) {
     for (int i = 0; i < R::N; ++i) raw.u[i] = pack.v[i];
   }
   return raw;
+}
+template <int V, class T>
+__device__ inline void store_raw(T* p, const Raw<T, V>& raw) {
+  using R = Raw<T, V>;
+  if constexpr (R::kWords && R::N % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < R::N; i += 4) reinterpret_cast<uint4*>(p)[i / 4] = make_uint4(raw.u[i], raw.u[i + 1], raw.u[i + 2], raw.u[i + 3]);
+  } else if constexpr (R::kWords && R::N == 2) {
+    *reinterpret_cast<uint2*>(p) = make_uint2(raw.u[0], raw.u[1]);
+  } else {
+    Pack<typename R::Unit, R::N> pack;
+#pragma unroll
+    for (int i = 0; i < R::N; ++i) pack.v[i] = raw.u[i];
+    *reinterpret_cast<Pack<typename R::Unit, R::N>*>(p) = pack;
+  }
 }
 template <int V, class C, class T>
 __device__ inline void unpack(const Raw<T, V>& raw, C (&out)[V]) {
@@ -154,36 +210,22 @@ template <int V, class C, class T>
 __device__ inline void load_pack(const T* p, C (&out)[V]) {
   unpack<V>(load_raw<V>(p), out);
 }
+template <class T, int V, class C>
+__device__ inline Raw<T, V> pack_raw(const C (&in)[V]) {
+  using R = Raw<T, V>;
+  R raw;
+#pragma unroll
+  for (int i = 0; i < R::N; ++i) {
+    if constexpr (!R::kWords) raw.u[i] = store_as<T>(in[i]);
+    else if constexpr (sizeof(T) == 4) raw.u[i] = __float_as_uint((float)in[i]);
+    else if constexpr (std::is_same<T, bf16>::value) raw.u[i] = bits_of(__floats2bfloat162_rn((float)in[2 * i], (float)in[2 * i + 1]));
+    else raw.u[i] = bits_of(__floats2half2_rn((float)in[2 * i], (float)in[2 * i + 1]));
+  }
+  return raw;
+}
 template <int V, class C, class T>
 __device__ inline void store_pack(T* p, const C (&in)[V]) {
-  if constexpr (sizeof(T) == 2 && V % 2 == 0) {
-    constexpr int N = V / 2;
-    uint32_t w[N];
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      if constexpr (std::is_same<T, bf16>::value) {
-        const __nv_bfloat162 two = __floats2bfloat162_rn((float)in[2 * i], (float)in[2 * i + 1]);
-        memcpy(&w[i], &two, 4);
-      } else {
-        const __half2 two = __floats2half2_rn((float)in[2 * i], (float)in[2 * i + 1]);
-        memcpy(&w[i], &two, 4);
-      }
-    }
-    if constexpr (N % 4 == 0) {
-#pragma unroll
-      for (int i = 0; i < N; i += 4) reinterpret_cast<uint4*>(p)[i / 4] = make_uint4(w[i], w[i + 1], w[i + 2], w[i + 3]);
-    } else if constexpr (N == 2) {
-      *reinterpret_cast<uint2*>(p) = make_uint2(w[0], w[1]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < N; ++i) reinterpret_cast<uint32_t*>(p)[i] = w[i];
-    }
-  } else {
-    Pack<T, V> pack;
-#pragma unroll
-    for (int i = 0; i < V; ++i) pack.v[i] = store_as<T>(in[i]);
-    *reinterpret_cast<Pack<T, V>*>(p) = pack;
-  }
+  store_raw<V>(p, pack_raw<T>(in));
 }
 
 // One element of memory whose dtype is known at run time only (parameters, small vectors).

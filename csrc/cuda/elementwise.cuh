@@ -65,6 +65,7 @@ template <int V, int U, class Op>
 __global__ void __launch_bounds__(kThreads) map_packs(Op op, int64_t N, unsigned per) {
   const int64_t b = blockIdx.x / per, start = b * N, packs = N / V, p = (int64_t)(blockIdx.x % per) * (U * kThreads) + threadIdx.x;
   typename Op::template Held<V> held[U];
+  await_queued();
 #pragma unroll
   for (int u = 0; u < U; ++u) {
     if (p + u * kThreads < packs) op.load(start + (p + u * kThreads) * V, held[u]);
@@ -88,8 +89,7 @@ void map(const Op& op, int64_t B, int64_t N, bool vec) {
   const bool packs = vec && (B == 1 || N % V == 0);
   const int64_t count = packs ? N / V : N, wanted = ceil_div(count, (int64_t)U * kThreads), per = wanted > 0 ? wanted : 1;
   const unsigned grid = grid_size(B * per);
-  if (packs) map_packs<V, U, Op><<<grid, kThreads, 0, stream()>>>(op, N, (unsigned)per);
-  else map_packs<1, U, Op><<<grid, kThreads, 0, stream()>>>(op, N, (unsigned)per);
+  queue_kernel(packs ? map_packs<V, U, Op> : map_packs<1, U, Op>, grid, kThreads, 0, op, N, (unsigned)per);
 }
 
 // For ops without anything per sample.
@@ -127,26 +127,33 @@ __device__ inline void fold_block(double (&state)[Op::K]) {
   fold_warp(kThreads / 64);
 }
 
-// Part blockIdx.x % parts of a sample: `share` packs, the last part with what is left.
+// Part blockIdx.x % parts of a sample: `share` packs, the last part with what is left. A part that is all is done with.
 template <int V, class Op>
-__global__ void __launch_bounds__(kThreads) fold_packs(Op op, double* partial, int64_t N, int64_t share, unsigned parts) {
+__global__ void __launch_bounds__(kThreads, 4) fold_packs(Op op, double* partial, int64_t N, int64_t share, unsigned parts) {
   const int64_t b = blockIdx.x / parts, part = blockIdx.x % parts, start = b * N, packs = N / V;
   const int64_t end = (part + 1) * share < packs ? (part + 1) * share : packs;
   double state[Op::K];
   Op::start(state);
-  if (op.wanted(b)) {
-    int64_t p = part * share + threadIdx.x;
-    for (; p + (kFoldPacks - 1) * kThreads < end; p += kFoldPacks * kThreads) {
-      typename Op::template Held<V> held[kFoldPacks];
+  await_queued();
+  // What a thread folds first is on its way before it knows whether the sample is wanted.
+  typename Op::template Held<V> held[kFoldPacks];
+  int64_t p = part * share + threadIdx.x;
+  const auto load = [&] {
 #pragma unroll
-      for (int u = 0; u < kFoldPacks; ++u) op.load(start + (p + u * kThreads) * V, held[u]);
-#pragma unroll
-      for (int u = 0; u < kFoldPacks; ++u) op.fold(held[u], state);
+    for (int u = 0; u < kFoldPacks; ++u) {
+      if (p + u * kThreads < end) op.load(start + (p + u * kThreads) * V, held[u]);
     }
-    for (; p < end; p += kThreads) {
-      typename Op::template Held<V> held;
-      op.load(start + p * V, held);
-      op.fold(held, state);
+  };
+  load();
+  let_next_start();
+  if (op.wanted(b)) {
+    while (p < end) {
+#pragma unroll
+      for (int u = 0; u < kFoldPacks; ++u) {
+        if (p + u * kThreads < end) op.fold(held[u], state);
+      }
+      p += kFoldPacks * kThreads;
+      load();
     }
     if (V > 1 && part == parts - 1 && threadIdx.x < N - packs * V) {
       typename Op::template Held<1> last;
@@ -156,18 +163,27 @@ __global__ void __launch_bounds__(kThreads) fold_packs(Op op, double* partial, i
   }
   fold_block<Op>(state);
   if (threadIdx.x != 0) return;
+  if (parts == 1) return op.done(b, state);
 #pragma unroll
   for (int k = 0; k < Op::K; ++k) partial[(int64_t)blockIdx.x * Op::K + k] = state[k];
 }
 
 template <class Op>
 __device__ inline void merge_parts(const double* partial, int64_t b, unsigned parts, double (&state)[Op::K]) {
+  constexpr int kAhead = 4;
   Op::start(state);
-  for (unsigned part = threadIdx.x; part < parts; part += kThreads) {
-    double other[Op::K];
+  for (unsigned first = threadIdx.x; first < parts; first += kAhead * kThreads) {
+    double other[kAhead][Op::K];
 #pragma unroll
-    for (int k = 0; k < Op::K; ++k) other[k] = partial[(b * parts + part) * Op::K + k];
-    Op::merge(state, other);
+    for (int u = 0; u < kAhead; ++u) {
+      if (first + u * kThreads >= parts) break;
+#pragma unroll
+      for (int k = 0; k < Op::K; ++k) other[u][k] = partial[(b * parts + first + u * kThreads) * Op::K + k];
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      if (first + u * kThreads < parts) Op::merge(state, other[u]);
+    }
   }
   fold_block<Op>(state);
 }
@@ -175,6 +191,8 @@ __device__ inline void merge_parts(const double* partial, int64_t b, unsigned pa
 template <class Op>
 __global__ void __launch_bounds__(kThreads) fold_parts(Op op, const double* partial, unsigned parts) {
   double state[Op::K];
+  await_queued();
+  let_next_start();
   merge_parts<Op>(partial, blockIdx.x, parts, state);
   if (threadIdx.x == 0) op.done(blockIdx.x, state);
 }
@@ -184,16 +202,14 @@ template <int V, class Op>
 void fold(const Op& op, int64_t B, int64_t N, bool vec) {
   if (B == 0) return;
   const bool packed = vec && (B == 1 || N % V == 0);
-  const int64_t packs = packed ? N / V : N, least = kFoldPacks * kThreads;
-  const int64_t room = ceil_div((int64_t)gpu().sms * 8, B), work = ceil_div(packs, least), wanted = room < work ? room : work;
-  const int64_t share = wanted > 0 ? ceil_div(ceil_div(packs, wanted), kThreads) * kThreads : least;
-  const int64_t needed = ceil_div(packs, share), parts = needed > 0 ? needed : 1;
-  const unsigned grid = grid_size(B * parts);
-  const Workspace partial((size_t)(B * parts * Op::K) * sizeof(double));
+  const int64_t packs = packed ? N / V : N, sms = gpu().sms, wanted = ceil_div(B * ceil_div(packs, kFoldPacks * kThreads), sms);
+  // As many blocks for every processor, 8 at most; shares that start at multiples of 8 packs. What one block can hold at once is one part.
+  const int64_t most = packs > kFoldPacks * kThreads ? ceil_div((wanted < 8 ? wanted : 8) * sms, B) : 1;
+  const int64_t share = packs > 0 ? ceil_div(ceil_div(packs, most), 8) * 8 : 8, parts = packs > 0 ? ceil_div(packs, share) : 1;
+  const Workspace partial(parts > 1 ? (size_t)(B * parts * Op::K) * sizeof(double) : 0);
   double* p = partial.as<double>();
-  if (packed) fold_packs<V, Op><<<grid, kThreads, 0, stream()>>>(op, p, N, share, (unsigned)parts);
-  else fold_packs<1, Op><<<grid, kThreads, 0, stream()>>>(op, p, N, share, (unsigned)parts);
-  fold_parts<Op><<<grid_size(B), kThreads, 0, stream()>>>(op, p, (unsigned)parts);
+  queue_kernel(packed ? fold_packs<V, Op> : fold_packs<1, Op>, grid_size(B * parts), kThreads, 0, op, p, N, share, (unsigned)parts);
+  if (parts > 1) queue_kernel(fold_parts<Op>, grid_size(B), kThreads, 0, op, p, (unsigned)parts);
 }
 
 // ---- patches ------------------------------------------------------------------------------------------------------

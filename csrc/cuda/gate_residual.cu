@@ -80,6 +80,7 @@ struct Mix {
 
 template <int V, int U, bool Jvp, class X, class H>
 __global__ void __launch_bounds__(kThreads) mix_rows(Mix<X, H> m, Walk w) {
+  await_queued();
   using C = compute_t<X>;
   const Place p = place<V>(w);
   if (p.column >= w.D) return;
@@ -128,7 +129,7 @@ void launch_mix(const Mix<X, H>& m, const Sizes& z) {
   const dim3 block = block_for<V>(z.D);
   const int64_t rows = U * (int64_t)block.y, groups = ceil_div(z.D, (int64_t)V * block.x), chunks = ceil_div(z.L, rows);
   const unsigned grid = grid_size(z.B * groups * chunks);
-  mix_rows<V, U, Jvp><<<grid, block, 0, stream()>>>(m, Walk{z.L, z.D, rows, (unsigned)groups, (unsigned)chunks});
+  queue_kernel(mix_rows<V, U, Jvp, X, H>, grid, block, 0, m, Walk{z.L, z.D, rows, (unsigned)groups, (unsigned)chunks});
 }
 
 template <int V, class C>
@@ -151,6 +152,7 @@ void mix(Mix<X, H> m, const Sizes& z) {
 // h_bar of a row and the chunk's share of gate_bar in one pass: partial [sample, chunk][threadIdx.y][D].
 template <int V, class X, class H, class C>
 __global__ void __launch_bounds__(kThreads) back_rows(const X* y_bar, const H* h, const C* gate, H* h_bar, C* partial, int64_t stride, bool gate_vec, Walk w) {
+  await_queued();
   constexpr int U = 4;
   const Place p = place<V>(w);
   if (p.column >= w.D) return;
@@ -200,8 +202,8 @@ void launch_back(const X* y_bar, const H* h, const C* gate, H* h_bar, C* gate_ba
   const int64_t rows = ceil_div(ceil_div(z.L, wanted), step) * step, chunks = ceil_div(z.L, rows), slots = chunks * block.y;
   const Workspace partial(gate_bar ? (size_t)(z.B * slots * z.D) * sizeof(C) : 0);
   C* sums = gate_bar ? partial.as<C>() : nullptr;
-  back_rows<V><<<grid_size(z.B * groups * chunks), block, 0, stream()>>>(y_bar, h, gate, h_bar, sums, z.stride, gate_vec,
-                                                                         Walk{z.L, z.D, rows, (unsigned)groups, (unsigned)chunks});
+  queue_kernel(back_rows<V, X, H, C>, grid_size(z.B * groups * chunks), block, 0, y_bar, h, gate, h_bar, sums, z.stride, gate_vec,
+               Walk{z.L, z.D, rows, (unsigned)groups, (unsigned)chunks});
   if (gate_bar != nullptr) add_slots<C>(sums, z.B, slots, z.D, 1, gate_bar, nullptr, z.stride);
 }
 

@@ -90,6 +90,7 @@ struct Moments {
 template <class X, class Y, bool Jvp, bool Keep, class Mod, class C>
 __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads)
     layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps, bool dot_vec) {
+  await_queued();
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   constexpr int kParams = Mod::kTangent ? 4 : 2;
   extern __shared__ __align__(16) unsigned char kept[];
@@ -230,6 +231,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
 template <class X, class Y, bool Jvp, class Mod, class C>
 __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t D, C inv,
                                                          C eps) {
+  await_queued();
   __shared__ C shared[64];
   const int64_t r = blockIdx.x;
   x += r * D;
@@ -277,6 +279,7 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_
 template <class X, class Y, class Mod, class C>
 __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
                                                                int64_t L, int D, int64_t slots, C inv, bool out_vec) {
+  await_queued();
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   extern __shared__ __align__(16) unsigned char staged[];
   __shared__ C shared[2][kBackRows][64];  // sums take turns
@@ -356,6 +359,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
 template <class X, class Y, class Mod, class C>
 __global__ void __launch_bounds__(kAnyThreads) layer_any_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
                                                               int64_t L, int64_t D, int64_t slots, C inv) {
+  await_queued();
   __shared__ C shared[64];
   const int64_t sample = blockIdx.x / slots, start = blockIdx.x % slots;
   const auto at = mod.row(sample * L);
@@ -397,7 +401,7 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
       constexpr int V = kRowPack<X, Y>, kParams = Mod::kTangent ? 4 : 2;
       const auto go = [&](auto kernel, size_t bytes) {
         const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-        kernel<<<blocks_for(kernel, block, bytes, M), block, bytes, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps, dot_vec);
+        queue_kernel(kernel, blocks_for(kernel, block, bytes, M), block, bytes, x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps, dot_vec);
       };
       const int threads = (int)(block.x * block.y);
       const size_t bytes = Jvp ? Own<V>::bytes(threads, kParams * kRowShare / V) : 0;
@@ -406,7 +410,7 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
       return;
     }
   }
-  layer_any<X, Y, Jvp><<<grid_of(M), kAnyThreads, 0, stream()>>>(x, x_dot, mod, y, y_dot, mean, rstd, D, inv, (C)eps);
+  queue_kernel(layer_any<X, Y, Jvp, Mod, C>, grid_of(M), kAnyThreads, 0, x, x_dot, mod, y, y_dot, mean, rstd, D, inv, (C)eps);
 }
 
 // w_bar (or scale_bar) += sum of y_bar xhat, b_bar (or shift_bar) += sum of y_bar, over the rows of each sample.
@@ -420,7 +424,7 @@ void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C*
     const int64_t slots = slots_for(kernel, block, bytes, B, L);
     Workspace partial(sums ? (size_t)(B * slots * 2 * D) * sizeof(C) : 0);
     C* into = sums ? partial.as<C>() : nullptr;
-    kernel<<<grid_of(B * slots), block, bytes, stream()>>>(x, y_bar, mod, mean, rstd, x_bar, into, L, width, slots, inv, last...);
+    queue_kernel(kernel, grid_of(B * slots), block, bytes, x, y_bar, mod, mean, rstd, x_bar, into, L, width, slots, inv, last...);
     if (sums) add_slots(into, B, slots, D, 2, w_bar, b_bar, stride);
   };
   if constexpr (!std::is_same<X, double>::value) {

@@ -120,6 +120,7 @@ constexpr int kTile = 64, kDepth = 16, kPer = 4;
 // 64 x 64 tile by 256 threads, 4 x 4 values each; any dtypes, any sizes.
 template <class C>
 __global__ void __launch_bounds__(256) matmul_kernel(Product p) {
+  await_queued();
   __shared__ C as[kDepth][kTile + 4], bs[kDepth][kTile + 4];
   const int64_t m0 = (int64_t)blockIdx.y * kTile, n0 = (int64_t)blockIdx.x * kTile;
   const int t = threadIdx.x, tx = t % 16, ty = t / 16;
@@ -164,8 +165,8 @@ void builtin_matmul(const Product& p) {
   const int64_t rows = ceil_div(p.M, kTile), cols = ceil_div(p.N, kTile);
   if (rows > 65535 || cols > INT32_MAX) fail(RCM_E_SHAPE, "the built-in matmul takes up to 4 million rows");
   const dim3 grid((unsigned)cols, (unsigned)rows);
-  if (p.d_dtype == RCM_F64) matmul_kernel<double><<<grid, 256, 0, stream()>>>(p);
-  else matmul_kernel<float><<<grid, 256, 0, stream()>>>(p);
+  if (p.d_dtype == RCM_F64) queue_kernel(matmul_kernel<double>, grid, 256, 0, p);
+  else queue_kernel(matmul_kernel<float>, grid, 256, 0, p);
 }
 
 // ---- column sums --------------------------------------------------------------------------------------------------
@@ -173,6 +174,7 @@ constexpr int kSumRows = 256;
 
 template <class T>
 __global__ void __launch_bounds__(256) column_sums_kernel(const T* x, compute_t<T>* partial, int64_t M, int64_t N) {
+  await_queued();
   using C = compute_t<T>;
   const int64_t j = (int64_t)blockIdx.x * 32 + threadIdx.x % 32;
   const int64_t from = (int64_t)blockIdx.y * kSumRows, to = min(M, from + kSumRows);
@@ -195,6 +197,7 @@ __global__ void __launch_bounds__(256) column_sums_kernel(const T* x, compute_t<
 // Two columns a thread: whole 128-byte lines a warp for 2-byte storage.
 template <class T>
 __global__ void __launch_bounds__(256) column_sums_pair_kernel(const T* x, float* partial, int64_t M, int64_t N) {
+  await_queued();
   constexpr int V = 4;
   const int64_t j = ((int64_t)blockIdx.x * 32 + threadIdx.x % 32) * V;
   const int64_t from = (int64_t)blockIdx.y * kSumRows, to = min(M, from + kSumRows);
@@ -223,6 +226,7 @@ __global__ void __launch_bounds__(256) column_sums_pair_kernel(const T* x, float
 
 template <class C>
 __global__ void add_partials_kernel(const C* partial, C* sums, int64_t parts, int64_t N) {
+  await_queued();
   const int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (j >= N) return;
   C total = 0;
@@ -231,13 +235,14 @@ __global__ void add_partials_kernel(const C* partial, C* sums, int64_t parts, in
 }
 
 __global__ void cast_kernel(const void* from, int32_t from_dtype, void* to, int32_t to_dtype, int64_t n) {
+  await_queued();
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
     store_any<float>(to, i, to_dtype, load_any<float>(from, i, from_dtype));
   }
 }
 
 void convert(const void* from, int32_t from_dtype, void* to, int32_t to_dtype, int64_t n) {
-  if (n > 0) cast_kernel<<<(unsigned)std::min<int64_t>(ceil_div(n, 256), 4096), 256, 0, stream()>>>(from, from_dtype, to, to_dtype, n);
+  if (n > 0) queue_kernel(cast_kernel, (unsigned)std::min<int64_t>(ceil_div(n, 256), 4096), 256, 0, from, from_dtype, to, to_dtype, n);
 }
 
 // Operands as cuBLASLt takes them: equal dtypes; d in the same dtype or f32.
@@ -251,6 +256,7 @@ struct Converted {
 
 // high + low holds 16 bits of x.
 __global__ void __launch_bounds__(256) halve_kernel(const float* x, bf16* high, bf16* low, int64_t n) {
+  await_queued();
   for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
     const float v = x[i];
     const bf16 top = __float2bfloat16_rn(v);
@@ -266,7 +272,7 @@ struct Halves {
   Halves(const Operand& o, int64_t n) : memory(o.dtype == RCM_F32 ? (size_t)n * 4 + 256 : 0), high(o), low{nullptr, RCM_BF16, o.transposed} {
     if (o.dtype != RCM_F32) return;
     bf16 *top = memory.as<bf16>(), *rest = top + ceil_div(n, 64) * 64;
-    halve_kernel<<<(unsigned)std::min<int64_t>(ceil_div(n, 256), 16 * gpu().sms), 256, 0, stream()>>>(static_cast<const float*>(o.data), top, rest, n);
+    queue_kernel(halve_kernel, (unsigned)std::min<int64_t>(ceil_div(n, 256), 16 * gpu().sms), 256, 0, static_cast<const float*>(o.data), top, rest, n);
     high = {top, RCM_BF16, o.transposed};
     low.data = rest;
   }
@@ -355,11 +361,11 @@ void add_column_sums(const void* x, int32_t dtype, void* sums, int64_t M, int64_
     if constexpr (!std::is_same<T, double>::value) {
       if (N % 4 == 0 && aligned(x, sizeof(T) * 4)) {
         paired = true;
-        column_sums_pair_kernel<T><<<dim3((unsigned)ceil_div(N, 128), (unsigned)parts), 256, 0, stream()>>>(in, partial.as<float>(), M, N);
+        queue_kernel(column_sums_pair_kernel<T>, dim3((unsigned)ceil_div(N, 128), (unsigned)parts), 256, 0, in, partial.as<float>(), M, N);
       }
     }
-    if (!paired) column_sums_kernel<T><<<dim3((unsigned)ceil_div(N, 32), (unsigned)parts), 256, 0, stream()>>>(in, partial.as<C>(), M, N);
-    add_partials_kernel<C><<<(unsigned)ceil_div(N, 128), 128, 0, stream()>>>(partial.as<C>(), static_cast<C*>(sums), parts, N);
+    if (!paired) queue_kernel(column_sums_kernel<T>, dim3((unsigned)ceil_div(N, 32), (unsigned)parts), 256, 0, in, partial.as<C>(), M, N);
+    queue_kernel(add_partials_kernel<C>, (unsigned)ceil_div(N, 128), 128, 0, partial.as<C>(), static_cast<C*>(sums), parts, N);
   });
 }
 

@@ -38,6 +38,7 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
   const uint32_t width = left < s.width ? (uint32_t)left : s.width;
   const int64_t token0 = ((int64_t)line * s.tokens_x + x_first) * s.P.by;
   const int64_t latent0 = ((b * s.channels * s.T + (int64_t)tt * s.pt.by) * s.Y + (int64_t)ty * s.py.by) * s.X + x_first * s.px.by;
+  await_queued();
 #pragma unroll 4
   for (uint32_t e = threadIdx.x; e < width * s.P.by; e += kThreads) {
     uint32_t w, c, t, y, x, token, rest;
@@ -65,141 +66,136 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
   }
 }
 
-// The same by way of shared memory, so that both sides move packs: latent rows of the tile in `Wide` packs or by elements, tokens in packs of
-// 16 bytes, of which a thread always holds the same place in the patch. kThreads is a multiple of the packs of a patch.
-template <bool ToTokens, bool Dot, bool Wide, class A, class Z>
-__global__ void __launch_bounds__(kThreads) permute_rows(const A* from, const A* from_dot, Z* to, Z* to_dot, Tile s, Divisor packs, Divisor packs_of_row) {
-  using Latent = std::conditional_t<ToTokens, A, Z>;
-  using Token = std::conditional_t<ToTokens, Z, A>;
-  constexpr int V = 16 / (int)sizeof(Token), R = Wide ? 16 / (int)sizeof(Latent) : 1, kCopies = Dot ? 2 : 1;
-  extern __shared__ __align__(16) unsigned char memory[];
-  Latent* rows = reinterpret_cast<Latent*>(memory);
-  uint32_t chunk, ty, tt;
-  const uint32_t line = s.chunks.split(blockIdx.x, chunk);
-  const int64_t b = s.tokens_t.split(s.tokens_y.split(line, ty), tt);
-  const int64_t x_first = (int64_t)chunk * s.width, left = s.tokens_x - x_first;
-  const uint32_t width = left < s.width ? (uint32_t)left : s.width, row_packs = width * s.px.by / R, all = s.channels * s.pt.by * s.py.by * row_packs;
-  const uint32_t pitch = s.width * s.px.by, copy = s.channels * s.pt.by * s.py.by * pitch;
-  const int64_t token0 = ((int64_t)line * s.tokens_x + x_first) * s.P.by;
-  const int64_t latent0 = ((b * s.channels * s.T + (int64_t)tt * s.pt.by) * s.Y + (int64_t)ty * s.py.by) * s.X + x_first * s.px.by;
+// Patches of 1x2x2, those of every published model, without a pass through shared memory. What a thread moves is pairs along x of the latent on
+// one side; on the other, where channels come first, the 4U elements of U channels, and where they come last two runs of U channels, at x = 0 and
+// x = 1. Of neighbouring threads kAlong stand along the tokens, then `places` in a patch: both sides move whole sectors of 32 bytes, and what is
+// written comes in longer pieces than what is read.
+struct Pairs {
+  Divisor places, tokens_x, tokens;  // tokens: those of a sample
+  int64_t plane, skip;               // elements of a channel; of a sample but for one channel
+  uint32_t count, X, C;              // count: tokens in all
+};
 
-  // On the side of the tokens a thread moves V elements from `place` on, of every (kThreads / packs)th patch.
-  uint32_t place;
-  const uint32_t first = packs.split(threadIdx.x, place), step = kThreads / packs.by;
-  uint32_t at[V];
-  const auto find_places = [&] {
-#pragma unroll
-    for (int j = 0; j < V; ++j) {
-      uint32_t c, v, t, y, x;
-      if (s.channels_last) v = s.C.split(place * V + j, c);
-      else c = s.V.split(place * V + j, v);
-      t = s.py.split(s.px.split(v, x), y);
-      at[j] = ((c * s.pt.by + t) * s.py.by + y) * pitch + x;
-    }
-  };
-  const auto split_row = [&](uint32_t i, uint32_t& rest) {
-    if (width == s.width) return packs_of_row.split(i, rest);
-    const uint32_t row = i / row_packs;
-    rest = i - row * row_packs;
-    return row;
-  };
-  const auto latent_of = [&](uint32_t i, uint32_t& in) {
-    uint32_t x, y, t;
-    const uint32_t row = split_row(i, x);
-    x *= R;
-    const uint32_t c = s.pt.split(s.py.split(row, y), t);
-    in = row * pitch + x;
-    return latent0 + (((int64_t)c * s.T + t) * s.Y + y) * s.X + x;
-  };
-  using Row = Pack<Latent, R>;
-  using Patch = Pack<Token, V>;
-  const auto row_at = [&](uint32_t i) -> Row& { return *reinterpret_cast<Row*>(rows + i); };
-  // kAhead loads of a thread are under way while it finds its places.
-  constexpr int kAhead = 2;
-  if constexpr (ToTokens) {
-    for (uint32_t i0 = threadIdx.x; i0 < all; i0 += kAhead * kThreads) {
-      Row held[kAhead][kCopies];
-      uint32_t in[kAhead];
-#pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        if (i0 + u * kThreads >= all) continue;
-        const int64_t i = latent_of(i0 + u * kThreads, in[u]);
-        held[u][0] = *reinterpret_cast<const Row*>(from + i);
-        if constexpr (Dot) held[u][1] = *reinterpret_cast<const Row*>(from_dot + i);
-      }
-      if (i0 == threadIdx.x) find_places();
-#pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        if (i0 + u * kThreads >= all) continue;
-#pragma unroll
-        for (int k = 0; k < kCopies; ++k) row_at(k * copy + in[u]) = held[u][k];
-      }
-    }
-    if (threadIdx.x >= all) find_places();
-    __syncthreads();
-    for (uint32_t w = first; w < width; w += step) {
-      const int64_t i = token0 + (int64_t)w * s.P.by + place * V;
-#pragma unroll
-      for (int k = 0; k < kCopies; ++k) {
-        compute_t<A> out[V];
-#pragma unroll
-        for (int j = 0; j < V; ++j) out[j] = load_as(rows[k * copy + at[j] + w * s.px.by]);
-        store_pack<V>((k ? to_dot : to) + i, out);
-      }
-    }
+template <class Z, class A>
+__device__ inline Raw<Z, 2> convert(const Raw<A, 2>& in) {
+  if constexpr (std::is_same<A, Z>::value) return in;
+  else {
+    compute_t<A> values[2];
+    unpack<2>(in, values);
+    return pack_raw<Z>(values);
+  }
+}
+// (a0, a1), (b0, b1) to (a0, b0), (a1, b1).
+template <class T>
+__device__ inline void transpose(Raw<T, 2>& a, Raw<T, 2>& b) {
+  if constexpr (sizeof(T) == 2) {
+    const uint32_t first = __byte_perm(a.u[0], b.u[0], 0x5410);
+    b.u[0] = __byte_perm(a.u[0], b.u[0], 0x7632);
+    a.u[0] = first;
   } else {
-    for (uint32_t w0 = first; w0 < width; w0 += kAhead * step) {
-      Patch held[kAhead][kCopies];
+    const auto a1 = a.u[1];
+    a.u[1] = b.u[0];
+    b.u[0] = a1;
+  }
+}
+
+template <bool ToTokens>
+constexpr uint32_t kAlong = ToTokens ? 8 : 32;
+
+template <bool ToTokens, bool Dot, bool Last, int U, class A, class Z>
+__global__ void __launch_bounds__(kThreads) permute_pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, Pairs s) {
+  constexpr int kPairs = Last ? U : 2 * U, kRuns = Last ? 2 : 1, kRun = 2 * kPairs / kRuns, kCopies = Dot ? 2 : 1;
+  constexpr int kIn = Raw<A, 2>::N, kOut = Raw<Z, 2>::N;
+  const uint32_t i = blockIdx.x * kThreads + threadIdx.x;
+  uint32_t place, tx, rest;
+  const uint32_t token = s.places.split(i / kAlong<ToTokens>, place) * kAlong<ToTokens> + i % kAlong<ToTokens>;
+  s.tokens_x.split(token, tx);
+  // A line of tokens is 2 rows of X = 2 tokens_x elements, so 4 elements of a channel a token.
+  const int64_t first = 4 * (int64_t)token - 2 * tx + s.tokens.split(token, rest) * s.skip;
+  const uint32_t y = Last ? place & 1 : 0, c = (Last ? place >> 1 : place) * U;
+  const int64_t latent = first + c * s.plane + y * s.X, patch = (int64_t)token * (4 * s.C) + (Last ? 2 * y * s.C + c : 4 * c);
+  const auto pair_at = [&](int j) { return latent + (Last ? j * s.plane : (j >> 1) * s.plane + (j & 1) * s.X); };
+  const auto run_at = [&](int r) { return patch + r * s.C; };
+  await_queued();
+  if (token >= s.count) return;
+  Raw<A, 2> pairs[kCopies][kPairs];
+  Raw<A, kRun> runs[kCopies][kRuns];
 #pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        const uint32_t w = w0 + u * step;
-        if (w >= width) continue;
-        const int64_t i = token0 + (int64_t)w * s.P.by + place * V;
-        held[u][0] = *reinterpret_cast<const Patch*>(from + i);
-        if constexpr (Dot) held[u][1] = *reinterpret_cast<const Patch*>(from_dot + i);
-      }
-      if (w0 == first) find_places();
+  for (int k = 0; k < kCopies; ++k) {
+    const A* p = k ? from_dot : from;
+    if constexpr (ToTokens) {
 #pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        const uint32_t w = w0 + u * step;
-        if (w >= width) continue;
+      for (int j = 0; j < kPairs; ++j) pairs[k][j] = load_raw<2>(p + pair_at(j));
+    } else {
 #pragma unroll
-        for (int k = 0; k < kCopies; ++k) {
-#pragma unroll
-          for (int j = 0; j < V; ++j) rows[k * copy + at[j] + w * s.px.by] = store_as<Z>(load_as(held[u][k].v[j]));
-        }
-      }
+      for (int r = 0; r < kRuns; ++r) runs[k][r] = load_raw<kRun>(p + run_at(r));
     }
-    __syncthreads();
-#pragma unroll 2
-    for (uint32_t i = threadIdx.x; i < all; i += kThreads) {
-      uint32_t in;
-      const int64_t out = latent_of(i, in);
-      *reinterpret_cast<Row*>(to + out) = row_at(in);
-      if constexpr (Dot) *reinterpret_cast<Row*>(to_dot + out) = row_at(copy + in);
+  }
+#pragma unroll
+  for (int k = 0; k < kCopies; ++k) {
+    Z* p = k ? to_dot : to;
+    // Pairs along x, or, where channels come last, pair j / 2 of run j % 2: the transposition leads from one to the other.
+    Raw<Z, 2> moved[kPairs];
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      if constexpr (!ToTokens) {
+#pragma unroll
+        for (int u = 0; u < kIn; ++u) pairs[k][j].u[u] = runs[k][j % kRuns].u[j / kRuns * kIn + u];
+      }
+      moved[j] = convert<Z>(pairs[k][j]);
+    }
+    if constexpr (Last) {
+#pragma unroll
+      for (int j = 0; j < kPairs; j += 2) transpose<Z>(moved[j], moved[j + 1]);
+    }
+    if constexpr (ToTokens) {
+#pragma unroll
+      for (int r = 0; r < kRuns; ++r) {
+        Raw<Z, kRun> run;
+#pragma unroll
+        for (int u = 0; u < Raw<Z, kRun>::N; ++u) run.u[u] = moved[u / kOut * kRuns + r].u[u % kOut];
+        store_raw<kRun>(p + run_at(r), run);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < kPairs; ++j) store_raw<2>(p + pair_at(j), moved[j]);
     }
   }
 }
 
+// False: such sizes or addresses are left to permute_tile.
+template <bool ToTokens, bool Last, int U, class A, class Z>
+bool pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, const PatchShape& s) {
+  constexpr int64_t kRun = Last ? U : 4 * U, kFrom = (ToTokens ? 2 : kRun) * sizeof(A), kTo = (ToTokens ? kRun : 2) * sizeof(Z), kStep = kAlong<ToTokens>;
+  const auto fits = [](const void* p, int64_t bytes) { return aligned(p, bytes < 16 ? bytes : 16); };
+  if (s.C % U != 0 || !fits(from, kFrom) || !fits(from_dot, kFrom) || !fits(to, kTo) || !fits(to_dot, kTo)) return false;
+  const int64_t plane = s.T * s.Y * s.X, count = s.B * plane / 4, places = (Last ? 2 : 1) * s.C / U, threads = ceil_div(count, kStep) * kStep * places;
+  if (threads >= 0x7fffff00) return false;
+  const Pairs task{Divisor(places), Divisor(s.X / 2), Divisor(plane / 4), plane, (s.C - 1) * plane, (uint32_t)count, (uint32_t)s.X, (uint32_t)s.C};
+  const auto kernel = from_dot ? permute_pairs<ToTokens, true, Last, U, A, Z> : permute_pairs<ToTokens, false, Last, U, A, Z>;
+  queue_kernel(kernel, (unsigned)ceil_div(threads, kThreads), kThreads, 0, from, from_dot, to, to_dot, task);
+  return true;
+}
+
 template <bool ToTokens, class A, class Z>
-void launch(const void* from, const void* from_dot, void* to, void* to_dot, const Tile& tile, unsigned grid) {
+void permute(const void* from, const void* from_dot, void* to, void* to_dot, const PatchShape& s) {
+  constexpr int64_t kTile = 4096;  // elements of a tile, about
   const A *in = static_cast<const A*>(from), *in_dot = static_cast<const A*>(from_dot);
   Z *out = static_cast<Z*>(to), *out_dot = static_cast<Z*>(to_dot);
-  using Latent = std::conditional_t<ToTokens, A, Z>;
-  constexpr int64_t V = 16 / (int)sizeof(std::conditional_t<ToTokens, Z, A>), R = 16 / (int)sizeof(Latent);
-  const int64_t P = tile.P.by, packs = P / V;
-  const auto even = [](const void* p) { return aligned(p, 16); };
-  const size_t bytes = (size_t)(P * tile.width) * sizeof(Latent) * (from_dot ? 2 : 1);
-  if (P % V == 0 && packs <= kThreads && kThreads % packs == 0 && bytes <= 40 * 1024 && even(ToTokens ? to : from) && even(ToTokens ? to_dot : from_dot)) {
-    const void *rows = ToTokens ? from : to, *rows_dot = ToTokens ? from_dot : to_dot;
-    const bool wide = tile.X % R == 0 && tile.width * tile.px.by % R == 0 && even(rows) && even(rows_dot);
-    const auto go = [&](auto kernel) { kernel<<<grid, kThreads, bytes, stream()>>>(in, in_dot, out, out_dot, tile, Divisor(packs), Divisor(tile.width * tile.px.by / (wide ? R : 1))); };
-    if (from_dot) wide ? go(permute_rows<ToTokens, true, true, A, Z>) : go(permute_rows<ToTokens, true, false, A, Z>);
-    else wide ? go(permute_rows<ToTokens, false, true, A, Z>) : go(permute_rows<ToTokens, false, false, A, Z>);
-    return;
+  if (s.pt == 1 && s.py == 2 && s.px == 2) {
+    constexpr int U = 16 / (int)sizeof(std::conditional_t<ToTokens, Z, A>);
+    if (s.order == 1 ? pairs<ToTokens, true, U>(in, in_dot, out, out_dot, s)
+                     : pairs<ToTokens, false, 2>(in, in_dot, out, out_dot, s) || pairs<ToTokens, false, 1>(in, in_dot, out, out_dot, s)) {
+      return;
+    }
   }
-  if (from_dot) permute_tile<ToTokens, true><<<grid, kThreads, 0, stream()>>>(in, in_dot, out, out_dot, tile);
-  else permute_tile<ToTokens, false><<<grid, kThreads, 0, stream()>>>(in, in_dot, out, out_dot, tile);
+  const int64_t V = s.pt * s.py * s.px, P = s.C * V, tx = s.X / s.px, ty = s.Y / s.py, tt = s.T / s.pt;
+  if (P >= 0x40000000) fail(RCM_E_SHAPE, "patch: want below 2^30 elements, got %lld", (long long)P);
+  const int64_t most = P < kTile ? kTile / P : 1, chunks = ceil_div(tx, most), width = ceil_div(tx, chunks), used = ceil_div(tx, width);
+  const Tile tile{Divisor(P), Divisor(V), Divisor(s.C), Divisor(s.pt), Divisor(s.py), Divisor(s.px), Divisor(width * s.px),
+                  Divisor(used), Divisor(ty), Divisor(tt), s.T, s.Y, s.X, tx, (uint32_t)s.C, (uint32_t)width, s.order == 1};
+  const unsigned grid = grid_size(s.B * tt * ty * used);
+  queue_kernel(from_dot ? permute_tile<ToTokens, true, A, Z> : permute_tile<ToTokens, false, A, Z>, grid, kThreads, 0, in, in_dot, out, out_dot, tile);
 }
 
 void check_patches(const PatchShape& s) {
@@ -218,20 +214,11 @@ void check_patches(const PatchShape& s) {
 void rcm::permute_patches(const void* from, const void* from_dot, void* to, void* to_dot, bool to_tokens, const PatchShape& s, int32_t from_dtype,
                           int32_t to_dtype) {
   check_patches(s);
-  constexpr int64_t kTile = 4096;  // elements of a tile, about
   with_dtype(from_dtype, "x", [&](auto a) {
     with_dtype(to_dtype, "y", [&](auto z) {
-      using A = decltype(a);
-      using Z = decltype(z);
       if (s.B == 0 || s.C == 0 || s.T == 0 || s.Y == 0 || s.X == 0) return;
-      const int64_t V = s.pt * s.py * s.px, P = s.C * V, tx = s.X / s.px, ty = s.Y / s.py, tt = s.T / s.pt;
-      if (P >= 0x40000000) fail(RCM_E_SHAPE, "patch: want below 2^30 elements, got %lld", (long long)P);
-      const int64_t most = P < kTile ? kTile / P : 1, chunks = ceil_div(tx, most), width = ceil_div(tx, chunks), used = ceil_div(tx, width);
-      const Tile tile{Divisor(P), Divisor(V), Divisor(s.C), Divisor(s.pt), Divisor(s.py), Divisor(s.px), Divisor(width * s.px),
-                      Divisor(used), Divisor(ty), Divisor(tt), s.T, s.Y, s.X, tx, (uint32_t)s.C, (uint32_t)width, s.order == 1};
-      const unsigned grid = grid_size(s.B * tt * ty * used);
-      if (to_tokens) launch<true, A, Z>(from, from_dot, to, to_dot, tile, grid);
-      else launch<false, A, Z>(from, from_dot, to, to_dot, tile, grid);
+      if (to_tokens) permute<true, decltype(a), decltype(z)>(from, from_dot, to, to_dot, s);
+      else permute<false, decltype(a), decltype(z)>(from, from_dot, to, to_dot, s);
     });
   });
 }

@@ -13,7 +13,8 @@ __device__ inline uint8_t level(C v) {
 }
 
 template <class T>
-__global__ void pixels(const T* __restrict__ x, uint8_t* __restrict__ out, int64_t C, int64_t N, int64_t total) {
+__global__ void pixels(const T* x, uint8_t* out, int64_t C, int64_t N, int64_t total) {
+  await_queued();
   for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < total; i += gridDim.x * (int64_t)blockDim.x) {
     const int64_t b = i / N, at = i % N;
     for (int64_t c = 0; c < C; ++c) out[i * C + c] = level(load_as(x[(b * C + c) * N + at]));
@@ -34,7 +35,7 @@ rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, int64_t N,
       using T = decltype(t);
       if (total == 0 || C == 0) return;
       const int blocks = (int)(ceil_div(total, 256) < 4096 ? ceil_div(total, 256) : 4096);
-      pixels<T><<<blocks, 256, 0, stream()>>>(static_cast<const T*>(x), static_cast<uint8_t*>(out), C, N, total);
+      queue_kernel(pixels<T>, blocks, 256, 0, static_cast<const T*>(x), static_cast<uint8_t*>(out), C, N, total);
     });
   });
 }

@@ -132,6 +132,7 @@ struct Units {
 template <class X, class Y, bool Jvp, bool Keep, class C>
 __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : kKeepThreads)
     rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
+  await_queued();
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
   __shared__ C shared[2][64];  // rows take turns
   const Units<V, C> units(t);
@@ -231,6 +232,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
 template <class X, class Y, class C>
 __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* partial,
                                                               bool out_vec) {
+  await_queued();
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U;
   extern __shared__ __align__(16) unsigned char staged[];
   __shared__ C shared[2][kBackRows][64];  // sums take turns
@@ -331,6 +333,7 @@ __device__ C turned_back(const Task<C>& t, const Y* y_bar, int64_t r, int64_t i)
 // A warp a group. Pass 0: rstd; 1: rstd, and cross = mean of x x_dot; 2: cross = mean of x times the cotangent of x rstd.
 template <int Pass, class X, class Other, class C>
 __global__ void __launch_bounds__(kAnyThreads) rms_groups(Task<C> t, const X* x, const Other* other, C* rstd, C* cross) {
+  await_queued();
   const int64_t groups = t.D / t.group, n = ((int64_t)blockIdx.x * kAnyThreads + threadIdx.x) / 32;
   if (n >= t.M * groups) return;
   C square = 0, dot = 0;
@@ -349,6 +352,7 @@ __global__ void __launch_bounds__(kAnyThreads) rms_groups(Task<C> t, const X* x,
 
 template <class X, class Y, bool Jvp, class C>
 __global__ void __launch_bounds__(kAnyThreads) rms_any(Task<C> t, const X* x, const X* x_dot, const C* rstd, const C* cross, Y* y, Y* y_dot) {
+  await_queued();
   const int64_t r = blockIdx.x, groups = t.D / t.group;
   auto primal = [&](int64_t i) {
     return mul_rn(mul_rn((C)load_as(x[r * t.D + i]), rstd[r * groups + i / t.group]), load_any<C>(t.w, i % t.group, t.w_dtype));
@@ -378,6 +382,7 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any(Task<C> t, const X* x, co
 template <class X, class Y, class C>
 __global__ void __launch_bounds__(kAnyThreads) rms_any_back(Task<C> t, const X* x, const Y* y_bar, const C* rstd, const C* cross, X* x_bar,
                                                             C* partial) {
+  await_queued();
   const int64_t groups = t.D / t.group;
   if (partial) partial += blockIdx.x * t.D;
   for (int64_t r = blockIdx.x; r < t.M; r += gridDim.x) {
@@ -399,7 +404,7 @@ void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
     const size_t staged = RowPipe<X, X, kRowPack<X, Y>>::bytes(block), bytes = Jvp ? staged : 0;
     if (units_fit(x, y, z) && shared_fits(staged)) {
       const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-      const auto go = [&](auto kernel) { kernel<<<blocks_for(kernel, block, bytes, t.M), block, bytes, stream()>>>(t, x, x_dot, y, y_dot, rstd, dot_vec); };
+      const auto go = [&](auto kernel) { queue_kernel(kernel, blocks_for(kernel, block, bytes, t.M), block, bytes, t, x, x_dot, y, y_dot, rstd, dot_vec); };
       if ((int)(block.x * block.y) <= kKeepThreads) go(rms_rows<X, Y, Jvp, true, C>);
       else go(rms_rows<X, Y, Jvp, false, C>);
       return;
@@ -407,8 +412,8 @@ void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
   }
   const int64_t count = t.M * (z.D / z.group);
   Workspace cross(Jvp ? (size_t)count * sizeof(C) : 0);
-  rms_groups<Jvp><<<grid_of(ceil_div(count, kAnyThreads / 32)), kAnyThreads, 0, stream()>>>(t, x, x_dot, rstd, cross.as<C>());
-  rms_any<X, Y, Jvp><<<grid_of(t.M), kAnyThreads, 0, stream()>>>(t, x, x_dot, rstd, cross.as<C>(), y, y_dot);
+  queue_kernel(rms_groups<Jvp, X, X, C>, grid_of(ceil_div(count, kAnyThreads / 32)), kAnyThreads, 0, t, x, x_dot, rstd, cross.as<C>());
+  queue_kernel(rms_any<X, Y, Jvp, C>, grid_of(t.M), kAnyThreads, 0, t, x, x_dot, rstd, cross.as<C>(), y, y_dot);
 }
 
 template <class X, class Y, class C>
@@ -421,7 +426,7 @@ void launch_back(const Task<C>& t, const X* x, const Y* y_bar, const C* rstd, X*
       auto kernel = rms_rows_back<X, Y, C>;
       const int64_t slots = slots_for(kernel, block, bytes, 1, t.M);
       Workspace partial(w_bar ? (size_t)(slots * z.group) * sizeof(C) : 0);
-      kernel<<<grid_of(slots), block, bytes, stream()>>>(t, x, y_bar, rstd, x_bar, w_bar ? partial.as<C>() : nullptr, aligned(x_bar, 16));
+      queue_kernel(kernel, grid_of(slots), block, bytes, t, x, y_bar, rstd, x_bar, w_bar ? partial.as<C>() : nullptr, aligned(x_bar, 16));
       if (w_bar) add_slots<C>(partial.as<C>(), 1, slots, z.group, 1, w_bar, nullptr, 0);
       return;
     }
@@ -430,8 +435,8 @@ void launch_back(const Task<C>& t, const X* x, const Y* y_bar, const C* rstd, X*
   auto kernel = rms_any_back<X, Y, C>;
   const int64_t slots = slots_for(kernel, dim3(kAnyThreads), 0, 1, t.M);
   Workspace cross((size_t)(t.M * groups) * sizeof(C)), partial(w_bar ? (size_t)(slots * z.D) * sizeof(C) : 0);
-  if (x_bar) rms_groups<2><<<grid_of(ceil_div(t.M * groups, kAnyThreads / 32)), kAnyThreads, 0, stream()>>>(t, x, y_bar, (C*)nullptr, cross.as<C>());
-  kernel<<<grid_of(slots), kAnyThreads, 0, stream()>>>(t, x, y_bar, rstd, cross.as<C>(), x_bar, w_bar ? partial.as<C>() : nullptr);
+  if (x_bar) queue_kernel(rms_groups<2, X, Y, C>, grid_of(ceil_div(t.M * groups, kAnyThreads / 32)), kAnyThreads, 0, t, x, y_bar, (C*)nullptr, cross.as<C>());
+  queue_kernel(kernel, grid_of(slots), kAnyThreads, 0, t, x, y_bar, rstd, cross.as<C>(), x_bar, w_bar ? partial.as<C>() : nullptr);
   if (w_bar) add_slots<C>(partial.as<C>(), 1, slots * groups, z.group, 1, w_bar, nullptr, 0);
 }
 

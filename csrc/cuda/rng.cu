@@ -22,6 +22,7 @@ __device__ inline double unit(uint32_t r) { return ((double)r + 0.5) * 2.3283064
 // One thread a block of four; `vec`: the four are stored as one.
 template <class T>
 __global__ void __launch_bounds__(kThreads) normals(T* out, int64_t n, uint64_t seed, uint64_t stream, uint64_t first, bool vec) {
+  await_queued();
   const int64_t block = (int64_t)blockIdx.x * kThreads + threadIdx.x, i = 4 * block;
   if (i >= n) return;
   const uint64_t at = first + (uint64_t)block;
@@ -56,8 +57,8 @@ rcm_status rcm_randn(void* out, int64_t n, int64_t seed, int64_t stream, int64_t
     with_dtype(dtype, "dtype", [&](auto zero) {
       using T = decltype(zero);
       if (n == 0) return;
-      normals<T><<<grid_size(ceil_div(ceil_div(n, 4), kThreads)), kThreads, 0, rcm::stream()>>>(
-          static_cast<T*>(out), n, (uint64_t)seed, (uint64_t)stream, (uint64_t)(offset / 4), pack_aligned<4, T>({out}));
+      queue_kernel(normals<T>, grid_size(ceil_div(ceil_div(n, 4), kThreads)), kThreads, 0, 
+                   static_cast<T*>(out), n, (uint64_t)seed, (uint64_t)stream, (uint64_t)(offset / 4), pack_aligned<4, T>({out}));
     });
   });
 }

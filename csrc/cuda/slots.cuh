@@ -16,6 +16,7 @@ constexpr int kSlotColumns = 8, kSlotRows = 128;
 template <class C>
 __global__ void __launch_bounds__(kSlotColumns * kSlotRows) sum_slots(const C* partial, int64_t slots, int64_t width, int64_t columns, C* out0, C* out1,
                                                                       int64_t stride) {
+  await_queued();
   __shared__ C part[kSlotRows][kSlotColumns + 1];
   const int64_t tiles = (columns + kSlotColumns - 1) / kSlotColumns, sample = blockIdx.x / tiles, first = blockIdx.x % tiles * kSlotColumns;
   const int64_t column = first + threadIdx.x;
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(kSlotColumns * kSlotRows) sum_slots(const C* p
 template <class C>
 void add_slots(const C* partial, int64_t samples, int64_t slots, int64_t width, int outputs, C* out0, C* out1, int64_t stride) {
   const int64_t columns = width * outputs;
-  sum_slots<C><<<grid_of(samples * ceil_div(columns, kSlotColumns)), dim3(kSlotColumns, kSlotRows), 0, stream()>>>(partial, slots, width, columns, out0, out1, stride);
+  queue_kernel(sum_slots<C>, grid_of(samples * ceil_div(columns, kSlotColumns)), dim3(kSlotColumns, kSlotRows), 0, partial, slots, width, columns, out0, out1, stride);
 }
 
 }  // namespace rcm

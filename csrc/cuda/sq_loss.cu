@@ -11,6 +11,18 @@ void check_loss(const void* x, const double* weight, int64_t B, int64_t N) {
   size_at_least(N, 0, "N");
 }
 
+// Halves as doubles, too small by a power of two, by moving their bits: an exponent widens without its bias. (The conversion instruction runs at
+// a quarter of the rate.) What is not finite would come out finite.
+template <bool Bf16>
+struct Widen {
+  // The half in the upper 16 bits.
+  static __device__ double upper(uint32_t bits) {
+    return __hiloint2double((int)((uint32_t)((int)bits >> (Bf16 ? 3 : 6)) & (Bf16 ? 0x8fffe000u : 0x81fffc00u)), 0);
+  }
+  // v, now of its true size, minus c.
+  static __device__ double less(double v, double c) { return fma(v, Bf16 ? 0x1p896 : 0x1p1008, -c); }
+};
+
 template <class T>
 struct Residual {
   const T *x, *target, *delta;
@@ -28,11 +40,38 @@ struct Residual {
   template <int V>
   static __device__ void values(const Held<V>& h, double (&out)[V]) {
     compute_t<T> a[V], b[V], c[V];
+    unpack<V>(h.delta, c);
+    if constexpr (sizeof(T) == 2 && V % 2 == 0) {
+      if (finite<V>(h)) {
+        using W = Widen<std::is_same<T, bf16>::value>;
+        // The scale is a power of two and x - target stays in its range, so the product is exact: the same bits as below.
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+          const uint32_t x = h.x.u[j / 2], target = h.target.u[j / 2];
+          out[j] = W::less(j % 2 ? W::upper(x) - W::upper(target) : W::upper(x << 16) - W::upper(target << 16), (double)c[j]);
+        }
+        return;
+      }
+    }
     unpack<V>(h.x, a);
     unpack<V>(h.target, b);
-    unpack<V>(h.delta, c);
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] = ((double)a[j] - (double)b[j]) - (double)c[j];
+  }
+  // Whether x and target are: 0 times anything else is no 0.
+  template <int V>
+  static __device__ bool finite(const Held<V>& h) {
+    using Two = std::conditional_t<std::is_same<T, bf16>::value, __nv_bfloat162, __half2>;
+    Two sum{};
+    const Two zero{};
+#pragma unroll
+    for (int i = 0; i < V / 2; ++i) {
+      Two x, target;
+      memcpy(&x, &h.x.u[i], 4);
+      memcpy(&target, &h.target.u[i], 4);
+      sum = __hfma2(target, zero, __hfma2(x, zero, sum));
+    }
+    return (bits_of(sum) & 0x7fff7fffu) == 0;
   }
 };
 

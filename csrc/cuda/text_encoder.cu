@@ -15,6 +15,7 @@ using joint_t = typename std::conditional<std::is_same<A, double>::value && std:
 
 template <class T, class Y>
 __global__ void embedding_kernel(const T* table, const int32_t* ids, Y* y, int64_t n, int64_t V, int64_t D) {
+  await_queued();
   using C = joint_t<T, Y>;
   const int64_t i = blockIdx.x;
   const int32_t id = ids[i];
@@ -24,6 +25,7 @@ __global__ void embedding_kernel(const T* table, const int32_t* ids, Y* y, int64
 
 template <class T, class Y>
 __global__ void relative_bias_kernel(const T* table, const int32_t* bucket, Y* bias, int64_t n, int64_t V, int64_t H) {
+  await_queued();
   using C = joint_t<T, Y>;
   const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n * H) return;
@@ -82,7 +84,7 @@ rcm_status rcm_embedding(const void* table, const int32_t* ids, void* y, int64_t
     any_pair(table_dtype, y_dtype, [&](auto t, auto u) {
       using T = decltype(t);
       using Y = decltype(u);
-      embedding_kernel<T, Y><<<grid_size(n), 256, 0, stream()>>>(static_cast<const T*>(table), ids, static_cast<Y*>(y), n, V, D);
+      queue_kernel(embedding_kernel<T, Y>, grid_size(n), 256, 0, static_cast<const T*>(table), ids, static_cast<Y*>(y), n, V, D);
     });
   });
 }
@@ -102,7 +104,7 @@ rcm_status rcm_relative_bias(const void* table, const int32_t* bucket, void* bia
     any_pair(table_dtype, bias_dtype, [&](auto t, auto u) {
       using T = decltype(t);
       using Y = decltype(u);
-      relative_bias_kernel<T, Y><<<grid_size(ceil_div(n * H, 256)), 256, 0, stream()>>>(static_cast<const T*>(table), bucket, static_cast<Y*>(bias), n, V, H);
+      queue_kernel(relative_bias_kernel<T, Y>, grid_size(ceil_div(n * H, 256)), 256, 0, static_cast<const T*>(table), bucket, static_cast<Y*>(bias), n, V, H);
     });
   });
 }

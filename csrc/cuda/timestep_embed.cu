@@ -8,6 +8,7 @@ __device__ inline double frequency(int64_t i, int64_t half) { return pow(10000.0
 
 template <class C, bool Jvp>
 __global__ void __launch_bounds__(kThreads) embed(const double* t, const double* t_dot, C* y, C* y_dot, int64_t B, int64_t half) {
+  await_queued();
   const int64_t k = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (k >= B * half) return;
   const int64_t b = k / half, i = k % half, at = b * 2 * half + i;
@@ -25,6 +26,7 @@ __global__ void __launch_bounds__(kThreads) embed(const double* t, const double*
 // One block a sample.
 template <class C>
 __global__ void __launch_bounds__(kThreads) embed_back(const double* t, const C* y_bar, double* t_bar, int64_t half) {
+  await_queued();
   __shared__ double shared[32];
   const int64_t b = blockIdx.x;
   const C* bar = y_bar + b * 2 * half;
@@ -51,7 +53,7 @@ template <class C, bool Jvp>
 void launch(const double* t, const double* t_dot, void* y, void* y_dot, int64_t B, int64_t N) {
   if (B == 0) return;
   const unsigned grid = grid_size(ceil_div(B * (N / 2), kThreads));
-  embed<C, Jvp><<<grid, kThreads, 0, stream()>>>(t, t_dot, static_cast<C*>(y), static_cast<C*>(y_dot), B, N / 2);
+  queue_kernel(embed<C, Jvp>, grid, kThreads, 0, t, t_dot, static_cast<C*>(y), static_cast<C*>(y_dot), B, N / 2);
 }
 
 }  // namespace
@@ -79,7 +81,7 @@ rcm_status rcm_timestep_embed_vjp(const double* t, const void* y_bar, double* t_
     check_embed(t, y_bar, B, N, dtype);
     need(t_bar, "t_bar");
     if (B == 0) return;
-    if (dtype == RCM_F64) embed_back<double><<<grid_size(B), kThreads, 0, stream()>>>(t, static_cast<const double*>(y_bar), t_bar, N / 2);
-    else embed_back<float><<<grid_size(B), kThreads, 0, stream()>>>(t, static_cast<const float*>(y_bar), t_bar, N / 2);
+    if (dtype == RCM_F64) queue_kernel(embed_back<double>, grid_size(B), kThreads, 0, t, static_cast<const double*>(y_bar), t_bar, N / 2);
+    else queue_kernel(embed_back<float>, grid_size(B), kThreads, 0, t, static_cast<const float*>(y_bar), t_bar, N / 2);
   });
 }

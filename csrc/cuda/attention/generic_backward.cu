@@ -31,6 +31,7 @@ constexpr size_t tile_bytes(int d, int m, int n) { return (size_t)2 * (2 * m + 4
 
 template <class T, int D, int M, int N, bool OwnKeys>
 __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory p, int chunks) {
+  await_queued();
   constexpr int kThreads = M * 2, kOut = output_columns(D), kPitch = pitch(D);
   extern __shared__ __align__(16) unsigned char shared[];
   T* const own0 = reinterpret_cast<T*>(shared);
@@ -160,7 +161,7 @@ void launch(int64_t B, const BackwardMemory& p) {
   const size_t bytes = generic_backward_bytes(D, M, N);
   const auto kernel = backward_kernel<T, D, M, N, OwnKeys>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
-  kernel<<<(unsigned)blocks, M * 2, bytes, stream()>>>(p, chunks);
+  queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, p, chunks);
 }
 
 void set(int64_t (&to)[3], const int64_t (&from)[3]) { std::copy(from, from + 3, to); }

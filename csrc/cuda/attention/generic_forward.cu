@@ -60,6 +60,7 @@ __device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], co
 // D: head width, M queries a block (16 a warp), N keys a step.
 template <class T, int D, int M, int N, bool Dot>
 __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel(const AttentionShape s, const ForwardMemory p, int chunks) {
+  await_queued();
   constexpr int kThreads = M * 2, kOut = output_columns(D), kPitch = pitch(D), kPitchOut = pitch(kOut);
   extern __shared__ __align__(16) unsigned char shared[];
   T* const qs = reinterpret_cast<T*>(shared);
@@ -243,7 +244,7 @@ void launch(const AttentionShape& s, const ForwardMemory& p) {
   const size_t bytes = generic_forward_bytes(D, M, N, Dot);
   const auto kernel = forward_kernel<T, D, M, N, Dot>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
-  kernel<<<(unsigned)blocks, M * 2, bytes, stream()>>>(s, p, chunks);
+  queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, s, p, chunks);
 }
 
 }  // namespace

@@ -59,6 +59,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
     barrier_init(resident, 1);
     barrier_init_fence();
   }
+  await_queued();
   __syncthreads();
   const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
 
@@ -238,6 +239,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
 template <class T>
 __global__ void __launch_bounds__(256) prepare_kernel(const T* o, const T* o_bar, const float* lse, float* log2_lse, float* delta, int64_t os0, int64_t os1,
                                                       int64_t os2, int Lq, int H, int W, int padded, int64_t total) {
+  await_queued();
   const int64_t at = (int64_t)blockIdx.x * 8 + threadIdx.x / 32;
   if (at >= total) return;
   const int lane = threadIdx.x % 32, q = (int)(at % padded);
@@ -263,6 +265,7 @@ __global__ void __launch_bounds__(256) prepare_kernel(const T* o, const T* o_bar
 template <class T>
 __global__ void __launch_bounds__(256) gather_kernel(const float* partial, T* out, int splits, int64_t plane, int64_t s0, int64_t s1, int64_t s2, int rows,
                                                      int H, int W) {
+  await_queued();
   const int64_t n = plane / 2;
   for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
     float2 sum = {0, 0};
@@ -305,13 +308,13 @@ bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* ou
   const Sizes z{(int)rows.tokens, (int)tiles.tokens, (int)s.H, padded, (int)splits, (int)per_split, out1 != nullptr, out2 != nullptr};
   auto* kernel = backward_kernel<T, W, N, Keys>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
-  kernel<<<dim3((unsigned)(blocks * splits), (unsigned)s.H, (unsigned)s.B), 384, L::kBytes, stream()>>>(m, log2_lse, delta, partial.as<float>(), z,
-                                                                                                      (float)s.scale);
+  queue_kernel(kernel, dim3((unsigned)(blocks * splits), (unsigned)s.H, (unsigned)s.B), 384, L::kBytes, m, log2_lse, delta, partial.as<float>(), z,
+               (float)s.scale);
   if (splits > 1) {
     const unsigned grid = (unsigned)std::min<int64_t>(ceil_div(plane / 2, 256), 8 * gpu().sms);
     const auto gather = [&](void* out, const float* from, const int64_t* strides) {
       if (out) {
-        gather_kernel<T><<<grid, 256, 0, stream()>>>(from, static_cast<T*>(out), (int)splits, plane, strides[0], strides[1], strides[2], z.rows, z.H, W);
+        queue_kernel(gather_kernel<T>, grid, 256, 0, from, static_cast<T*>(out), (int)splits, plane, strides[0], strides[1], strides[2], z.rows, z.H, W);
       }
     };
     gather(out1, partial.as<float>(), rows.strides1);
@@ -326,8 +329,8 @@ bool run(const AttentionShape& s, const void* q, const void* k, const void* v, c
   const int64_t padded = ceil_div(s.Lq, 2 * kRows) * 2 * kRows + N, total = s.B * s.H * padded;
   Workspace vectors((size_t)(2 * total) * 4);
   float *log2_lse = vectors.as<float>(), *delta = log2_lse + total;
-  prepare_kernel<T><<<(unsigned)ceil_div(total, 8), 256, 0, stream()>>>(static_cast<const T*>(o), static_cast<const T*>(o_bar), lse, log2_lse, delta, s.o[0],
-                                                                        s.o[1], s.o[2], (int)s.Lq, (int)s.H, W, (int)padded, total);
+  queue_kernel(prepare_kernel<T>, (unsigned)ceil_div(total, 8), 256, 0, static_cast<const T*>(o), static_cast<const T*>(o_bar), lse, log2_lse, delta, s.o[0],
+               s.o[1], s.o[2], (int)s.Lq, (int)s.H, W, (int)padded, total);
   const Side keys{k, v, s.Lk, s.k, s.v}, queries{q, o_bar, s.Lq, s.q, s.o};
   if ((k_bar || v_bar) && !pass<T, W, N, true>(s, keys, queries, k_bar, v_bar, log2_lse, delta, (int)padded)) return false;
   return !q_bar || pass<T, W, NQ, false>(s, queries, keys, q_bar, nullptr, log2_lse, delta, (int)padded);

@@ -56,6 +56,7 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
     }
     barrier_init_fence();
   }
+  await_queued();
   __syncthreads();
   const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
 
@@ -261,7 +262,7 @@ bool launch(const AttentionShape& s, const void* q, const void* k, const void* v
   const Sizes z{(int)s.Lq, (int)s.Lk, (int)s.H, (int)ceil_div(s.Lk, N), (int)ceil_div(s.Lq, 2 * kRows), (int)items, (float)s.scale,
                 (float)(s.scale * 1.4426950408889634)};
   const int64_t blocks = std::min<int64_t>(items, gpu().sms);
-  kernel<<<(unsigned)blocks, 384, L::kBytes, stream()>>>(m, lse, z);
+  queue_kernel(kernel, (unsigned)blocks, 384, L::kBytes, m, lse, z);
   return true;
 }
 

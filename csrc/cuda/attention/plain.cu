@@ -81,6 +81,7 @@ struct ForwardMemory {
 // pieces of 32 output columns.
 template <class T, int Columns>
 __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape s, const ForwardMemory<T> p, int chunks) {
+  await_queued();
   using C = compute_t<T>;
   __shared__ alignas(16) Piece<C> a, a_dot, b, b_dot;  // a and a_dot also hold each warp's weights
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -168,6 +169,7 @@ struct BackwardMemory {
 // Blocks own keys (P and dS transposed) or queries, so that every sum has one owner and one order.
 template <class T, int Columns, bool OwnKeys>
 __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory<T> p, int chunks) {
+  await_queued();
   using C = compute_t<T>;
   __shared__ alignas(16) Piece<C> a, weight, weight_dot, b;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -253,6 +255,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) row_dots_kernel(const AttentionShape s, const T* o, const T* o_bar, compute_t<T>* dots) {
+  await_queued();
   using C = compute_t<T>;
   const int64_t at = (int64_t)blockIdx.x * kWarps + (threadIdx.x >> 5);
   if (at >= s.B * s.Lq * s.H) return;
@@ -282,7 +285,7 @@ void backward(int64_t B, const BackwardMemory<T>& p) {
   const int64_t width = std::max(p.out[0] ? p.width[0] : 0, p.out[1] ? p.width[1] : 0), tiles = B * p.H * ceil_div(p.own_rows, kTile);
   if (tiles == 0) return;
   with_columns(width, [&](auto columns, int chunks) {
-    backward_kernel<T, decltype(columns)::value, OwnKeys><<<grid(tiles * chunks), kThreads, 0, stream()>>>(p, chunks);
+    queue_kernel(backward_kernel<T, decltype(columns)::value, OwnKeys>, grid(tiles * chunks), kThreads, 0, p, chunks);
   });
 }
 
@@ -298,7 +301,7 @@ void plain_forward(const AttentionShape& s, const void* q, const void* k, const 
     const int64_t tiles = s.B * s.H * ceil_div(s.Lq, kTile);
     if (tiles == 0) return;
     with_columns(s.Kv, [&](auto columns, int chunks) {
-      forward_kernel<T, decltype(columns)::value><<<grid(tiles * chunks), kThreads, 0, stream()>>>(s, p, chunks);
+      queue_kernel(forward_kernel<T, decltype(columns)::value>, grid(tiles * chunks), kThreads, 0, s, p, chunks);
     });
   });
 }
@@ -308,8 +311,8 @@ void attention_row_dots(const AttentionShape& s, const void* o, const void* o_ba
   if (rows == 0) return;
   with_dtype(s.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
-    row_dots_kernel<T><<<grid(ceil_div(rows, kWarps)), kThreads, 0, stream()>>>(s, static_cast<const T*>(o), static_cast<const T*>(o_bar),
-                                                                               static_cast<compute_t<T>*>(dots));
+    queue_kernel(row_dots_kernel<T>, grid(ceil_div(rows, kWarps)), kThreads, 0, s, static_cast<const T*>(o), static_cast<const T*>(o_bar),
+                 static_cast<compute_t<T>*>(dots));
   });
 }
 

@@ -31,6 +31,7 @@ struct SplitMemory {
 
 __global__ void __launch_bounds__(256) halve_kernel(const float* from, bf16* high, bf16* low, int64_t s0, int64_t s1, int64_t s2, int64_t L, int64_t H, int64_t W,
                                                     int64_t n) {
+  await_queued();
   for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
     const int64_t w = i % W, h = i / W % H, l = i / W / H % L, b = i / W / H / L;
     const float v = from[b * s0 + l * s1 + h * s2 + w];
@@ -67,6 +68,7 @@ __device__ inline void split_operand(uint32_t (&a)[2][N / 2][4], const float (&c
 
 template <int D, int M, int N, bool Dot>
 __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
+  await_queued();
   constexpr int kThreads = M * 2, kPitch = pitch(D), kSides = Dot ? 4 : 2;
   extern __shared__ __align__(16) unsigned char shared[];
   bf16* const qs = reinterpret_cast<bf16*>(shared);  // [high, low, tangent's high, low][M][kPitch], then keys and values alike
@@ -244,7 +246,7 @@ void launch(int64_t B, const SplitMemory& p) {
   const size_t bytes = split_bytes(D, M, N) / (Dot ? 1 : 2);
   const auto kernel = split_kernel<D, M, N, Dot>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
-  kernel<<<(unsigned)blocks, M * 2, bytes, stream()>>>(p);
+  queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, p);
 }
 
 template <int D>
@@ -281,7 +283,7 @@ void split_forward(const AttentionShape& s, const void* q, const void* k, const 
     next += (size_t)ceil_div(n * 4, 256) * 256;
     if (n == 0) continue;
     const unsigned grid = (unsigned)std::min<int64_t>(ceil_div(n, 256), 16 * gpu().sms);
-    halve_kernel<<<grid, 256, 0, stream()>>>(static_cast<const float*>(inputs[i]), high, low, step[0], step[1], step[2], lengths[i % 3], s.H, widths[i % 3], n);
+    queue_kernel(halve_kernel, grid, 256, 0, static_cast<const float*>(inputs[i]), high, low, step[0], step[1], step[2], lengths[i % 3], s.H, widths[i % 3], n);
   }
   SplitMemory p{made[0], made[1], made[2], made[3], made[4], made[5], static_cast<float*>(o), static_cast<float*>(o_dot), static_cast<float*>(lse),
                 {s.o[0], s.o[1], s.o[2]}, s.Lq, s.Lk, s.H, (int)s.K, (int)s.Kv, (float)s.scale};

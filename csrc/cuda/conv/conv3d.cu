@@ -8,6 +8,7 @@ namespace {
 
 template <class A, class Z>
 __global__ void pack_kernel(const A* w, Z* p, int64_t O, int64_t I, int64_t Ip, int volume, int upsample, int64_t n) {
+  await_queued();
   using C = compute_t<Z>;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
     const int64_t c = i % Ip, o = i / Ip % O;
@@ -55,8 +56,8 @@ rcm_status rcm_conv3d_pack(const void* w, void* p, int64_t O, int64_t I, int64_t
       using A = decltype(a);
       using Z = decltype(z);
       if (n == 0) return;
-      pack_kernel<A, Z><<<(unsigned)(blocks < most ? blocks : most), 256, 0, stream()>>>(static_cast<const A*>(w), static_cast<Z*>(p), O, I, Ip, volume,
-                                                                                        upsample ? 1 : 0, n);
+      queue_kernel(pack_kernel<A, Z>, (unsigned)(blocks < most ? blocks : most), 256, 0, static_cast<const A*>(w), static_cast<Z*>(p), O, I, Ip, volume,
+                   upsample ? 1 : 0, n);
     });
   });
 }

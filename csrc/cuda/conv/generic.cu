@@ -8,6 +8,7 @@ constexpr int kTile = 64, kDepth = 16, kPad = 4;
 
 template <class T>
 __global__ void __launch_bounds__(256) generic_kernel(const ConvShape g, const T* x, const T* past, const T* w, const void* b, int32_t b_dtype, const T* r, T* y) {
+  await_queued();
   using C = compute_t<T>;
   __shared__ C a[kDepth][kTile + kPad], weights[kDepth][kTile + kPad];
   const int pass = blockIdx.z, taps = g.taps();
@@ -70,8 +71,8 @@ void conv_generic(const ConvShape& g, const ConvCall& c) {
   with_dtype(c.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     const dim3 grid((unsigned)tiles, (unsigned)columns, (unsigned)g.passes());
-    generic_kernel<T><<<grid, 256, 0, stream()>>>(g, static_cast<const T*>(c.x), static_cast<const T*>(c.past), static_cast<const T*>(c.w), c.b, c.b_dtype,
-                                                  static_cast<const T*>(c.r), static_cast<T*>(c.y));
+    queue_kernel(generic_kernel<T>, grid, 256, 0, g, static_cast<const T*>(c.x), static_cast<const T*>(c.past), static_cast<const T*>(c.w), c.b, c.b_dtype,
+                 static_cast<const T*>(c.r), static_cast<T*>(c.y));
   });
 }
 

@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
     }
     barrier_init_fence();
   }
+  await_queued();
   for (int o = threadIdx.x; o < p.columns * N && o < kMaxOutputs; o += blockDim.x) bias[o] = p.b && o < p.O ? load_any<float>(p.b, o, p.b_dtype) : 0.0f;
   __syncthreads();
   const int group = threadIdx.x / 128;
@@ -360,7 +361,7 @@ bool launch(const ConvShape& g, const ConvCall& c) {
   auto* kernel = conv_kernel<T, KC, N, MB>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
   const int64_t blocks = p.tiles < gpu().sms ? p.tiles : gpu().sms;
-  kernel<<<(unsigned)blocks, 384, L::kBytes, stream()>>>(p);
+  queue_kernel(kernel, (unsigned)blocks, 384, L::kBytes, p);
   return true;
 }
 
