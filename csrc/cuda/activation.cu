@@ -1,4 +1,5 @@
 #include "elementwise.cuh"
+#include "ptx/math.cuh"
 
 using namespace rcm;
 
@@ -7,11 +8,6 @@ namespace {
 enum Kind { kGeluTanh = 0, kGeluErf = 1, kSilu = 2, kTanh = 3 };
 enum Mode { kFwd, kJvp, kVjp };
 
-__device__ inline float exp2_fast(float v) {
-  float out;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
-  return out;
-}
 __device__ inline float inverse_fast(float v) {
   float out;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
@@ -20,7 +16,7 @@ __device__ inline float inverse_fast(float v) {
 
 // s = 1 / (1 + 2^t) and q = 1 - s. The bound keeps 2^t finite, so that q is not inf * 0; both are good to a few ulp.
 __device__ inline void sigmoid2(float t, float& s, float& q) {
-  const float e = exp2_fast(fminf(t, 126.0f));
+  const float e = ptx::exp2_fast(fminf(t, 126.0f));
   s = inverse_fast(add_exact(1.0f, e));
   q = mul_exact(e, s);
 }
@@ -29,7 +25,7 @@ __device__ inline void sigmoid2(double t, double& s, double& q) {
   s = 1.0 / add_exact(1.0, e);
   q = mul_exact(e, s);
 }
-__device__ inline float gauss(float x) { return exp2_fast(-0.72134752044448170f * x * x); }
+__device__ inline float gauss(float x) { return ptx::exp2_fast(-0.72134752044448170f * x * x); }
 __device__ inline double gauss(double x) { return exp(-0.5 * x * x); }
 
 // Value and derivative. GELU's tanh form is x sigmoid(2 u), u = a (x + b x^3), which keeps its accuracy for negative x.

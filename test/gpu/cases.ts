@@ -6,9 +6,10 @@ import { linearGeluOp } from "../../core/ops/linear_gelu.ts";
 import { linearOp } from "../../core/ops/linear.ts";
 import { patchifyOp } from "../../core/ops/patchify.ts";
 import { rmsNormRopeOp } from "../../core/ops/rms_norm_rope.ts";
+import { sqLossOp } from "../../core/ops/sq_loss.ts";
 import { unpatchifyOp } from "../../core/ops/unpatchify.ts";
 import type { OpCase } from "../harness/check_op.ts";
-import { entry, rope, type OpCases } from "../harness/op_cases.ts";
+import { drawnTensor, entry, rope, type OpCases } from "../harness/op_cases.ts";
 
 /** Cases at the sizes of the real network, where GPU kernels take other paths than at toy sizes. */
 
@@ -22,7 +23,8 @@ const attend = (name: string, heads: number, K: number, Lq: number, Lk: number, 
 const WIDTHS = [[1536, 12], [5120, 40]] as const;
 /** Samples, rows of each and width where every block goes on to other rows, and to other samples. */
 const MANY = [3, 950, 1024] as const;
-const VIDEO = [1, 16, 4, 30, 52] as const;
+const VIDEOS = [[1, 16, 4, 30, 52], [2, 8, 3, 6, 10], [2, 3, 2, 4, 14], [1, 18, 2, 6, 8]] as const;
+const ORDERS = ["channel_first", "channel_last"] as const;
 const PATCH = [1, 2, 2] as const;
 
 export const GPU_CASES: Record<string, OpCases> = {
@@ -74,10 +76,15 @@ export const GPU_CASES: Record<string, OpCases> = {
     ...WIDTHS.map(([D]): OpCase<{ gate: number }> => ({ name: `gated, 2x32 rows of ${D}`, shapes: [[2, 32, D], [2, 32, D], [2, 6, D]], params: () => ({ gate: 5 }), tangent: [0, 1, 2], accumulates: [2], stored: { 2: "stat" } })),
     { name: "plain, 64 rows of 1536", shapes: [[1, 64, 1536], [1, 64, 1536], null], params: () => ({ gate: 0 }), tangent: [0, 1] },
   ]),
-  patchify: entry(patchifyOp, (["channel_first", "channel_last"] as const).map((order) => ({
-    name: `video ${VIDEO.join("x")}, ${order}`, shapes: [VIDEO], params: () => ({ patch: PATCH, order, dtype: null }), tangent: [0],
-  }))),
-  unpatchify: entry(unpatchifyOp, (["channel_first", "channel_last"] as const).map((order) => ({
-    name: `video ${VIDEO.join("x")}, ${order}`, shapes: [[1, 4 * 15 * 26, 64]], params: () => ({ patch: PATCH, order, dtype: null, shape: VIDEO }), tangent: [0],
+  // 16 and 8 channels move in packs; of 3 and 18 some or all orders do not.
+  patchify: entry(patchifyOp, VIDEOS.flatMap((video) => ORDERS.map((order) => ({
+    name: `video ${video.join("x")}, ${order}`, shapes: [video], params: () => ({ patch: PATCH, order, dtype: null }), tangent: [0],
+  })))),
+  unpatchify: entry(unpatchifyOp, VIDEOS.flatMap((video) => ORDERS.map((order) => ({
+    name: `video ${video.join("x")}, ${order}`, shapes: [[video[0], (video[2] * video[3] * video[4]) / 4, 4 * video[1]]], params: () => ({ patch: PATCH, order, dtype: null, shape: video }), tangent: [0],
+  })))),
+  // One block a sample, several, and more than blocks start at once.
+  sq_loss: entry(sqLossOp, [[2, 2000], [2, 8, 40, 100], [1, 1_500_001]].map((shape) => ({
+    name: shape.join("x"), shapes: [shape], params: (d, t) => ({ target: drawnTensor(d, shape, t, 9, 1), delta: drawnTensor(d, shape, t, 9, 2), weight: Float64Array.from({ length: shape[0] }, (_, b) => 1 + b) }), tangent: [0],
   }))),
 };

@@ -33,7 +33,7 @@ function drawn(shape: readonly number[], seed: number, stream: number): Float64A
   using _scope = cpu().scope();
   return cpu().randn(shape, "f64", seed, stream).values();
 }
-const drawnTensor = (device: Device, shape: readonly number[], dtype: DType, seed: number, stream: number): Tensor => device.fromValues(drawn(shape, seed, stream), shape, dtype);
+export const drawnTensor = (device: Device, shape: readonly number[], dtype: DType, seed: number, stream: number): Tensor => device.fromValues(drawn(shape, seed, stream), shape, dtype);
 
 export const rope = (L: number, K: number) => (device: Device, dtype: DType) => {
   const angles = drawn([L, K / 2], 5, 5);

@@ -58,6 +58,46 @@ __device__ inline void mask_columns(float (&s)[Registers], int left, int lane) {
 // Accumulator layout of a warpgroup tile: thread t holds rows t/4 and t/4 + 8 of its warp's 16, columns 8j + 2(t%4) + {0,1} in
 // d[4j..4j+1] and d[4j+2..4j+3]. Packed in pairs that is the A operand of the next multiply.
 
+constexpr float kSlack = 4;  // f16 keeps room for P.S'
+
+// The softmax of the two rows a thread holds a part of, over keys that come tile by tile. Sums are relative to `top`, which may lag the true
+// maximum a little: rescaling waits until a weight would pass 2^kSlack.
+struct SoftmaxRows {
+  float top0, top1, sum0, sum1, shrink0 = 1, shrink1 = 1;
+  bool shrinks = false;  // for the whole warp: what was summed before this tile is to be multiplied by shrink0, shrink1
+
+  __device__ void start() {
+    top0 = top1 = -INFINITY;
+    sum0 = sum1 = 0;
+  }
+  // Scores of a tile to weights; to_log2: the scale of scores over ln 2.
+  template <int Registers>
+  __device__ void weigh(float (&s)[Registers], float to_log2) {
+    float high0 = top0, high1 = top1;
+#pragma unroll
+    for (int j = 0; j < Registers / 4; ++j) {
+      high0 = fmaxf(high0, fmaxf(s[4 * j], s[4 * j + 1]));
+      high1 = fmaxf(high1, fmaxf(s[4 * j + 2], s[4 * j + 3]));
+    }
+    high0 = quad_max(high0);
+    high1 = quad_max(high1);
+    shrinks = __any_sync(0xffffffffu, (high0 - top0) * to_log2 > kSlack || (high1 - top1) * to_log2 > kSlack);
+    if (shrinks) {
+      shrink0 = ptx::exp2_fast((top0 - high0) * to_log2), shrink1 = ptx::exp2_fast((top1 - high1) * to_log2);
+      top0 = high0, top1 = high1;
+      sum0 *= shrink0, sum1 *= shrink1;
+    }
+    const float base0 = top0 * to_log2, base1 = top1 * to_log2;
+#pragma unroll
+    for (int j = 0; j < Registers / 4; ++j) {
+      s[4 * j] = ptx::exp2_fast(fmaf(s[4 * j], to_log2, -base0)), s[4 * j + 1] = ptx::exp2_fast(fmaf(s[4 * j + 1], to_log2, -base0));
+      s[4 * j + 2] = ptx::exp2_fast(fmaf(s[4 * j + 2], to_log2, -base1)), s[4 * j + 3] = ptx::exp2_fast(fmaf(s[4 * j + 3], to_log2, -base1));
+      sum0 += s[4 * j] + s[4 * j + 1];
+      sum1 += s[4 * j + 2] + s[4 * j + 3];
+    }
+  }
+};
+
 // threadIdx.x, asked for anew: what follows from it is not kept in registers through the loop before.
 __device__ inline int thread_again() {
   int thread;

@@ -52,10 +52,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
   const int all_tiles = (z.columns + N - 1) / N, first = split * z.per_split, last = min(all_tiles, first + z.per_split);
   const int64_t pair = (int64_t)batch * z.H + head;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < L::kSlots; ++i) {
-      barrier_init(full + i, 1);
-      barrier_init(empty + i, 8);
-    }
+    init_ring(full, empty, L::kSlots, 8);
     barrier_init(resident, 1);
     barrier_init_fence();
   }

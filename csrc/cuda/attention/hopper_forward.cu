@@ -22,8 +22,6 @@ struct Sizes {
   float scale, to_log2;           // of scores, and of scores as powers of two
 };
 
-constexpr float kSlack = 4;
-
 // W head width, N keys a tile. The next item's queries are loaded beside the work on this one.
 template <int W, int N>
 struct Layout {
@@ -46,14 +44,8 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
   uint64_t* full = reinterpret_cast<uint64_t*>(ring + L::kSlots * L::kSlotBytes);
   uint64_t *empty = full + L::kSlots, *queries = empty + L::kSlots, *queries_free = queries + 2;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < L::kSlots; ++i) {
-      barrier_init(full + i, 1);
-      barrier_init(empty + i, 8);
-    }
-    for (int i = 0; i < 2; ++i) {
-      barrier_init(queries + i, 1);
-      barrier_init(queries_free + i, 2);
-    }
+    init_ring(full, empty, L::kSlots, 8);
+    init_ring(queries, queries_free, 2, 2);
     barrier_init_fence();
   }
   await_queued();
@@ -92,8 +84,7 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
     const uint32_t ring_base = shared_address(ring), query_base = shared_address(shared) + (group - 1) * kRows * 128;
     float o[W / 2], s[N / 2];
     uint32_t p[N / 4];
-    float top0, top1, sum0, sum1, shrink0 = 1, shrink1 = 1;
-    bool shrinks = false;
+    SoftmaxRows rows;
     int slot = 0, phase = 0;
     const auto next = [&] {
       if (++slot == L::kSlots) slot = 0, phase ^= 1;
@@ -116,34 +107,9 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
       for (int c = 0; c < N / 16; ++c) Wgmma<W, T>::registers(o, p + 4 * c, wgmma_operand(v_base + c * 2048, N * 128));
       wgmma_commit();
     };
-    // P in s, and what the old sums shrink by. Sums are relative to `top`, which may lag the true maximum a little: rescaling waits until a
-    // weight would pass 2^kSlack.
     const auto weights = [&](int tile) {
-      if (tile == z.tiles - 1 && z.Lk % N != 0) {
-        mask_columns(s, z.Lk - tile * N, lane);
-      }
-      float high0 = top0, high1 = top1;
-#pragma unroll
-      for (int j = 0; j < N / 8; ++j) {
-        high0 = fmaxf(high0, fmaxf(s[4 * j], s[4 * j + 1]));
-        high1 = fmaxf(high1, fmaxf(s[4 * j + 2], s[4 * j + 3]));
-      }
-      high0 = quad_max(high0);
-      high1 = quad_max(high1);
-      shrinks = __any_sync(0xffffffffu, (high0 - top0) * z.to_log2 > kSlack || (high1 - top1) * z.to_log2 > kSlack);
-      if (shrinks) {
-        shrink0 = exp2_fast((top0 - high0) * z.to_log2), shrink1 = exp2_fast((top1 - high1) * z.to_log2);
-        top0 = high0, top1 = high1;
-        sum0 *= shrink0, sum1 *= shrink1;
-      }
-      const float base0 = top0 * z.to_log2, base1 = top1 * z.to_log2;
-#pragma unroll
-      for (int j = 0; j < N / 8; ++j) {
-        s[4 * j] = exp2_fast(fmaf(s[4 * j], z.to_log2, -base0)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], z.to_log2, -base0));
-        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], z.to_log2, -base1)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], z.to_log2, -base1));
-        sum0 += s[4 * j] + s[4 * j + 1];
-        sum1 += s[4 * j + 2] + s[4 * j + 3];
-      }
+      if (tile == z.tiles - 1 && z.Lk % N != 0) mask_columns(s, z.Lk - tile * N, lane);
+      rows.weigh(s, z.to_log2);
     };
     const auto pack = [&] {
 #pragma unroll
@@ -162,8 +128,7 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
     pin(s);
     release(0);
     for (int item = blockIdx.x, n = 0; item < z.items; item += gridDim.x, ++n) {
-      top0 = top1 = -INFINITY;
-      sum0 = sum1 = 0;
+      rows.start();
 #pragma unroll
       for (int i = 0; i < W / 2; ++i) o[i] = 0;
       weights(0);
@@ -194,9 +159,9 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
         pin(o);
         pin(p);
         release(value_slot);
-        if (shrinks) {
+        if (rows.shrinks) {
 #pragma unroll
-          for (int i = 0; i < W / 2; ++i) o[i] *= i & 2 ? shrink1 : shrink0;
+          for (int i = 0; i < W / 2; ++i) o[i] *= i & 2 ? rows.shrink1 : rows.shrink0;
         }
         pack();
       }
@@ -225,11 +190,11 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
 
       const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
       const int thread = thread_again(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
-      sum0 = quad_sum(sum0), sum1 = quad_sum(sum1);
+      const float sum0 = quad_sum(rows.sum0), sum1 = quad_sum(rows.sum1);
       if (thread % 4 == 0) {
         float* out = lse + ((int64_t)batch * z.H + head) * z.Lq;
-        if (row < z.Lq) out[row] = top0 * z.scale + logf(sum0);
-        if (row + 8 < z.Lq) out[row + 8] = top1 * z.scale + logf(sum1);
+        if (row < z.Lq) out[row] = rows.top0 * z.scale + logf(sum0);
+        if (row + 8 < z.Lq) out[row + 8] = rows.top1 * z.scale + logf(sum1);
       }
       // The queries' memory becomes the staging of the outputs; each warpgroup reads and writes its own rows only.
       char* stage = shared + n % 2 * L::kQueryBytes + (group - 1) * kRows * 128;

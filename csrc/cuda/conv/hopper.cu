@@ -110,14 +110,8 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
   uint64_t* full_box = reinterpret_cast<uint64_t*>(bias + kMaxOutputs);
   uint64_t *empty_box = full_box + L::kBoxes, *full_tap = empty_box + L::kBoxes, *empty_tap = full_tap + L::kTaps;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < L::kBoxes; ++i) {
-      barrier_init(full_box + i, 1);
-      barrier_init(empty_box + i, 8);
-    }
-    for (int i = 0; i < L::kTaps; ++i) {
-      barrier_init(full_tap + i, 1);
-      barrier_init(empty_tap + i, 8);
-    }
+    init_ring(full_box, empty_box, L::kBoxes, 8);
+    init_ring(full_tap, empty_tap, L::kTaps, 8);
     barrier_init_fence();
   }
   await_queued();

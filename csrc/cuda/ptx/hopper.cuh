@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "math.cuh"
+
 namespace rcm {
 namespace ptx {
 
@@ -11,6 +13,13 @@ __device__ inline uint32_t shared_address(const void* p) { return (uint32_t)__cv
 
 __device__ inline void barrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals));
+}
+// The barriers of a ring of slots: the copy engine completes `full`, so many readers arrive at `empty`.
+__device__ inline void init_ring(uint64_t* full, uint64_t* empty, int slots, uint32_t readers) {
+  for (int i = 0; i < slots; ++i) {
+    barrier_init(full + i, 1);
+    barrier_init(empty + i, readers);
+  }
 }
 // Makes initialised barriers visible to the copy engine.
 __device__ inline void barrier_init_fence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
@@ -88,12 +97,6 @@ __device__ inline void registers_lower() {
 // Hardware barrier 1..15 among `threads` threads.
 __device__ inline void named_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 __device__ inline void named_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 }  // namespace ptx
 }  // namespace rcm

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "math.cuh"
+
 namespace rcm {
 namespace ptx {
 
@@ -63,13 +65,6 @@ __device__ inline float sum2(uint32_t pair) {
     const float2 v = __half22float2(*reinterpret_cast<const __half2*>(&pair));
     return v.x + v.y;
   }
-}
-
-// 2^x; -inf gives +0.
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 // 16 (or 4) bytes from global to shared memory; zeros, and no read, unless `real`.

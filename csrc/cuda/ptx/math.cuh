@@ -1,0 +1,15 @@
+// Single instructions of arithmetic. Source: PTX ISA.
+#pragma once
+
+namespace rcm {
+namespace ptx {
+
+// 2^x within 2 ulp; -inf gives +0.
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+}  // namespace ptx
+}  // namespace rcm
