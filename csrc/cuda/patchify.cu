@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
   }
 }
 
-// Patches of 1x2x2, those of every published model, without a pass through shared memory. What a thread moves is pairs along x of the latent on
-// one side; on the other, where channels come first, the 4U elements of U channels, and where they come last two runs of U channels, at x = 0 and
+// Patches of 1x2x2, those of Wan and Cosmos-Predict2, without a pass through shared memory. A thread moves pairs along x of the latent on one side;
+// on the other, where channels come first, the 4U elements of U channels, and where they come last (`Last`) two runs of U channels, at x = 0 and
 // x = 1. Of neighbouring threads kAlong stand along the tokens, then `places` in a patch: both sides move whole sectors of 32 bytes, and what is
 // written comes in longer pieces than what is read.
 struct Pairs {
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kThreads) permute_pairs(const A* from, const A
 
 // False: such sizes or addresses are left to permute_tile.
 template <bool ToTokens, bool Last, int U, class A, class Z>
-bool pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, const PatchShape& s) {
+bool queue_pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, const PatchShape& s) {
   constexpr int64_t kRun = Last ? U : 4 * U, kFrom = (ToTokens ? 2 : kRun) * sizeof(A), kTo = (ToTokens ? kRun : 2) * sizeof(Z), kStep = kAlong<ToTokens>;
   const auto fits = [](const void* p, int64_t bytes) { return aligned(p, bytes < 16 ? bytes : 16); };
   if (s.C % U != 0 || !fits(from, kFrom) || !fits(from_dot, kFrom) || !fits(to, kTo) || !fits(to_dot, kTo)) return false;
@@ -184,8 +184,8 @@ void permute(const void* from, const void* from_dot, void* to, void* to_dot, con
   Z *out = static_cast<Z*>(to), *out_dot = static_cast<Z*>(to_dot);
   if (s.pt == 1 && s.py == 2 && s.px == 2) {
     constexpr int U = 16 / (int)sizeof(std::conditional_t<ToTokens, Z, A>);
-    if (s.order == 1 ? pairs<ToTokens, true, U>(in, in_dot, out, out_dot, s)
-                     : pairs<ToTokens, false, 2>(in, in_dot, out, out_dot, s) || pairs<ToTokens, false, 1>(in, in_dot, out, out_dot, s)) {
+    if (s.order == 1 ? queue_pairs<ToTokens, true, U>(in, in_dot, out, out_dot, s)
+                     : queue_pairs<ToTokens, false, 2>(in, in_dot, out, out_dot, s) || queue_pairs<ToTokens, false, 1>(in, in_dot, out, out_dot, s)) {
       return;
     }
   }
