@@ -8,16 +8,10 @@ namespace {
 enum Kind { kGeluTanh = 0, kGeluErf = 1, kSilu = 2, kTanh = 3 };
 enum Mode { kFwd, kJvp, kVjp };
 
-__device__ inline float inverse_fast(float v) {
-  float out;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
-  return out;
-}
-
 // s = 1 / (1 + 2^t) and q = 1 - s. The bound keeps 2^t finite, so that q is not inf * 0; both are good to a few ulp.
 __device__ inline void sigmoid2(float t, float& s, float& q) {
   const float e = ptx::exp2_fast(fminf(t, 126.0f));
-  s = inverse_fast(add_exact(1.0f, e));
+  s = ptx::inverse_fast(add_exact(1.0f, e));
   q = mul_exact(e, s);
 }
 __device__ inline void sigmoid2(double t, double& s, double& q) {

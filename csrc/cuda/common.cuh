@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "../shared/guard.h"
+#include "ptx/launch.cuh"
 
 namespace rcm {
 
@@ -84,21 +85,8 @@ void queue_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_byt
   config.numAttrs = gpu().early ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...), "launch");
 }
-
-// Until all that was queued before this kernel is done, its writes visible.
-__device__ inline void await_queued() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// The next kernel may start once every block got here. Without it that happens as blocks end: where its blocks would fill up unevenly what this
-// kernel leaves free, that is better.
-__device__ inline void let_next_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
+using ptx::await_queued;
+using ptx::let_next_start;
 
 // ---- storage types ------------------------------------------------------------------------------------------------
 using bf16 = __nv_bfloat16;

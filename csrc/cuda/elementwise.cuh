@@ -168,17 +168,22 @@ __global__ void __launch_bounds__(kThreads, 4) fold_packs(Op op, double* partial
   for (int k = 0; k < Op::K; ++k) partial[(int64_t)blockIdx.x * Op::K + k] = state[k];
 }
 
+// Adds up the parts of sample blockIdx.x.
 template <class Op>
-__device__ inline void merge_parts(const double* partial, int64_t b, unsigned parts, double (&state)[Op::K]) {
+__global__ void __launch_bounds__(kThreads) fold_parts(Op op, const double* partial, unsigned parts) {
   constexpr int kAhead = 4;
+  double state[Op::K];
   Op::start(state);
+  await_queued();
+  let_next_start();
+  partial += (int64_t)blockIdx.x * parts * Op::K;
   for (unsigned first = threadIdx.x; first < parts; first += kAhead * kThreads) {
     double other[kAhead][Op::K];
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
       if (first + u * kThreads >= parts) break;
 #pragma unroll
-      for (int k = 0; k < Op::K; ++k) other[u][k] = partial[(b * parts + first + u * kThreads) * Op::K + k];
+      for (int k = 0; k < Op::K; ++k) other[u][k] = partial[(first + u * kThreads) * Op::K + k];
     }
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
@@ -186,14 +191,6 @@ __device__ inline void merge_parts(const double* partial, int64_t b, unsigned pa
     }
   }
   fold_block<Op>(state);
-}
-
-template <class Op>
-__global__ void __launch_bounds__(kThreads) fold_parts(Op op, const double* partial, unsigned parts) {
-  double state[Op::K];
-  await_queued();
-  let_next_start();
-  merge_parts<Op>(partial, blockIdx.x, parts, state);
   if (threadIdx.x == 0) op.done(blockIdx.x, state);
 }
 

@@ -57,8 +57,8 @@ rcm_status rcm_randn(void* out, int64_t n, int64_t seed, int64_t stream, int64_t
     with_dtype(dtype, "dtype", [&](auto zero) {
       using T = decltype(zero);
       if (n == 0) return;
-      queue_kernel(normals<T>, grid_size(ceil_div(ceil_div(n, 4), kThreads)), kThreads, 0, 
-                   static_cast<T*>(out), n, (uint64_t)seed, (uint64_t)stream, (uint64_t)(offset / 4), pack_aligned<4, T>({out}));
+      queue_kernel(normals<T>, grid_size(ceil_div(ceil_div(n, 4), kThreads)), kThreads, 0, static_cast<T*>(out), n, (uint64_t)seed,
+                   (uint64_t)stream, (uint64_t)(offset / 4), pack_aligned<4, T>({out}));
     });
   });
 }
