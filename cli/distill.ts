@@ -8,7 +8,7 @@ import { byteSize, DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, PAR
 import { EXIT_HELP } from "./exit.ts";
 import { showPlan } from "./distill_plan.ts";
 import { stopSignals } from "./signals.ts";
-import { loading, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
+import { loading, log, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file (YAML)" },
@@ -62,6 +62,7 @@ function show(view: Progress, e: TrainEvent, every: number): void {
     const left = (e.steps - e.step) * rate;
     view.update(e.step, e.steps, `${e.result.kind} ${losses} |g| ${e.result.gradNorm.toPrecision(3)} ${(1 / rate).toFixed(2)} it/s, ${seconds(left)} left${e.result.skipped > 0 ? `, ${e.result.skipped} samples dropped` : ""}`, every);
   } else if (e.kind === "load") view.update(Math.ceil(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
+  else if (e.kind === "warning") log.warn(e.message);
   else if (e.kind === "sample") view.line(`samples ${e.path}`);
   else if (e.kind === "checkpoint") view.line(`checkpoint ${basename(e.path)}`);
 }

@@ -1,3 +1,5 @@
+import { RcmError } from "./error.ts";
+
 /**
  * Counter-based random numbers (Philox4x32-10): a draw is a pure function of (seed, stream, index), so a resumed or
  * re-sharded run draws the same values. The device counterpart is rcm_randn.
@@ -32,9 +34,29 @@ export function philox(counter: readonly [number, number, number, number], key: 
 
 const split = (v: number): [number, number] => [v % 0x100000000 >>> 0, Math.floor(v / 0x100000000) >>> 0];
 
-/** Named streams: every use of randomness draws from its own, so adding a use never shifts another. */
-export const STREAMS = { init: 1, data: 2, time: 3, noise: 4, simulateTime: 5, simulateNoise: 6, dmdTime: 7, dmdNoise: 8, dropout: 9, sample: 10, metric: 11, meanflowTime: 12 } as const;
-export type StreamName = keyof typeof STREAMS;
+/** What randomness is drawn for. Every use has streams of its own, so adding one never shifts another. */
+const USES = {
+  init: 1, data: 2, time: 3, noise: 4, simulateTime: 5, simulateNoise: 6, dmdTime: 7, dmdNoise: 8, dropout: 9, sample: 10, metric: 11,
+} as const;
+export type RandomUse = keyof typeof USES;
+
+/** What one draw is keyed by. Two keys that differ in any field give independent streams. */
+export interface StreamKey {
+  use: RandomUse;
+  /** Iteration of the run. */
+  step?: number;
+  /** Place of the sample in the global batch, so that a draw does not depend on the split into micro-batches or ranks. */
+  sample?: number;
+  /** Tells draws of one use and sample apart. */
+  index?: number;
+}
+
+/** How many values each field of a key can take; their product with 32 uses is 2^53, the integers that a number holds. */
+export const KEY_RANGE = { step: 2 ** 24, sample: 2 ** 18, index: 2 ** 6 } as const;
+const USE_RANGE = 32;
+
+/** Distance between the streams of neighbouring samples of a batch. */
+export const SAMPLE_STRIDE = USE_RANGE * KEY_RANGE.index;
 
 /** Draws of one (seed, stream, step). The state is the three numbers and the count of what was drawn. */
 export class Rng {
@@ -78,7 +100,20 @@ export class Rng {
   }
 }
 
-/** The stream number of a named use at a step and draw index; below 2^53 for steps < 2^31 and indices < 2^10. */
-export function streamOf(name: StreamName, step: number, index = 0): number {
-  return (step * 1024 + index) * 32 + STREAMS[name];
+/** The stream number of a key: a field each, so no two keys share one. Throws: E_ARG for a field outside KEY_RANGE. */
+export function streamOf({ use, step = 0, sample = 0, index = 0 }: StreamKey): number {
+  for (const [field, value] of Object.entries({ step, sample, index }) as [keyof typeof KEY_RANGE, number][]) {
+    if (!Number.isSafeInteger(value) || value < 0 || value >= KEY_RANGE[field]) {
+      throw new RcmError("E_ARG", `the ${field} of a random key is out of range`, { op: "rng", want: `0 to ${KEY_RANGE[field] - 1}`, got: value });
+    }
+  }
+  return (step * KEY_RANGE.sample + sample) * SAMPLE_STRIDE + index * USE_RANGE + USES[use];
 }
+
+/** The key of sample i of a set that no training step draws: its number fills both the step and the sample field. */
+export const setSampleKey = (i: number, index = 0): StreamKey => ({
+  use: "sample",
+  step: Math.floor(i / KEY_RANGE.sample),
+  sample: i % KEY_RANGE.sample,
+  index,
+});

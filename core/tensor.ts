@@ -46,8 +46,12 @@ export class Scope implements Disposable {
     return tensor;
   }
 
-  [Symbol.dispose](): void {
+  free(): void {
     for (const storage of [...this.owned]) storage.free();
+  }
+
+  [Symbol.dispose](): void {
+    this.free();
     this.device.leave(this);
   }
 }
@@ -73,8 +77,24 @@ export class Device implements Disposable {
     return (this.top = new Scope(this, this.top));
   }
 
+  /** Makes a scope's parent the innermost one again. Scopes inside it that an error left open are freed and left with it. */
   leave(scope: Scope): void {
-    if (this.top === scope && scope.parent !== null) this.top = scope.parent;
+    const inner: Scope[] = [];
+    for (let at: Scope | null = this.top; at !== null; at = at.parent) {
+      if (at !== scope) {
+        inner.push(at);
+        continue;
+      }
+      this.top = scope.parent ?? this.root;
+      for (const dead of inner) dead.free();
+      return;
+    }
+  }
+
+  /** Runs `body` in a scope and frees what it allocated, except the tensor that it gives: that one goes to the enclosing scope. */
+  keep<T extends Tensor | null>(body: () => T): T {
+    using scope = this.scope();
+    return scope.keep(body());
   }
 
   /** Runs `make` so that what it allocates lives until the device is closed (parameters, optimizer state). */
@@ -111,8 +131,14 @@ export class Device implements Disposable {
 
   /** Standard normal values; element i depends only on (seed, stream, i). Source: Philox4x32-10, see rcm.h. */
   randn(shape: readonly number[], dtype: DType, seed: number, stream: number): Tensor {
+    return this.empty(shape, dtype).setRandn(seed, stream);
+  }
+
+  /** Standard normal values, row b of the first axis from the stream `stream + b * stride`, so that rows do not depend on which batch they are in. */
+  randnRows(shape: readonly number[], dtype: DType, seed: number, stream: number, stride: number): Tensor {
     const t = this.empty(shape, dtype);
-    this.lib.randn(t.ptr, t.numel, seed, stream, 0, dtypeCode(dtype));
+    const rows = shape[0];
+    this.lib.randn(t.ptr, rows, rows === 0 ? 0 : t.numel / rows, seed, stream, stride, 0, t.code);
     return t;
   }
 
@@ -170,6 +196,12 @@ export class Tensor {
 
   zero(): this {
     if (this.bytes > 0) this.device.lib.zero(this.ptr, this.bytes);
+    return this;
+  }
+
+  /** Overwrites with standard normal values: element i is value `offset + i` of the stream. `offset` is a multiple of 4. */
+  setRandn(seed: number, stream: number, offset = 0): this {
+    this.device.lib.randn(this.ptr, 1, this.numel, seed, stream, 0, offset, this.code);
     return this;
   }
 

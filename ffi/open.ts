@@ -113,15 +113,6 @@ export function openBackend(choice: DeviceChoice): Backend {
   return start(openLibrary(path), path, "cuda", choice);
 }
 
-/**
- * Waits for queued work and gives cached memory back to the system. The library itself stays loaded: its worker threads sleep in
- * its code, so unmapping it would crash the process.
- */
-export function closeBackend({ lib }: Backend): void {
-  lib.sync();
-  lib.memoryTrim();
-}
-
 function missing(file: string): RcmError {
   return new RcmError("E_BACKEND", `${file} not found in ${libraryFolders().join(", ")}; run \`npm run build\``, { op: "open" });
 }

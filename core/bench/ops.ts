@@ -135,7 +135,7 @@ function helpers(device: Device, { config: c, batch: B, latent, dtype }: OpsSize
     ["cast f32 to storage", n, () => half.set(wide), wide.bytes + half.bytes],
     ["axpy", n, () => lib.axpy(half.ptr, wide.ptr, n, 1e-3, half.code, wide.code), half.bytes + 2 * wide.bytes],
     ["fill", n, () => lib.fill(half.ptr, n, 0.5, half.code), half.bytes],
-    ["randn", n, () => lib.randn(half.ptr, n, 1, 1, 0, half.code), half.bytes],
+    ["randn", n, () => half.setRandn(1, 1), half.bytes],
     ["sample_reduce squares", n, () => lib.sampleReduce(wide.ptr, sums.ptr, 1, n, 2, wide.code), wide.bytes],
     ["sample_reduce to the host", n, () => void sampleReduce(wide, "squares"), wide.bytes],
     ["adamw, bf16 with master and ema", weights, () => lib.adamw(w.ptr, master.ptr, grad.ptr, m.ptr, v.ptr, ema.ptr, 0, weights, 1e-4, 0.9, 0.99, 1e-8, 0.01, 0.1, 0.01, 1, 0, 0.99, w.code), w.bytes + grad.bytes + 2 * (master.bytes + m.bytes + v.bytes + ema.bytes)],

@@ -137,8 +137,7 @@ export function fillNoise(t: Tensor, stream: number, std: number, mean = 0): voi
   for (let at = 0; at < t.numel; at += piece) {
     using _scope = device.scope();
     const part = t.window(at, [Math.min(piece, t.numel - at)]);
-    const drawn = device.empty(part.shape, t.dtype);
-    device.lib.randn(drawn.ptr, part.numel, 1, stream, at, t.code);
+    const drawn = device.empty(part.shape, t.dtype).setRandn(1, stream, at);
     device.lib.fill(part.ptr, part.numel, mean, t.code);
     part.axpy(drawn, std);
   }

@@ -134,8 +134,7 @@ async function draw(device: Device, teacher: WanModel, o: SynthOptions, embeds: 
   const each = shape.reduce((a, b) => a * b, 1);
   const init = device.empty([B, ...shape], "f32");
   for (let b = 0; b < B; b++) {
-    const row = init.window(b * each, [each]);
-    device.lib.randn(row.ptr, each, s.seed + first + b, streamOf("sample", 0), 0, row.code);
+    init.window(b * each, [each]).setRandn(s.seed + first + b, streamOf({ use: "sample" }));
   }
   const dtype = teacher.params.dtype;
   const condition = device.empty([B, ...embeds[0].shape], dtype);
@@ -161,9 +160,7 @@ async function stopPoint(shouldStop: () => boolean): Promise<void> {
 async function eulerInSteps(velocity: Velocity, x: Tensor, times: Float64Array, shouldStop: () => boolean): Promise<Tensor> {
   for (let k = 0; k < times.length; k++) {
     await stopPoint(shouldStop);
-    const scope = x.device.scope();
-    const next = scope.keep(eulerStep(x, velocity(x, times[k]), times[k], times[k + 1] ?? 0));
-    scope[Symbol.dispose]();
+    const next = x.device.keep(() => eulerStep(x, velocity(x, times[k]), times[k], times[k + 1] ?? 0));
     if (k > 0) x.free();
     x = next;
   }

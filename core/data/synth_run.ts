@@ -5,6 +5,7 @@ import { WanModel } from "../models/wan/model.ts";
 import type { Shard } from "../sample/work.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import { loadWan, wanConfigOf } from "../weights/load.ts";
+import { resolveWeights } from "../weights/open.ts";
 import { readEmbedding, readPrompts, StoredEmbeds } from "./prompts.ts";
 import { encodeTexts, type EncoderFiles } from "./texts.ts";
 import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "./synth.ts";
@@ -41,7 +42,8 @@ export interface SynthRunOptions {
 export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const all = readPrompts(o.prompts);
   const prompts = o.limit > 0 ? all.slice(0, o.limit) : all;
-  const config = wanConfigOf(openCheckpoint(o.weights));
+  const weights = resolveWeights(o.weights);
+  const config = wanConfigOf(openCheckpoint(weights));
   if (o.shape[0] !== config.outDim) throw new RcmError("E_ARG", "the latent's channels are not the teacher's", { op: "synth", want: config.outDim, got: o.shape[0] });
   o.shape.slice(1).forEach((n, i) => {
     if (n % config.patch[i] !== 0) throw new RcmError("E_ARG", "frames, rows and columns of the latent are multiples of the patch", { op: "synth", want: config.patch, got: o.shape.slice(1) });
@@ -58,11 +60,11 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   if (!stored && !o.encoder) await encode([]);
   const unwanted = !guided ? null : o.negativeEmbed === null ? (await encode([o.negativePrompt]))[0] : readEmbedding(o.negativeEmbed, textLen, textDim);
   const negative: Tensor | null = unwanted && device.persistent(() => device.fromHost({ ...unwanted, shape: [1, textLen, textDim] }));
-  o.onStage?.(`loading ${o.weights}`);
+  o.onStage?.(`loading ${weights}`);
   const teacher = WanModel.create(device, config, { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false });
-  loadWan(teacher.params, o.weights);
+  loadWan(teacher.params, weights);
   const identity = {
-    teacher: fileIdentity(o.weights),
+    teacher: fileIdentity(weights),
     residual: o.residual,
     negative: guided ? (o.negativeEmbed === null ? o.negativePrompt : fileIdentity(o.negativeEmbed)) : null,
   };

@@ -20,7 +20,3 @@ export function drawRf(d: TimeDistribution, rng: Rng): number {
 export function drawTrig(d: TimeDistribution, rng: Rng): number {
   return d.kind === "log_normal" ? Math.atan(Math.exp(d.mean + d.std * rng.normal())) : trigFromRf(drawRf(d, rng));
 }
-
-/** B independent TrigFlow times. */
-export const drawTrigs = (d: TimeDistribution, B: number, rng: Rng): Float64Array => Float64Array.from({ length: B }, () => drawTrig(d, rng));
-export const drawRfs = (d: TimeDistribution, B: number, rng: Rng): Float64Array => Float64Array.from({ length: B }, () => drawRf(d, rng));

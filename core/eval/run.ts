@@ -72,7 +72,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   const row = (name: string, steps: number, evaluations: number, scored: Scored, seconds: number, grid: Uint8Array): EvalRow => {
     const d = CLASSIFIER_SIZES.features;
     const stats = featureStats(scored.features, n, d);
-    const rng = new Rng(o.seed, streamOf("metric", steps));
+    const rng = new Rng(o.seed, streamOf({ use: "metric", step: steps }));
     const spread = bootstrap(n, (rows) => frechetDistance(realStats, featureStats(gatherRows(scored.features, rows, d), n, d)), RESAMPLES, () => rng.uniform());
     const p = prdc(realScored.features, scored.features, d, section.nearest);
     const agreement = labelAgreement(scored.logits, labels, n, CLASSIFIER_SIZES.classes);

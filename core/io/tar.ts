@@ -167,19 +167,6 @@ export function* members(fd: number, path: string, fileSize: number): Generator<
   }
 }
 
-/**
- * Reads a tar's regular files one after another; `offset` is the byte of the member's header.
- * Throws: E_IO if the file cannot be read, E_FORMAT if it is damaged or cut off.
- */
-export function* readTar(path: string): Generator<{ name: string; offset: number; data: Uint8Array }> {
-  const fd = openFile(path);
-  try {
-    for (const m of members(fd, path, sizeOf(fd, path))) yield { name: m.name, offset: m.offset, data: readAt(fd, path, m.start, m.size) };
-  } finally {
-    closeSync(fd);
-  }
-}
-
 function headerOf(name: Uint8Array, size: number, type: string): Uint8Array {
   const header = new Uint8Array(BLOCK);
   const put = (at: number, value: string): void => void header.set(utf8.encode(value), at);

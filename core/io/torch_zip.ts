@@ -1,6 +1,6 @@
 import { crc32 } from "node:zlib";
 import { RcmError } from "../error.ts";
-import { MemoryFile, type OutFile } from "./out_file.ts";
+import type { OutFile } from "./out_file.ts";
 
 export { readZip } from "./zip_read.ts";
 
@@ -91,13 +91,4 @@ export class ZipWriter {
     }
     file.write(record([END, 4], [0, 2], [0, 2], [Math.min(count, MAX16), 2], [Math.min(count, MAX16), 2], [low(length), 4], [low(start), 4], [0, 2]));
   }
-}
-
-/** An archive in memory. */
-export function writeZip(members: [string, Uint8Array][]): Uint8Array {
-  const file = new MemoryFile();
-  const zip = new ZipWriter(file);
-  for (const [name, data] of members) zip.member(name, data.length, [data]);
-  zip.end();
-  return file.contents;
 }

@@ -242,7 +242,7 @@ export class ShardStream {
 
   private orderOf(epoch: number): Entry[] {
     const { rank, world, seed, shuffleBuffer } = this.options;
-    const rng = new Rng(seed, streamOf("data", epoch, this.byShard ? rank : 0));
+    const rng = new Rng(seed, streamOf({ use: "data", step: epoch, sample: this.byShard ? rank : 0 }));
     const shards = windowShuffle(this.index(), this.index().length, rng);
     const all = windowShuffle(shards.flat(), shuffleBuffer, rng);
     const own = this.byShard ? all : all.filter((_, i) => i % world === rank);

@@ -2,7 +2,7 @@ import { numel, type DType, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { statDType, type Device, type Tensor } from "../tensor.ts";
 import { constant, parameter, type Var } from "../tape.ts";
-import { STREAMS } from "../rng.ts";
+import { streamOf } from "../rng.ts";
 
 /** How a fresh parameter is drawn. `normal` has the given standard deviation. */
 export type Init = { kind: "zeros" } | { kind: "ones" } | { kind: "normal"; std: number };
@@ -111,7 +111,7 @@ export class ParamSet implements ParamSource {
       const t = this.tensor(spec.name);
       if (spec.init.kind === "normal") {
         using _scope = this.device.scope();
-        const noise = this.device.randn(spec.shape, t.dtype, seed, STREAMS.init + 32 * i);
+        const noise = this.device.randn(spec.shape, t.dtype, seed, streamOf({ use: "init", sample: i }));
         t.zero().axpy(noise, spec.init.std);
       } else this.device.lib.fill(t.ptr, t.numel, spec.init.kind === "ones" ? 1 : 0, t.code);
     });

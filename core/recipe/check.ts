@@ -1,4 +1,5 @@
 import { WAN_PRESETS } from "../models/wan/config.ts";
+import { KEY_RANGE } from "../rng.ts";
 import { latentShape, type Recipe } from "./schema.ts";
 
 /** Rules that span several keys: pairs of dotted key and message. */
@@ -25,6 +26,10 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
     if (consistency?.kind === "flow" && consistency.text_dropout > 0) out.push(["text", "found nothing, allowed a map (text_dropout needs the empty prompt)"]);
     if (r.train.sample_every > 0) out.push(["train.sample_every", `found ${r.train.sample_every} without text, allowed 0 (sample.prompts need an encoder)`]);
   }
+  const globalBatch = r.train.batch * r.train.accumulate;
+  if (globalBatch > KEY_RANGE.sample) out.push(["train.accumulate", `found a global batch of ${globalBatch}, allowed at most ${KEY_RANGE.sample}`]);
+  if (r.train.steps > KEY_RANGE.step) out.push(["train.steps", `found ${r.train.steps}, allowed at most ${KEY_RANGE.step}`]);
+  if (dmd && dmd.simulation_steps > KEY_RANGE.index) out.push(["objective.dmd.simulation_steps", `found ${dmd.simulation_steps}, allowed at most ${KEY_RANGE.index}`]);
   if (r.model.init === "teacher" && !r.teacher) out.push(["model.init", 'found "teacher" without a teacher, allowed "random" or a path']);
   const most = Math.max(1, ...r.sample.steps);
   if (r.sample.mid_times.length < most - 1) out.push(["sample.mid_times", `found ${r.sample.mid_times.length} times, allowed at least ${most - 1} (sample.steps has ${most})`]);

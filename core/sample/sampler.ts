@@ -8,7 +8,7 @@ import { unipc } from "../samplers/unipc.ts";
 import { combine } from "../ops/lincomb.ts";
 import { rfFromTrig } from "../diffusion/path.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
-import { streamOf } from "../rng.ts";
+import { SAMPLE_STRIDE, setSampleKey, streamOf } from "../rng.ts";
 import type { Tensor } from "../tensor.ts";
 import { constant, Tape } from "../tape.ts";
 import { meanVelocityNet, repeated, velocityNet } from "../train/nets.ts";
@@ -24,12 +24,11 @@ const all = (x: Tensor, t: number): Float64Array => new Float64Array(x.shape[0])
 
 /** Standard normal latents, one stream per sample. `draw` tells the initial noise (0) from re-noisings. */
 export function sampleNoise(like: Tensor, { seed, first }: SampleNoise, draw: number): Tensor {
+  const stream = (i: number): number => streamOf(setSampleKey(i, draw));
+  if (typeof first === "number") return like.device.randnRows(like.shape, like.dtype, seed, stream(first), SAMPLE_STRIDE);
   const out = like.device.empty(like.shape, like.dtype);
   const each = like.numel / like.shape[0];
-  for (let b = 0; b < like.shape[0]; b++) {
-    const row = out.window(b * each, [each]);
-    row.device.lib.randn(row.ptr, each, seed, streamOf("sample", typeof first === "number" ? first + b : first[b], draw), 0, row.code);
-  }
+  first.forEach((i, b) => out.window(b * each, [each]).setRandn(seed, stream(i)));
   return out;
 }
 

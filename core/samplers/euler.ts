@@ -12,9 +12,7 @@ export function euler(velocity: Velocity, x: Tensor, times: ArrayLike<number>, o
   const { device } = x;
   for (let k = 0; k < times.length; k++) {
     onStep?.(k, x);
-    const scope = device.scope();
-    x = scope.keep(eulerStep(x, velocity(x, times[k]), times[k], times[k + 1] ?? 0));
-    scope[Symbol.dispose]();
+    x = device.keep(() => eulerStep(x, velocity(x, times[k]), times[k], times[k + 1] ?? 0));
   }
   return x;
 }

@@ -21,7 +21,7 @@ export function rcmTrig(x0At: X0AtTrig, init: Tensor, times: ArrayLike<number>, 
   let x = init;
   const last = times.length - 2;
   for (let k = 0; k <= last; k++) {
-    const scope = x.device.scope();
+    using scope = x.device.scope();
     const [t, next] = [times[k], times[k + 1]];
     const x0 = x0At(x, t);
     const again = (): Tensor => {
@@ -29,7 +29,6 @@ export function rcmTrig(x0At: X0AtTrig, init: Tensor, times: ArrayLike<number>, 
       return combine([[Math.sin(t - next) / Math.sin(t), x0], [Math.sin(next) / Math.sin(t), x]]);
     };
     x = scope.keep(k === last ? x0 : again());
-    scope[Symbol.dispose]();
   }
   return x;
 }
@@ -43,12 +42,11 @@ export function rcmRf(velocity: Velocity, init: Tensor, times: ArrayLike<number>
   const rf = Array.from(times, (t) => (t === 0 ? 0 : rfFromTrig(t)));
   let x = combine([[rf[0], init]]);
   for (let k = 0; k + 1 < rf.length; k++) {
-    const scope = x.device.scope();
+    using scope = x.device.scope();
     const [t, next] = [rf[k], rf[k + 1]];
     const v = velocity(x, t);
     if (next === 0 || mode === "ode") x = scope.keep(combine([[1, x], [next - t, v]]));
     else x = scope.keep(combine([[1 - next, x], [-(1 - next) * t, v], [next, noise(k)]]));
-    scope[Symbol.dispose]();
   }
   return x;
 }

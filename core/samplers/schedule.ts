@@ -1,4 +1,4 @@
-import { rfFromSigma } from "../diffusion/path.ts";
+import { rfFromSigma, trigFromSigma } from "../diffusion/path.ts";
 import { shiftRf } from "../diffusion/time.ts";
 import { RcmError } from "../error.ts";
 
@@ -14,7 +14,7 @@ export function teacherTimes(steps: number, shift: number, sigmaMax: number): Fl
 
 /** TrigFlow times of the few-step student: atan(sigmaMax), then the first steps-1 mid times, then 0. */
 export function fewStepTimes(steps: number, sigmaMax: number, midTimes: readonly number[]): Float64Array {
-  return Float64Array.from([Math.atan(sigmaMax), ...midTimes.slice(0, steps - 1), 0]);
+  return Float64Array.from([trigFromSigma(sigmaMax), ...midTimes.slice(0, steps - 1), 0]);
 }
 
 export const MOST_STEPS = 8;

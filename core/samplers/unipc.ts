@@ -5,7 +5,7 @@ import type { Velocity } from "./euler.ts";
 /** lambda = log(alpha / sigma) of an RF time. */
 const lambda = (tRf: number): number => Math.log(1 - tRf) - Math.log(tRf);
 
-/** B(h) = expm1(-h) form ("bh2") of a data-prediction step of log-SNR length h, and the phi functions it needs. */
+/** phi_1 of a data-prediction step of log-SNR length h, and the right-hand sides b1, b2 of the order conditions for B(h) = expm1(-h). */
 function phis(h: number): { phi1: number; b1: number; b2: number } {
   const phi1 = Math.expm1(-h);
   const phiK = phi1 / -h - 1;
@@ -23,8 +23,8 @@ export function unipcRhos(order: 1 | 2, ratio: number, h: number): { predict: nu
 
 /**
  * UniPC of order 2 on the flow ODE with data prediction: a predictor step, then, once the next velocity is known, a
- * corrector of the state it was taken at. Last step drops to order 1. `times` descend, exclude the final 0; the last
- * step goes to `times.end` = 0 exactly. Source: UniPC (arXiv 2302.04867), B(h) = exp(h) - 1.
+ * corrector of the state it was taken at. The last step drops to order 1. `times` descend and exclude the final 0, which the
+ * last step reaches exactly. Source: UniPC (arXiv 2302.04867) with B(h) = expm1(-h), its "bh2".
  */
 export function unipc(velocity: Velocity, x: Tensor, times: ArrayLike<number>, onStep?: (k: number, x: Tensor) => void): Tensor {
   const steps = times.length;
@@ -35,7 +35,7 @@ export function unipc(velocity: Velocity, x: Tensor, times: ArrayLike<number>, o
   const keepAll: Tensor[] = [];
   for (let k = 0; k < steps; k++) {
     onStep?.(k, x);
-    const scope = device.scope();
+    using scope = device.scope();
     const t = times[k];
     let x0 = combine([[1, x], [-t, velocity(x, t)]]);
     if (previous) x = correct(x0, previous, older, t, order);
@@ -45,7 +45,6 @@ export function unipc(velocity: Velocity, x: Tensor, times: ArrayLike<number>, o
     previous = { x0, t, x };
     order = k === 0 || k === steps - 1 ? 1 : 2;
     x = scope.keep(predict(previous, older, times[k + 1] ?? 0, order));
-    scope[Symbol.dispose]();
     keepAll.push(x0);
     if (keepAll.length > 2) keepAll.shift()?.free();
   }

@@ -22,7 +22,12 @@ interface CheckpointMeta {
   criticUpdates: number;
   recipeHash: string;
   data: StreamPosition;
+  /** Version of the keys that noise is drawn by; absent in checkpoints from before they had one. */
+  noiseKeys?: number;
 }
+
+/** Version 1 (unwritten) keyed by micro-batch and could repeat a noise; version 2 keys by use, step, sample of the global batch and index. */
+const NOISE_KEYS = 2;
 
 const NAME = /^checkpoint_(\d{9})\.safetensors$/;
 
@@ -73,6 +78,7 @@ export function saveCheckpoint(trainer: Trainer, folder: string, recipeHash: str
     criticUpdates: trainer.criticOpt?.updates ?? 0,
     recipeHash,
     data,
+    noiseKeys: NOISE_KEYS,
   };
   const path = checkpointPath(folder, trainer.step);
   const tensors = Array.from(windows(trainer), ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }));
@@ -90,12 +96,15 @@ export function sweepCheckpoints(folder: string): void {
 }
 
 /** Restores a trainer bitwise, a piece of a tensor at a time. Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged. */
-export function loadCheckpoint(trainer: Trainer, path: string, recipeHash: string): StreamPosition {
+export function loadCheckpoint(trainer: Trainer, path: string, recipeHash: string, warn: (message: string) => void = () => {}): StreamPosition {
   const { metadata, tensors } = openCheckpoint(path);
   if (metadata.format !== "rcm-checkpoint" || metadata.state === undefined) throw new RcmError("E_FORMAT", `${path} is not a checkpoint of a run`, { op: "resume" });
   const meta = JSON.parse(metadata.state) as CheckpointMeta;
   if (meta.recipeHash !== recipeHash) {
     throw new RcmError("E_STATE", `${path} was written by another recipe; give another --out, or the recipe of that run`, { op: "resume", want: recipeHash, got: meta.recipeHash });
+  }
+  if (meta.noiseKeys !== NOISE_KEYS) {
+    warn(`${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ones, so this run will not repeat an old one bit for bit`);
   }
   for (const [name, into] of windows(trainer)) {
     const stored = tensors.get(name);

@@ -41,7 +41,7 @@ export function trainClassifier(device: Device, o: ClassifierOptions): { accurac
   const size = SIDE * SIDE;
   let accuracy = 0;
   for (let epoch = 0; epoch < o.epochs; epoch++) {
-    const order = shuffled(n, new Rng(o.seed, streamOf("data", epoch)));
+    const order = shuffled(n, new Rng(o.seed, streamOf({ use: "data", step: epoch })));
     let total = 0;
     for (let from = 0; from + o.batch <= n; from += o.batch) {
       using _scope = device.scope();
@@ -49,7 +49,7 @@ export function trainClassifier(device: Device, o: ClassifierOptions): { accurac
       const x = device.empty([o.batch, 1, 1, SIDE, SIDE], "f32");
       rows.forEach((row, b) => x.window(b * size, [size]).set(train.latents.window(row * size, [size])));
       // A little noise keeps the features smooth around generated digits.
-      x.axpy(device.randn(x.shape, "f32", o.seed, streamOf("noise", opt.updates)), 0.1);
+      x.axpy(device.randn(x.shape, "f32", o.seed, streamOf({ use: "noise", step: opt.updates })), 0.1);
       const labels = device.fromValues(Array.from(rows, (row) => train.labels[row]), [o.batch], "i32");
       const tape = new Tape(device, { record: true });
       const loss = crossEntropy(tape, model.forward(tape, constant(x)).logits, labels);

@@ -1,5 +1,5 @@
 import type { Denoiser, VelocityNet } from "../diffusion/predict.ts";
-import { drawRf, drawRfs, drawTrigs } from "../diffusion/time.ts";
+import { drawRf, drawTrig } from "../diffusion/time.ts";
 import { criticLoss } from "../losses/critic.ts";
 import { dcmLoss } from "../losses/dcm.ts";
 import { dmdLoss, type DmdDraws } from "../losses/dmd.ts";
@@ -8,9 +8,11 @@ import type { Batch, LossResult } from "../losses/loss.ts";
 import { meanflowLoss, type MeanFlowNets, type MeanFlowVelocity } from "../losses/meanflow.ts";
 import { scmLoss } from "../losses/scm.ts";
 import type { DmdRecipe, MeanflowRecipe, Recipe } from "../recipe/schema.ts";
-import { Rng, streamOf, type StreamName } from "../rng.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Tape } from "../tape.ts";
+import { Draws } from "./draws.ts";
+
+export { Draws };
 
 /** What a student or critic iteration can call on. Teacher-dependent parts are null when the recipe has none. */
 export interface Networks {
@@ -23,24 +25,6 @@ export interface Networks {
   meanflow: MeanFlowNets | null;
   /** Embedding of the empty prompt, [1, M, textDim]; used to drop text in flow matching. */
   empty: Tensor;
-}
-
-/** Random numbers of one micro-batch: each use has its own stream, keyed by step and micro-batch. */
-export class Draws {
-  constructor(
-    readonly seed: number,
-    readonly step: number,
-    readonly micro: number,
-  ) {}
-
-  rng(name: StreamName): Rng {
-    return new Rng(this.seed, streamOf(name, this.step, this.micro));
-  }
-
-  /** Noise in the shape and dtype of a latent; `index` tells draws of the same name apart. */
-  noise(name: StreamName, like: Tensor, index = 0): Tensor {
-    return like.device.randn(like.shape, like.dtype, this.seed, streamOf(name, this.step, this.micro + 64 * index));
-  }
 }
 
 /** Phase of an iteration. Source: rCM Algorithm 1 and its public trainer. */
@@ -70,12 +54,13 @@ export function publicStudentCount(recipe: Recipe, step: number): number {
 /** Draws of a backward simulation of n steps and of the critic's judgement. */
 export function drawDmd(dmd: DmdRecipe, draws: Draws, like: Tensor, n: number): DmdDraws {
   const B = like.shape[0];
-  const simTimes = draws.rng("simulateTime");
   const fixed = dmd.fixed_times;
-  const times = Array.from({ length: n - 1 }, (_, k) => (fixed ? new Float64Array(B).fill(fixed[k] as number) : drawTrigs(dmd.times, B, simTimes)));
+  const times = Array.from({ length: n - 1 }, (_, k) =>
+    fixed ? new Float64Array(B).fill(fixed[k] as number) : draws.each("simulateTime", B, (rng) => drawTrig(dmd.times, rng), k),
+  );
   return {
     simulation: { noise: draws.noise("simulateNoise", like), times, renoise: times.map((_, k) => draws.noise("simulateNoise", like, k + 1)) },
-    tTrig: drawTrigs(dmd.times, B, draws.rng("dmdTime")),
+    tTrig: draws.each("dmdTime", B, (rng) => drawTrig(dmd.times, rng)),
     eps: draws.noise("dmdNoise", like),
   };
 }
@@ -103,21 +88,20 @@ function consistencyLoss(tape: Tape, nets: Networks, recipe: Recipe, batch: Batc
   const ramp = (warmup: number): number => (warmup > 0 ? Math.min(1, draws.step / warmup) : 1);
   switch (c.kind) {
     case "scm":
-      return scmLoss(tape, nets.student, nets.teacher as Denoiser, batch, { tTrig: drawTrigs(c.times, B, draws.rng("time")), eps }, {
+      return scmLoss(tape, nets.student, nets.teacher as Denoiser, batch, { tTrig: draws.each("time", B, (rng) => drawTrig(c.times, rng)), eps }, {
         tangent: c.tangent, fdSize: c.fd_size, passes: c.passes, ramp: ramp(c.tangent_warmup), rampScope: c.ramp_scope, scale: c.scale, precise: c.tangent_precision === "f32" ? nets.precise : null, onNonfinite,
       });
     case "dcm": {
-      const rng = draws.rng("time");
-      const u = Float64Array.from({ length: B }, () => rng.uniform());
+      const u = draws.each("time", B, (rng) => rng.uniform());
       return dcmLoss(tape, nets.student, nets.teacher as Denoiser, batch, { u, eps }, { totalSteps: c.total_steps, skipSteps: c.skip_steps, shift: c.shift, scale: c.scale, onNonfinite });
     }
     case "meanflow":
-      return meanflowLoss(tape, nets.meanflow as MeanFlowNets, batch, { ...drawIntervals(c, B, draws.rng("time")), eps }, {
+      return meanflowLoss(tape, nets.meanflow as MeanFlowNets, batch, { ...drawIntervals(c, B, draws), eps }, {
         velocity: meanflowVelocity(c, recipe.teacher?.guidance ?? 1), tangent: c.tangent, fdSize: c.fd_size, normPower: c.norm_power, normConst: c.norm_const,
         ramp: ramp(c.tangent_warmup), spatialInvariance: c.spatial_invariance, form: c.form, minT: 0, maxT: 1, onNonfinite,
       });
     case "flow":
-      return flowLoss(tape, nets.velocity, dropText(batch, nets.empty, c.text_dropout, draws), { tRf: drawRfs(c.times, B, draws.rng("time")), eps }, { onNonfinite });
+      return flowLoss(tape, nets.velocity, dropText(batch, nets.empty, c.text_dropout, draws), { tRf: draws.each("time", B, (rng) => drawRf(c.times, rng)), eps }, { onNonfinite });
   }
 }
 
@@ -128,23 +112,21 @@ function meanflowVelocity(c: MeanflowRecipe, guidance: number): MeanFlowVelocity
 }
 
 /** Pairs r <= t of RF times; a share of samples has r = t. Source: MeanFlow section 4.1. */
-function drawIntervals(c: MeanflowRecipe, B: number, rng: Rng): { t: Float64Array; r: Float64Array } {
-  const [t, r] = [new Float64Array(B), new Float64Array(B)];
-  for (let b = 0; b < B; b++) {
+function drawIntervals(c: MeanflowRecipe, B: number, draws: Draws): { t: Float64Array; r: Float64Array } {
+  const r = new Float64Array(B);
+  const t = draws.each("time", B, (rng, b) => {
     const [one, two] = [drawRf(c.times, rng), drawRf(c.times, rng)];
-    const equal = rng.uniform() < c.equal_fraction;
-    t[b] = Math.max(one, two);
-    r[b] = equal ? t[b] : Math.min(one, two);
-  }
+    const end = Math.max(one, two);
+    r[b] = rng.uniform() < c.equal_fraction ? end : Math.min(one, two);
+    return end;
+  });
   return { t, r };
 }
 
 /** Replaces the text of a random share of samples by the empty prompt. */
 function dropText(batch: Batch, empty: Tensor, share: number, draws: Draws): Batch {
   const { condition } = batch;
-  const rng = draws.rng("dropout");
-  const B = condition.shape[0];
-  const dropped = Array.from({ length: B }, () => rng.uniform() < share);
+  const dropped = Array.from(draws.each("dropout", condition.shape[0], (rng) => rng.uniform()), (u) => u < share);
   if (!dropped.includes(true)) return batch;
   const out = condition.device.empty(condition.shape, condition.dtype).set(condition);
   dropped.forEach((drop, b) => drop && out.window(b * empty.numel, empty.shape).set(empty));

@@ -37,6 +37,7 @@ export type TrainEvent =
   | ({ kind: "load" } & LoadProgress)
   | { kind: "start"; step: number; steps: number; device: string; parameters: number; resumed: boolean }
   | { kind: "step"; step: number; steps: number; secondsPerStep: number; result: StepResult }
+  | { kind: "warning"; message: string }
   | { kind: "checkpoint"; step: number; path: string }
   | { kind: "sample"; step: number; path: string }
   | { kind: "done"; step: number; seconds: number };
@@ -108,7 +109,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const roundTripPath = recipe.data.vae_round_trip;
   const vae = roundTripPath === null ? null : openWanVae(device, roundTripPath, "bf16");
   const hash = stateHash(recipe);
-  if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash));
+  if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash, (message) => o.onEvent({ kind: "warning", message })));
   writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
 
   const metrics = new MetricsLog(o.out, trainer.step);

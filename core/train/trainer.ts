@@ -135,7 +135,7 @@ export class Trainer {
     batches.forEach((host, micro) => {
       using _scope = device.scope();
       const batch = { x0: device.fromHost(host.latents).to(this.activations), condition: device.fromHost(host.embeds).to(this.activations) };
-      const draws = new Draws(recipe.train.seed, this.step, micro);
+      const draws = new Draws(recipe.train.seed, this.step, micro * recipe.train.batch);
       const losses = this.losses(isStudent, batch, draws);
       for (;;) {
         // What one loss recorded is gone before the next one is computed.

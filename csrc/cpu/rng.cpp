@@ -18,18 +18,21 @@ inline double unit(uint32_t r) { return ((double)r + 0.5) * 2.328306436538696289
 
 }  // namespace
 
-rcm_status rcm_randn(void* out, int64_t n, int64_t seed, int64_t stream, int64_t offset, int32_t dtype) {
+rcm_status rcm_randn(void* out, int64_t rows, int64_t n, int64_t seed, int64_t stream, int64_t stream_step, int64_t offset, int32_t dtype) {
   return guard("randn", [&] {
     need(out, "out");
+    size_at_least(rows, 0, "rows");
     size_at_least(n, 0, "n");
     if (offset % 4 != 0) fail(RCM_E_ARG, "offset: want a multiple of 4, got %lld", (long long)offset);
     with_dtype(dtype, "dtype", [&](auto zero) {
       using T = decltype(zero);
       T* y = static_cast<T*>(out);
-      parallel_for((n + 3) / 4, 2048, [&](int64_t from, int64_t to, int) {
-        for (int64_t block = from; block < to; ++block) {
-          const uint64_t at = (uint64_t)(offset / 4 + block);
-          uint32_t c[4] = {(uint32_t)at, (uint32_t)(at >> 32), (uint32_t)stream, (uint32_t)((uint64_t)stream >> 32)};
+      const int64_t per_row = (n + 3) / 4;
+      parallel_for(rows * per_row, 2048, [&](int64_t from, int64_t to, int) {
+        for (int64_t i = from; i < to; ++i) {
+          const int64_t row = i / per_row, block = i % per_row;
+          const uint64_t at = (uint64_t)(offset / 4 + block), key = (uint64_t)(stream + row * stream_step);
+          uint32_t c[4] = {(uint32_t)at, (uint32_t)(at >> 32), (uint32_t)key, (uint32_t)(key >> 32)};
           philox(c, (uint32_t)seed, (uint32_t)((uint64_t)seed >> 32));
           double v[4];
           for (int pair = 0; pair < 2; ++pair) {
@@ -37,7 +40,7 @@ rcm_status rcm_randn(void* out, int64_t n, int64_t seed, int64_t stream, int64_t
             v[2 * pair] = radius * std::cos(angle);
             v[2 * pair + 1] = radius * std::sin(angle);
           }
-          for (int64_t j = 0; j < 4 && 4 * block + j < n; ++j) y[4 * block + j] = from_float<T>(v[j]);
+          for (int64_t j = 0; j < 4 && 4 * block + j < n; ++j) y[row * n + 4 * block + j] = from_float<T>(v[j]);
         }
       });
     });

@@ -94,10 +94,11 @@ RCM_API rcm_status rcm_fill(void* out, int64_t n, double value, int32_t dtype);
 RCM_API rcm_status rcm_sample_reduce(const void* x, double* out, int64_t B, int64_t N, int32_t kind, int32_t dtype);
 
 /* ---- nondiff: random numbers --------------------------------------------------------------------------------- */
-/* Philox4x32-10, key = seed, counter = (offset / 4 + block, stream). Element i depends only on (seed, stream, offset + i);
- * offset is a multiple of 4. Words r0..r3 of a block give u_j = (r_j + 0.5) / 2^32 and, by Box-Muller in f64,
+/* Philox4x32-10, key = seed, counter = (offset / 4 + block, stream). out [rows, n]: row r draws from the stream
+ * stream + r * stream_step, and its element i depends only on (seed, that stream, offset + i); offset is a multiple of 4.
+ * Words r0..r3 of a block give u_j = (r_j + 0.5) / 2^32 and, by Box-Muller in f64,
  * sqrt(-2 ln u0) (cos, sin)(2 pi u1), sqrt(-2 ln u2) (cos, sin)(2 pi u3). */
-RCM_API rcm_status rcm_randn(void* out, int64_t n, int64_t seed, int64_t stream, int64_t offset, int32_t dtype);
+RCM_API rcm_status rcm_randn(void* out, int64_t rows, int64_t n, int64_t seed, int64_t stream, int64_t stream_step, int64_t offset, int32_t dtype);
 
 /* ---- nondiff: optimizer -------------------------------------------------------------------------------------- */
 /* One AdamW step (decoupled weight decay) over a flat buffer, fused with the power EMA:

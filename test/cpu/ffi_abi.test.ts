@@ -131,8 +131,8 @@ int rcm_init(int a, int b) { return 5; }\n${others.join("\n")}\n`;
   };
   /** Opens in a child, as the search folders and the forced variant come from the environment. */
   const open = (device: string, env: Record<string, string> = {}): string => {
-    const code = `const { openBackend, closeBackend } = await import(${JSON.stringify(join(import.meta.dir, "../../ffi/open.ts"))});
-      try { const b = openBackend({ device: ${JSON.stringify(device)}, threads: 1 }); closeBackend(b); console.log(b.kind, b.info.isa, b.info.threads); } catch (e) { console.log(e.code, e.message); }`;
+    const code = `const { openBackend } = await import(${JSON.stringify(join(import.meta.dir, "../../ffi/open.ts"))});
+      try { const b = openBackend({ device: ${JSON.stringify(device)}, threads: 1 }); console.log(b.kind, b.info.isa, b.info.threads); } catch (e) { console.log(e.code, e.message); }`;
     const r = spawnSync(process.execPath, ["-e", code], { encoding: "utf8", env: { ...process.env, RCM_ISA: "", RCM_LIB_DIR: folder, ...env } });
     return r.stdout.trim() || `status ${r.status} signal ${r.signal} ${r.stderr}`;
   };

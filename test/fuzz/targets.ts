@@ -7,9 +7,10 @@ import { openCheckpoint, readHost, readStored } from "../../core/io/checkpoint.t
 import { encodePng } from "../../core/io/png.ts";
 import { decodePng } from "../../core/io/png_read.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
-import { readTar, writeTar } from "../../core/io/tar.ts";
+import { writeTar } from "../../core/io/tar.ts";
+import { readTar, writeZip } from "../harness/archives.ts";
 import { readTorchTensors, writeTorch } from "../../core/io/torch.ts";
-import { readZip, writeZip } from "../../core/io/torch_zip.ts";
+import { readZip } from "../../core/io/zip_read.ts";
 import { readShard, writeShards } from "../../core/io/webdataset.ts";
 import { loadRecipe } from "../../core/recipe/load.ts";
 import type { Rng } from "../../core/rng.ts";

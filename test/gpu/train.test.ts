@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeDigits } from "../../core/data/digits.ts";
 import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
-import { readWeights } from "../../core/export/weights.ts";
+import { readWeights } from "../../core/weights/open.ts";
 import { loadRecipe, type LoadedRecipe } from "../../core/recipe/load.ts";
 import { Rng } from "../../core/rng.ts";
 import { Device } from "../../core/tensor.ts";

@@ -3,7 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { RcmError } from "../../core/error.ts";
-import { readTar, writeTar } from "../../core/io/tar.ts";
+import { writeTar } from "../../core/io/tar.ts";
+import { readTar } from "../harness/archives.ts";
 import { lcg } from "./metrics_data.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "rcm-tar-"));

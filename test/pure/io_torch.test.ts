@@ -7,8 +7,9 @@ import { RcmError } from "../../core/error.ts";
 import { writeFileAtomic } from "../../core/io/atomic.ts";
 import { parseSafetensors, readSafetensors, writeSafetensors } from "../../core/io/safetensors.ts";
 import { readTorch, readTorchTensor, readTorchTensors, writeTorch } from "../../core/io/torch.ts";
-import { unpickle } from "../../core/io/torch_pickle.ts";
-import { readZip, writeZip } from "../../core/io/torch_zip.ts";
+import { unpickle } from "../../core/io/unpickle.ts";
+import { readZip } from "../../core/io/zip_read.ts";
+import { writeZip } from "../harness/archives.ts";
 import { Rng } from "../../core/rng.ts";
 
 const DTYPES: DType[] = ["f32", "bf16", "f16", "f64", "i32", "i64", "u8", "bool"];

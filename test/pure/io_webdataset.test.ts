@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostTensor } from "../../core/dtype.ts";
 import { RcmError } from "../../core/error.ts";
-import { readTar, writeTar } from "../../core/io/tar.ts";
+import { writeTar } from "../../core/io/tar.ts";
+import { readTar } from "../harness/archives.ts";
 import { listShards, readShard, ShardStream, writeShards, type Sample } from "../../core/io/webdataset.ts";
 import { lcg } from "./metrics_data.ts";
 

@@ -11,7 +11,7 @@ test("Philox4x32-10 known answers (Random123)", () => {
 
 test("device noise is the host's Philox through Box-Muller, element by element", () => {
   using _scope = cpu().scope();
-  const [seed, stream] = [2 ** 33 + 5, streamOf("noise", 7, 3)];
+  const [seed, stream] = [2 ** 33 + 5, streamOf({ use: "noise", step: 7, sample: 3 })];
   const got = cpu().randn([11], "f64", seed, stream).values();
   const rng = new Rng(seed, stream);
   const words = Array.from({ length: 12 }, () => (rng.word() + 0.5) / 2 ** 32);

@@ -1,1 +1,0 @@
-export { unpickle, type PickleValue } from "./unpickle.ts";
