@@ -1,10 +1,11 @@
 import { RcmError } from "./error.ts";
+import type { Code } from "../ffi/call.ts";
 
 /** Storage types. The first four are computed with; the others are only stored. */
 export type DType = "f32" | "bf16" | "f16" | "f64" | "i32" | "i64" | "u8" | "bool" | "f8_e4m3";
 
 /** Codes of `rcm_dtype` in rcm.h (8 is known to core alone: no op takes it), and bytes per element. */
-const TABLE: Record<DType, { code: number; bytes: number }> = {
+const TABLE: Record<DType, { code: Code; bytes: number }> = {
   f32: { code: 0, bytes: 4 },
   bf16: { code: 1, bytes: 2 },
   f16: { code: 2, bytes: 2 },
@@ -16,7 +17,7 @@ const TABLE: Record<DType, { code: number; bytes: number }> = {
   f8_e4m3: { code: 8, bytes: 1 },
 };
 
-export const dtypeCode = (dtype: DType): number => TABLE[dtype].code;
+export const dtypeCode = (dtype: DType): Code => TABLE[dtype].code;
 export const dtypeBytes = (dtype: DType): number => TABLE[dtype].bytes;
 export const isFloat = (dtype: DType): boolean => TABLE[dtype].code <= 3;
 

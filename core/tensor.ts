@@ -1,7 +1,8 @@
 import { dtypeBytes, dtypeCode, hostTensor, hostValues, numel, type DType, type HostTensor } from "./dtype.ts";
 import { RcmError } from "./error.ts";
 import { openBackend, type Backend, type DeviceChoice } from "../ffi/open.ts";
-import { alloc, download, free, memoryStats, upload, type MemoryStats } from "../ffi/memory.ts";
+import type { Code, Pointer } from "../ffi/call.ts";
+import { advance, alloc, download, free, memoryStats, upload, type MemoryStats } from "../ffi/memory.ts";
 import type { Rcm } from "../ffi/rcm.gen.ts";
 
 /** One block of device memory, owned by exactly one scope. Views share it. */
@@ -9,7 +10,7 @@ export class Storage {
   scope: Scope | null;
   constructor(
     readonly device: Device,
-    readonly ptr: number,
+    readonly ptr: Pointer,
     readonly bytes: number,
     scope: Scope,
   ) {
@@ -138,7 +139,9 @@ export class Device implements Disposable {
   randnRows(shape: readonly number[], dtype: DType, seed: number, stream: number, stride: number): Tensor {
     const t = this.empty(shape, dtype);
     const rows = shape[0];
-    this.lib.randn(t.ptr, rows, rows === 0 ? 0 : t.numel / rows, seed, stream, stride, 0, t.code);
+    this.lib.randn({
+      out: t.ptr, rows, n: rows === 0 ? 0 : t.numel / rows, seed, stream, streamStep: stride, offset: 0, dtype: t.code,
+    });
     return t;
   }
 
@@ -167,14 +170,14 @@ export class Tensor {
   constructor(
     readonly device: Device,
     readonly storage: Storage,
-    readonly ptr: number,
+    readonly ptr: Pointer,
     readonly shape: readonly number[],
     readonly dtype: DType,
   ) {
     this.numel = numel(shape);
   }
 
-  get code(): number {
+  get code(): Code {
     return dtypeCode(this.dtype);
   }
   get bytes(): number {
@@ -191,27 +194,35 @@ export class Tensor {
   window(offset: number, shape: readonly number[]): Tensor {
     const n = numel(shape);
     if (offset < 0 || offset + n > this.numel) throw new RcmError("E_SHAPE", "window outside the tensor", { op: "window", want: this.numel, got: offset + n });
-    return new Tensor(this.device, this.storage, this.ptr + offset * dtypeBytes(this.dtype), shape, this.dtype);
+    return new Tensor(this.device, this.storage, advance(this.ptr, offset * dtypeBytes(this.dtype)), shape, this.dtype);
   }
 
   zero(): this {
-    if (this.bytes > 0) this.device.lib.zero(this.ptr, this.bytes);
+    if (this.bytes > 0) this.device.lib.zero({ dst: this.ptr, bytes: this.bytes });
     return this;
   }
 
   /** Overwrites with standard normal values: element i is value `offset + i` of the stream. `offset` is a multiple of 4. */
   setRandn(seed: number, stream: number, offset = 0): this {
-    this.device.lib.randn(this.ptr, 1, this.numel, seed, stream, 0, offset, this.code);
+    this.device.lib.randn({
+      out: this.ptr, rows: 1, n: this.numel, seed, stream, streamStep: 0, offset, dtype: this.code,
+    });
     return this;
   }
 
   /** Copies or converts another tensor of the same count into this one. */
   set(from: Tensor): this {
     if (from.numel !== this.numel) throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
-    if (from.dtype === this.dtype) this.device.lib.copy(this.ptr, from.ptr, this.bytes, 2);
-    else if (from.dtype === "f8_e4m3") this.device.lib.f8Decode(from.ptr, this.ptr, this.numel, 1, this.code);
-    else if (this.dtype === "f8_e4m3") this.device.lib.f8Encode(from.ptr, this.ptr, this.numel, 1, from.code);
-    else this.device.lib.cast(from.ptr, this.ptr, this.numel, from.code, this.code);
+    if (from.dtype === this.dtype) this.device.lib.copy({ dst: this.ptr, src: from.ptr, bytes: this.bytes, kind: 2 });
+    else if (from.dtype === "f8_e4m3") this.device.lib.f8Decode({
+      src: from.ptr, dst: this.ptr, n: this.numel, scale: 1, dstDtype: this.code,
+    });
+    else if (this.dtype === "f8_e4m3") this.device.lib.f8Encode({
+      src: from.ptr, dst: this.ptr, n: this.numel, scale: 1, srcDtype: from.code,
+    });
+    else this.device.lib.cast({
+      src: from.ptr, dst: this.ptr, n: this.numel, srcDtype: from.code, dstDtype: this.code,
+    });
     return this;
   }
 
@@ -231,7 +242,7 @@ export class Tensor {
 
   /** this += a * other. */
   axpy(other: Tensor, a = 1): this {
-    this.device.lib.axpy(other.ptr, this.ptr, this.numel, a, other.code, this.code);
+    this.device.lib.axpy({ x: other.ptr, y: this.ptr, n: this.numel, a, xDtype: other.code, yDtype: this.code });
     return this;
   }
 
@@ -247,7 +258,7 @@ export class Tensor {
     const buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes)));
     for (let at = 0; at < this.bytes; at += most) {
       const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
-      download(this.device.lib, this.ptr + at, piece);
+      download(this.device.lib, advance(this.ptr, at), piece);
       yield piece;
     }
   }
@@ -258,7 +269,7 @@ export class Tensor {
     for (let at = 0; at < this.bytes; at += most) {
       const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
       next(piece, at);
-      upload(this.device.lib, this.ptr + at, piece);
+      upload(this.device.lib, advance(this.ptr, at), piece);
     }
     return this;
   }
@@ -271,6 +282,9 @@ export class Tensor {
     this.storage.free();
   }
 }
+
+/** Address of a tensor that may be absent; 0: none. */
+export const ptrOf = (t: Tensor | null | undefined): Pointer | 0 => t?.ptr ?? 0;
 
 /** The dtype of norm statistics, modulation and parameter gradients beside activations of `dtype` (see rcm.h). */
 export const statDType = (dtype: DType): DType => (dtype === "f64" ? "f64" : "f32");
@@ -294,6 +308,8 @@ export function sampleReduce(x: Tensor, kind: keyof typeof REDUCE): Float64Array
   const B = x.shape[0] ?? 1;
   using _scope = x.device.scope();
   const out = x.device.empty([B], "f64");
-  x.device.lib.sampleReduce(x.ptr, out.ptr, B, B === 0 ? 0 : x.numel / B, REDUCE[kind], x.code);
+  x.device.lib.sampleReduce({
+    x: x.ptr, out: out.ptr, B, N: B === 0 ? 0 : x.numel / B, kind: REDUCE[kind], dtype: x.code,
+  });
   return out.values();
 }

@@ -11,6 +11,16 @@ export type Symbols = Record<string, (...args: any[]) => any>;
  */
 export type HostMemory = number | ArrayBufferView;
 
+declare const device: unique symbol;
+/** Address of device memory: a number that no count or code can be passed for. */
+export type Pointer = number & { readonly [device]: true };
+
+/** Counts, kinds and other integers. */
+export type Int = number;
+
+/** Code of a storage type, `rcm_dtype` in rcm.h; 8 is f8, which core alone knows and the library refuses. */
+export type Code = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
+
 /** User-space addresses end here, exclusive: 2^47 on x86-64, 2^48 on arm64 (more only when asked for). */
 const ADDRESS_LIMIT = 2 ** 48;
 

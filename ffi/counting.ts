@@ -1,5 +1,5 @@
 import { toArrayBuffer, type Pointer } from "bun:ffi";
-import { SYMBOLS, type Rcm } from "./rcm.gen.ts";
+import { bind, type Rcm } from "./rcm.gen.ts";
 import type { Backend } from "./open.ts";
 
 /** A library that computes nothing: it hands out addresses and counts the memory behind them. What it copies to the host is zero. */
@@ -33,10 +33,10 @@ export function countingBackend(kind: "cpu" | "cuda"): Backend {
     current -= blockBytes(kind, bytes);
   };
   const lib: Record<string, unknown> = {};
-  for (const symbol of Object.keys(SYMBOLS)) lib[symbol.slice(4).replace(/_(\w)/g, (_, c: string) => c.toUpperCase())] = () => {};
+  for (const name of Object.keys(bind({}))) lib[name] = () => {};
   const own: Partial<Rcm> = {
     lastError: () => "",
-    alloc(out, bytes) {
+    alloc({ out, bytes }) {
       const size = blockBytes(kind, bytes);
       live.set(next, size);
       (out as BigInt64Array)[0] = BigInt(next);
@@ -54,14 +54,17 @@ export function countingBackend(kind: "cpu" | "cuda"): Backend {
     memoryResetPeak() {
       peak = current;
     },
-    copy(dst, _src, bytes, direction) {
-      if (direction === 1) new Uint8Array(toArrayBuffer(dst as Pointer, 0, bytes)).fill(0);
+    copy({ dst, bytes, kind: direction }) {
+      if (direction === 1) new Uint8Array(toArrayBuffer(dst as number as Pointer, 0, bytes)).fill(0);
     },
   };
   if (kind === "cuda") {
     // Without a buffer for the value before the activation the GPU takes one of its own.
-    own.linearGeluFwd = (...a) => { if (a[3] === 0) during(a[5] * a[6] * WIDTH[a[11]]); };
-    own.linearGeluJvp = (...a) => { if (a[4] === 0) during(a[7] * a[8] * WIDTH[a[13]]); };
+    const hidden = (a: { h: number; M: number; N: number; yDtype: number }): void => {
+      if (a.h === 0) during(a.M * a.N * WIDTH[a.yDtype]);
+    };
+    own.linearGeluFwd = hidden;
+    own.linearGeluJvp = hidden;
   }
   return { lib: { ...lib, ...own } as unknown as Rcm, kind, path: "", info: { backend: kind, device: "a device that only counts", isa: "", best_isa: "", threads: 1, blas: "" } };
 }

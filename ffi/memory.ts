@@ -1,5 +1,6 @@
 import { ptr } from "bun:ffi";
 import { RcmError } from "./error.ts";
+import type { Pointer } from "./call.ts";
 import type { Rcm } from "./rcm.gen.ts";
 
 export interface MemoryStats {
@@ -18,15 +19,24 @@ export interface MemoryStats {
 const pointerOut = new BigInt64Array(new ArrayBuffer(8));
 const statsOut = new BigInt64Array(new ArrayBuffer(48));
 
-const address = (view: Uint8Array): number => ptr(view) as unknown as number;
+/** The address `bytes` behind another. */
+export const advance = (from: Pointer, bytes: number): Pointer => (from + bytes) as Pointer;
+
+const address = (view: Uint8Array): Pointer => ptr(view) as unknown as Pointer;
 
 /** Allocates device memory. Throws: E_OOM. */
-export function alloc(lib: Rcm, bytes: number): number {
-  lib.alloc(pointerOut, bytes);
-  return Number(pointerOut[0]);
+export function alloc(lib: Rcm, bytes: number): Pointer {
+  lib.alloc({ out: pointerOut, bytes });
+  return Number(pointerOut[0]) as Pointer;
 }
 
-export const free = (lib: Rcm, address: number): void => lib.free(address);
+export const free = (lib: Rcm, address: Pointer | 0): void => lib.free(address);
+
+/** Host memory that asynchronous copies run from at full speed; see rcm_host_alloc. Throws: E_OOM. */
+export function hostAlloc(lib: Rcm, bytes: number): Pointer {
+  lib.hostAlloc({ out: pointerOut, bytes });
+  return Number(pointerOut[0]) as Pointer;
+}
 
 // Small arrays cross through here, large ones directly: their bytes lie outside the collector's heap.
 const bounce = new Uint8Array(new ArrayBuffer(1000));
@@ -34,32 +44,32 @@ const bounce = new Uint8Array(new ArrayBuffer(1000));
 const held: { bytes: Uint8Array | null } = { bytes: null };
 
 /** Copies host bytes to device memory; any Uint8Array, however small. */
-export function upload(lib: Rcm, to: number, bytes: Uint8Array): void {
+export function upload(lib: Rcm, to: Pointer, bytes: Uint8Array): void {
   if (bytes.length === 0) return;
   if (bytes.length <= bounce.length) {
     bounce.set(bytes);
-    lib.copy(to, address(bounce), bytes.length, 0);
+    lib.copy({ dst: to, src: address(bounce), bytes: bytes.length, kind: 0 });
     return;
   }
   held.bytes = bytes;
   try {
-    lib.copy(to, address(bytes), bytes.length, 0);
+    lib.copy({ dst: to, src: address(bytes), bytes: bytes.length, kind: 0 });
   } finally {
     held.bytes = null;
   }
 }
 
 /** Fills `into` from device memory. */
-export function download(lib: Rcm, from: number, into: Uint8Array): void {
+export function download(lib: Rcm, from: Pointer, into: Uint8Array): void {
   if (into.length === 0) return;
   if (into.length <= bounce.length) {
-    lib.copy(address(bounce), from, into.length, 1);
+    lib.copy({ dst: address(bounce), src: from, bytes: into.length, kind: 1 });
     into.set(bounce.subarray(0, into.length));
     return;
   }
   held.bytes = into;
   try {
-    lib.copy(address(into), from, into.length, 1);
+    lib.copy({ dst: address(into), src: from, bytes: into.length, kind: 1 });
   } finally {
     held.bytes = null;
   }
@@ -72,9 +82,9 @@ export function memoryStats(lib: Rcm): MemoryStats {
 }
 
 /** Fills device memory with a window of a file. Throws: E_IO naming the file, E_ARG for a name with NUL. */
-export function readFileWindow(lib: Rcm, path: string, to: number, offset: number, bytes: number): void {
+export function readFileWindow(lib: Rcm, path: string, to: Pointer, offset: number, bytes: number): void {
   if (bytes === 0) return;
-  lib.fileRead(cString(path), to, offset, bytes);
+  lib.fileRead({ path: cString(path), dst: to, offset, bytes });
 }
 
 /** Zero-terminated UTF-8 over a buffer that stays in place. */

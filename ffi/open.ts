@@ -64,12 +64,12 @@ export function openLibrary(path: string): Rcm {
 
 function runtimeInfo(lib: Rcm): RuntimeInfo {
   const out = new Uint8Array(new ArrayBuffer(4096));
-  lib.runtimeInfo(out, out.length);
+  lib.runtimeInfo({ out, capacity: out.length });
   return JSON.parse(new TextDecoder().decode(out.subarray(0, out.indexOf(0))));
 }
 
 function start(lib: Rcm, path: string, kind: "cpu" | "cuda", { index = 0, threads = 0 }: DeviceChoice): Backend {
-  lib.init(index, threads);
+  lib.init({ deviceIndex: index, threads });
   return { lib, kind, path, info: runtimeInfo(lib) };
 }
 

@@ -1,3 +1,4 @@
+import type { Pointer } from "../../ffi/call.ts";
 import { dtypeCode, type DType } from "../dtype.ts";
 import { attentionOp } from "../ops/attention.ts";
 import { statDType, type Device, type Tensor } from "../tensor.ts";
@@ -69,18 +70,25 @@ export function benchAttention(device: Device, s: AttentionShape, pass: Pass, ta
   const [q, k, v] = [qShape, kvShape, kvShape].map((shape, i) => noise(device, shape, dtype, 1 + i));
   const o_ = device.empty(qShape, dtype);
   const lse = device.empty([s.batch, s.heads, s.lq], statDType(dtype));
-  const sizes = [s.batch, s.heads, s.lq, s.lk, s.dim, s.dim, scale, code] as const;
-  const forward = (): void => lib.attentionFwd(q.ptr, k.ptr, v.ptr, o_.ptr, lse.ptr, 0, ...sizes);
+  const common = {
+    q: q.ptr, k: k.ptr, v: v.ptr, o: o_.ptr, lse: lse.ptr, strides: 0, B: s.batch, H: s.heads, Lq: s.lq, Lk: s.lk,
+    K: s.dim, Kv: s.dim, scale, dtype: code,
+  };
+  const forward = (): void => lib.attentionFwd(common);
   let call = forward;
   if (pass === "jvp") {
-    const [dq, dk, dv] = [tangents.q && qShape, tangents.k && kvShape, tangents.v && kvShape].map((shape, i) => (shape ? noise(device, shape, dtype, 4 + i).ptr : 0));
+    const drawn = (wanted: boolean, shape: number[], stream: number): Pointer | 0 =>
+      wanted ? noise(device, shape, dtype, stream).ptr : 0;
+    const qDot = drawn(tangents.q, qShape, 4);
+    const kDot = drawn(tangents.k, kvShape, 5);
+    const vDot = drawn(tangents.v, kvShape, 6);
     const dot = device.empty(qShape, dtype);
-    call = () => lib.attentionJvp(q.ptr, k.ptr, v.ptr, dq, dk, dv, o_.ptr, dot.ptr, lse.ptr, 0, ...sizes);
+    call = () => lib.attentionJvp({ ...common, qDot, kDot, vDot, oDot: dot.ptr });
   } else if (pass === "vjp") {
     forward();
     const bar = noise(device, qShape, dtype, 7);
     const [bq, bk, bv] = [qShape, kvShape, kvShape].map((shape) => device.empty(shape, dtype));
-    call = () => lib.attentionVjp(q.ptr, k.ptr, v.ptr, o_.ptr, lse.ptr, bar.ptr, bq.ptr, bk.ptr, bv.ptr, 0, ...sizes);
+    call = () => lib.attentionVjp({ ...common, oBar: bar.ptr, qBar: bq.ptr, kBar: bk.ptr, vBar: bv.ptr });
   }
   const ms = timeCalls(device, call, o);
   const name = `attention ${pass} ${dtype}${pass === "jvp" ? ` tangents ${namesOf(tangents)}` : ""}`;

@@ -28,9 +28,17 @@ function gemm(device: Device, { M, N, K }: GemmShape, pass: Pass, dtype: DType, 
   const wBar = pass === "vjp" ? device.zeros([N, K], stat) : null;
   const bBar = pass === "vjp" ? device.zeros([N], stat) : null;
   const calls: Record<Pass, () => void> = {
-    fwd: () => lib.linearFwd(x.ptr, w.ptr, b.ptr, y.ptr, M, N, K, code, code, code),
-    jvp: () => lib.linearJvp(x.ptr, w.ptr, b.ptr, second.ptr, y.ptr, out.ptr, M, N, K, code, code, code),
-    vjp: () => lib.linearVjp(x.ptr, w.ptr, second.ptr, out.ptr, wBar?.ptr ?? 0, bBar?.ptr ?? 0, M, N, K, code, code, code),
+    fwd: () => lib.linearFwd({
+      x: x.ptr, w: w.ptr, b: b.ptr, y: y.ptr, M, N, K, xDtype: code, wDtype: code, yDtype: code,
+    }),
+    jvp: () => lib.linearJvp({
+      x: x.ptr, w: w.ptr, b: b.ptr, xDot: second.ptr, y: y.ptr, yDot: out.ptr, M, N, K, xDtype: code, wDtype: code,
+      yDtype: code,
+    }),
+    vjp: () => lib.linearVjp({
+      x: x.ptr, w: w.ptr, yBar: second.ptr, xBar: out.ptr, wBar: wBar?.ptr ?? 0, bBar: bBar?.ptr ?? 0, M, N, K,
+      xDtype: code, wDtype: code, yDtype: code,
+    }),
   };
   const ms = timeCalls(device, calls[pass], o);
   return { name: `linear ${pass} ${dtype}`, shape: `${M}x${N}x${K}`, ms, ...rate({ flop: (pass === "fwd" ? 2 : 4) * M * N * K }, ms) };

@@ -105,12 +105,26 @@ function latents(device: Device, { batch: B, latent, residual }: OpsSize, top: n
   const [N, code] = [a.numel / B, a.code];
   const [coef, dots, weight, loss, lossDot] = [[0.6, 0.8], [0.8, -0.6], [1], [1], [1]].map((values) => device.fromValues(values.flatMap((v) => Array<number>(B).fill(v)), [values.length * B], "f64"));
   const calls: [string, number, () => void][] = [
-    ["lincomb, 2 terms fwd", 3, () => lib.lincombFwd(a.ptr, b.ptr, 0, 0, coef.ptr, y.ptr, B, N, 2, code)],
-    ["lincomb, 2 terms jvp", 6, () => lib.lincombJvp(a.ptr, b.ptr, 0, 0, aDot.ptr, bDot.ptr, 0, 0, coef.ptr, dots.ptr, y.ptr, yDot.ptr, B, N, 2, code)],
-    ["lincomb, one term vjp", 2, () => lib.lincombVjp(y.ptr, coef.ptr, a.ptr, B, N, 0, code)],
-    ["sq_loss fwd", 3, () => lib.sqLossFwd(a.ptr, b.ptr, aDot.ptr, weight.ptr, loss.ptr, B, N, code)],
-    ["sq_loss jvp", 4, () => lib.sqLossJvp(a.ptr, b.ptr, aDot.ptr, weight.ptr, bDot.ptr, loss.ptr, lossDot.ptr, B, N, code)],
-    ["sq_loss vjp", 4, () => lib.sqLossVjp(a.ptr, b.ptr, aDot.ptr, weight.ptr, loss.ptr, y.ptr, B, N, code)],
+    ["lincomb, 2 terms fwd", 3, () => lib.lincombFwd({
+      x0: a.ptr, x1: b.ptr, x2: 0, x3: 0, coef: coef.ptr, y: y.ptr, B, N, terms: 2, dtype: code,
+    })],
+    ["lincomb, 2 terms jvp", 6, () => lib.lincombJvp({
+      x0: a.ptr, x1: b.ptr, x2: 0, x3: 0, x0Dot: aDot.ptr, x1Dot: bDot.ptr, x2Dot: 0, x3Dot: 0, coef: coef.ptr,
+      coefDot: dots.ptr, y: y.ptr, yDot: yDot.ptr, B, N, terms: 2, dtype: code,
+    })],
+    ["lincomb, one term vjp", 2, () => lib.lincombVjp({
+      yBar: y.ptr, coef: coef.ptr, xBar: a.ptr, B, N, term: 0, dtype: code,
+    })],
+    ["sq_loss fwd", 3, () => lib.sqLossFwd({
+      x: a.ptr, target: b.ptr, delta: aDot.ptr, weight: weight.ptr, loss: loss.ptr, B, N, dtype: code,
+    })],
+    ["sq_loss jvp", 4, () => lib.sqLossJvp({
+      x: a.ptr, target: b.ptr, delta: aDot.ptr, weight: weight.ptr, xDot: bDot.ptr, loss: loss.ptr,
+      lossDot: lossDot.ptr, B, N, dtype: code,
+    })],
+    ["sq_loss vjp", 4, () => lib.sqLossVjp({
+      x: a.ptr, target: b.ptr, delta: aDot.ptr, weight: weight.ptr, lossBar: loss.ptr, xBar: y.ptr, B, N, dtype: code,
+    })],
   ];
   return calls.map(([name, moved, call]) => {
     const bytes = moved * a.bytes;
@@ -128,17 +142,25 @@ function helpers(device: Device, { config: c, batch: B, latent, dtype }: OpsSize
   const weights = 8 * c.dim * c.dim + 2 * c.dim * c.ffnDim;
   const [wide, half] = [noise(device, [1, n], "f32", 1), noise(device, [1, n], dtype, 2)];
   const [master, grad, m, v, ema] = [3, 4, 5, 6, 7].map((stream) => noise(device, [weights], "f32", stream));
-  lib.fill(v.ptr, v.numel, 1, v.code);
+  lib.fill({ out: v.ptr, n: v.numel, value: 1, dtype: v.code });
   const w = noise(device, [weights], "bf16", 8);
   const sums = device.empty([1], "f64");
   const calls: [string, number, () => void, number][] = [
     ["cast f32 to storage", n, () => half.set(wide), wide.bytes + half.bytes],
-    ["axpy", n, () => lib.axpy(half.ptr, wide.ptr, n, 1e-3, half.code, wide.code), half.bytes + 2 * wide.bytes],
-    ["fill", n, () => lib.fill(half.ptr, n, 0.5, half.code), half.bytes],
+    ["axpy", n, () => lib.axpy({
+      x: half.ptr, y: wide.ptr, n, a: 1e-3, xDtype: half.code, yDtype: wide.code,
+    }), half.bytes + 2 * wide.bytes],
+    ["fill", n, () => lib.fill({ out: half.ptr, n, value: 0.5, dtype: half.code }), half.bytes],
     ["randn", n, () => half.setRandn(1, 1), half.bytes],
-    ["sample_reduce squares", n, () => lib.sampleReduce(wide.ptr, sums.ptr, 1, n, 2, wide.code), wide.bytes],
+    ["sample_reduce squares", n, () => lib.sampleReduce({
+      x: wide.ptr, out: sums.ptr, B: 1, N: n, kind: 2, dtype: wide.code,
+    }), wide.bytes],
     ["sample_reduce to the host", n, () => void sampleReduce(wide, "squares"), wide.bytes],
-    ["adamw, bf16 with master and ema", weights, () => lib.adamw(w.ptr, master.ptr, grad.ptr, m.ptr, v.ptr, ema.ptr, 0, weights, 1e-4, 0.9, 0.99, 1e-8, 0.01, 0.1, 0.01, 1, 0, 0.99, w.code), w.bytes + grad.bytes + 2 * (master.bytes + m.bytes + v.bytes + ema.bytes)],
+    ["adamw, bf16 with master and ema", weights, () => lib.adamw({
+      param: w.ptr, master: master.ptr, grad: grad.ptr, m: m.ptr, v: v.ptr, ema: ema.ptr, gradSqSum: 0, n: weights,
+      lr: 1e-4, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.01, bias1: 0.1, bias2: 0.01, gradScale: 1,
+      maxNorm: 0, emaBeta: 0.99, paramDtype: w.code,
+    }), w.bytes + grad.bytes + 2 * (master.bytes + m.bytes + v.bytes + ema.bytes)],
   ];
   return calls.map(([name, count, call, bytes]) => {
     const ms = timeCalls(device, call, o);

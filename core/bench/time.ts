@@ -138,7 +138,7 @@ export function fillNoise(t: Tensor, stream: number, std: number, mean = 0): voi
     using _scope = device.scope();
     const part = t.window(at, [Math.min(piece, t.numel - at)]);
     const drawn = device.empty(part.shape, t.dtype).setRandn(1, stream, at);
-    device.lib.fill(part.ptr, part.numel, mean, t.code);
+    device.lib.fill({ out: part.ptr, n: part.numel, value: mean, dtype: t.code });
     part.axpy(drawn, std);
   }
 }
@@ -154,28 +154,31 @@ export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number
   let flop = 0;
   const recordings = new Map<number, number>();
   let before = 0;
-  const linear = (f: (...a: number[]) => void, m: number, passes: (a: number[]) => number) => (...a: number[]): void => {
-    flop += 2 * a[m] * a[m + 1] * a[m + 2] * passes(a);
-    f(...a);
+  type Matmul = Record<"M" | "N" | "K", number>;
+  const linear = <A extends Matmul>(f: (a: A) => void, passes: (a: A) => number) => (a: A): void => {
+    flop += 2 * a.M * a.N * a.K * passes(a);
+    f(a);
   };
-  const attention = (f: (...a: never[]) => void, at: number, factor: (a: never[]) => number) => (...a: never[]): void => {
-    const [B, H, Lq, Lk, K] = a.slice(at, at + 5) as number[];
-    flop += factor(a) * 4 * B * H * Lq * Lk * K;
-    f(...a);
+  type Scores = Record<"B" | "H" | "Lq" | "Lk" | "K", number>;
+  const attention = <A extends Scores>(f: (a: A) => void, factor: (a: A) => number) => (a: A): void => {
+    flop += factor(a) * 4 * a.B * a.H * a.Lq * a.Lk * a.K;
+    f(a);
   };
-  const wanted = (...at: number[]) => (a: number[]): number => at.reduce((n, i) => n + (a[i] !== 0 ? 1 : 0), 0);
+  const bars = (a: { xBar: number; wBar: number }): number => Number(a.xBar !== 0) + Number(a.wBar !== 0);
+  const tangents = (a: { qDot: number; kDot: number; vDot: number }): number =>
+    exact ? tangentMatmuls(a.qDot !== 0, a.kDot !== 0, a.vDot !== 0) / 2 : 3;
   return {
     lib: {
       ...lib,
-      linearFwd: linear(lib.linearFwd, 4, () => 1),
-      linearJvp: linear(lib.linearJvp, 6, () => 2),
-      linearVjp: linear(lib.linearVjp, 6, wanted(3, 4)),
-      linearGeluFwd: linear(lib.linearGeluFwd, 5, () => 1),
-      linearGeluJvp: linear(lib.linearGeluJvp, 7, () => 2),
-      linearGeluVjp: linear(lib.linearGeluVjp, 8, wanted(5, 6)),
-      attentionFwd: attention(lib.attentionFwd, 6, () => 1),
-      attentionJvp: attention(lib.attentionJvp, 10, (a) => (exact ? tangentMatmuls(a[3] !== 0, a[4] !== 0, a[5] !== 0) / 2 : 3)),
-      attentionVjp: attention(lib.attentionVjp, 10, () => 2.5),
+      linearFwd: linear(lib.linearFwd, () => 1),
+      linearJvp: linear(lib.linearJvp, () => 2),
+      linearVjp: linear(lib.linearVjp, bars),
+      linearGeluFwd: linear(lib.linearGeluFwd, () => 1),
+      linearGeluJvp: linear(lib.linearGeluJvp, () => 2),
+      linearGeluVjp: linear(lib.linearGeluVjp, bars),
+      attentionFwd: attention(lib.attentionFwd, () => 1),
+      attentionJvp: attention(lib.attentionJvp, tangents),
+      attentionVjp: attention(lib.attentionVjp, () => 2.5),
       graphBegin: (memory) => {
         before = flop;
         lib.graphBegin(memory);
@@ -189,7 +192,7 @@ export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number
         flop += recordings.get(graph) ?? 0;
         lib.graphLaunch(graph);
       },
-    } as Rcm,
+    },
     take: () => {
       const n = flop;
       flop = 0;

@@ -31,39 +31,58 @@ interface Line extends Work {
   calls: number;
 }
 
-type Call = (...a: never[]) => void;
-
-/** What a call of the library does: a line of the table, and its FLOP and least bytes of traffic (elements of `bytes` bytes). */
-function describe(name: string, a: readonly unknown[], bytes: number): { name: string; shape: string } & Work {
-  const n = (i: number): number => Number(a[i]);
-  if (name === "conv3d") {
-    const [T, Y, X, C, , To, Yo, Xo, O, kt, k, st, s, , , upsample, split] = Array.from(a[6] as BigInt64Array, Number);
-    const taps = upsample ? 16 : kt * k * k;
-    const kind = `${kt}x${k}x${k}${s > 1 || st > 1 ? ` stride ${st}x${s}` : ""}${upsample ? " upsampling" : ""}${split > 1 ? ` split ${split}` : ""}${n(4) ? " + residual" : ""}`;
-    const sums = To * Yo * Xo * (upsample ? 4 : 1);
-    return { name: `conv ${kind} ${C} to ${O}`, shape: `${Yo}x${Xo}`, flop: 2 * To * Yo * Xo * taps * C * O, bytes: bytes * (T * Y * X * C + sums * O * (n(4) ? 2 : 1)) };
-  }
-  if (name === "linearFwd") return { name: "linear", shape: `N ${n(5)}, K ${n(6)}`, flop: 2 * n(4) * n(5) * n(6), bytes: bytes * (n(4) * (n(5) + n(6)) + n(5) * n(6)) };
-  if (name === "channelNorm") return { name: `norm${n(5) ? " + SiLU" : ""}`, shape: `${n(4)} channels`, flop: 0, bytes: 2 * bytes * n(3) * n(4) };
-  if (name === "softmaxRows") return { name: "softmax", shape: `${n(3)} columns`, flop: 0, bytes: (bytes + 4) * n(2) * n(3) };
-  if (name === "channelsLast") return { name: "channels last", shape: `${n(4)} channels`, flop: 0, bytes: n(5) * n(6) * n(7) * (4 * n(4) + bytes * n(11)) };
-  if (name === "channelsFirst") return { name: "channels first", shape: `${n(4)} channels`, flop: 0, bytes: n(5) * (4 * n(4) + bytes * n(6)) };
-  if (name === "copy") return { name: "copy", shape: "", flop: 0, bytes: 2 * n(2) };
-  if (name === "axpy") return { name: "add", shape: "", flop: 0, bytes: 3 * bytes * n(2) };
-  if (name === "zero") return { name: "zero", shape: "", flop: 0, bytes: n(1) };
-  if (name === "conv3dPack") return { name: "pack weights", shape: "", flop: 0, bytes: bytes * n(2) * (n(3) + n(4)) * n(5) * n(6) ** 2 };
-  return { name, shape: "", flop: 0, bytes: 0 };
+interface Described extends Work {
+  name: string;
+  shape: string;
 }
 
-const WATCHED = ["conv3d", "linearFwd", "channelNorm", "softmaxRows", "channelsLast", "channelsFirst", "copy", "axpy", "conv3dPack", "blendTile", "zero"] as const;
+/** Line of the table for a call, its FLOP and least bytes of traffic (elements of `bytes` bytes). */
+type Describe<Name extends keyof Rcm> = (a: Parameters<Rcm[Name]>[0], bytes: number) => Described;
+
+const moves = (name: string, shape: string, bytes: number): Described => ({ name, shape, flop: 0, bytes });
+
+const conv: Describe<"conv3d"> = ({ geometry, r }, bytes) => {
+  const counts = Array.from(geometry as BigInt64Array, Number);
+  const [T, Y, X, C, , To, Yo, Xo, O, kt, k, st, s, , , upsample, split] = counts;
+  const taps = upsample ? 16 : kt * k * k;
+  const stride = s > 1 || st > 1 ? ` stride ${st}x${s}` : "";
+  const parts = `${stride}${upsample ? " upsampling" : ""}${split > 1 ? ` split ${split}` : ""}${r ? " + residual" : ""}`;
+  const sums = To * Yo * Xo * (upsample ? 4 : 1);
+  return {
+    name: `conv ${kt}x${k}x${k}${parts} ${C} to ${O}`,
+    shape: `${Yo}x${Xo}`,
+    flop: 2 * To * Yo * Xo * taps * C * O,
+    bytes: bytes * (T * Y * X * C + sums * O * (r ? 2 : 1)),
+  };
+};
+
+/** Every call that the autoencoder makes. */
+const DESCRIBED = {
+  conv3d: conv,
+  linearFwd: ({ M, N, K }, bytes) => ({
+    name: "linear", shape: `N ${N}, K ${K}`, flop: 2 * M * N * K, bytes: bytes * (M * (N + K) + N * K),
+  }),
+  channelNorm: ({ M, C, silu }, bytes) => moves(`norm${silu ? " + SiLU" : ""}`, `${C} channels`, 2 * bytes * M * C),
+  softmaxRows: ({ M, N }, bytes) => moves("softmax", `${N} columns`, (bytes + 4) * M * N),
+  channelsLast: ({ C, T, Y, X, Cy }, bytes) =>
+    moves("channels last", `${C} channels`, T * Y * X * (4 * C + bytes * Cy)),
+  channelsFirst: ({ C, N, Cx }, bytes) => moves("channels first", `${C} channels`, N * (4 * C + bytes * Cx)),
+  copy: (a) => moves("copy", "", 2 * a.bytes),
+  axpy: ({ n }, bytes) => moves("add", "", 3 * bytes * n),
+  conv3dPack: ({ O, I, Ip, kt, k }, bytes) => moves("pack weights", "", bytes * O * (I + Ip) * kt * k ** 2),
+  blendTile: () => moves("blendTile", "", 0),
+  zero: (a) => moves("zero", "", a.bytes),
+} satisfies { [Name in keyof Rcm]?: Describe<Name> };
 
 /** The same device with every call of the autoencoder seen by `on`, which runs it. */
-function watched(device: Device, on: (name: string, a: readonly unknown[], run: () => void) => void): Device {
-  const lib = { ...device.lib } as Rcm;
-  for (const name of WATCHED) {
-    const call = device.lib[name] as Call;
-    (lib as unknown as Record<string, Call>)[name] = (...a: never[]) => on(name, a, () => call(...a));
-  }
+function watched(device: Device, on: (describe: (bytes: number) => Described, run: () => void) => void): Device {
+  const lib = { ...device.lib };
+  const watch = <A>(call: (a: A) => void, describe: (a: A, bytes: number) => Described) => (a: A): void =>
+    on((bytes) => describe(a, bytes), () => call(a));
+  const watches = <Name extends keyof typeof DESCRIBED>(name: Name): void => {
+    Object.assign(lib, { [name]: watch<never>(device.lib[name], DESCRIBED[name]) });
+  };
+  for (const name in DESCRIBED) watches(name as keyof typeof DESCRIBED);
   return new Device({ ...device.backend, lib });
 }
 
@@ -86,9 +105,9 @@ export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], l
     let flop = 0;
     const lines = new Map<string, Line>();
     let mode: "count" | "time" | "off" = "off";
-    using device = watched(base, (name, a, run) => {
+    using device = watched(base, (describe, run) => {
       if (mode === "off") return run();
-      const work = describe(name, a, s.dtype === "f32" ? 4 : s.dtype === "f64" ? 8 : 2);
+      const work = describe(s.dtype === "f32" ? 4 : s.dtype === "f64" ? 8 : 2);
       flop += work.flop;
       if (mode === "count") return run();
       base.lib.sync();

@@ -26,7 +26,9 @@ const FLOOR = 1e-26;
 function timesTransposed(x: Tensor, w: Tensor): Tensor {
   const [M, K, N] = [x.shape[0], x.shape[1], w.shape[0]];
   const y = x.device.empty([M, N], x.dtype);
-  x.device.lib.linearFwd(x.ptr, w.ptr, 0, y.ptr, M, N, K, x.code, w.code, y.code);
+  x.device.lib.linearFwd({
+    x: x.ptr, w: w.ptr, b: 0, y: y.ptr, M, N, K, xDtype: x.code, wDtype: w.code, yDtype: y.code,
+  });
   return y;
 }
 
@@ -35,7 +37,10 @@ function transposedTimes(a: Tensor, x: Tensor): Tensor {
   const [M, N, K] = [a.shape[0], a.shape[1], x.shape[1]];
   const y = x.device.zeros([N, K], x.dtype);
   // Of linear's vjp only the weights' gradient is asked for; its weights are then not read.
-  x.device.lib.linearVjp(x.ptr, x.ptr, a.ptr, 0, y.ptr, 0, M, N, K, x.code, x.code, a.code);
+  x.device.lib.linearVjp({
+    x: x.ptr, w: x.ptr, yBar: a.ptr, xBar: 0, wBar: y.ptr, bBar: 0, M, N, K, xDtype: x.code, wDtype: x.code,
+    yDtype: a.code,
+  });
   return y;
 }
 
@@ -43,7 +48,9 @@ function transposedTimes(a: Tensor, x: Tensor): Tensor {
 export function times(a: Tensor, x: Tensor): Tensor {
   const [M, N, K] = [a.shape[0], a.shape[1], x.shape[1]];
   const y = a.device.empty([M, K], a.dtype);
-  a.device.lib.linearVjp(0, x.ptr, a.ptr, y.ptr, 0, 0, M, N, K, a.code, x.code, a.code);
+  a.device.lib.linearVjp({
+    x: 0, w: x.ptr, yBar: a.ptr, xBar: y.ptr, wBar: 0, bBar: 0, M, N, K, xDtype: a.code, wDtype: x.code, yDtype: a.code,
+  });
   return y;
 }
 

@@ -62,7 +62,9 @@ export function readStored(t: Stored, into: Tensor): void {
       const piece = buffer.window(0, [n]);
       readFileWindow(device.lib, t.file, piece.ptr, t.offset + at * each, n * each);
       const to = into.window(at, [n]);
-      if (t.dtype === "f8_e4m3") device.lib.f8Decode(piece.ptr, to.ptr, n, t.scale ?? 1, to.code);
+      if (t.dtype === "f8_e4m3") device.lib.f8Decode({
+        src: piece.ptr, dst: to.ptr, n, scale: t.scale ?? 1, dstDtype: to.code,
+      });
       else to.set(piece);
     }
   }

@@ -9,7 +9,9 @@ export function embedding(table: Tensor, ids: Tensor, dtype: DType): Tensor {
   expectDType("embedding", "ids", ids, "i32");
   const [V, D] = table.shape;
   const y = table.device.empty([...ids.shape, D], dtype);
-  table.device.lib.embedding(table.ptr, ids.ptr, y.ptr, ids.numel, V, D, table.code, y.code);
+  table.device.lib.embedding({
+    table: table.ptr, ids: ids.ptr, y: y.ptr, n: ids.numel, V, D, tableDtype: table.code, yDtype: y.code,
+  });
   return y;
 }
 
@@ -18,7 +20,9 @@ export function relativeBias(table: Tensor, bucket: Tensor, dtype: DType): Tenso
   expectDType("relative_bias", "bucket", bucket, "i32");
   const [V, H] = table.shape;
   const y = table.device.empty([H, bucket.numel], dtype);
-  table.device.lib.relativeBias(table.ptr, bucket.ptr, y.ptr, bucket.numel, V, H, table.code, y.code);
+  table.device.lib.relativeBias({
+    table: table.ptr, bucket: bucket.ptr, bias: y.ptr, n: bucket.numel, V, H, tableDtype: table.code, biasDtype: y.code,
+  });
   return y;
 }
 
@@ -27,7 +31,7 @@ export function geluGate(x: Tensor, gate: Tensor, dtype: DType): Tensor {
   expectShape("gelu_gate", "gate", gate, x.shape);
   expectDType("gelu_gate", "gate", gate, x.dtype);
   const y = x.device.empty(x.shape, dtype);
-  x.device.lib.geluGate(x.ptr, gate.ptr, y.ptr, x.numel, x.code, y.code);
+  x.device.lib.geluGate({ x: x.ptr, gate: gate.ptr, y: y.ptr, n: x.numel, dtype: x.code, yDtype: y.code });
   return y;
 }
 
@@ -51,6 +55,9 @@ export function biasAttention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, len
     expectDType(op, "lengths", lengths, "i32");
   }
   const y = q.device.empty(q.shape, q.dtype);
-  q.device.lib.biasAttention(q.ptr, k.ptr, v.ptr, bias.ptr, lengths?.ptr ?? 0, y.ptr, B, H, L, D / H, scale, q.code);
+  q.device.lib.biasAttention({
+    q: q.ptr, k: k.ptr, v: v.ptr, bias: bias.ptr, lengths: lengths?.ptr ?? 0, o: y.ptr, B, H, L, K: D / H, scale,
+    dtype: q.code,
+  });
   return y;
 }

@@ -35,7 +35,10 @@ export function packConv(w: Tensor, channels: number, plan: Pick<ConvPlan, "kern
   const [O, I] = w.shape;
   if (w.numel !== O * I * plan.kernel * plan.side ** 2) throw new RcmError("E_SHAPE", "w is not of this kernel", { op: "conv3d_pack", want: [O, I, plan.kernel, plan.side, plan.side], got: w.shape });
   const out = w.device.empty([plan.upsample ? 16 : plan.kernel * plan.side ** 2, O, channels], dtype);
-  w.device.lib.conv3dPack(w.ptr, out.ptr, O, I, channels, plan.kernel, plan.side, plan.upsample ? 1 : 0, w.code, out.code);
+  w.device.lib.conv3dPack({
+    w: w.ptr, p: out.ptr, O, I, Ip: channels, kt: plan.kernel, k: plan.side, upsample: plan.upsample ? 1 : 0,
+    wDtype: w.code, pDtype: out.code,
+  });
   return out;
 }
 
@@ -77,7 +80,10 @@ export function conv3d({ x, past = null, w, b = null, residual = null, into = nu
   }
   const counts = [T, Y, X, C, P, ...sum, p.kernel, p.side, p.strideT, p.stride, p.padT, p.pad, p.upsample ? 1 : 0, p.split];
   counts.forEach((n, i) => (geometry[i] = BigInt(n)));
-  x.device.lib.conv3d(x.ptr, past?.ptr ?? 0, w.ptr, b?.ptr ?? 0, residual?.ptr ?? 0, y.ptr, geometry, x.code, b?.code ?? x.code);
+  x.device.lib.conv3d({
+    x: x.ptr, past: past?.ptr ?? 0, w: w.ptr, b: b?.ptr ?? 0, r: residual?.ptr ?? 0, y: y.ptr, geometry, dtype: x.code,
+    bDtype: b?.code ?? x.code,
+  });
   return y;
 }
 
@@ -86,7 +92,10 @@ export function channelNorm(x: Tensor, gamma: Tensor, silu: boolean, into: Tenso
   const C = x.shape[x.shape.length - 1];
   if (gamma.numel !== C) throw new RcmError("E_SHAPE", "one gamma a channel", { op: "channel_norm", want: C, got: gamma.shape });
   const y = into ?? x.device.empty(x.shape, x.dtype);
-  x.device.lib.channelNorm(x.ptr, gamma.ptr, y.ptr, x.numel / C, C, silu ? 1 : 0, 1e-12, x.code, gamma.code);
+  x.device.lib.channelNorm({
+    x: x.ptr, g: gamma.ptr, y: y.ptr, M: x.numel / C, C, silu: silu ? 1 : 0, eps: 1e-12, dtype: x.code,
+    gDtype: gamma.code,
+  });
   return y;
 }
 
@@ -112,7 +121,10 @@ export function toChannelsLast(x: Tensor, { at, size }: Window, channels: number
   if (at.some((a, i) => a < 0 || a + size[i] > x.shape[i + 1])) throw new RcmError("E_SHAPE", "window outside the video", { op: "channels_last", want: [T, Y, X], got: at.map((a, i) => a + size[i]) });
   const y = x.device.empty([...size, channels], dtype);
   const from = x.window((at[0] * Y + at[1]) * X + at[2], [1]);
-  x.device.lib.channelsLast(from.ptr, map?.mul.ptr ?? 0, map?.add.ptr ?? 0, y.ptr, C, ...size, T * Y * X, Y * X, X, channels, x.code, y.code);
+  x.device.lib.channelsLast({
+    x: from.ptr, mul: map?.mul.ptr ?? 0, add: map?.add.ptr ?? 0, y: y.ptr, C, T: size[0], Y: size[1], X: size[2],
+    cStride: T * Y * X, tStride: Y * X, yStride: X, Cy: channels, xDtype: x.code, yDtype: y.code,
+  });
   return y;
 }
 
@@ -122,7 +134,10 @@ export function fromChannelsLast(x: Tensor, y: Tensor, from: number, map: Affine
   const [C, T] = y.shape;
   expectShape("channels_first", "y", y, [C, T, Y, X]);
   const part = y.window(from * Y * X, [(C - 1) * T * Y * X + t * Y * X]);
-  x.device.lib.channelsFirst(x.ptr, map?.mul.ptr ?? 0, map?.add.ptr ?? 0, part.ptr, C, t * Y * X, Cx, T * Y * X, x.code, y.code);
+  x.device.lib.channelsFirst({
+    x: x.ptr, mul: map?.mul.ptr ?? 0, add: map?.add.ptr ?? 0, y: part.ptr, C, N: t * Y * X, Cx, yStride: T * Y * X,
+    xDtype: x.code, yDtype: y.code,
+  });
 }
 
 /** y = x w^T + b over the last axis; w may have axes of one behind its two. Shapes: x [..., K], w [N, K] -> [..., N]. */
@@ -130,7 +145,9 @@ export function project(x: Tensor, w: Tensor, b: Tensor | null, dtype: DType = x
   const [N, K] = w.shape;
   if (x.shape[x.shape.length - 1] !== K || w.numel !== N * K) throw new RcmError("E_SHAPE", "w does not fit x", { op: "linear", want: x.shape, got: w.shape });
   const y = into ?? x.device.empty([...x.shape.slice(0, -1), N], dtype);
-  x.device.lib.linearFwd(x.ptr, w.ptr, b?.ptr ?? 0, y.ptr, x.numel / K, N, K, x.code, w.code, y.code);
+  x.device.lib.linearFwd({
+    x: x.ptr, w: w.ptr, b: b?.ptr ?? 0, y: y.ptr, M: x.numel / K, N, K, xDtype: x.code, wDtype: w.code, yDtype: y.code,
+  });
   return y;
 }
 
@@ -138,12 +155,15 @@ export function project(x: Tensor, w: Tensor, b: Tensor | null, dtype: DType = x
 export function softmaxRows(x: Tensor, scale: number, dtype: DType): Tensor {
   const [M, N] = x.shape;
   const y = x.device.empty([M, N], dtype);
-  x.device.lib.softmaxRows(x.ptr, y.ptr, M, N, scale, x.code, y.code);
+  x.device.lib.softmaxRows({ x: x.ptr, y: y.ptr, M, N, scale, xDtype: x.code, yDtype: y.code });
   return y;
 }
 
 /** Lays a tile into a larger picture with ramps at its sides, adding. Shapes: x [..., h, w], y [..., H, W]. */
 export function blendTile(x: Tensor, y: Tensor, at: readonly [number, number], ramps: { top: number; bottom: number; left: number; right: number }): void {
   const [[h, w], [H, W]] = [x.shape.slice(-2), y.shape.slice(-2)];
-  x.device.lib.blendTile(x.ptr, y.ptr, x.numel / (h * w), h, w, H, W, at[0], at[1], ramps.top, ramps.bottom, ramps.left, ramps.right, x.code, y.code);
+  x.device.lib.blendTile({
+    x: x.ptr, y: y.ptr, n: x.numel / (h * w), h, w, H, W, y0: at[0], x0: at[1], top: ramps.top, bottom: ramps.bottom,
+    left: ramps.left, right: ramps.right, xDtype: x.code, yDtype: y.code,
+  });
 }

@@ -11,20 +11,25 @@ export const activationOp: Op<{ kind: ActivationKind }> = {
   forward([x], { kind }) {
     const X = x as Tensor;
     const y = X.device.empty(X.shape, X.dtype);
-    X.device.lib.activationFwd(X.ptr, y.ptr, X.numel, activationCode(kind), X.code);
+    X.device.lib.activationFwd({ x: X.ptr, y: y.ptr, n: X.numel, kind: activationCode(kind), dtype: X.code });
     return { y, own: [] };
   },
   jvp([x], [xDot], { kind }) {
     const X = x as Tensor;
     const y = X.device.empty(X.shape, X.dtype);
     const yDot = X.device.empty(X.shape, X.dtype);
-    X.device.lib.activationJvp(X.ptr, (xDot as Tensor).ptr, y.ptr, yDot.ptr, X.numel, activationCode(kind), X.code);
+    X.device.lib.activationJvp({
+      x: X.ptr, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, n: X.numel, kind: activationCode(kind),
+      dtype: X.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, [x], _y, _own, { kind }) {
     const X = x as Tensor;
     const xBar = X.device.empty(X.shape, X.dtype);
-    X.device.lib.activationVjp(X.ptr, yBar.ptr, xBar.ptr, X.numel, activationCode(kind), X.code);
+    X.device.lib.activationVjp({
+      x: X.ptr, yBar: yBar.ptr, xBar: xBar.ptr, n: X.numel, kind: activationCode(kind), dtype: X.code,
+    });
     bar.put(0, xBar);
   },
 };

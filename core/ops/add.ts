@@ -7,14 +7,17 @@ export const addOp: Op<null> = {
   forward([a, b]) {
     const [A, B] = check(a, b);
     const y = A.device.empty(A.shape, A.dtype);
-    A.device.lib.addFwd(A.ptr, B.ptr, y.ptr, A.numel, A.code);
+    A.device.lib.addFwd({ a: A.ptr, b: B.ptr, y: y.ptr, n: A.numel, dtype: A.code });
     return { y, own: [] };
   },
   jvp([a, b], [aDot, bDot]) {
     const [A, B] = check(a, b);
     const y = A.device.empty(A.shape, A.dtype);
     const yDot = A.device.empty(A.shape, A.dtype);
-    A.device.lib.addJvp(A.ptr, B.ptr, aDot?.ptr ?? 0, bDot?.ptr ?? 0, y.ptr, yDot.ptr, A.numel, A.code);
+    A.device.lib.addJvp({
+      a: A.ptr, b: B.ptr, aDot: aDot?.ptr ?? 0, bDot: bDot?.ptr ?? 0, y: y.ptr, yDot: yDot.ptr, n: A.numel,
+      dtype: A.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar) {

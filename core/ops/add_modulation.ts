@@ -16,21 +16,26 @@ export const addModulationOp: Op<null> = {
   forward(x) {
     const { P, E, B, S, Se, D } = sizes(x);
     const y = E.device.empty([B, S, D], E.dtype);
-    E.device.lib.addModulationFwd(P.ptr, E.ptr, y.ptr, B, S, Se, D, P.code, E.code);
+    E.device.lib.addModulationFwd({ p: P.ptr, e: E.ptr, y: y.ptr, B, S, Se, D, pDtype: P.code, dtype: E.code });
     return { y, own: [] };
   },
   jvp(x, [, eDot]) {
     const { P, E, B, S, Se, D } = sizes(x);
     const y = E.device.empty([B, S, D], E.dtype);
     const yDot = E.device.empty([B, S, D], E.dtype);
-    E.device.lib.addModulationJvp(P.ptr, E.ptr, (eDot as Tensor).ptr, y.ptr, yDot.ptr, B, S, Se, D, P.code, E.code);
+    E.device.lib.addModulationJvp({
+      p: P.ptr, e: E.ptr, eDot: (eDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, B, S, Se, D, pDtype: P.code,
+      dtype: E.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, x) {
     const { P, E, B, S, Se, D } = sizes(x);
     const pBar = bar.need(0) ? bar.accumulate(0) : null;
     const eBar = bar.need(1) ? E.device.empty(E.shape, E.dtype) : null;
-    E.device.lib.addModulationVjp(yBar.ptr, pBar?.ptr ?? 0, eBar?.ptr ?? 0, B, S, Se, D, P.code, E.code);
+    E.device.lib.addModulationVjp({
+      yBar: yBar.ptr, pBar: pBar?.ptr ?? 0, eBar: eBar?.ptr ?? 0, B, S, Se, D, pDtype: P.code, dtype: E.code,
+    });
     if (eBar) bar.put(1, eBar);
   },
 };

@@ -28,7 +28,9 @@ export const attentionOp: Op<AttentionParams> = {
     const { Q, K_, V, B, H, Lq, Lk, K, Kv, scale } = sizes(x, p);
     const y = Q.device.empty([B, Lq, H * Kv], Q.dtype);
     const lse = Q.device.empty([B, H, Lq], statDType(Q.dtype));
-    Q.device.lib.attentionFwd(Q.ptr, K_.ptr, V.ptr, y.ptr, lse.ptr, 0, B, H, Lq, Lk, K, Kv, scale, Q.code);
+    Q.device.lib.attentionFwd({
+      q: Q.ptr, k: K_.ptr, v: V.ptr, o: y.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv, scale, dtype: Q.code,
+    });
     return { y, own: [lse] };
   },
   jvp(x, [qDot, kDot, vDot], p) {
@@ -36,17 +38,19 @@ export const attentionOp: Op<AttentionParams> = {
     const y = Q.device.empty([B, Lq, H * Kv], Q.dtype);
     const yDot = Q.device.empty([B, Lq, H * Kv], Q.dtype);
     const lse = Q.device.empty([B, H, Lq], statDType(Q.dtype));
-    Q.device.lib.attentionJvp(
-      Q.ptr, K_.ptr, V.ptr, qDot?.ptr ?? 0, kDot?.ptr ?? 0, vDot?.ptr ?? 0, y.ptr, yDot.ptr, lse.ptr, 0, B, H, Lq, Lk, K, Kv, scale, Q.code,
-    );
+    Q.device.lib.attentionJvp({
+      q: Q.ptr, k: K_.ptr, v: V.ptr, qDot: qDot?.ptr ?? 0, kDot: kDot?.ptr ?? 0, vDot: vDot?.ptr ?? 0, o: y.ptr,
+      oDot: yDot.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv, scale, dtype: Q.code,
+    });
     return { y, yDot, own: [lse] };
   },
   vjp(bar, yBar, x, y, [lse], p) {
     const { Q, K_, V, B, H, Lq, Lk, K, Kv, scale } = sizes(x, p);
     const bars = [Q, K_, V].map((t, i) => (bar.need(i) ? Q.device.empty(t.shape, t.dtype) : null));
-    Q.device.lib.attentionVjp(
-      Q.ptr, K_.ptr, V.ptr, y.ptr, lse.ptr, yBar.ptr, bars[0]?.ptr ?? 0, bars[1]?.ptr ?? 0, bars[2]?.ptr ?? 0, 0, B, H, Lq, Lk, K, Kv, scale, Q.code,
-    );
+    Q.device.lib.attentionVjp({
+      q: Q.ptr, k: K_.ptr, v: V.ptr, o: y.ptr, lse: lse.ptr, oBar: yBar.ptr, qBar: bars[0]?.ptr ?? 0,
+      kBar: bars[1]?.ptr ?? 0, vBar: bars[2]?.ptr ?? 0, strides: 0, B, H, Lq, Lk, K, Kv, scale, dtype: Q.code,
+    });
     bars.forEach((t, i) => t && bar.put(i, t));
   },
 };

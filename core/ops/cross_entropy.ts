@@ -21,20 +21,24 @@ export const crossEntropyOp: Op<CrossEntropyParams> = {
   forward(x, p) {
     const { X, B, N } = sizes(x, p);
     const y = X.device.empty([B], "f64");
-    X.device.lib.crossEntropyFwd(X.ptr, p.label.ptr, y.ptr, B, N, X.code);
+    X.device.lib.crossEntropyFwd({ x: X.ptr, label: p.label.ptr, loss: y.ptr, B, N, dtype: X.code });
     return { y, own: [] };
   },
   jvp(x, [xDot], p) {
     const { X, B, N } = sizes(x, p);
     const y = X.device.empty([B], "f64");
     const yDot = X.device.empty([B], "f64");
-    X.device.lib.crossEntropyJvp(X.ptr, p.label.ptr, (xDot as Tensor).ptr, y.ptr, yDot.ptr, B, N, X.code);
+    X.device.lib.crossEntropyJvp({
+      x: X.ptr, label: p.label.ptr, xDot: (xDot as Tensor).ptr, loss: y.ptr, lossDot: yDot.ptr, B, N, dtype: X.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, x, _y, _own, p) {
     const { X, B, N } = sizes(x, p);
     const xBar = X.device.empty(X.shape, X.dtype);
-    X.device.lib.crossEntropyVjp(X.ptr, p.label.ptr, yBar.ptr, xBar.ptr, B, N, X.code);
+    X.device.lib.crossEntropyVjp({
+      x: X.ptr, label: p.label.ptr, lossBar: yBar.ptr, xBar: xBar.ptr, B, N, dtype: X.code,
+    });
     bar.put(0, xBar);
   },
 };

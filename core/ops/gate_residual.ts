@@ -1,3 +1,4 @@
+import type { Pointer } from "../../ffi/call.ts";
 import type { Op } from "../op.ts";
 import { expectDType, expectShape, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
@@ -15,7 +16,7 @@ function sizes([x, h, mod]: (Tensor | null)[], p: GateResidualParams) {
     expectShape("gate_residual", "modulation", mod, [B, -1, D]);
     expectDType("gate_residual", "modulation", mod, statDType(X.dtype));
   }
-  const at = (t: Tensor | null): number => (t ? t.window(p.gate * D, [D]).ptr : 0);
+  const at = (t: Tensor | null): Pointer | 0 => (t ? t.window(p.gate * D, [D]).ptr : 0);
   return { X, H, B, L, D, stride: mod ? mod.shape[1] * D : 0, at };
 }
 
@@ -24,21 +25,29 @@ export const gateResidualOp: Op<GateResidualParams> = {
   forward(x, p) {
     const { X, H, B, L, D, stride, at } = sizes(x, p);
     const y = X.device.empty(X.shape, X.dtype);
-    X.device.lib.gateResidualFwd(X.ptr, H.ptr, at(x[2]), y.ptr, B, L, D, stride, X.code, H.code);
+    X.device.lib.gateResidualFwd({
+      x: X.ptr, h: H.ptr, gate: at(x[2]), y: y.ptr, B, L, D, gateStride: stride, xDtype: X.code, hDtype: H.code,
+    });
     return { y, own: [] };
   },
   jvp(x, [xDot, hDot, modDot], p) {
     const { X, H, B, L, D, stride, at } = sizes(x, p);
     const y = X.device.empty(X.shape, X.dtype);
     const yDot = X.device.empty(X.shape, X.dtype);
-    X.device.lib.gateResidualJvp(X.ptr, H.ptr, at(x[2]), xDot?.ptr ?? 0, hDot?.ptr ?? 0, at(modDot ?? null), y.ptr, yDot.ptr, B, L, D, stride, X.code, H.code);
+    X.device.lib.gateResidualJvp({
+      x: X.ptr, h: H.ptr, gate: at(x[2]), xDot: xDot?.ptr ?? 0, hDot: hDot?.ptr ?? 0, gateDot: at(modDot ?? null),
+      y: y.ptr, yDot: yDot.ptr, B, L, D, gateStride: stride, xDtype: X.code, hDtype: H.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, x, _y, _own, p) {
     const { X, H, B, L, D, stride, at } = sizes(x, p);
     const hBar = bar.need(1) ? X.device.empty(H.shape, H.dtype) : null;
     const modBar = x[2] && bar.need(2) ? bar.accumulate(2) : null;
-    X.device.lib.gateResidualVjp(H.ptr, at(x[2]), yBar.ptr, hBar?.ptr ?? 0, at(modBar), B, L, D, stride, X.code, H.code);
+    X.device.lib.gateResidualVjp({
+      h: H.ptr, gate: at(x[2]), yBar: yBar.ptr, hBar: hBar?.ptr ?? 0, gateBar: at(modBar), B, L, D, gateStride: stride,
+      xDtype: X.code, hDtype: H.code,
+    });
     if (bar.need(0)) bar.put(0, yBar);
     if (hBar) bar.put(1, hBar);
   },

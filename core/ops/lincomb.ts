@@ -1,3 +1,4 @@
+import type { Pointer } from "../../ffi/call.ts";
 import { RcmError } from "../error.ts";
 import type { Op } from "../op.ts";
 import { expectShape, type Device, type Tensor } from "../tensor.ts";
@@ -19,8 +20,10 @@ export const lincombOp: Op<LincombParams> = {
     const { device, B, N, first } = check(x, coef);
     const y = device.empty(first.shape, first.dtype);
     const c = upload(device, coef, B, false);
-    const at = (i: number): number => x[i]?.ptr ?? 0;
-    device.lib.lincombFwd(at(0), at(1), at(2), at(3), c.ptr, y.ptr, B, N, x.length, first.code);
+    const at = (i: number): Pointer | 0 => x[i]?.ptr ?? 0;
+    device.lib.lincombFwd({
+      x0: at(0), x1: at(1), x2: at(2), x3: at(3), coef: c.ptr, y: y.ptr, B, N, terms: x.length, dtype: first.code,
+    });
     c.free();
     return { y, own: [] };
   },
@@ -30,9 +33,12 @@ export const lincombOp: Op<LincombParams> = {
     const yDot = device.empty(first.shape, first.dtype);
     const c = upload(device, coef, B, false);
     const cDot = coef.some((one) => one.dot) ? upload(device, coef, B, true) : null;
-    const at = (i: number): number => x[i]?.ptr ?? 0;
-    const dot = (i: number): number => xDot[i]?.ptr ?? 0;
-    device.lib.lincombJvp(at(0), at(1), at(2), at(3), dot(0), dot(1), dot(2), dot(3), c.ptr, cDot?.ptr ?? 0, y.ptr, yDot.ptr, B, N, x.length, first.code);
+    const at = (i: number): Pointer | 0 => x[i]?.ptr ?? 0;
+    const dot = (i: number): Pointer | 0 => xDot[i]?.ptr ?? 0;
+    device.lib.lincombJvp({
+      x0: at(0), x1: at(1), x2: at(2), x3: at(3), x0Dot: dot(0), x1Dot: dot(1), x2Dot: dot(2), x3Dot: dot(3),
+      coef: c.ptr, coefDot: cDot?.ptr ?? 0, y: y.ptr, yDot: yDot.ptr, B, N, terms: x.length, dtype: first.code,
+    });
     c.free();
     cDot?.free();
     return { y, yDot, own: [] };
@@ -43,7 +49,7 @@ export const lincombOp: Op<LincombParams> = {
     for (let i = 0; i < x.length; i++) {
       if (!bar.need(i)) continue;
       const xBar = device.empty(yBar.shape, yBar.dtype);
-      device.lib.lincombVjp(yBar.ptr, c.ptr, xBar.ptr, B, N, i, yBar.code);
+      device.lib.lincombVjp({ yBar: yBar.ptr, coef: c.ptr, xBar: xBar.ptr, B, N, term: i, dtype: yBar.code });
       bar.put(i, xBar);
     }
     c.free();

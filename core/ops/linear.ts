@@ -23,14 +23,19 @@ export const linearOp: Op<LinearParams> = {
   forward(x, { dtype }) {
     const { X, W, M, N, K, shape } = linearSizes("linear", x);
     const y = X.device.empty(shape, dtype ?? X.dtype);
-    X.device.lib.linearFwd(X.ptr, W.ptr, x[2]?.ptr ?? 0, y.ptr, M, N, K, X.code, W.code, y.code);
+    X.device.lib.linearFwd({
+      x: X.ptr, w: W.ptr, b: x[2]?.ptr ?? 0, y: y.ptr, M, N, K, xDtype: X.code, wDtype: W.code, yDtype: y.code,
+    });
     return { y, own: [] };
   },
   jvp(x, [xDot], { dtype }) {
     const { X, W, M, N, K, shape } = linearSizes("linear", x);
     const y = X.device.empty(shape, dtype ?? X.dtype);
     const yDot = X.device.empty(shape, y.dtype);
-    X.device.lib.linearJvp(X.ptr, W.ptr, x[2]?.ptr ?? 0, (xDot as Tensor).ptr, y.ptr, yDot.ptr, M, N, K, X.code, W.code, y.code);
+    X.device.lib.linearJvp({
+      x: X.ptr, w: W.ptr, b: x[2]?.ptr ?? 0, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, M, N, K,
+      xDtype: X.code, wDtype: W.code, yDtype: y.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, x) {
@@ -38,7 +43,10 @@ export const linearOp: Op<LinearParams> = {
     const xBar = bar.need(0) ? X.device.empty(X.shape, X.dtype) : null;
     const wBar = bar.need(1) ? bar.accumulate(1) : null;
     const bBar = x[2] && bar.need(2) ? bar.accumulate(2) : null;
-    X.device.lib.linearVjp(X.ptr, W.ptr, yBar.ptr, xBar?.ptr ?? 0, wBar?.ptr ?? 0, bBar?.ptr ?? 0, M, N, K, X.code, W.code, yBar.code);
+    X.device.lib.linearVjp({
+      x: X.ptr, w: W.ptr, yBar: yBar.ptr, xBar: xBar?.ptr ?? 0, wBar: wBar?.ptr ?? 0, bBar: bBar?.ptr ?? 0, M, N, K,
+      xDtype: X.code, wDtype: W.code, yDtype: yBar.code,
+    });
     if (xBar) bar.put(0, xBar);
   },
 };

@@ -15,7 +15,10 @@ export const linearGeluOp: Op<LinearGeluParams> = {
     const { X, W, M, N, K, shape } = linearSizes("linear_gelu", x);
     const y = X.device.empty(shape, X.dtype);
     const h = record ? X.device.empty(shape, X.dtype) : null;
-    X.device.lib.linearGeluFwd(X.ptr, W.ptr, x[2]?.ptr ?? 0, h?.ptr ?? 0, y.ptr, M, N, K, activationCode(kind), X.code, W.code, y.code);
+    X.device.lib.linearGeluFwd({
+      x: X.ptr, w: W.ptr, b: x[2]?.ptr ?? 0, h: h?.ptr ?? 0, y: y.ptr, M, N, K, kind: activationCode(kind),
+      xDtype: X.code, wDtype: W.code, yDtype: y.code,
+    });
     return { y, own: h ? [h] : [] };
   },
   jvp(x, [xDot], { kind }, record) {
@@ -23,7 +26,10 @@ export const linearGeluOp: Op<LinearGeluParams> = {
     const y = X.device.empty(shape, X.dtype);
     const yDot = X.device.empty(shape, X.dtype);
     const h = record ? X.device.empty(shape, X.dtype) : null;
-    X.device.lib.linearGeluJvp(X.ptr, W.ptr, x[2]?.ptr ?? 0, (xDot as Tensor).ptr, h?.ptr ?? 0, y.ptr, yDot.ptr, M, N, K, activationCode(kind), X.code, W.code, y.code);
+    X.device.lib.linearGeluJvp({
+      x: X.ptr, w: W.ptr, b: x[2]?.ptr ?? 0, xDot: (xDot as Tensor).ptr, h: h?.ptr ?? 0, y: y.ptr, yDot: yDot.ptr, M, N,
+      K, kind: activationCode(kind), xDtype: X.code, wDtype: W.code, yDtype: y.code,
+    });
     return { y, yDot, own: h ? [h] : [] };
   },
   vjp(bar, yBar, x, _y, [h], { kind }) {
@@ -32,10 +38,10 @@ export const linearGeluOp: Op<LinearGeluParams> = {
     const xBar = bar.need(0) ? X.device.empty(X.shape, X.dtype) : null;
     const wBar = bar.need(1) ? bar.accumulate(1) : null;
     const bBar = x[2] && bar.need(2) ? bar.accumulate(2) : null;
-    X.device.lib.linearGeluVjp(
-      X.ptr, W.ptr, h.ptr, yBar.ptr, scratch.ptr, xBar?.ptr ?? 0, wBar?.ptr ?? 0, bBar?.ptr ?? 0,
-      M, N, K, activationCode(kind), X.code, W.code, yBar.code,
-    );
+    X.device.lib.linearGeluVjp({
+      x: X.ptr, w: W.ptr, h: h.ptr, yBar: yBar.ptr, scratch: scratch.ptr, xBar: xBar?.ptr ?? 0, wBar: wBar?.ptr ?? 0,
+      bBar: bBar?.ptr ?? 0, M, N, K, kind: activationCode(kind), xDtype: X.code, wDtype: W.code, yDtype: yBar.code,
+    });
     scratch.free();
     if (xBar) bar.put(0, xBar);
   },

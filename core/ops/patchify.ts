@@ -31,7 +31,10 @@ export const patchifyOp: Op<PatchParams> = {
     const x_ = x as Tensor;
     const s = patchSizes("patchify", x_.shape, p);
     const y = x_.device.empty(s.tokens, p.dtype ?? x_.dtype);
-    x_.device.lib.patchifyFwd(x_.ptr, y.ptr, s.B, s.C, s.T, s.Y, s.X, s.pt, s.py, s.px, s.order, x_.code, y.code);
+    x_.device.lib.patchifyFwd({
+      x: x_.ptr, y: y.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px, order: s.order,
+      xDtype: x_.code, yDtype: y.code,
+    });
     return { y, own: [] };
   },
   jvp([x], [xDot], p) {
@@ -39,14 +42,20 @@ export const patchifyOp: Op<PatchParams> = {
     const s = patchSizes("patchify", x_.shape, p);
     const y = x_.device.empty(s.tokens, p.dtype ?? x_.dtype);
     const yDot = x_.device.empty(s.tokens, y.dtype);
-    x_.device.lib.patchifyJvp(x_.ptr, (xDot as Tensor).ptr, y.ptr, yDot.ptr, s.B, s.C, s.T, s.Y, s.X, s.pt, s.py, s.px, s.order, x_.code, y.code);
+    x_.device.lib.patchifyJvp({
+      x: x_.ptr, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt,
+      py: s.py, px: s.px, order: s.order, xDtype: x_.code, yDtype: y.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, [x], _y, _own, p) {
     const x_ = x as Tensor;
     const s = patchSizes("patchify", x_.shape, p);
     const xBar = x_.device.empty(x_.shape, x_.dtype);
-    x_.device.lib.patchifyVjp(yBar.ptr, xBar.ptr, s.B, s.C, s.T, s.Y, s.X, s.pt, s.py, s.px, s.order, x_.code, yBar.code);
+    x_.device.lib.patchifyVjp({
+      yBar: yBar.ptr, xBar: xBar.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px,
+      order: s.order, xDtype: x_.code, yDtype: yBar.code,
+    });
     bar.put(0, xBar);
   },
 };

@@ -1,7 +1,7 @@
 import type { DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import type { Op } from "../op.ts";
-import { expectDType, expectShape, statDType, type Tensor } from "../tensor.ts";
+import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 /** Rotary tables: cos and sin of the angle of each (token, pair); stat dtype. Shapes: [L, K/2] each. */
@@ -34,7 +34,7 @@ function sizes([x, w]: (Tensor | null)[], p: RmsNormRopeParams) {
     }
   }
   const mode = p.rope === null ? 0 : p.pairing === "interleaved" ? 1 : 2;
-  return { X, W, B, L, D, K, mode, rows: (B * L * D) / p.group, cos: p.rope?.cos.ptr ?? 0, sin: p.rope?.sin.ptr ?? 0 };
+  return { X, W, B, L, D, K, mode, rows: (B * L * D) / p.group, cos: ptrOf(p.rope?.cos), sin: ptrOf(p.rope?.sin) };
 }
 
 export const rmsNormRopeOp: Op<RmsNormRopeParams> = {
@@ -43,7 +43,10 @@ export const rmsNormRopeOp: Op<RmsNormRopeParams> = {
     const { X, W, B, L, D, K, mode, rows, cos, sin } = sizes(x, p);
     const y = X.device.empty(X.shape, p.dtype ?? X.dtype);
     const rstd = X.device.empty([rows], statDType(X.dtype));
-    X.device.lib.rmsNormRopeFwd(X.ptr, W.ptr, cos, sin, y.ptr, rstd.ptr, B, L, D, K, p.group, mode, p.eps, X.code, W.code, y.code);
+    X.device.lib.rmsNormRopeFwd({
+      x: X.ptr, w: W.ptr, cos, sin, y: y.ptr, rstd: rstd.ptr, B, L, D, K, group: p.group, rope: mode, eps: p.eps,
+      xDtype: X.code, wDtype: W.code, yDtype: y.code,
+    });
     return { y, own: [rstd] };
   },
   jvp(x, [xDot], p) {
@@ -51,14 +54,20 @@ export const rmsNormRopeOp: Op<RmsNormRopeParams> = {
     const y = X.device.empty(X.shape, p.dtype ?? X.dtype);
     const yDot = X.device.empty(X.shape, y.dtype);
     const rstd = X.device.empty([rows], statDType(X.dtype));
-    X.device.lib.rmsNormRopeJvp(X.ptr, W.ptr, cos, sin, (xDot as Tensor).ptr, y.ptr, yDot.ptr, rstd.ptr, B, L, D, K, p.group, mode, p.eps, X.code, W.code, y.code);
+    X.device.lib.rmsNormRopeJvp({
+      x: X.ptr, w: W.ptr, cos, sin, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, rstd: rstd.ptr, B, L, D, K,
+      group: p.group, rope: mode, eps: p.eps, xDtype: X.code, wDtype: W.code, yDtype: y.code,
+    });
     return { y, yDot, own: [rstd] };
   },
   vjp(bar, yBar, x, _y, [rstd], p) {
     const { X, W, B, L, D, K, mode, cos, sin } = sizes(x, p);
     const xBar = bar.need(0) ? X.device.empty(X.shape, X.dtype) : null;
     const wBar = bar.need(1) ? bar.accumulate(1) : null;
-    X.device.lib.rmsNormRopeVjp(X.ptr, W.ptr, cos, sin, rstd.ptr, yBar.ptr, xBar?.ptr ?? 0, wBar?.ptr ?? 0, B, L, D, K, p.group, mode, X.code, W.code, yBar.code);
+    X.device.lib.rmsNormRopeVjp({
+      x: X.ptr, w: W.ptr, cos, sin, rstd: rstd.ptr, yBar: yBar.ptr, xBar: xBar?.ptr ?? 0, wBar: wBar?.ptr ?? 0, B, L, D,
+      K, group: p.group, rope: mode, xDtype: X.code, wDtype: W.code, yDtype: yBar.code,
+    });
     if (xBar) bar.put(0, xBar);
   },
 };

@@ -1,6 +1,6 @@
 import { RcmError } from "../error.ts";
 import type { Op } from "../op.ts";
-import { expectShape, type Tensor } from "../tensor.ts";
+import { expectShape, ptrOf, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 interface SqLossParams {
@@ -17,7 +17,7 @@ function sizes([x]: (Tensor | null)[], p: SqLossParams) {
   if (p.target) expectShape("sq_loss", "target", p.target, X.shape);
   if (p.delta) expectShape("sq_loss", "delta", p.delta, X.shape);
   if (p.weight.length !== B) throw new RcmError("E_SHAPE", "one weight a sample", { op: "sq_loss", want: B, got: p.weight.length });
-  return { X, B, N: B === 0 ? 0 : X.numel / B, target: p.target?.ptr ?? 0, delta: p.delta?.ptr ?? 0 };
+  return { X, B, N: B === 0 ? 0 : X.numel / B, target: ptrOf(p.target), delta: ptrOf(p.delta) };
 }
 
 export const sqLossOp: Op<SqLossParams> = {
@@ -26,7 +26,7 @@ export const sqLossOp: Op<SqLossParams> = {
     const { X, B, N, target, delta } = sizes(x, p);
     const y = X.device.empty([B], "f64");
     const weight = X.device.fromValues(p.weight, [B], "f64");
-    X.device.lib.sqLossFwd(X.ptr, target, delta, weight.ptr, y.ptr, B, N, X.code);
+    X.device.lib.sqLossFwd({ x: X.ptr, target, delta, weight: weight.ptr, loss: y.ptr, B, N, dtype: X.code });
     return { y, own: [weight] };
   },
   jvp(x, [xDot], p) {
@@ -34,13 +34,18 @@ export const sqLossOp: Op<SqLossParams> = {
     const y = X.device.empty([B], "f64");
     const yDot = X.device.empty([B], "f64");
     const weight = X.device.fromValues(p.weight, [B], "f64");
-    X.device.lib.sqLossJvp(X.ptr, target, delta, weight.ptr, (xDot as Tensor).ptr, y.ptr, yDot.ptr, B, N, X.code);
+    X.device.lib.sqLossJvp({
+      x: X.ptr, target, delta, weight: weight.ptr, xDot: (xDot as Tensor).ptr, loss: y.ptr, lossDot: yDot.ptr, B, N,
+      dtype: X.code,
+    });
     return { y, yDot, own: [weight] };
   },
   vjp(bar, yBar, x, _y, [weight], p) {
     const { X, B, N, target, delta } = sizes(x, p);
     const xBar = X.device.empty(X.shape, X.dtype);
-    X.device.lib.sqLossVjp(X.ptr, target, delta, weight.ptr, yBar.ptr, xBar.ptr, B, N, X.code);
+    X.device.lib.sqLossVjp({
+      x: X.ptr, target, delta, weight: weight.ptr, lossBar: yBar.ptr, xBar: xBar.ptr, B, N, dtype: X.code,
+    });
     bar.put(0, xBar);
   },
 };

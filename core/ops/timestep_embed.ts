@@ -22,20 +22,24 @@ export const timestepEmbedOp: Op<TimestepEmbedParams> = {
   forward([t], { width, dtype }) {
     const t_B = check(t);
     const y = t_B.device.empty([t_B.numel, width], dtype);
-    t_B.device.lib.timestepEmbedFwd(t_B.ptr, y.ptr, t_B.numel, width, y.code);
+    t_B.device.lib.timestepEmbedFwd({ t: t_B.ptr, y: y.ptr, B: t_B.numel, N: width, dtype: y.code });
     return { y, own: [] };
   },
   jvp([t], [tDot], { width, dtype }) {
     const t_B = check(t);
     const y = t_B.device.empty([t_B.numel, width], dtype);
     const yDot = t_B.device.empty([t_B.numel, width], dtype);
-    t_B.device.lib.timestepEmbedJvp(t_B.ptr, check(tDot).ptr, y.ptr, yDot.ptr, t_B.numel, width, y.code);
+    t_B.device.lib.timestepEmbedJvp({
+      t: t_B.ptr, tDot: check(tDot).ptr, y: y.ptr, yDot: yDot.ptr, B: t_B.numel, N: width, dtype: y.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, [t], _y, _own, { width }) {
     const t_B = check(t);
     const tBar = t_B.device.empty(t_B.shape, "f64");
-    t_B.device.lib.timestepEmbedVjp(t_B.ptr, yBar.ptr, tBar.ptr, t_B.numel, width, yBar.code);
+    t_B.device.lib.timestepEmbedVjp({
+      t: t_B.ptr, yBar: yBar.ptr, tBar: tBar.ptr, B: t_B.numel, N: width, dtype: yBar.code,
+    });
     bar.put(0, tBar);
   },
 };

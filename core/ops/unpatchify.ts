@@ -19,20 +19,29 @@ export const unpatchifyOp: Op<UnpatchifyParams> = {
   forward([x], p) {
     const { X_, ...s } = sizes(x, p);
     const y = X_.device.empty(p.shape, p.dtype ?? X_.dtype);
-    X_.device.lib.unpatchifyFwd(X_.ptr, y.ptr, s.B, s.C, s.T, s.Y, s.X, s.pt, s.py, s.px, s.order, X_.code, y.code);
+    X_.device.lib.unpatchifyFwd({
+      x: X_.ptr, y: y.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px, order: s.order,
+      xDtype: X_.code, yDtype: y.code,
+    });
     return { y, own: [] };
   },
   jvp([x], [xDot], p) {
     const { X_, ...s } = sizes(x, p);
     const y = X_.device.empty(p.shape, p.dtype ?? X_.dtype);
     const yDot = X_.device.empty(p.shape, y.dtype);
-    X_.device.lib.unpatchifyJvp(X_.ptr, (xDot as Tensor).ptr, y.ptr, yDot.ptr, s.B, s.C, s.T, s.Y, s.X, s.pt, s.py, s.px, s.order, X_.code, y.code);
+    X_.device.lib.unpatchifyJvp({
+      x: X_.ptr, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt,
+      py: s.py, px: s.px, order: s.order, xDtype: X_.code, yDtype: y.code,
+    });
     return { y, yDot, own: [] };
   },
   vjp(bar, yBar, [x], _y, _own, p) {
     const { X_, ...s } = sizes(x, p);
     const xBar = X_.device.empty(X_.shape, X_.dtype);
-    X_.device.lib.unpatchifyVjp(yBar.ptr, xBar.ptr, s.B, s.C, s.T, s.Y, s.X, s.pt, s.py, s.px, s.order, X_.code, yBar.code);
+    X_.device.lib.unpatchifyVjp({
+      yBar: yBar.ptr, xBar: xBar.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px,
+      order: s.order, xDtype: X_.code, yDtype: yBar.code,
+    });
     bar.put(0, xBar);
   },
 };

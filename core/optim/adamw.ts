@@ -54,10 +54,12 @@ export class AdamW {
     const grad = params.grad as Tensor;
     const t = ++this.updates;
     const clip = o.maxGradNorm > 0 ? Math.min(1, o.maxGradNorm / (gradNorm + 1e-6)) : 1;
-    params.device.lib.adamw(
-      params.flat.ptr, this.master?.ptr ?? 0, grad.ptr, this.m?.ptr ?? 0, this.v.ptr, ema?.flat.ptr ?? 0, 0, params.flat.numel,
-      lr, o.betas[0], o.betas[1], o.eps, o.weightDecay, 1 - o.betas[0] ** t, 1 - o.betas[1] ** t, clip, 0, ema?.beta ?? 0, params.flat.code,
-    );
+    params.device.lib.adamw({
+      param: params.flat.ptr, master: this.master?.ptr ?? 0, grad: grad.ptr, m: this.m?.ptr ?? 0, v: this.v.ptr,
+      ema: ema?.flat.ptr ?? 0, gradSqSum: 0, n: params.flat.numel, lr, beta1: o.betas[0], beta2: o.betas[1], eps: o.eps,
+      weightDecay: o.weightDecay, bias1: 1 - o.betas[0] ** t, bias2: 1 - o.betas[1] ** t, gradScale: clip, maxNorm: 0,
+      emaBeta: ema?.beta ?? 0, paramDtype: params.flat.code,
+    });
     params.zeroGrad();
   }
 }

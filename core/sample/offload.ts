@@ -1,3 +1,5 @@
+import type { Pointer } from "../../ffi/call.ts";
+import { hostAlloc } from "../../ffi/memory.ts";
 import { dtypeBytes, type DType } from "../dtype.ts";
 import type { WanConfig } from "../models/wan/config.ts";
 import { wanParams } from "../models/wan/keys.ts";
@@ -10,8 +12,6 @@ const COMPUTE = 0;
 const COPIES = 1;
 const UP = 0;
 const DOWN = 1;
-
-const pointerOut = new BigInt64Array(new ArrayBuffer(8));
 
 /** Device memory for the weights of one block, and the events that order its copies with compute. */
 interface Slot {
@@ -36,8 +36,8 @@ const blockOf = (name: string): number => (name.startsWith("blocks.") ? Number.p
 export class StreamedWeights implements ParamSource, Disposable {
   private readonly outer: ParamSpec[];
   private readonly blocks: ParamSpec[][];
-  private readonly hostOuter: number;
-  private readonly hostBlocks: number[];
+  private readonly hostOuter: Pointer;
+  private readonly hostBlocks: Pointer[];
   private globals: ParamSet | null = null;
   private slots: Slot[] = [];
   private current: Slot | null = null;
@@ -54,20 +54,17 @@ export class StreamedWeights implements ParamSource, Disposable {
     const specs = wanParams(config);
     this.outer = specs.filter((s) => blockOf(s.name) < 0);
     this.blocks = Array.from({ length: config.layers }, (_, i) => specs.filter((s) => blockOf(s.name) === i));
-    const host = (part: ParamSpec[]): number => {
-      device.lib.hostAlloc(pointerOut, this.bytes(part));
-      return Number(pointerOut[0]);
-    };
+    const host = (part: ParamSpec[]): Pointer => hostAlloc(device.lib, this.bytes(part));
     this.hostOuter = host(this.outer);
     this.hostBlocks = this.blocks.map(host);
-    const fill = (part: ParamSpec[], to: number): void => {
+    const fill = (part: ParamSpec[], to: Pointer): void => {
       using _scope = device.scope();
       const flat = device.empty([ParamSet.flatSize(part)], dtype).zero();
       read(ParamSet.view(device, part, flat));
-      device.lib.eventRecord(this.events, COMPUTE);
-      device.lib.streamWait(COPIES, this.events);
-      device.lib.copyAsync(to, flat.ptr, flat.bytes, DOWN);
-      device.lib.eventRecord(this.events, COPIES);
+      device.lib.eventRecord({ event: this.events, stream: COMPUTE });
+      device.lib.streamWait({ stream: COPIES, event: this.events });
+      device.lib.copyAsync({ dst: to, src: flat.ptr, bytes: flat.bytes, kind: DOWN });
+      device.lib.eventRecord({ event: this.events, stream: COPIES });
       device.lib.eventSync(this.events);
     };
     try {
@@ -98,17 +95,19 @@ export class StreamedWeights implements ParamSource, Disposable {
     const { device } = this;
     const take = (part: ParamSpec[]): Tensor => device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
     const outer = take(this.outer);
-    device.lib.eventRecord(this.events, COMPUTE); // queued work may still use memory that was handed out again
-    device.lib.streamWait(COPIES, this.events);
-    device.lib.copyAsync(outer.ptr, this.hostOuter, outer.bytes, UP);
-    device.lib.eventRecord(this.events, COPIES);
-    device.lib.streamWait(COMPUTE, this.events);
+    device.lib.eventRecord({
+      event: this.events, stream: COMPUTE,
+    }); // queued work may still use memory that was handed out again
+    device.lib.streamWait({ stream: COPIES, event: this.events });
+    device.lib.copyAsync({ dst: outer.ptr, src: this.hostOuter, bytes: outer.bytes, kind: UP });
+    device.lib.eventRecord({ event: this.events, stream: COPIES });
+    device.lib.streamWait({ stream: COMPUTE, event: this.events });
     this.globals = ParamSet.view(device, this.outer, outer);
     this.slots = Array.from({ length: Math.min(2, this.blocks.length) }, (_, k) => {
       const flat = take(this.blocks[0]);
       const set = ParamSet.view(device, this.blocks[0], flat);
       const slot = { flat, vars: new Map(set.names.map((n) => [insideBlock(n), set.get(n)])), holds: -1, uploaded: this.events + 2 * k, used: this.events + 2 * k + 1 };
-      device.lib.eventRecord(slot.used, COMPUTE);
+      device.lib.eventRecord({ event: slot.used, stream: COMPUTE });
       return slot;
     });
     this.upload(this.slots[0], 0);
@@ -138,9 +137,9 @@ export class StreamedWeights implements ParamSource, Disposable {
   /** Makes a block the one that computes and starts the upload of the next into the slot that the last one leaves. */
   private enter(block: number): Slot {
     const { lib } = this.device;
-    if (this.current) lib.eventRecord(this.current.used, COMPUTE);
+    if (this.current) lib.eventRecord({ event: this.current.used, stream: COMPUTE });
     const slot = this.slots.find((s) => s.holds === block) ?? this.upload(this.slots.find((s) => s !== this.current) ?? this.slots[0], block);
-    lib.streamWait(COMPUTE, slot.uploaded);
+    lib.streamWait({ stream: COMPUTE, event: slot.uploaded });
     const next = (block + 1) % this.blocks.length; // after the last comes the first of the next evaluation
     const other = this.slots.find((s) => s !== slot);
     if (other && other.holds !== next) this.upload(other, next);
@@ -149,9 +148,9 @@ export class StreamedWeights implements ParamSource, Disposable {
 
   private upload(slot: Slot, block: number): Slot {
     const { lib } = this.device;
-    lib.streamWait(COPIES, slot.used);
-    lib.copyAsync(slot.flat.ptr, this.hostBlocks[block], slot.flat.bytes, UP);
-    lib.eventRecord(slot.uploaded, COPIES);
+    lib.streamWait({ stream: COPIES, event: slot.used });
+    lib.copyAsync({ dst: slot.flat.ptr, src: this.hostBlocks[block], bytes: slot.flat.bytes, kind: UP });
+    lib.eventRecord({ event: slot.uploaded, stream: COPIES });
     slot.holds = block;
     return slot;
   }

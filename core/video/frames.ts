@@ -22,7 +22,7 @@ export function pushFrames(chunk: Tensor, sinks: readonly { frame(pixels: Uint8A
   const { device } = chunk;
   using _scope = device.scope();
   const rgb = device.empty([B, t, Y, X, 3], "u8");
-  device.lib.pixels(chunk.ptr, rgb.ptr, B, 3, t * Y * X, chunk.code);
+  device.lib.pixels({ x: chunk.ptr, out: rgb.ptr, B, C: 3, N: t * Y * X, dtype: chunk.code });
   const each = Y * X * 3;
   sinks.forEach((sink, b) => {
     const { data } = rgb.window(b * t * each, [t, Y, X, 3]).toHost();

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Symbols } from "../../ffi/call.ts";
 import { RcmError } from "../../ffi/error.ts";
+import { camel } from "../../ffi/gen.ts";
 import { parseHeader, type Declaration, type Param } from "../../ffi/parse.ts";
 import { ABI_HASH, bind, SYMBOLS } from "../../ffi/rcm.gen.ts";
 
@@ -39,7 +40,6 @@ double echo_seen(int i) { return seen[i]; }\nint echo_calls(void) { return calls
 const char* rcm_last_error(void) { return "[some_op] text from C"; }\n${bodies.join("\n")}\n`;
 }
 
-const camel = (name: string): string => name.replace(/^rcm_/, "").replace(/_(\w)/g, (_, c: string) => c.toUpperCase());
 /** A value of the kind that fits no other place of the call, at the far end of its range. */
 const sample = (p: Param, i: number): number =>
   p.kind === "f64" ? -1.25 - i : p.kind === "i32" ? 2 ** 31 - 1 - i : p.kind === "i64" ? 2 ** 53 - 1 - i : 2 ** 47 - 8 * (i + 1);
@@ -51,12 +51,19 @@ describe.skipIf(!compiler)("what crosses the ABI", () => {
   }).symbols as unknown as Symbols : {};
   const lib = bind(echo) as unknown as Record<string, (...args: unknown[]) => void>;
   const status = declarations.filter((d) => d.returns === "status");
+  /** Calls a function as core does: one argument by itself, more as fields of one object; "absent" leaves a field out. */
+  const absent = Symbol();
+  const call = (d: Declaration, values: readonly unknown[]): void => {
+    const fields = d.params.map((p, i) => [camel(p.name), values[i]] as const).filter(([, v]) => v !== absent);
+    if (d.params.length > 1) lib[camel(d.name)](Object.fromEntries(fields));
+    else lib[camel(d.name)](...fields.map(([, v]) => v));
+  };
 
-  test("every argument of every function arrives, 19 of them too", () => {
+  test("every field of every function arrives in its place, of 19 too", () => {
     expect(Math.max(...status.map((d) => d.params.length))).toBeGreaterThan(18);
     for (const d of status) {
       const values = d.params.map(sample);
-      lib[camel(d.name)](...values);
+      call(d, values);
       expect([d.name, ...values.map((_, i) => echo.echo_seen(i))]).toEqual([d.name, ...values]);
     }
   });
@@ -75,17 +82,28 @@ describe.skipIf(!compiler)("what crosses the ABI", () => {
         for (const wrong of [...bad[p.kind], ...(p.kind === "device" || p.kind === "host" ? (p.optional ? [] : [0]) : [])]) {
           const values: unknown[] = d.params.map(sample);
           values[i] = wrong;
-          expect([d.name, p.name, String(wrong), refusal(() => lib[camel(d.name)](...values))]).toEqual([d.name, p.name, String(wrong), `E_ARG ${d.name.slice(4)} ${p.name}`]);
+          expect([d.name, p.name, String(wrong), refusal(() => call(d, values))]).toEqual([d.name, p.name, String(wrong), `E_ARG ${d.name.slice(4)} ${camel(p.name)}`]);
         }
       });
     }
     expect(echo.echo_calls()).toBe(before);
   });
 
-  test("optional pointers may be 0, trailing arguments may not be dropped", () => {
+  test("the order in which fields are written does not matter", () => {
+    for (const d of status.filter((d) => d.params.length > 1)) {
+      const values = d.params.map(sample);
+      const fields = d.params.map((p, i) => [camel(p.name), values[i]] as const);
+      lib[camel(d.name)](Object.fromEntries(fields.reverse()));
+      expect([d.name, ...values.map((_, i) => echo.echo_seen(i))]).toEqual([d.name, ...values]);
+    }
+  });
+
+  test("optional pointers may be 0, no field may be left out", () => {
     for (const d of status) {
-      lib[camel(d.name)](...d.params.map((p, i) => (p.optional ? 0 : sample(p, i))));
-      if (d.params.length > 0) expect(() => lib[camel(d.name)](...d.params.map(sample).slice(0, -1))).toThrow(RcmError);
+      call(d, d.params.map((p, i) => (p.optional ? 0 : sample(p, i))));
+      for (let gone = 0; gone < d.params.length; gone++) {
+        expect(() => call(d, d.params.map((p, i) => (i === gone ? absent : sample(p, i))))).toThrow(RcmError);
+      }
     }
   });
 

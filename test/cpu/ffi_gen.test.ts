@@ -43,6 +43,21 @@ RCM_API const char* rcm_last_error(void);`);
   });
 });
 
+describe("the bindings", () => {
+  const text = generate(Buffer.from(`/* ---- one ---- */
+RCM_API rcm_status rcm_one_fwd(const void* x, RCM_OPT const void* x_dot, int64_t n, double eps, int32_t x_dtype);
+RCM_API rcm_status rcm_free(RCM_OPT void* memory);`));
+
+  test("several arguments are fields of one object, and only the generated call has their order", () => {
+    expect(text).toContain("export interface OneFwdArgs {\n  x: Pointer;\n  xDot: Pointer | 0;\n  n: Int;\n  eps: number;\n  xDtype: Code;\n}");
+    expect(text).toContain("  oneFwd(a: OneFwdArgs): void;");
+    expect(text).toContain("s.rcm_one_fwd(x, xDot, n, eps, xDtype)");
+  });
+  test("one argument is given by itself", () => {
+    expect(text).toContain("  free(memory: Pointer | 0): void;");
+  });
+});
+
 describe("what the ABI does not allow is an error that names the line", () => {
   const refused: [name: string, text: string, message: string][] = [
     ["unsigned", "RCM_API rcm_status rcm_a(uint32_t n);", 'type "uint32_t" of "n" is not part of the ABI'],
@@ -66,6 +81,10 @@ describe("what the ABI does not allow is an error that names the line", () => {
     expect(() => parseHeader(`#define X\n\n${text}\n`)).toThrow(`rcm.h:3: `);
     expect(() => parseHeader(`#define X\n\n${text}\n`)).toThrow(message);
     expect(() => generate(Buffer.from(text))).toThrow(message);
+  });
+  test("two parameters that become one field", () => {
+    const text = "RCM_API rcm_status rcm_a(int32_t x_dot, int32_t xDot);";
+    expect(() => generate(Buffer.from(text))).toThrow('rcm_a: two parameters become the field "xDot"');
   });
   test("a function declared twice", () => {
     expect(() => parseHeader("RCM_API rcm_status rcm_a(void);\nRCM_API rcm_status rcm_a(void);")).toThrow("rcm.h:2: rcm_a is declared twice");

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import type { Code, Pointer } from "../../ffi/call.ts";
 import { RcmError } from "../../ffi/error.ts";
 import { alloc, download, free, memoryStats, upload } from "../../ffi/memory.ts";
 import { openBackend } from "../../ffi/open.ts";
@@ -81,7 +82,7 @@ describe("memory", () => {
 describe("errors of the library", () => {
   test("its text arrives once, under the name of the call", () => {
     const p = alloc(lib, 256);
-    const e = failure(() => lib.fill(p, 4, 1, 99));
+    const e = failure(() => lib.fill({ out: p, n: 4, value: 1, dtype: 99 as Code }));
     expect(["E_ARG", "E_DTYPE"]).toContain(e.code);
     expect(e.op).toBe("fill");
     expect(e.message).toMatch(/^\[fill\] (?!\[).*99/);
@@ -99,14 +100,14 @@ describe("errors of the library", () => {
     const p = alloc(lib, 8);
     free(lib, p);
     expect(failure(() => free(lib, p)).code).toBe("E_ARG");
-    expect(failure(() => free(lib, 4096)).code).toBe("E_ARG");
+    expect(failure(() => free(lib, 4096 as Pointer)).code).toBe("E_ARG");
   });
 
   test("sizes of zero do nothing", () => {
     const p = alloc(lib, 8);
-    lib.zero(p, 0);
-    lib.fill(p, 0, 1, 0);
-    lib.copy(p, p, 0, 2);
+    lib.zero({ dst: p, bytes: 0 });
+    lib.fill({ out: p, n: 0, value: 1, dtype: 0 });
+    lib.copy({ dst: p, src: p, bytes: 0, kind: 2 });
     free(lib, p);
   });
 });

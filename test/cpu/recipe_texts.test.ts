@@ -44,7 +44,10 @@ test("students and guided teachers are sampled with it; a batch changes nothing"
   const r = withText();
   const model = createModel(cpu(), r, { trainable: false, secondTime: false });
   model.params.init(1);
-  cpu().lib.fill(model.params.tensor("head.head.weight").ptr, model.params.tensor("head.head.weight").numel, 0.01, model.params.tensor("head.head.weight").code);
+  cpu().lib.fill({
+    out: model.params.tensor("head.head.weight").ptr, n: model.params.tensor("head.head.weight").numel, value: 0.01,
+    dtype: model.params.tensor("head.head.weight").code,
+  });
   const draw = async (from: typeof r, role: "student" | "teacher", batch: number): Promise<Float64Array> => (await samplePrompts(cpu(), { model, role, steps: 1 }, from, PROMPTS, 5, batch)).latents.values();
   for (const role of ["student", "teacher"] as const) {
     const y = await draw(r, role, 3);

@@ -152,7 +152,7 @@ describe("videos of prompts", () => {
   test("latents that are not finite stop the run and name the sample", async () => {
     const broken = (): SampleNet => {
       const model = tinyWan(cpu(), TINY_WAN, "f32");
-      cpu().lib.fill(model.params.tensor("head.head.bias").ptr, 4, Number.MAX_VALUE, 0);
+      cpu().lib.fill({ out: model.params.tensor("head.head.bias").ptr, n: 4, value: Number.MAX_VALUE, dtype: 0 });
       return residentNet(model);
     };
     await expect(run(job("nan"), broken)).rejects.toMatchObject({ code: "E_NONFINITE", message: expect.stringContaining("000000") });

@@ -42,7 +42,7 @@ describe("tiles", () => {
     for (const t of tiles(h, w, { size, overlap })) {
       expect(Math.max(t.h, t.w)).toBeLessThanOrEqual(size);
       const one = cpu().empty([1, t.h, t.w], "f64");
-      cpu().lib.fill(one.ptr, one.numel, 1, one.code);
+      cpu().lib.fill({ out: one.ptr, n: one.numel, value: 1, dtype: one.code });
       blendTile(one, sum, [t.y, t.x], t);
     }
     expect(Math.max(...sum.values().map((v) => Math.abs(v - 1)))).toBeLessThan(1e-12);

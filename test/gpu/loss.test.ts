@@ -18,9 +18,14 @@ function evaluate(d: Device, [x, target, delta]: Float64Array[], N: number, dtyp
   const [weight, bars] = [[1, 0, 0.5], [1, 1, 1]].map((v) => d.fromValues(v, [B], "f64"));
   const [loss, again, dot] = [0, 1, 2].map(() => d.empty([B], "f64"));
   const bar = d.empty([B, N], dtype);
-  d.lib.sqLossFwd(X.ptr, T.ptr, D.ptr, weight.ptr, loss.ptr, B, N, X.code);
-  d.lib.sqLossJvp(X.ptr, T.ptr, D.ptr, weight.ptr, dots.ptr, again.ptr, dot.ptr, B, N, X.code);
-  d.lib.sqLossVjp(X.ptr, T.ptr, D.ptr, weight.ptr, bars.ptr, bar.ptr, B, N, X.code);
+  d.lib.sqLossFwd({ x: X.ptr, target: T.ptr, delta: D.ptr, weight: weight.ptr, loss: loss.ptr, B, N, dtype: X.code });
+  d.lib.sqLossJvp({
+    x: X.ptr, target: T.ptr, delta: D.ptr, weight: weight.ptr, xDot: dots.ptr, loss: again.ptr, lossDot: dot.ptr, B, N,
+    dtype: X.code,
+  });
+  d.lib.sqLossVjp({
+    x: X.ptr, target: T.ptr, delta: D.ptr, weight: weight.ptr, lossBar: bars.ptr, xBar: bar.ptr, B, N, dtype: X.code,
+  });
   expect([...again.values()]).toEqual([...loss.values()]);
   return { loss: loss.values(), dot: dot.values(), bar: bar.values() };
 }

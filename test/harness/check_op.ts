@@ -63,7 +63,7 @@ export function evaluateCase<P>(device: Device, op: Op<P>, c: OpCase<P>, x: (Flo
     const dot = dots?.[i] ? up(dots[i] as Float64Array, i) : null;
     if (c.constant?.includes(i)) return { x: t, dot, node: null };
     const grad = c.accumulates?.includes(i) ? device.zeros(t.shape, statDType(dtype)) : null;
-    if (grad) device.lib.fill(grad.ptr, grad.numel, 0.5, grad.code);
+    if (grad) device.lib.fill({ out: grad.ptr, n: grad.numel, value: 0.5, dtype: grad.code });
     return { x: t, dot, node: new Node(null, [], null, t, [], grad) };
   });
   const out = tape.run(op, inputs, c.params(device, dtype));

@@ -44,7 +44,10 @@ export function goldenAttention(device: () => Device, test: TestFunction): void 
           const [B, Lq, H, K] = g.get("q").shape;
           const Lk = g.get("k").shape[1];
           const lse = device().empty(g.get("lse").shape, dtype);
-          lib.attentionFwd(q.ptr, k.ptr, v.ptr, device().empty(q.shape, dtype).ptr, lse.ptr, 0, B, H, Lq, Lk, K, K, 1 / Math.sqrt(K), q.code);
+          lib.attentionFwd({
+            q: q.ptr, k: k.ptr, v: v.ptr, o: device().empty(q.shape, dtype).ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk,
+            K, Kv: K, scale: 1 / Math.sqrt(K), dtype: q.code,
+          });
           close(lse, "lse", tolO);
         });
       });
