@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { makeDigits } from "../core/data/digits.ts";
 import { WAN_PRESETS } from "../core/models/wan/config.ts";
 import { Device } from "../core/tensor.ts";
-import { trainClassifier } from "../core/train/classifier.ts";
+import { trainClassifier } from "../core/eval/classifier.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS } from "./args.ts";
 import inspect from "./data_inspect.ts";
 

@@ -1,7 +1,7 @@
 import { defineCommand } from "citty";
-import { synthRun } from "../core/data/synth_run.ts";
+import { synthRun } from "../core/synth/run.ts";
 import { RcmError } from "../core/error.ts";
-import { parseShard } from "../core/sample/work.ts";
+import { parseShard } from "../core/io/shard.ts";
 import { DEVICE_ARGS, decimal, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
 import { stopSignals } from "./signals.ts";

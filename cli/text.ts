@@ -2,8 +2,8 @@ import { defineCommand } from "citty";
 import { readFileSync } from "node:fs";
 import { RcmError } from "../core/error.ts";
 import { cleanPrompt } from "../core/text/clean.ts";
-import { Tokenizer } from "../core/text/tokenizer.ts";
-import { encodeToFiles } from "../core/text_encoder/files.ts";
+import { Tokenizer } from "../core/text/tokenizers/tokenizer.ts";
+import { encodeToFiles } from "../core/text/files.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, repeated } from "./args.ts";
 import { mebibytes, progress, result, seconds } from "./ui.ts";
 

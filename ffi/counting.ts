@@ -68,3 +68,61 @@ export function countingBackend(kind: "cpu" | "cuda"): Backend {
   }
   return { lib: { ...lib, ...own } as unknown as Rcm, kind, path: "", info: { backend: kind, device: "a device that only counts", isa: "", best_isa: "", threads: 1, blas: "" } };
 }
+
+/** Matmuls of an attention tangent: the two of the value, one for each of q', k', v' and one for (P.S') v. */
+export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number => 2 + Number(q) + Number(k) + Number(q || k) + Number(v);
+
+/**
+ * The library with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K, its vjp 2.5x,
+ * its tangent 3x or, when `exact`, what the tangents that are there ask for. Recorded calls count each time they are launched.
+ */
+export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number } {
+  let flop = 0;
+  const recordings = new Map<number, number>();
+  let before = 0;
+  type Matmul = Record<"M" | "N" | "K", number>;
+  const linear = <A extends Matmul>(f: (a: A) => void, passes: (a: A) => number) => (a: A): void => {
+    flop += 2 * a.M * a.N * a.K * passes(a);
+    f(a);
+  };
+  type Scores = Record<"B" | "H" | "Lq" | "Lk" | "K", number>;
+  const attention = <A extends Scores>(f: (a: A) => void, factor: (a: A) => number) => (a: A): void => {
+    flop += factor(a) * 4 * a.B * a.H * a.Lq * a.Lk * a.K;
+    f(a);
+  };
+  const bars = (a: { xBar: number; wBar: number }): number => Number(a.xBar !== 0) + Number(a.wBar !== 0);
+  const tangents = (a: { qDot: number; kDot: number; vDot: number }): number =>
+    exact ? tangentMatmuls(a.qDot !== 0, a.kDot !== 0, a.vDot !== 0) / 2 : 3;
+  return {
+    lib: {
+      ...lib,
+      linearFwd: linear(lib.linearFwd, () => 1),
+      linearJvp: linear(lib.linearJvp, () => 2),
+      linearVjp: linear(lib.linearVjp, bars),
+      linearGeluFwd: linear(lib.linearGeluFwd, () => 1),
+      linearGeluJvp: linear(lib.linearGeluJvp, () => 2),
+      linearGeluVjp: linear(lib.linearGeluVjp, bars),
+      attentionFwd: attention(lib.attentionFwd, () => 1),
+      attentionJvp: attention(lib.attentionJvp, tangents),
+      attentionVjp: attention(lib.attentionVjp, () => 2.5),
+      graphBegin: (memory) => {
+        before = flop;
+        lib.graphBegin(memory);
+      },
+      graphEnd: (out) => {
+        lib.graphEnd(out);
+        recordings.set(Number((out as BigInt64Array)[0]), flop - before);
+        flop = before;
+      },
+      graphLaunch: (graph) => {
+        flop += recordings.get(graph) ?? 0;
+        lib.graphLaunch(graph);
+      },
+    },
+    take: () => {
+      const n = flop;
+      flop = 0;
+      return n;
+    },
+  };
+}

@@ -3,7 +3,8 @@ import { dtypeCode, type DType } from "../dtype.ts";
 import { attentionOp } from "../ops/attention.ts";
 import { statDType, type Device, type Tensor } from "../tensor.ts";
 import type { Pass } from "./gemm.ts";
-import { beside, noise, rate, relativeL2, tangentMatmuls, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+import { beside, noise, rate, relativeL2, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+import { tangentMatmuls } from "../../ffi/counting.ts";
 
 export interface AttentionShape {
   batch: number;

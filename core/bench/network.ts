@@ -12,9 +12,10 @@ import { rcmTrig } from "../samplers/rcm.ts";
 import { fewStepTimes } from "../samplers/schedule.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import { constant, Tape, type CheckpointMode } from "../tape.ts";
-import { velocityNet } from "../train/nets.ts";
+import { velocityNet } from "../networks/build.ts";
 import type { GemmShape } from "./gemm.ts";
-import { beside, counted, fillNoise, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+import { beside, fillNoise, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+import { counted } from "../../ffi/counting.ts";
 
 /** Sizes by the names that `--model` takes, and the latent of the design's table (channels, frames, rows, columns). */
 export const MODELS = {

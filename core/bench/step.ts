@@ -4,10 +4,11 @@ import type { LoadedRecipe } from "../recipe/load.ts";
 import { latentShape } from "../recipe/schema.ts";
 import { Rng } from "../rng.ts";
 import { Device } from "../tensor.ts";
-import { createModel, wanConfig } from "../train/nets.ts";
+import { createModel, wanConfig } from "../networks/build.ts";
 import { phaseOf } from "../train/objective.ts";
 import { Trainer, type HostBatch } from "../train/trainer.ts";
-import { counted, median } from "./time.ts";
+import { median } from "./time.ts";
+import { counted } from "../../ffi/counting.ts";
 
 export interface StepBench {
   recipe: string;

@@ -2,7 +2,7 @@ import { hostValues, numel, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { withFile } from "../io/tar.ts";
 import { decode, indexShard, type Entry, type Sample } from "../io/webdataset.ts";
-import { shardsOf } from "./merge.ts";
+import { shardPaths } from "./merge.ts";
 
 export interface InspectOptions {
   inputs: readonly string[];
@@ -104,7 +104,7 @@ const label = (t: HostTensor): string => `[${t.shape.join(", ")}] ${t.dtype}`;
 
 /** Reads every member of every shard once, one sample in memory at a time; damage is reported, not thrown. Throws: E_IO. */
 export function inspectShards(o: InspectOptions): { report: InspectReport; sheet: Sample[] } {
-  const paths = shardsOf(o.inputs);
+  const paths = shardPaths(o.inputs);
   const problems: string[] = [];
   const problem = (text: string): void => {
     if (problems.length < MOST_PROBLEMS && !problems.includes(text)) problems.push(text);

@@ -2,14 +2,14 @@ import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { encodePng, grid } from "../io/png.ts";
-import { latentSheet, threeFrames } from "../sample/sheet.ts";
+import { latentSheet, threeFrames } from "./sheet.ts";
 import { Device } from "../tensor.ts";
 import { pushFrames } from "../video/frames.ts";
 import { shrink } from "../video/sheet.ts";
 import { openWanVae } from "../weights/vae.ts";
 import { cutFrames } from "./latents.ts";
 import { inspectShards, type InspectReport } from "./inspect.ts";
-import { decodeWhole } from "./round_trip.ts";
+import { decodeWhole } from "../models/wan_vae/round_trip.ts";
 
 export interface InspectRunOptions {
   inputs: readonly string[];

@@ -28,7 +28,7 @@ export interface MergeSummary {
 }
 
 /** Shards behind paths, in the order given. Throws: E_IO, E_FORMAT when a folder holds none. */
-export function shardsOf(inputs: readonly string[]): string[] {
+export function shardPaths(inputs: readonly string[]): string[] {
   return inputs.flatMap((path) => {
     if (!existsSync(path)) throw new RcmError("E_IO", `${path} does not exist`, { op: "shards" });
     return statSync(path).isDirectory() ? listShards(path) : [path];
@@ -55,7 +55,7 @@ export function mergeShards(o: MergeOptions): MergeSummary {
   const seen = new Map<string, Entry>();
   const kept: Entry[] = [];
   let duplicates = 0;
-  for (const entry of shardsOf(o.inputs).flatMap(indexShard)) {
+  for (const entry of shardPaths(o.inputs).flatMap(indexShard)) {
     const before = seen.get(entry.key);
     if (!before) seen.set(entry.key, entry);
     else if (digest(before) === digest(entry)) {

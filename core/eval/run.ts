@@ -18,9 +18,9 @@ import type { LoadedRecipe } from "../recipe/load.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import { Rng, streamOf } from "../rng.ts";
 import { evaluationsOf, samplePrompts, type SampleJob } from "../sample/batches.ts";
-import { gridSheet } from "../sample/sheet.ts";
+import { gridSheet } from "../data/sheet.ts";
 import { Device, type Tensor } from "../tensor.ts";
-import { createModel, loadWeights, wantsSecondTime } from "../train/nets.ts";
+import { createModel, loadWeights, wantsSecondTime } from "../networks/build.ts";
 import type { LoadOptions } from "../weights/load.ts";
 import { hashWeights } from "../weights/open.ts";
 

@@ -108,7 +108,7 @@ function writeDiffusers(folder: string, tensors: readonly OutTensor[], { shardBy
   if (!config) throw new RcmError("E_FORMAT", "the sizes of this network are not known (heads do not follow from shapes): export from its run folder", { op: "export" });
   const image = tensors.find((t) => t.name === "condition_embedder.image_embedder.norm1.weight");
   writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(diffusersConfig(config, image ? image.shape[0] : null), null, 2)}\n`);
-  const shards = shardsOf(tensors, shardBytes);
+  const shards = splitIntoShards(tensors, shardBytes);
   const numbered = (i: number): string => String(i).padStart(5, "0");
   const names = shards.map((_, i) => (shards.length === 1 ? `${WEIGHTS}.safetensors` : `${WEIGHTS}-${numbered(i + 1)}-of-${numbered(shards.length)}.safetensors`));
   shards.forEach((shard, i) => {
@@ -126,7 +126,7 @@ function writeDiffusers(folder: string, tensors: readonly OutTensor[], { shardBy
 }
 
 /** Cuts a list so that no part holds more than `most` bytes, unless one tensor alone does. */
-export function shardsOf(tensors: readonly OutTensor[], most: number): OutTensor[][] {
+export function splitIntoShards(tensors: readonly OutTensor[], most: number): OutTensor[][] {
   const out: OutTensor[][] = [[]];
   let bytes = 0;
   for (const t of tensors) {

@@ -8,7 +8,7 @@ import type { TensorStream } from "../io/tensor_stream.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { deviceChunks, digested, squaresOf, type OutTensor } from "./convert.ts";
 import { differenceKey, factorKeys, kindOf, type LoraLayout } from "./lora_layout.ts";
-import { convShape, type SourceTensor, type WeightSource } from "./source.ts";
+import { conv3dShape, type SourceTensor, type ExportSource } from "./source.ts";
 import { lowRank, times } from "./svd.ts";
 import { verifyWritten } from "./verify.ts";
 
@@ -61,7 +61,7 @@ interface Factors {
  * knows them. The file is opened again: bytes are compared, and each layer's error is computed anew from what it holds.
  * Throws: E_FORMAT when nothing differs or agrees, E_NONFINITE, E_IO, E_INTERNAL.
  */
-export function exportLora(device: Device, student: WeightSource, base: WeightSource, o: LoraOptions): LoraReport {
+export function exportLora(device: Device, student: ExportSource, base: ExportSource, o: LoraOptions): LoraReport {
   using spool = new Spool(o.out);
   const streams: TensorStream[] = [];
   const factors: Factors[] = [];
@@ -99,7 +99,7 @@ export function exportLora(device: Device, student: WeightSource, base: WeightSo
     else if (key === null) report.dropped.push({ name, why: `${o.layout} has no place for it`, change });
     else {
       const stored = expectFinite(name, difference.to(o.dtype));
-      const shape = name === "patch_embedding.weight" ? convShape(s.shape.length === 5 ? s.shape : b.shape, student.config ?? base.config) : s.shape;
+      const shape = name === "patch_embedding.weight" ? conv3dShape(s.shape.length === 5 ? s.shape : b.shape, student.config ?? base.config) : s.shape;
       streams.push(spool.put(key, o.dtype, shape, deviceChunks(stored)));
       report.differences++;
     }
@@ -143,7 +143,7 @@ function differenceOf(device: Device, name: string, s: SourceTensor, b: SourceTe
   return { difference, change: Math.sqrt(squaresOf(difference)) / Math.max(Math.sqrt(squaresOf(before)), 1e-30) };
 }
 
-function biasDiffers(device: Device, bias: SourceTensor, base: WeightSource): boolean {
+function biasDiffers(device: Device, bias: SourceTensor, base: ExportSource): boolean {
   const b = base.tensors.get(bias.name);
   if (!b || numel(b.shape) !== numel(bias.shape)) return false;
   using _scope = device.scope();
@@ -184,7 +184,7 @@ function missed(difference: Tensor, up: Tensor, down: Tensor): number {
 }
 
 /** Computes every layer's error again from the file. Throws: E_INTERNAL naming a layer whose error is another one. */
-function verifyFactors(device: Device, student: WeightSource, base: WeightSource, path: string, factors: Factors[]): void {
+function verifyFactors(device: Device, student: ExportSource, base: ExportSource, path: string, factors: Factors[]): void {
   const { tensors } = openCheckpoint(path);
   for (const f of factors) {
     if (f.squares === 0) continue;

@@ -1,6 +1,6 @@
 import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import type { SourceTensor, WeightSource } from "./source.ts";
+import type { SourceTensor, ExportSource } from "./source.ts";
 
 export interface MergeReport {
   merged: number;
@@ -14,7 +14,7 @@ export interface MergeReport {
  * W = W_target + weight (W_student - W_base), where all three have it in one shape; every other tensor stays the target's. The
  * difference is formed in f32 first, so a student equal to its base changes nothing. Throws: E_FORMAT when nothing agrees.
  */
-export function mergeSources(target: WeightSource, student: WeightSource, base: WeightSource, weight: number): { source: WeightSource; report: MergeReport } {
+export function mergeSources(target: ExportSource, student: ExportSource, base: ExportSource, weight: number): { source: ExportSource; report: MergeReport } {
   const report: MergeReport = { merged: 0, kept: [], unused: [...student.tensors.keys()].filter((n) => !target.tensors.has(n)) };
   const tensors = new Map<string, SourceTensor>();
   for (const [name, t] of target.tensors) {

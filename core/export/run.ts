@@ -8,7 +8,7 @@ import { FORMAT_KEYS, formatOf, writeFormat, type ExportFormat, type PatchForm, 
 import { exportLora, type LoraReport } from "./lora.ts";
 import type { LoraLayout } from "./lora_layout.ts";
 import { mergeSources, type MergeReport } from "./merge.ts";
-import { convShape, openSource, type WeightSource } from "./source.ts";
+import { conv3dShape, openSource, type ExportSource } from "./source.ts";
 import { verifyWritten } from "./verify.ts";
 
 export interface ExportProgress {
@@ -102,7 +102,7 @@ function loraTarget(o: ExportOptions): { layout: LoraLayout; dtype: "bf16" | "f1
   return { layout, dtype: o.dtype };
 }
 
-function writeSource(device: Device, source: WeightSource, format: ExportFormat, o: ExportOptions, seconds: () => number): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
+function writeSource(device: Device, source: ExportSource, format: ExportFormat, o: ExportOptions, seconds: () => number): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
   const keys = FORMAT_KEYS[format];
   const prefix = o.prefix ?? keys.prefix;
   const form = o.patch ?? keys.patch;
@@ -114,7 +114,7 @@ function writeSource(device: Device, source: WeightSource, format: ExportFormat,
   const tensors: OutTensor[] = convertAll(device, source.tensors.values(), {
     dtype: o.dtype,
     key: (name) => fromOriginal(keys.layout, prefix, name),
-    shape: (name, shape) => (name !== "patch_embedding.weight" ? shape : form === "conv3d" ? convShape(shape, source.config) : flat(shape)),
+    shape: (name, shape) => (name !== "patch_embedding.weight" ? shape : form === "conv3d" ? conv3dShape(shape, source.config) : flat(shape)),
     quantNotes: format === "comfyui",
     sum,
     onDone: tell("write"),

@@ -7,7 +7,7 @@ import type { WanConfig } from "../models/wan/config.ts";
 import type { WeightKind } from "../models/wan/layouts.ts";
 import { loadRecipe } from "../recipe/load.ts";
 import type { Device, Tensor } from "../tensor.ts";
-import { wanConfig } from "../train/nets.ts";
+import { wanConfig } from "../networks/build.ts";
 import { wanConfigOf } from "../weights/load.ts";
 import { openWan } from "../weights/open.ts";
 
@@ -23,7 +23,7 @@ export interface SourceTensor {
 }
 
 /** The weights of one network, wherever they come from. */
-export interface WeightSource {
+export interface ExportSource {
   path: string;
   tensors: ReadonlyMap<string, SourceTensor>;
   /** Sizes of the network; null when neither recipe, file nor shapes tell them. */
@@ -33,7 +33,7 @@ export interface WeightSource {
 }
 
 /** Opens weights of any format and layout by their headers. Throws: E_IO, E_FORMAT. */
-export function openSource(path: string, kind: WeightKind): WeightSource {
+export function openSource(path: string, kind: WeightKind): ExportSource {
   const { checkpoint, tensors } = openWan(path, kind);
   const { config, origin } = describe(path, checkpoint, kind, tensors);
   return { path: checkpoint.path, config, origin, tensors: new Map([...tensors].map(([name, t]) => [name, stored(name, t)])) };
@@ -51,7 +51,7 @@ const stored = (name: string, t: Stored): SourceTensor => ({
 });
 
 /** Sizes and origin: of the run a checkpoint lies in, else what an earlier export noted, else what shapes tell. */
-function describe(path: string, checkpoint: Checkpoint, kind: WeightKind, tensors: ReadonlyMap<string, Stored>): Pick<WeightSource, "config" | "origin"> {
+function describe(path: string, checkpoint: Checkpoint, kind: WeightKind, tensors: ReadonlyMap<string, Stored>): Pick<ExportSource, "config" | "origin"> {
   const secondTime = tensors.has("time_embedding_r.0.weight");
   const folder = existsSync(path) && statSync(path).isDirectory() ? path : join(dirname(path), "..");
   const recipe = join(folder, "recipe.yaml");
@@ -89,7 +89,7 @@ export function parseConfig(text: string): WanConfig | null {
 }
 
 /** The shape of the patch embedding's weight as Conv3d has it; unchanged where the sizes are not known. */
-export function convShape(shape: readonly number[], config: WanConfig | null): readonly number[] {
+export function conv3dShape(shape: readonly number[], config: WanConfig | null): readonly number[] {
   if (shape.length !== 2 || !config || numel(shape) !== shape[0] * config.inDim * numel(config.patch)) return shape;
   return [shape[0], config.inDim, ...config.patch];
 }

@@ -5,7 +5,7 @@ import { DCP_METADATA, openDcp } from "./dcp.ts";
 import { locateSafetensors } from "./safetensors.ts";
 import { readJson, withSource } from "./source.ts";
 import { isSharded, readHost, readStored, storedTensor, type ShardedTensor, type Stored, type StoredTensor } from "./stored.ts";
-import { locateTorch, type TorchTree, type Window } from "./torch_read.ts";
+import { locateTorch, type TorchTree, type TorchWindow } from "./torch_read.ts";
 
 export { isSharded, readHost, readStored, type ShardedTensor, type Stored, type StoredTensor };
 
@@ -88,14 +88,14 @@ function collect(path: string, format: CheckpointFormat, list: Stored[], metadat
 }
 
 /** Tensors of nested dicts and lists under dotted names; a single wrapper such as {"state_dict": ...} adds nothing to them. */
-function flatten(tree: TorchTree<Window>, path: string): [string, Window][] {
+function flatten(tree: TorchTree<TorchWindow>, path: string): [string, TorchWindow][] {
   let top = tree;
   if (top instanceof Map && ![...top.values()].some(isWindow)) {
     const inner = [...top.values()].filter((v) => v instanceof Map);
     if (inner.length === 1) top = inner[0];
   }
-  const out: [string, Window][] = [];
-  const walk = (v: TorchTree<Window>, name: string): void => {
+  const out: [string, TorchWindow][] = [];
+  const walk = (v: TorchTree<TorchWindow>, name: string): void => {
     if (v instanceof Map) for (const [key, one] of v) walk(one, name === "" ? key : `${name}.${key}`);
     else if (Array.isArray(v)) v.forEach((one, i) => walk(one, name === "" ? String(i) : `${name}.${i}`));
     else if (isWindow(v)) out.push([name === "" ? "tensor" : name, v]);
@@ -105,7 +105,7 @@ function flatten(tree: TorchTree<Window>, path: string): [string, Window][] {
   return out;
 }
 
-const isWindow = (v: TorchTree<Window>): v is Window => typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
+const isWindow = (v: TorchTree<TorchWindow>): v is TorchWindow => typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 

@@ -7,7 +7,7 @@ import { orderedDict, pickle, tensorPickle } from "./pickler.ts";
 import { memorySource } from "./source.ts";
 import { copyStrided, denseStrides } from "./strided.ts";
 import { hostStream, type TensorStream } from "./tensor_stream.ts";
-import { locateTorch, type TorchTree, type Window } from "./torch_read.ts";
+import { locateTorch, type TorchTree, type TorchWindow } from "./torch_read.ts";
 import { ZipWriter } from "./torch_zip.ts";
 
 export type TorchValue = TorchTree<HostTensor>;
@@ -41,7 +41,7 @@ function mapTree<A, B>(v: TorchTree<A>, leaf: (a: A) => B): TorchTree<B> {
 }
 
 /** Windows a dense tensor; a strided one is made contiguous. */
-function toHost({ dtype, shape, offset, bytes, strides }: Window, file: Uint8Array): HostTensor {
+function toHost({ dtype, shape, offset, bytes, strides }: TorchWindow, file: Uint8Array): HostTensor {
   const data = file.subarray(offset, offset + bytes);
   if (!strides) return { dtype, shape, data };
   const out = new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype)));

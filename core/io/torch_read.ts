@@ -16,7 +16,7 @@ export const TORCH_DTYPES: Record<string, DType> = {
 const OTHER_BYTES: Record<string, number> = { Char: 1, Short: 2, ComplexFloat: 8, ComplexDouble: 16, Untyped: 1, QInt8: 1, QUInt8: 1, QInt32: 4 };
 
 /** A tensor's bytes in the source; strides in elements when it is not dense. */
-export interface Window {
+export interface TorchWindow {
   dtype: DType;
   shape: number[];
   offset: number;
@@ -38,7 +38,7 @@ const own = <T>(table: Record<string, T>, key: string): T | undefined => (Object
 
 export interface LocatedTorch {
   format: "torch" | "torch-legacy";
-  tree: TorchTree<Window>;
+  tree: TorchTree<TorchWindow>;
 }
 
 /** Reads names, shapes and places; `verify` compares the checksums of all data (reading them). Throws: E_IO, E_FORMAT. */
@@ -46,7 +46,7 @@ export function locateTorch(source: Source, { verify }: { verify: boolean }): Lo
   return headOf(source, 1)[0] === 0x80 ? { format: "torch-legacy", tree: locateLegacy(source) } : { format: "torch", tree: locateZip(source, verify) };
 }
 
-function locateZip(source: Source, verify: boolean): TorchTree<Window> {
+function locateZip(source: Source, verify: boolean): TorchTree<TorchWindow> {
   const { name } = source;
   const zip = new ZipDirectory(source);
   const pickle = zip.names.find((k) => k === "data.pkl" || k.endsWith("/data.pkl"));
@@ -70,7 +70,7 @@ function locateZip(source: Source, verify: boolean): TorchTree<Window> {
 }
 
 /** Magic, protocol, system, the object, the list of storages, then each storage: int64 count, elements. Source: torch/serialization.py, _legacy_save. */
-function locateLegacy(source: Source): TorchTree<Window> {
+function locateLegacy(source: Source): TorchTree<TorchWindow> {
   const { name } = source;
   let at = 0;
   const next = (): ReturnType<typeof unpickleFrom> => {
@@ -108,11 +108,11 @@ function locateLegacy(source: Source): TorchTree<Window> {
   return convert(value, find, name);
 }
 
-function convert(v: PickleValue, find: FindStorage, name: string): TorchTree<Window> {
+function convert(v: PickleValue, find: FindStorage, name: string): TorchTree<TorchWindow> {
   if (v === null || typeof v !== "object") return v;
   if (Array.isArray(v)) return v.map((one) => convert(one, find, name));
   if (v instanceof Map) {
-    const out = new Map<string, TorchTree<Window>>();
+    const out = new Map<string, TorchTree<TorchWindow>>();
     for (const [key, value] of v) {
       if (typeof key !== "string" && typeof key !== "number") throw bad(name, "has a dict key that is no text");
       out.set(String(key), convert(value, find, name));
@@ -123,7 +123,7 @@ function convert(v: PickleValue, find: FindStorage, name: string): TorchTree<Win
   throw bad(name, "holds a value that is no tensor, dict, list or scalar");
 }
 
-function windowOf(t: PickleTensor, find: FindStorage, name: string): Window {
+function windowOf(t: PickleTensor, find: FindStorage, name: string): TorchWindow {
   const { tensor: storage, shape, strides } = t;
   const dtype = t.dtype === null ? own(STORAGES, storage.dtype) : own(TORCH_DTYPES, t.dtype);
   if (dtype === undefined) throw bad(name, `holds ${t.dtype ?? storage.dtype} values`, undefined, Object.keys(STORAGES));

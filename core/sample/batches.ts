@@ -1,8 +1,8 @@
 import type { WanModel } from "../models/wan/model.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
-import { sampleTexts, storedNegative } from "../train/texts.ts";
-import { sampleStudent, sampleTeacher } from "./sampler.ts";
+import { sampleTexts, storedNegative } from "../text/recipe_texts.ts";
+import { sampleStudent, sampleTeacher } from "../networks/sampler.ts";
 
 /** Who samples: the student in n steps, or the guided teacher in n. */
 export interface SampleJob {

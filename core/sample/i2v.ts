@@ -2,7 +2,7 @@ import { RcmError } from "../error.ts";
 import type { VelocityNet } from "../diffusion/predict.ts";
 import type { Tensor } from "../tensor.ts";
 import { constant } from "../tape.ts";
-import type { SampleNet } from "./net.ts";
+import type { SampleNet } from "../networks/net.ts";
 
 /** Channels that say which pixel frames of a latent frame are given: four pixel frames each. */
 export const MASK_CHANNELS = 4;

@@ -5,7 +5,7 @@ import { WAN_VAE, type WanVaeConfig } from "../models/wan_vae/config.ts";
 import { vaeKeyToOriginal } from "../models/wan_vae/keys.ts";
 import { WanVae } from "../models/wan_vae/model.ts";
 import type { Device } from "../tensor.ts";
-import { PromptEncoder } from "../text_encoder/encoder.ts";
+import { PromptEncoder } from "../text/encoder.ts";
 import { loadParams } from "../weights/load.ts";
 import type { TextStage, VideoVae } from "./parts.ts";
 

@@ -11,7 +11,7 @@ import { pngOf, SheetRow, stack } from "../video/sheet.ts";
 import { videoOf } from "../video/sizes.ts";
 import type { VideoVae } from "./parts.ts";
 import type { Stages } from "./stages.ts";
-import type { ManifestEntry } from "./work.ts";
+import type { ManifestEntry } from "../io/manifest.ts";
 
 export const VIDEO_FORMATS = ["mp4", "png"] as const;
 export type VideoFormat = (typeof VIDEO_FORMATS)[number];
@@ -19,7 +19,7 @@ export type VideoFormat = (typeof VIDEO_FORMATS)[number];
 /** Rows on the sheet of a whole folder, at most. */
 const MOST_ROWS = 64;
 
-export interface Written {
+export interface WrittenVideo {
   /** Inside the folder. */
   file: string;
   sheet: string;
@@ -40,7 +40,7 @@ export class VideoWriter {
   }
 
   /** Decodes one latent into `name.mp4`, `name.png` (a still) or a folder `name`, and its contact sheet. Shapes: latent [1, C, T, Y, X]. */
-  async write(vae: VideoVae, latent: Tensor, name: string): Promise<Written> {
+  async write(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
     const { frames } = videoOf(latent.shape.slice(1));
     if (this.format === "mp4" && frames > 1 && this.ffmpeg === null) this.complain("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
     try {
@@ -64,7 +64,7 @@ export class VideoWriter {
     return new PngFolderSink(join(this.folder, name), size);
   }
 
-  private async once(vae: VideoVae, latent: Tensor, name: string): Promise<Written> {
+  private async once(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
     const video = videoOf(latent.shape.slice(1));
     const sink = this.sink(name, video);
     const row = new SheetRow(video, video.frames);

@@ -1,5 +1,5 @@
 import type { Tensor } from "../tensor.ts";
-import type { SampleNet } from "./net.ts";
+import type { SampleNet } from "../networks/net.ts";
 
 /** Text to embeddings; gone after the texts are encoded. Shapes: -> [B, M, D], zeros behind each text. */
 export interface TextStage extends Disposable {

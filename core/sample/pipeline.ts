@@ -7,15 +7,17 @@ import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { firstFrame } from "../video/image.ts";
 import type { Picture } from "../video/sheet.ts";
 import { videoOf } from "../video/sizes.ts";
-import type { TextStore } from "./embeds.ts";
+import type { TextStore } from "../text/embeds.ts";
 import { pictureCondition, withPicture } from "./i2v.ts";
-import type { SampleNet } from "./net.ts";
+import type { SampleNet } from "../networks/net.ts";
 import { folderSheet, VideoWriter, type VideoFormat } from "./output.ts";
 import type { PipelineParts, VideoVae } from "./parts.ts";
-import { drawLatents, evaluationsOfPlan, stepsOf, type SamplePlan } from "./plan.ts";
-import { sampleNoise } from "./sampler.ts";
+import { drawLatents, evaluationsOfPlan, stepsOf, type SamplePlan } from "../networks/plan.ts";
+import { sampleNoise } from "../networks/sampler.ts";
 import { Stages, type StageReport } from "./stages.ts";
-import { Manifest, ofShard, type ManifestEntry, type Settings, type Shard, type WorkItem } from "./work.ts";
+import { Manifest, type ManifestEntry, type Settings } from "../io/manifest.ts";
+import type { Shard } from "../io/shard.ts";
+import { ofShard, type WorkItem } from "./work.ts";
 
 /** Texts encoded at a time. */
 const TEXT_BATCH = 8;

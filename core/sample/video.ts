@@ -6,17 +6,19 @@ import type { WanConfig } from "../models/wan/config.ts";
 import type { WeightKind } from "../models/wan/layouts.ts";
 import { Device } from "../tensor.ts";
 import { ImageFile, type ResizeFilter } from "../video/image.ts";
-import { adaptiveSize, latentShape, type VideoSize } from "../video/sizes.ts";
-import { readEmbeds, TextStore, type TextShape } from "./embeds.ts";
+import { adaptiveSize, videoLatentShape, type VideoSize } from "../video/sizes.ts";
+import { readEmbeds, TextStore, type TextShape } from "../text/embeds.ts";
 import { experts, MASK_CHANNELS } from "./i2v.ts";
 import { openText, openVae } from "./open_parts.ts";
 import { runVideos, type SampleEvent, type VideoSummary } from "./pipeline.ts";
-import type { SamplePlan } from "./plan.ts";
+import type { SamplePlan } from "../networks/plan.ts";
 import type { VideoFormat } from "./output.ts";
-import type { SampleNet } from "./net.ts";
-import { findNet, openNet, type FoundNet } from "./weights.ts";
+import type { SampleNet } from "../networks/net.ts";
+import { findNet, openNet, type FoundNet } from "../networks/open.ts";
 import type { LoadOptions } from "../weights/load.ts";
-import { workItems, type Settings, type Shard } from "./work.ts";
+import type { Settings } from "../io/manifest.ts";
+import type { Shard } from "../io/shard.ts";
+import { workItems } from "./work.ts";
 
 export interface VideoOptions {
   /** Null: inferred from the weights. */
@@ -105,7 +107,7 @@ function textsOfFiles(o: VideoOptions, shape: TextShape): { store: TextStore; pr
 export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   const image = o.image && (await ImageFile.open(o.image.path));
   const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
-  const shape = latentShape(o.frames, size);
+  const shape = videoLatentShape(o.frames, size);
   const { weights, text, vae } = o;
   const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.config));
   const [{ config }] = found;

@@ -8,6 +8,7 @@ import type { StreamPosition } from "../io/webdataset.ts";
 import type { ParamSet } from "../nn/params.ts";
 import type { Tensor } from "../tensor.ts";
 import type { AdamW } from "../optim/adamw.ts";
+import { checkpointPath, listCheckpoints } from "../weights/run_folder.ts";
 import type { Trainer } from "./trainer.ts";
 
 /**
@@ -28,20 +29,6 @@ interface CheckpointMeta {
 
 /** Version 1 (unwritten) keyed by micro-batch and could repeat a noise; version 2 keys by use, step, sample of the global batch and index. */
 const NOISE_KEYS = 2;
-
-const NAME = /^checkpoint_(\d{9})\.safetensors$/;
-
-export const checkpointPath = (folder: string, step: number): string => join(folder, `checkpoint_${String(step).padStart(9, "0")}.safetensors`);
-
-/** Complete checkpoints of a run, oldest first. */
-export function listCheckpoints(folder: string): { step: number; path: string }[] {
-  if (!existsSync(folder)) return [];
-  return readdirSync(folder)
-    .map((f) => ({ match: NAME.exec(f), f }))
-    .filter(({ match }) => match !== null)
-    .map(({ match, f }) => ({ step: Number(match?.[1]), path: join(folder, f) }))
-    .sort((a, b) => a.step - b.step);
-}
 
 /** Flat states by name with the parameters whose layout they share. Rounded weights are not kept where a master says them in full. */
 function* states(trainer: Trainer): Generator<[string, Tensor, ParamSet]> {

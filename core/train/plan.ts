@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { hasNonfinite } from "../data/inspect.ts";
-import { readEmbedding } from "../data/prompts.ts";
+import { readEmbedding } from "../text/prompts.ts";
 import { decode, indexShard, listShards } from "../io/webdataset.ts";
 import { withFile } from "../io/tar.ts";
 import { wanParams } from "../models/wan/keys.ts";
@@ -14,7 +14,7 @@ import { CHECKPOINT_MODES, type CheckpointMode } from "../tape.ts";
 import { describeFit, fitOf } from "../weights/load.ts";
 import { openWan } from "../weights/open.ts";
 import { vaeIn } from "../weights/vae.ts";
-import { wanConfig, wantsSecondTime } from "./nets.ts";
+import { wanConfig, wantsSecondTime } from "../networks/build.ts";
 import { rehearse, type Rehearsal } from "./rehearsal.ts";
 
 export interface CheckedWeights {

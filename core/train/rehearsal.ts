@@ -1,15 +1,15 @@
 import { countingBackend } from "../../ffi/counting.ts";
-import { counted } from "../bench/time.ts";
+import { counted } from "../../ffi/counting.ts";
 import { dtypeBytes, numel, type HostTensor } from "../dtype.ts";
-import { roundTrip } from "../data/round_trip.ts";
+import { roundTrip } from "../models/wan_vae/round_trip.ts";
 import type { WanVaeConfig } from "../models/wan_vae/config.ts";
 import { WanVae } from "../models/wan_vae/model.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
-import { sampleStudent } from "../sample/sampler.ts";
+import { sampleStudent } from "../networks/sampler.ts";
 import { Device } from "../tensor.ts";
 import type { CheckpointMode } from "../tape.ts";
 import { checkpointBytes } from "./checkpoint.ts";
-import { FROM_TEACHER, wanConfig } from "./nets.ts";
+import { FROM_TEACHER, wanConfig } from "../networks/build.ts";
 import { phaseOf } from "./objective.ts";
 import { Trainer, type HostBatch } from "./trainer.ts";
 

@@ -9,15 +9,16 @@ import { listShards, ShardStream, type Sample, type StreamPosition } from "../io
 import type { LoadedRecipe } from "../recipe/load.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { Device } from "../tensor.ts";
-import { listCheckpoints, loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
-import { gridSheet, latentSheet } from "../sample/sheet.ts";
-import { sampleStudent, sampleTeacher } from "../sample/sampler.ts";
+import { loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
+import { listCheckpoints } from "../weights/run_folder.ts";
+import { gridSheet, latentSheet } from "../data/sheet.ts";
+import { sampleStudent, sampleTeacher } from "../networks/sampler.ts";
 import { cutFrames } from "../data/latents.ts";
-import { roundTrip } from "../data/round_trip.ts";
+import { roundTrip } from "../models/wan_vae/round_trip.ts";
 import type { LoadOptions, LoadProgress } from "../weights/load.ts";
 import { openWanVae } from "../weights/vae.ts";
-import { FROM_TEACHER, wanConfig } from "./nets.ts";
-import { recipeTexts, type Texts } from "./texts.ts";
+import { FROM_TEACHER, wanConfig } from "../networks/build.ts";
+import { recipeTexts, type Texts } from "../text/recipe_texts.ts";
 import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
 
 export interface DistillOptions {

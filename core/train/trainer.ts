@@ -10,8 +10,8 @@ import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
 import type { LoadOptions } from "../weights/load.ts";
-import { RecordedModel } from "./recorded.ts";
-import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wanConfig, wantsSecondTime, type Evaluates, type WeightSource } from "./nets.ts";
+import { RecordedModel } from "../networks/recorded.ts";
+import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wanConfig, wantsSecondTime, type Evaluates, type WeightSource } from "../networks/build.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */

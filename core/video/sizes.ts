@@ -52,7 +52,7 @@ export function adaptiveSize(base: VideoSize, picture: VideoSize): VideoSize {
 }
 
 /** Latent of a video. Shapes: [16, 1 + (frames - 1) / 4, height / 8, width / 8]. Throws: E_ARG unless frames = 4n + 1. */
-export function latentShape(frames: number, { width, height }: VideoSize): [number, number, number, number] {
+export function videoLatentShape(frames: number, { width, height }: VideoSize): [number, number, number, number] {
   if (!Number.isSafeInteger(frames) || frames < 1 || (frames - 1) % TIME !== 0) {
     throw new RcmError("E_ARG", "frames are 4n + 1", { op: "usage", want: "1, 5, .. 77, 81, ..", got: frames });
   }

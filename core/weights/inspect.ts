@@ -4,7 +4,7 @@ import { openCheckpoint, type Checkpoint, type CheckpointFormat } from "../io/ch
 import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
 import { wanParams } from "../models/wan/keys.ts";
 import { networksIn, type WanLayout, type WeightKind } from "../models/wan/layouts.ts";
-import { umt5In } from "../text_encoder/load.ts";
+import { umt5In } from "./umt5.ts";
 import { fitOf, wanConfigOf, type Fit } from "./load.ts";
 import { filesOf, resolveWeights, wanIn } from "./open.ts";
 import { vaeIn } from "./vae.ts";

@@ -6,7 +6,7 @@ import { RcmError } from "../error.ts";
 import { isSharded, openCheckpoint, readHost, type Checkpoint, type Stored } from "../io/checkpoint.ts";
 import { withSource } from "../io/source.ts";
 import { detectLayout, networksIn, toOriginal, type FoundLayout, type WeightKind } from "../models/wan/layouts.ts";
-import { listCheckpoints } from "../train/checkpoint.ts";
+import { listCheckpoints } from "./run_folder.ts";
 
 /** A Wan network in a checkpoint of any format and spelling. */
 export interface WanWeights extends FoundLayout {

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ShardAppender } from "../../core/data/appender.ts";
-import { padEmbedding } from "../../core/data/prompts.ts";
+import { padEmbedding } from "../../core/text/prompts.ts";
 import { dtypeBytes, numel, type DType } from "../../core/dtype.ts";
 import { writeFileAtomic } from "../../core/io/atomic.ts";
 import { AtomicFile } from "../../core/io/out_file.ts";

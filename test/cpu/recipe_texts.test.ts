@@ -6,9 +6,9 @@ import { writeTorch } from "../../core/io/torch.ts";
 import { loadRecipe } from "../../core/recipe/load.ts";
 import { samplePrompts } from "../../core/sample/batches.ts";
 import { encodePrompts } from "../../core/text/encode.ts";
-import { PromptEncoder } from "../../core/text_encoder/encoder.ts";
-import { createModel } from "../../core/train/nets.ts";
-import { sampleTexts } from "../../core/train/texts.ts";
+import { PromptEncoder } from "../../core/text/encoder.ts";
+import { createModel } from "../../core/networks/build.ts";
+import { sampleTexts } from "../../core/text/recipe_texts.ts";
 import { cpu } from "../harness/device.ts";
 import { TINY_TOKENIZER, tinyUmt5 } from "../harness/text_encoder_checks.ts";
 

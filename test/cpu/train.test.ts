@@ -8,7 +8,7 @@ import { readWeights } from "../../core/weights/open.ts";
 import { readSafetensors } from "../../core/io/safetensors.ts";
 import { loadRecipe, type LoadedRecipe } from "../../core/recipe/load.ts";
 import { Device } from "../../core/tensor.ts";
-import { listCheckpoints } from "../../core/train/checkpoint.ts";
+import { listCheckpoints } from "../../core/weights/run_folder.ts";
 import { distill } from "../../core/train/run.ts";
 
 const ROOT = join(import.meta.dir, "../..");

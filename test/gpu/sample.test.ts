@@ -4,10 +4,10 @@ import { cpu, gpuTier } from "../harness/device.ts";
 import { pixelChecks } from "../harness/pixels.ts";
 import { streamedChecks } from "../harness/streamed.ts";
 import { TINY_WAN, tinyWan } from "../harness/tiny_wan.ts";
-import { drawLatents, studentPlan, teacherPlan, type SamplePlan } from "../../core/sample/plan.ts";
-import { sampleNoise } from "../../core/sample/sampler.ts";
+import { drawLatents, studentPlan, teacherPlan, type SamplePlan } from "../../core/networks/plan.ts";
+import { sampleNoise } from "../../core/networks/sampler.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
-import { velocityNet } from "../../core/train/nets.ts";
+import { velocityNet } from "../../core/networks/build.ts";
 
 const { device, test } = gpuTier();
 

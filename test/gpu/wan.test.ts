@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { synthRun, type SynthRunOptions } from "../../core/data/synth_run.ts";
+import { synthRun, type SynthRunOptions } from "../../core/synth/run.ts";
 import { hostValues } from "../../core/dtype.ts";
 import { readShard } from "../../core/io/webdataset.ts";
 import { loadRecipe } from "../../core/recipe/load.ts";

@@ -10,7 +10,7 @@ import { simulate } from "../../core/losses/simulate.ts";
 import { WanModel } from "../../core/models/wan/model.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
 import { Tape } from "../../core/tape.ts";
-import { velocityNet } from "../../core/train/nets.ts";
+import { velocityNet } from "../../core/networks/build.ts";
 import type { TestFunction } from "./device.ts";
 import { golden, relativeError } from "./golden.ts";
 import { goldenConfig } from "./golden_wan.ts";

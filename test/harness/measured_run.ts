@@ -1,9 +1,9 @@
-import { counted } from "../../core/bench/time.ts";
+import { counted } from "../../ffi/counting.ts";
 import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
 import { latentShape, type Recipe } from "../../core/recipe/schema.ts";
 import { Rng } from "../../core/rng.ts";
 import { Device } from "../../core/tensor.ts";
-import { FROM_TEACHER, wanConfig } from "../../core/train/nets.ts";
+import { FROM_TEACHER, wanConfig } from "../../core/networks/build.ts";
 import { phaseOf } from "../../core/train/objective.ts";
 import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
 

@@ -1,11 +1,11 @@
 import { describe, expect } from "bun:test";
 import type { DType } from "../../core/dtype.ts";
 import { WanGraph } from "../../core/models/wan/model.ts";
-import { StreamedWeights } from "../../core/sample/offload.ts";
+import { StreamedWeights } from "../../core/networks/streamed.ts";
 import type { Device } from "../../core/tensor.ts";
 import { at } from "../../core/diffusion/predict.ts";
 import { constant, Tape } from "../../core/tape.ts";
-import { velocityNet } from "../../core/train/nets.ts";
+import { velocityNet } from "../../core/networks/build.ts";
 import type { TestFunction } from "./device.ts";
 import { randomize, TINY_WAN, tinyWan } from "./tiny_wan.ts";
 

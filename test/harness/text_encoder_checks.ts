@@ -9,8 +9,8 @@ import { UMT5_PRESETS } from "../../core/models/umt5/config.ts";
 import { umt5KeyIn, umt5Params } from "../../core/models/umt5/keys.ts";
 import { Umt5Encoder } from "../../core/models/umt5/model.ts";
 import type { Device } from "../../core/tensor.ts";
-import { PromptEncoder } from "../../core/text_encoder/encoder.ts";
-import { loadUmt5 } from "../../core/text_encoder/load.ts";
+import { PromptEncoder } from "../../core/text/encoder.ts";
+import { loadUmt5 } from "../../core/weights/umt5.ts";
 import { cpu, type TestFunction } from "./device.ts";
 
 const LONG = 60_000;

@@ -6,12 +6,12 @@ import { ShardAppender } from "../../core/data/appender.ts";
 import { hasNonfinite, inspectShards } from "../../core/data/inspect.ts";
 import { inspectRun } from "../../core/data/inspect_run.ts";
 import { mergeShards, type MergeOptions } from "../../core/data/merge.ts";
-import { padEmbedding, readPrompts, StoredEmbeds } from "../../core/data/prompts.ts";
+import { padEmbedding, readPrompts, StoredEmbeds } from "../../core/text/prompts.ts";
 import { hostTensor, hostValues } from "../../core/dtype.ts";
 import { TAR_END, tarEntry } from "../../core/io/tar.ts";
 import { writeTorch } from "../../core/io/torch.ts";
 import { readShard, writeShards, type Sample } from "../../core/io/webdataset.ts";
-import { latentPreview, latentSheet } from "../../core/sample/sheet.ts";
+import { latentPreview, latentSheet } from "../../core/data/sheet.ts";
 
 let dir = "";
 beforeAll(() => {

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { hostTensor } from "../../core/dtype.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { writeTorch } from "../../core/io/torch.ts";
-import { readEmbeds, TextStore } from "../../core/sample/embeds.ts";
+import { readEmbeds, TextStore } from "../../core/text/embeds.ts";
 import { Stages } from "../../core/sample/stages.ts";
-import { ofShard, parseShard, workItems } from "../../core/sample/work.ts";
+import { parseShard } from "../../core/io/shard.ts";
+import { ofShard, workItems } from "../../core/sample/work.ts";
 import type { Device } from "../../core/tensor.ts";
 
 describe("work", () => {

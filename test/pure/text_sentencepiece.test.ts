@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RcmError } from "../../core/error.ts";
 import { Rng } from "../../core/rng.ts";
-import { protoFields } from "../../core/text/protobuf.ts";
-import { parseSentencePiece, unigramJson } from "../../core/text/sentencepiece.ts";
+import { protoFields } from "../../core/text/tokenizers/protobuf.ts";
+import { parseSentencePiece, unigramJson } from "../../core/text/tokenizers/sentencepiece.ts";
 
 const FOLDER = join(import.meta.dir, "../golden/text");
 const tiny = new Uint8Array(readFileSync(join(FOLDER, "tiny.model")));

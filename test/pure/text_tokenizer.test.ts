@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { Tokenizer as Library } from "tokenizers";
 import { RcmError } from "../../core/error.ts";
 import { Rng } from "../../core/rng.ts";
-import { parseSentencePiece, unigramJson } from "../../core/text/sentencepiece.ts";
-import { Tokenizer } from "../../core/text/tokenizer.ts";
-import { Unigram } from "../../core/text/unigram.ts";
+import { parseSentencePiece, unigramJson } from "../../core/text/tokenizers/sentencepiece.ts";
+import { Tokenizer } from "../../core/text/tokenizers/tokenizer.ts";
+import { Unigram } from "../../core/text/tokenizers/unigram.ts";
 import expected from "../golden/text/expected.json" with { type: "json" };
 
 const FOLDER = join(import.meta.dir, "../golden/text");

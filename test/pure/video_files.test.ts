@@ -6,7 +6,7 @@ import { encodePng } from "../../core/io/png.ts";
 import { decodePng } from "../../core/io/png_read.ts";
 import { ImageFile } from "../../core/video/image.ts";
 import { evenly, SheetRow, shrink, stack } from "../../core/video/sheet.ts";
-import { adaptiveSize, ASPECTS, latentShape, parseSize, RESOLUTIONS, STRIDE, videoOf, videoSize } from "../../core/video/sizes.ts";
+import { adaptiveSize, ASPECTS, videoLatentShape, parseSize, RESOLUTIONS, STRIDE, videoOf, videoSize } from "../../core/video/sizes.ts";
 
 describe("sizes", () => {
   test("every entry is whole patches, has its aspect, and about the pixels of its resolution", () => {
@@ -21,11 +21,11 @@ describe("sizes", () => {
     }
   });
   test("latents: 8 pixels, 4 frames after the first", () => {
-    expect(latentShape(81, videoSize("480p", "16:9"))).toEqual([16, 21, 60, 104]);
-    expect(latentShape(77, videoSize("720p", "16:9"))).toEqual([16, 20, 90, 160]);
-    expect(latentShape(1, videoSize("480p", "1:1"))).toEqual([16, 1, 80, 80]);
+    expect(videoLatentShape(81, videoSize("480p", "16:9"))).toEqual([16, 21, 60, 104]);
+    expect(videoLatentShape(77, videoSize("720p", "16:9"))).toEqual([16, 20, 90, 160]);
+    expect(videoLatentShape(1, videoSize("480p", "1:1"))).toEqual([16, 1, 80, 80]);
     expect(videoOf([16, 21, 60, 104])).toEqual({ frames: 81, width: 832, height: 480 });
-    for (const frames of [0, 2, 80, 82, 5.5]) expect(() => latentShape(frames, { width: 16, height: 16 })).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    for (const frames of [0, 2, 80, 82, 5.5]) expect(() => videoLatentShape(frames, { width: 16, height: 16 })).toThrow(expect.objectContaining({ code: "E_ARG" }));
   });
   test("a size of one's own", () => {
     expect(parseSize("704x544")).toEqual({ width: 704, height: 544 });

@@ -1,11 +1,11 @@
 import type { HostTensor } from "../dtype.ts";
-import { readEmbedding } from "../data/prompts.ts";
-import { encodeTexts, type EncoderFiles } from "../data/texts.ts";
+import { readEmbedding } from "./prompts.ts";
+import { encodeTexts, type EncoderFiles } from "./encode_texts.ts";
 import { RcmError } from "../error.ts";
 import type { WanConfig } from "../models/wan/config.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
-import { encodePrompts } from "../text/encode.ts";
+import { encodePrompts } from "./encode.ts";
 
 /** Embeddings that a run needs beside its data, in the order [n, textLen, textDim]; zeros stand for what it never uses. */
 export interface Texts {

@@ -11,7 +11,7 @@ import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { SAMPLE_STRIDE, setSampleKey, streamOf } from "../rng.ts";
 import type { Tensor } from "../tensor.ts";
 import { constant, Tape } from "../tape.ts";
-import { meanVelocityNet, repeated, velocityNet } from "../train/nets.ts";
+import { meanVelocityNet, repeated, velocityNet } from "./build.ts";
 
 /** Noise of a set of samples: sample i of the whole set always starts from the same values, however it is batched. */
 export interface SampleNoise {

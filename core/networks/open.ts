@@ -9,7 +9,7 @@ import type { Device } from "../tensor.ts";
 import { describeFit, fitOf, loadParams, wanConfigOf, type LoadOptions } from "../weights/load.ts";
 import { openWan, type WanWeights } from "../weights/open.ts";
 import { residentNet, streamedNet, type SampleNet } from "./net.ts";
-import { StreamedWeights } from "./offload.ts";
+import { StreamedWeights } from "./streamed.ts";
 
 /** A network in a file, known by its headers. */
 export interface FoundNet {

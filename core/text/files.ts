@@ -6,7 +6,7 @@ import { writeFileAtomic } from "../io/atomic.ts";
 import { writeTorch } from "../io/torch.ts";
 import { Device } from "../tensor.ts";
 import { padRows, PromptEncoder, type PromptEncoderOptions } from "./encoder.ts";
-import type { EncoderLoadReport } from "./load.ts";
+import type { EncoderLoadReport } from "../weights/umt5.ts";
 
 /** Name under which the public code looks for the embedding of the negative prompt. */
 export const NEGATIVE_FILE = "umT5_wan_negative_emb.pt";

@@ -1,4 +1,4 @@
-import { RcmError } from "../error.ts";
+import { RcmError } from "../../error.ts";
 import { protoFields } from "./protobuf.ts";
 
 /** What a sentencepiece `.model` file holds that matters for encoding. */

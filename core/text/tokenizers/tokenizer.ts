@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { RcmError } from "../error.ts";
+import { RcmError } from "../../error.ts";
 import { parseSentencePiece, unigramJson } from "./sentencepiece.ts";
 import { unigramOf, type Unigram } from "./unigram.ts";
 

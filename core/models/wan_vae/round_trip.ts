@@ -1,7 +1,7 @@
-import type { HostTensor } from "../dtype.ts";
-import { spaceFactor, timeFactor } from "../models/wan_vae/config.ts";
-import type { WanVae } from "../models/wan_vae/model.ts";
-import type { Tensor } from "../tensor.ts";
+import type { HostTensor } from "../../dtype.ts";
+import { spaceFactor, timeFactor } from "./config.ts";
+import type { WanVae } from "./model.ts";
+import type { Tensor } from "../../tensor.ts";
 
 /** Every frame of a decode in one tensor of the VAE's dtype. Shapes: latent [B, z, t, h, w] -> [B, 3, 1 + 4 (t - 1), 8h, 8w]. */
 export function decodeWhole(vae: WanVae, latent: Tensor): Tensor {

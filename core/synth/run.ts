@@ -2,12 +2,12 @@ import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { openCheckpoint } from "../io/checkpoint.ts";
 import { WanModel } from "../models/wan/model.ts";
-import type { Shard } from "../sample/work.ts";
+import type { Shard } from "../io/shard.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import { loadWan, wanConfigOf } from "../weights/load.ts";
 import { resolveWeights } from "../weights/open.ts";
-import { readEmbedding, readPrompts, StoredEmbeds } from "./prompts.ts";
-import { encodeTexts, type EncoderFiles } from "./texts.ts";
+import { readEmbedding, readPrompts, StoredEmbeds } from "../text/prompts.ts";
+import { encodeTexts, type EncoderFiles } from "../text/encode_texts.ts";
 import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "./synth.ts";
 
 export interface SynthRunOptions {

@@ -1,4 +1,4 @@
-import { RcmError } from "../error.ts";
+import { RcmError } from "../../error.ts";
 
 /** How far below the worst piece a character without piece scores. */
 const UNKNOWN_PENALTY = 10;

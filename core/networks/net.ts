@@ -1,8 +1,8 @@
 import type { VelocityNet } from "../diffusion/predict.ts";
 import type { WanConfig } from "../models/wan/config.ts";
 import { WanGraph, type WanModel, type WanOptions } from "../models/wan/model.ts";
-import { velocityNet } from "../train/nets.ts";
-import type { StreamedWeights } from "./offload.ts";
+import { velocityNet } from "./build.ts";
+import type { StreamedWeights } from "./streamed.ts";
 
 /** A network that samples: its velocity, and what it may give back while others need the device. */
 export interface SampleNet extends Disposable {

@@ -3,10 +3,10 @@ import { RcmError } from "../error.ts";
 import { UMT5_TEXT_LEN } from "../models/umt5/config.ts";
 import type { Umt5Encoder } from "../models/umt5/model.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
-import { cleanPrompt } from "../text/clean.ts";
-import { Tokenizer } from "../text/tokenizer.ts";
+import { cleanPrompt } from "./clean.ts";
+import { Tokenizer } from "./tokenizers/tokenizer.ts";
 import { PromptCache } from "./cache.ts";
-import { loadUmt5, type EncoderLoadReport } from "./load.ts";
+import { loadUmt5, type EncoderLoadReport } from "../weights/umt5.ts";
 
 export interface PromptEncoderOptions {
   /** Weight file or folder, in Wan's or transformers' layout. */

@@ -1,4 +1,4 @@
-import { RcmError } from "../error.ts";
+import { RcmError } from "../../error.ts";
 
 /** One field of a protobuf message: varints and fixed values as numbers, the rest as a window of bytes. */
 export interface ProtoField {

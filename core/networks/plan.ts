@@ -6,7 +6,7 @@ import { expectDescending, fewStepTimes, midTimes, teacherTimes } from "../sampl
 import { unipc } from "../samplers/unipc.ts";
 import type { Tensor } from "../tensor.ts";
 import { constant, Tape } from "../tape.ts";
-import { repeated } from "../train/nets.ts";
+import { repeated } from "./build.ts";
 
 /** How latents are drawn: by a few-step student, or by a guided teacher. Times descend; a student's are TrigFlow and end with 0. */
 export type SamplePlan =

@@ -1,6 +1,6 @@
 import { hostTensor, hostValues, type HostTensor } from "../dtype.ts";
 import type { Device } from "../tensor.ts";
-import { PromptEncoder } from "../text_encoder/encoder.ts";
+import { PromptEncoder } from "./encoder.ts";
 
 /** Files of a text encoder. */
 export interface EncoderFiles {

@@ -1,6 +1,6 @@
 import { hostValues, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { pixelsOfLatent } from "../data/digits.ts";
+import { pixelsOfLatent } from "./digits.ts";
 import { encodePng, grid } from "../io/png.ts";
 
 /** One 8-bit picture of a digit latent. Shapes: latents [B, 1, 1, Y, X] -> B pictures of Y * X. */

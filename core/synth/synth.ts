@@ -7,15 +7,15 @@ import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { fileKey, shardPath } from "../io/webdataset.ts";
 import type { WanModel } from "../models/wan/model.ts";
-import type { Shard } from "../sample/work.ts";
+import type { Shard } from "../io/shard.ts";
 import { streamOf } from "../rng.ts";
 import { eulerStep, type Velocity } from "../samplers/euler.ts";
 import { teacherTimes } from "../samplers/schedule.ts";
 import { unipc } from "../samplers/unipc.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { constant, Tape } from "../tape.ts";
-import { repeated, velocityNet } from "../train/nets.ts";
-import { ShardAppender } from "./appender.ts";
+import { repeated, velocityNet } from "../networks/build.ts";
+import { ShardAppender } from "../data/appender.ts";
 
 /** How the teacher is sampled. The defaults of the command are those of the public set. */
 export interface SynthSampler {

@@ -1,0 +1,86 @@
+import { describe, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/**
+ * The one law of core: a file imports files of earlier layers, or of its own room; rooms of one layer do not know each
+ * other. A name without a slash is a file of core itself, the others are folders. core/README.md says what each holds.
+ */
+export const LAYERS: readonly (readonly string[])[] = [
+  ["error"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],
+  ["ops/", "io/", "metrics/"],
+  ["nn/"],
+  ["diffusion/", "optim/", "parallel/"],
+  ["models/", "losses/", "samplers/"],
+  ["recipe/", "weights/"],
+  ["text/", "video/"],
+  ["data/"],
+  ["networks/"],
+  ["train/", "sample/", "synth/", "export/"],
+  ["eval/", "bench/"],
+  ["demo", "doctor"],
+];
+
+const ROOT = join(import.meta.dir, "../..");
+const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
+const files = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "*.ts"], { cwd: ROOT, encoding: "utf8" })
+  .stdout.split("\n").filter((f) => f !== "" && existsSync(join(ROOT, f)));
+const core = files.filter((f) => f.startsWith("core/"));
+const imports = (path: string): string[] =>
+  [...read(path).matchAll(/(?:from|import)\s*\(?"(\.[^"]+\.ts)"/g)].map((m) => join(path, "..", m[1]));
+
+const roomOf = (path: string): string => {
+  const parts = path.split("/").slice(1);
+  return parts.length === 1 ? parts[0].replace(/\.ts$/, "") : `${parts[0]}/`;
+};
+const layerOf = (room: string): number => LAYERS.findIndex((layer) => layer.includes(room));
+
+describe("rooms", () => {
+  test("there are files to look at", () => expect(core.length).toBeGreaterThan(150));
+
+  test("cli -> core -> ffi, and nobody imports test; cli reaches ffi through core", () => {
+    const rank = (p: string): number => ["test", "cli", "core", "ffi"].indexOf(p.split("/")[0]);
+    const back = files.flatMap((f) => imports(f).filter((to) => rank(to) >= 0 && rank(to) < rank(f)).map((to) => `${f} -> ${to}`));
+    expect(back).toEqual([]);
+    const skipping = files.filter((f) => f.startsWith("cli/")).flatMap((f) => imports(f).filter((to) => to.startsWith("ffi/")));
+    expect(skipping).toEqual([]);
+  });
+
+  test("every file of core is in a room of the list", () => {
+    expect(core.filter((f) => layerOf(roomOf(f)) < 0)).toEqual([]);
+  });
+
+  test("imports point to earlier layers; rooms of one layer are strangers", () => {
+    const broken = core.flatMap((f) =>
+      imports(f)
+        .filter((to) => to.startsWith("core/") && roomOf(to) !== roomOf(f) && layerOf(roomOf(to)) >= layerOf(roomOf(f)))
+        .map((to) => `${f} -> ${to}`),
+    );
+    expect(broken).toEqual([]);
+  });
+
+  test("no file of a room imports in a circle", () => {
+    const state = new Map<string, "open" | "done">();
+    const circles: string[] = [];
+    const visit = (f: string, path: string[]): void => {
+      if (state.get(f) === "done") return;
+      if (state.get(f) === "open") return void circles.push([...path.slice(path.indexOf(f)), f].join(" -> "));
+      state.set(f, "open");
+      for (const to of imports(f).filter((t) => t.startsWith("core/"))) visit(to, [...path, f]);
+      state.set(f, "done");
+    };
+    for (const f of core) visit(f, []);
+    expect(circles).toEqual([]);
+  });
+
+  test("a name that core exports means one thing", () => {
+    const homes = new Map<string, string[]>();
+    for (const f of core) {
+      for (const [, name] of read(f).matchAll(/^export (?:async )?(?:abstract )?(?:const|let|function\*?|class|interface|type|enum) (\w+)/gm)) {
+        if (!homes.get(name)?.includes(f)) homes.set(name, [...(homes.get(name) ?? []), f]);
+      }
+    }
+    expect([...homes].filter(([, at]) => at.length > 1).map(([name, at]) => `${name}: ${at.join(", ")}`)).toEqual([]);
+  });
+});
