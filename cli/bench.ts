@@ -3,16 +3,17 @@ import { ALL_INPUTS, ATTENTION_SHAPES, benchAttention, type AttentionInputs } fr
 import { benchCopy, copyCeiling } from "../core/bench/copy.ts";
 import { benchGemm, matmulCeiling, type GemmShape, type Pass } from "../core/bench/gemm.ts";
 import { jvpError, jvpErrorLarge } from "../core/bench/jvp_error.ts";
-import { benchForward, benchJvp, benchRcmStep, benchSample, benchStudentStep, gemmShapes, MODELS, type ModelName, type NetworkSize } from "../core/bench/network.ts";
+import { benchForward, benchJvp, benchRcmStep, benchSample, benchStudentStep, benchModels, gemmShapes, type NetworkSize } from "../core/bench/network.ts";
 import { benchLoad } from "../core/bench/load.ts";
 import { benchOps } from "../core/bench/ops.ts";
 import { benchStep } from "../core/bench/step.ts";
 import { TIMING, type BenchReport, type BenchRow, type TimeOptions } from "../core/bench/time.ts";
-import { benchVae, VAES, type VaeName } from "../core/bench/vae.ts";
+import { benchVae, benchVaes } from "../core/bench/vae.ts";
 import type { DType } from "../core/dtype.ts";
 import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
-import { WAN_PRESETS, type WanPreset } from "../core/models/wan/config.ts";
+import { allPresets, DIGITS_NET } from "../core/models/families.ts";
+import { netSpec } from "../core/models/family.ts";
 import { CHECKPOINT_MODES } from "../core/tape.ts";
 import { Device } from "../core/tensor.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS, repeated, SET_ARG } from "./args.ts";
@@ -32,7 +33,7 @@ const COMMON = {
 const BITS = { deterministic: { type: "boolean", default: true, description: "the same bits every run; --no-deterministic lets backward sum in any order where that is faster" } } as const satisfies ArgsDef;
 
 const MODEL = {
-  model: { type: "string", description: `${Object.keys(MODELS).join(", ")} (default: wan-1.3b on a GPU, wan-digits on a CPU)`, valueHint: "MODEL" },
+  model: { type: "string", description: `${Object.keys(benchModels()).join(", ")} (default: wan-1.3b on a GPU, wan-digits on a CPU)`, valueHint: "MODEL" },
   layers: { type: "string", description: "run fewer blocks than the model has", valueHint: "N" },
   latent: { type: "string", description: "channels x frames x rows x columns, as 16x20x60x104", valueHint: "CxTxYxX" },
   batch: { type: "string", default: "1", description: "samples", valueHint: "N" },
@@ -87,15 +88,17 @@ function measure(what: string, a: Values, raw: string[], known: ArgsDef, body: (
 }
 
 function networkSize(a: Values, { device, dtype }: Setting): NetworkSize {
-  const name = oneOf(text(a, "model") ?? (device.backend.kind === "cuda" ? "wan-1.3b" : "wan-digits"), "model", Object.keys(MODELS) as ModelName[]);
-  const { config, latent } = MODELS[name];
+  const models = benchModels();
+  const name = oneOf(text(a, "model") ?? (device.backend.kind === "cuda" ? Object.keys(models)[0] : DIGITS_NET), "model", Object.keys(models));
+  const { spec: { family, config }, latent } = models[name];
   const shape = text(a, "latent") === undefined ? latent : sizes(String(a.latent), "latent", 4);
   const [, T, Y, X] = shape;
   const [pt, py, px] = config.patch;
   if (T % pt !== 0 || Y % py !== 0 || X % px !== 0) throw new RcmError("E_ARG", `--latent: found "${shape.join("x")}", wanted whole patches of ${config.patch.join("x")}`, { op: "usage" });
   const residual = dtype === "f64" ? "f64" : oneOf(text(a, "residual") ?? "f32", "residual", ["f32", "bf16"]);
   const checkpoint = oneOf(text(a, "checkpoint") ?? "block", "checkpoint", CHECKPOINT_MODES);
-  return { config: { ...config, layers: number(a, "layers", config.layers), inDim: shape[0], outDim: shape[0] }, batch: number(a, "batch", 1), latent: shape, dtype, residual, checkpoint };
+  const spec = netSpec(family, family.resize(config, { layers: number(a, "layers", config.layers), channels: shape[0] }));
+  return { spec, batch: number(a, "batch", 1), latent: shape, dtype, residual, checkpoint };
 }
 
 const matmuls = (s: Setting): number => s.ceiling(() => matmulCeiling(s.device, s.dtype, s.timing));
@@ -130,7 +133,7 @@ const copy = defineCommand({
 
 const loadArgs = {
   path: { type: "positional", required: false, description: "checkpoint in any format (default: one of full size is written for the run)" },
-  preset: { type: "string", default: "wan2.1-1.3b", description: `network of the file that is written: ${Object.keys(WAN_PRESETS).join(", ")}`, valueHint: "NAME" },
+  preset: { type: "string", default: Object.keys(allPresets())[0], description: `network of the file that is written: ${Object.keys(allPresets()).join(", ")}`, valueHint: "NAME" },
   stored: { type: "string", default: "bf16", description: "dtype of the file that is written", valueHint: "DTYPE" },
   format: { type: "string", default: "pth", description: "its format: pth or safetensors", valueHint: "FORMAT" },
   ...COMMON,
@@ -141,7 +144,7 @@ const load = defineCommand({
   args: loadArgs,
   run: ({ args: a, rawArgs }) => measure("load", a, rawArgs, loadArgs, (s) =>
     benchLoad(s.device, {
-      path: text(a, "path") ?? null, preset: oneOf(String(a.preset), "preset", Object.keys(WAN_PRESETS) as WanPreset[]), stored: oneOf(String(a.stored), "stored", DTYPES),
+      path: text(a, "path") ?? null, preset: oneOf(String(a.preset), "preset", Object.keys(allPresets())), stored: oneOf(String(a.stored), "stored", DTYPES),
       format: oneOf(String(a.format), "format", ["pth", "safetensors"]), dtype: s.dtype, repeats: number(a, "repeats", 5),
     })),
 });
@@ -183,7 +186,7 @@ const jvp = network("jvp", "Time value and tangent in one pass.\n\n  rcm bench j
 const sample = network("sample", "Time few-step sampling of latents.", { steps: { type: "string", default: "1,2,4", description: "numbers of steps, comma-separated", valueHint: "LIST" } }, (s, size, a) => benchSample(s.device, size, integers(String(a.steps), "steps"), matmuls(s), s.timing));
 
 const vaeArgs = {
-  model: { type: "string", description: `${Object.keys(VAES).join(", ")} (default: wan2.1-vae on a GPU, wan-vae-small on a CPU)`, valueHint: "MODEL" },
+  model: { type: "string", description: `${Object.keys(benchVaes()).join(", ")} (default: wan2.1-vae on a GPU, wan-vae-small on a CPU)`, valueHint: "MODEL" },
   frames: { type: "string", description: "frames, 1 + 4n (default 81 on a GPU, 5 on a CPU)", valueHint: "N" },
   size: { type: "string", description: "rows x columns (default 480x832 on a GPU, 32x48 on a CPU)", valueHint: "YxX" },
   pass: { type: "string", default: "decode,encode", description: "decode, encode, comma-separated", valueHint: "PASS" },
@@ -197,14 +200,15 @@ const vae = defineCommand({
   args: vaeArgs,
   run: ({ args: a, rawArgs }) => measure("vae", a, rawArgs, vaeArgs, (s) => {
     const gpu = s.device.backend.kind === "cuda";
-    const config = VAES[oneOf(text(a, "model") ?? (gpu ? "wan2.1-vae" : "wan-vae-small"), "model", Object.keys(VAES) as VaeName[])];
+    const vaes = benchVaes();
+    const size = vaes[oneOf(text(a, "model") ?? (gpu ? Object.keys(vaes)[0] : Object.keys(vaes)[1]), "model", Object.keys(vaes))];
     const [rows, columns] = sizes(text(a, "size") ?? (gpu ? "480x832" : "32x48"), "size", 2);
     const frames = number(a, "frames", gpu ? 81 : 5);
     if (frames % 4 !== 1 || rows % 8 !== 0 || columns % 8 !== 0) throw new RcmError("E_ARG", `found ${frames}x${rows}x${columns}, wanted 1 + 4n frames and multiples of 8`, { op: "usage" });
     const tile = text(a, "tile") === undefined ? null : sizes(String(a.tile), "tile", 2);
     const passes = a.pass.split(",").map((p) => oneOf(p, "pass", ["decode", "encode"] as const));
     const chunk = text(a, "chunk") === undefined ? null : number(a, "chunk", 1);
-    return benchVae(s.device, { config, frames, size: [rows, columns], dtype: s.dtype, chunk, tile: tile && { size: tile[0], overlap: tile[1] } }, passes, a.layers, matmuls(s), s.timing);
+    return benchVae(s.device, { ...size, frames, size: [rows, columns], dtype: s.dtype, chunk, tile: tile && { size: tile[0], overlap: tile[1] } }, passes, a.layers, matmuls(s), s.timing);
   }),
 });
 
@@ -215,10 +219,10 @@ const error = defineCommand({
   run: ({ args: a, rawArgs }) => measure("jvp-error", a, rawArgs, errorArgs, (s) => {
     if (a.full) {
       const whole = networkSize(a, s);
-      return jvpErrorLarge(s.device, whole.config, whole);
+      return jvpErrorLarge(s.device, whole.spec, whole);
     }
-    const size = networkSize({ ...a, model: text(a, "model") ?? "wan-1.3b", latent: text(a, "latent") ?? (a.model === "wan-digits" ? "1x1x28x28" : "16x3x16x24") }, s);
-    return jvpError(s.device, { config: size.config, layers: number(a, "layers", 6), dim: number(a, "dim", 256), latent: size.latent, dtype: s.dtype, residual: size.residual, precise: a.precise });
+    const size = networkSize({ ...a, model: text(a, "model") ?? Object.keys(benchModels())[0], latent: text(a, "latent") ?? (a.model === DIGITS_NET ? "1x1x28x28" : "16x3x16x24") }, s);
+    return jvpError(s.device, { spec: size.spec, layers: number(a, "layers", 6), dim: number(a, "dim", 256), latent: size.latent, dtype: s.dtype, residual: size.residual, precise: a.precise });
   }),
 });
 

@@ -1,7 +1,7 @@
 import { defineCommand } from "citty";
 import { join } from "node:path";
 import { makeDigits } from "../core/data/digits.ts";
-import { WAN_PRESETS } from "../core/models/wan/config.ts";
+import { DIGITS_NET, presetNet } from "../core/models/families.ts";
 import { Device } from "../core/tensor.ts";
 import { trainClassifier } from "../core/eval/classifier.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS } from "./args.ts";
@@ -22,7 +22,7 @@ const digits = defineCommand({
   args: digitsArgs,
   run({ args: a, rawArgs }) {
     expectKnown(rawArgs, digitsArgs);
-    const { textLen, textDim } = WAN_PRESETS["wan-digits"];
+    const { length: textLen, width: textDim } = presetNet(DIGITS_NET).text;
     const view = progress(a.quiet);
     const make = (split: "train" | "test", limit: string, flag: string) =>
       makeDigits({ out: join(a.out, split), split, limit: integer(limit, flag), textLen, textDim, onShard: (done, total) => view.update(done, total, `${split} digits`, 8192) });

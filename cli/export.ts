@@ -1,6 +1,7 @@
 import { defineCommand } from "citty";
 import { OUT_DTYPES } from "../core/export/convert.ts";
-import { FORMATS, PATCH_FORMS } from "../core/export/formats.ts";
+import { FORMATS } from "../core/export/formats.ts";
+import { PATCH_FORMS } from "../core/models/family.ts";
 import { exportWeights, SHARD_BYTES, type ExportSummary } from "../core/export/run.ts";
 import { RcmError } from "../core/error.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS } from "./args.ts";

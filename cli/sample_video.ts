@@ -2,7 +2,8 @@ import type { ArgsDef } from "citty";
 import { readFileSync } from "node:fs";
 import type { DType } from "../core/dtype.ts";
 import { RcmError } from "../core/error.ts";
-import { WAN_I2V_A14B, WAN_PRESETS, type WanConfig } from "../core/models/wan/config.ts";
+import { allPresets, presetNet } from "../core/models/families.ts";
+import type { NetSpec } from "../core/models/family.ts";
 import { latentShape, type Recipe } from "../core/recipe/schema.ts";
 import { studentPlan, teacherPlan, type SamplePlan } from "../core/networks/plan.ts";
 import { EXPERT_BOUNDARY } from "../core/sample/i2v.ts";
@@ -12,7 +13,7 @@ import { sampleVideos, type VideoOptions } from "../core/sample/video.ts";
 import { parseShard } from "../core/io/shard.ts";
 import { MOST_STEPS } from "../core/samplers/schedule.ts";
 import { FEW_STEP_MODES } from "../core/samplers/rcm.ts";
-import { wanConfig } from "../core/networks/build.ts";
+import { recipeNet } from "../core/networks/build.ts";
 import { RESIZE_FILTERS, type ResizeFilter } from "../core/video/image.ts";
 import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } from "../core/video/sizes.ts";
 import { decimal, deviceOf, integer, oneOf, repeated, usage } from "./args.ts";
@@ -60,7 +61,8 @@ export const VIDEO_ARGS = {
 } as const satisfies ArgsDef;
 
 const I2V = "wan2.2-i2v-a14b";
-const MODELS = [...Object.keys(WAN_PRESETS).filter((n) => n.startsWith("wan2")), I2V];
+/** Networks whose latents an autoencoder decodes. */
+const MODELS = Object.entries(allPresets()).filter(([, { family, config }]) => family.latent(config).vae !== null).map(([name]) => name);
 
 type Values = Record<string, unknown>;
 
@@ -104,10 +106,9 @@ function weightsOf(a: Values, recipe: Recipe | null, i2v: boolean): VideoOptions
   return { path: String(path) };
 }
 
-function configOf(a: Values, recipe: Recipe | null): WanConfig | null {
-  if (a.model === I2V) return WAN_I2V_A14B;
-  if (recipe) return wanConfig(recipe.model, false);
-  return a.model === "" ? null : WAN_PRESETS[oneOf(String(a.model), "model", MODELS) as keyof typeof WAN_PRESETS];
+function netOf(a: Values, recipe: Recipe | null): NetSpec | null {
+  if (recipe) return recipeNet(recipe);
+  return a.model === "" ? null : presetNet(oneOf(String(a.model), "model", MODELS));
 }
 
 function lines(path: string): string[] {
@@ -154,7 +155,7 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
   if (given("vae") === null && a["latents-only"] !== true) throw usage("--vae decodes the videos; --latents-only goes without");
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
-    config: configOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
+    net: netOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
     text: encoder === null ? textOfRecipe(recipe, given("text-cache")) : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
     vae: a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
     embeds: given("embeds"), negativeEmbeds: given("negative-embeds") ?? (guided && a["negative-prompt"] === "" ? (recipe?.teacher?.negative_embed ?? null) : null), prompts: promptsOf(a, rawArgs, recipe),

@@ -1,6 +1,6 @@
 import { defineCommand } from "citty";
 import { inspectWeights, type WeightsReport } from "../core/weights/inspect.ts";
-import { describeFit } from "../core/weights/load.ts";
+import { describeFit } from "../core/weights/fit.ts";
 import { expectKnown, oneOf, OUTPUT_ARGS } from "./args.ts";
 import { mebibytes, result } from "./ui.ts";
 
@@ -16,12 +16,13 @@ function text(r: WeightsReport): string {
   const lines = [
     `${r.path}: ${r.format}, ${r.files} file${r.files === 1 ? "" : "s"}, ${mebibytes(r.bytes)}`,
     `tensors     ${r.tensors} (${dtypes}), ${r.parameters.toLocaleString("en")} elements`,
-    r.companion ? `holds       ${r.companion.kind === "umt5" ? "a umT5 text encoder" : "the Wan autoencoder"}: ${r.companion.size}; every parameter is there` : `layout      ${r.layout === null ? `no Wan network; keys such as ${r.keys.slice(0, 3).join(", ")}` : `${r.layout}${r.prefix === "" ? "" : `, prefix ${r.prefix}`}`}`,
+    r.companion ? `holds       ${r.companion.kind}: ${r.companion.size}; every parameter is there` : `layout      ${r.layout === null ? `no known network; keys such as ${r.keys.slice(0, 3).join(", ")}` : `${r.layout}${r.prefix === "" ? "" : `, prefix ${r.prefix}`}`}`,
   ];
   if (r.networks.length > 1) lines.push(`networks    ${r.networks.map((n) => n || "(no prefix)").join(", ")}`);
-  if (r.config) {
-    const c = r.config;
-    lines.push(`network     ${r.preset ?? "of no preset"}: width ${c.dim}, ${c.layers} layers, ${c.heads} heads, feed-forward ${c.ffnDim}, ${c.inDim} channels in, ${c.outDim} out`);
+  if (r.config && r.latent) {
+    const { config: c, latent } = r;
+    const sizes = `width ${c.dim}, ${c.layers} layers, ${c.heads} heads, feed-forward ${r.ffnDim}`;
+    lines.push(`network     ${r.preset ?? "of no preset"}: ${sizes}, ${latent.inputChannels} channels in, ${latent.channels} out`);
   }
   if (r.fit) lines.push(`fits        ${describeFit(r.fit) || "every parameter is there, none is left over"}`);
   if (r.problem !== null) lines.push(`problem     ${r.problem}`);

@@ -4,7 +4,7 @@ import { makeDigits } from "./data/digits.ts";
 import { evaluateRecipe } from "./eval/run.ts";
 import { exportWeights } from "./export/run.ts";
 import { renderTable } from "./metrics/report.ts";
-import { WAN_PRESETS } from "./models/wan/config.ts";
+import { DIGITS_NET, presetNet } from "./models/families.ts";
 import { loadRecipe } from "./recipe/load.ts";
 import { distill } from "./train/run.ts";
 
@@ -39,7 +39,7 @@ export async function demo(o: DemoOptions): Promise<DemoSummary> {
   rmSync(run, { recursive: true, force: true });
 
   o.onStage("data: MNIST digits as webdataset shards");
-  const { textLen, textDim } = WAN_PRESETS["wan-digits"];
+  const { length: textLen, width: textDim } = presetNet(DIGITS_NET).text;
   for (const [split, limit] of [["train", 8192], ["test", SAMPLES]] as const) {
     makeDigits({ out: join(data, "digits", split), split, limit, textLen, textDim, onShard: (done, total) => o.onProgress(done, total, `${split} digits`, 4096) });
   }

@@ -1,7 +1,6 @@
 import { hostTensor, numel, type DType } from "../dtype.ts";
-import type { WanConfig } from "../models/wan/config.ts";
-import { wanParams } from "../models/wan/keys.ts";
-import { WanModel } from "../models/wan/model.ts";
+import { netSpec, type NetConfig, type NetParam, type NetSpec } from "../models/family.ts";
+import { Network } from "../networks/network.ts";
 import { Rng } from "../rng.ts";
 import { Device, sampleReduce, type Tensor } from "../tensor.ts";
 import { constant, Tape, type CheckpointMode, type Var } from "../tape.ts";
@@ -9,7 +8,7 @@ import { fillNoise, noise, relativeL2, type BenchRow } from "./time.ts";
 
 export interface JvpErrorOptions {
   /** The network is this one with its widths cut to `dim`: heads keep their width where they can. */
-  config: WanConfig;
+  spec: NetSpec;
   layers: number;
   dim: number;
   /** Channels, frames, rows, columns. */
@@ -30,9 +29,11 @@ class Spy extends Tape {
   }
 }
 
-function small(c: WanConfig, dim: number, layers: number): WanConfig {
+function small({ family, config: c, text }: NetSpec, dim: number, layers: number): NetSpec {
   const width = Math.min(c.dim / c.heads, dim);
-  return { ...c, dim, heads: dim / width, layers, ffnDim: Math.round((dim * c.ffnDim) / c.dim / 8) * 8, textDim: Math.min(c.textDim, 64), textLen: Math.min(c.textLen, 77) };
+  const ffnDim = Math.round((dim * family.ffnDim(c)) / c.dim / 8) * 8;
+  const short = { width: Math.min(text.width, 64), length: Math.min(text.length, 77) };
+  return netSpec(family, family.resize(c, { dim, heads: dim / width, layers, ffnDim, text: short }));
 }
 
 const normals = (n: number, stream: number, std = 1): Float64Array => {
@@ -40,30 +41,33 @@ const normals = (n: number, stream: number, std = 1): Float64Array => {
   return Float64Array.from({ length: n }, () => std * rng.normal());
 };
 
+const spread = ({ role, shape }: NetParam): number => (role === "modulation" ? 0.3 : shape.length === 2 ? 1 / Math.sqrt(shape[1]) : 0.05);
+
 /** Weights at which every layer matters: fan-in scaled linears (the head too), modulation of 0.3, norms around 1. */
-function weights(config: WanConfig, device: Device, dtype: DType): Map<string, Float64Array> {
-  return new Map(wanParams(config).map(({ name, shape, init }, i) => {
-    const std = name.endsWith("modulation") ? 0.3 : shape.length === 2 ? 1 / Math.sqrt(shape[1]) : 0.05;
-    const drawn = normals(numel(shape), 100 + i, std);
+function weights({ family, config }: NetSpec, device: Device, dtype: DType): Map<string, Float64Array> {
+  return new Map(family.params(config).map((spec, i) => {
+    const { name, shape, init } = spec;
+    const drawn = normals(numel(shape), 100 + i, spread(spec));
     // Rounded to the storage type first, so that only the arithmetic is judged and not the rounding of the weights.
     return [name, device.fromValues(init.kind === "ones" ? drawn.map((v) => 1 + v) : drawn, [...shape], dtype).values()] as const;
   }));
 }
 
 // A tangent of time of a few units moves the time embedding about as much as the tangent of x moves the patches.
-const TIME = { t: Float64Array.of(600), dot: Float64Array.of(2) };
+const timeOf = (device: Device): Var => constant(device.fromValues([600], [1], "f64"), device.fromValues([2], [1], "f64"));
 
 // The network's blocks are the patch embedding, the text embedding (no tangent), the blocks proper, the head.
-const namesOf = (config: WanConfig): string[] => ["patch embedding", "text embedding", ...Array.from({ length: config.layers }, (_, i) => `after block ${i}`), "whole network"];
+const namesOf = (config: NetConfig): string[] => ["patch embedding", "text embedding", ...Array.from({ length: config.layers }, (_, i) => `after block ${i}`), "whole network"];
 
 /** Relative L2 errors of value and tangent after every block and at the output, against f64 on the CPU with the same inputs and weights. */
 export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
   using reference = Device.open({ device: "cpu" });
-  const config = small(o.config, o.dim, o.layers);
+  const spec = small(o.spec, o.dim, o.layers);
+  const { config, text } = spec;
   using _held = device.scope();
-  const w = weights(config, device, o.dtype);
+  const w = weights(spec, device, o.dtype);
   const video = [1, ...o.latent];
-  const textShape = [1, config.textLen, config.textDim];
+  const textShape = [1, text.length, text.width];
   const rounded = (v: Float64Array, shape: number[], dtype: DType): Float64Array => device.fromValues(v, shape, dtype).values();
   const residual = o.precise ? "f32" : o.residual;
   const [x, xDot] = [1, 2].map((stream) => rounded(normals(numel(video), stream), video, o.residual));
@@ -71,12 +75,12 @@ export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
 
   const run = (on: Device, dtype: DType, residual: DType, precise: boolean): { seen: Spy["seen"]; ms: number } => {
     using _scope = on.scope();
-    const stored = WanModel.create(on, config, { dtype, residual, checkpoint: "block", trainable: false });
+    const stored = Network.create(on, spec, { dtype, residual, checkpoint: "block" });
     for (const [name, values] of w) stored.params.tensor(name).setHost(hostTensor(dtype, [...stored.params.spec(name).shape], values));
     const model = precise ? stored.withActivations("f32") : stored;
     const spy = new Spy(on, { record: false });
     const began = performance.now();
-    const forward = (): void => void model.forward(spy, constant(on.fromValues(x, video, residual), on.fromValues(xDot, video, residual)), TIME, constant(on.fromValues(context, textShape, dtype)));
+    const forward = (): void => void model.forward(spy, constant(on.fromValues(x, video, residual), on.fromValues(xDot, video, residual)), [timeOf(on)], constant(on.fromValues(context, textShape, dtype)));
     if (precise) on.splitProducts(forward);
     else forward();
     on.lib.sync();
@@ -124,18 +128,18 @@ function distance(a: Tensor, b: Tensor): number {
 }
 
 /** The same errors of a network of any size against its own f32-grade pass on the same device, with random weights. */
-export function jvpErrorLarge(device: Device, config: WanConfig, o: { latent: readonly number[]; dtype: DType; residual: DType }): BenchRow[] {
+export function jvpErrorLarge(device: Device, spec: NetSpec, o: { latent: readonly number[]; dtype: DType; residual: DType }): BenchRow[] {
   using _held = device.scope();
-  const model = WanModel.create(device, config, { dtype: o.dtype, residual: o.residual, checkpoint: "block", trainable: false });
-  for (const [i, { name, shape, init }] of model.params.specs.entries()) {
-    const std = name.endsWith("modulation") ? 0.3 : shape.length === 2 ? 1 / Math.sqrt(shape[1]) : 0.05;
-    fillNoise(model.params.tensor(name), 4096 + i, std, init.kind === "ones" ? 1 : 0);
+  const { family, config, text } = spec;
+  const model = Network.create(device, spec, { dtype: o.dtype, residual: o.residual, checkpoint: "block" });
+  for (const [i, param] of family.params(config).entries()) {
+    fillNoise(model.params.tensor(param.name), 4096 + i, spread(param), param.init.kind === "ones" ? 1 : 0);
   }
   const [x, xDot] = [1, 2].map((stream) => noise(device, [1, ...o.latent], o.residual, stream));
-  const context = noise(device, [1, config.textLen, config.textDim], o.dtype, 3);
-  const run = (on: WanModel, spy: DeviceSpy, dtype: DType): number => {
+  const context = noise(device, [1, text.length, text.width], o.dtype, 3);
+  const run = (on: Network, spy: DeviceSpy, dtype: DType): number => {
     const began = performance.now();
-    on.forward(spy, constant(x.to(dtype), xDot.to(dtype)), TIME, constant(context));
+    on.forward(spy, constant(x.to(dtype), xDot.to(dtype)), [timeOf(device)], constant(context));
     device.lib.sync();
     return performance.now() - began;
   };

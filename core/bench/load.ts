@@ -3,22 +3,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { dtypeBytes, numel, type DType } from "../dtype.ts";
 import { AtomicFile } from "../io/out_file.ts";
-import { openCheckpoint } from "../io/checkpoint.ts";
 import { streamSafetensors } from "../io/safetensors.ts";
 import { WINDOW, type TensorStream } from "../io/tensor_stream.ts";
 import { streamTorch } from "../io/torch.ts";
-import { WAN_PRESETS, type WanPreset } from "../models/wan/config.ts";
-import { wanParams } from "../models/wan/keys.ts";
+import { presetNet } from "../models/families.ts";
 import { ParamSet } from "../nn/params.ts";
 import type { Device } from "../tensor.ts";
-import { loadWan, wanConfigOf } from "../weights/load.ts";
-import { resolveWeights } from "../weights/open.ts";
+import { loadNetwork } from "../weights/fit.ts";
+import { openNetwork, specOf } from "../weights/resolve.ts";
 import type { BenchRow } from "./time.ts";
 
 export interface LoadBench {
   /** A checkpoint; null: one is written for the time of the run, of this network, dtype and format. */
   path: string | null;
-  preset: WanPreset;
+  preset: string;
   stored: DType;
   format: "pth" | "safetensors";
   /** Dtype of the parameters on the device. */
@@ -29,7 +27,8 @@ export interface LoadBench {
 /** A file of a network's true size and names; every element is the same small number. */
 function writeFull(path: string, o: LoadBench): void {
   const piece = new Uint8Array(new ArrayBuffer(WINDOW)).fill(0x3c);
-  const tensors = wanParams(WAN_PRESETS[o.preset]).map(({ name, shape }): TensorStream => {
+  const { family, config } = presetNet(o.preset);
+  const tensors = family.params(config).map(({ name, shape }): TensorStream => {
     const bytes = numel(shape) * dtypeBytes(o.stored);
     return {
       name, dtype: o.stored, shape, bytes,
@@ -50,13 +49,13 @@ export function benchLoad(device: Device, o: LoadBench): BenchRow[] {
   try {
     const path = folder === null ? (o.path as string) : join(folder, `${o.preset}.${o.format}`);
     if (folder !== null) writeFull(path, o);
-    const config = wanConfigOf(openCheckpoint(resolveWeights(path)));
-    const params = ParamSet.create(device, wanParams(config), o.dtype, false);
+    const { family, config } = specOf(openNetwork(path));
+    const params = ParamSet.create(device, family.params(config), o.dtype, false);
     const onHost = device.backend.kind === "cpu" ? params.flat.bytes : 0;
     return Array.from({ length: o.repeats }, (_, i) => {
       let peak = 0;
       const began = performance.now();
-      const report = loadWan(params, path, { onProgress: () => (peak = Math.max(peak, process.memoryUsage().rss)) });
+      const report = loadNetwork(params, path, { onProgress: () => (peak = Math.max(peak, process.memoryUsage().rss)) });
       const ms = performance.now() - began;
       return { name: `load ${i + 1} (${report.format}, ${report.layout})`, shape: `${(report.bytes / 1e9).toFixed(2)} GB`, ms, gbs: report.bytes / 1e6 / ms, bytesPeak: Math.max(0, peak - onHost) };
     });

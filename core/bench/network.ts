@@ -5,28 +5,26 @@ import { criticLoss } from "../losses/critic.ts";
 import { dmdLoss, type DmdDraws } from "../losses/dmd.ts";
 import type { LossResult } from "../losses/loss.ts";
 import { scmLoss, scmParts, type ScmOptions } from "../losses/scm.ts";
-import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
-import { WanModel } from "../models/wan/model.ts";
+import { allPresets } from "../models/families.ts";
+import { netSpec, tokensOf, type NetSpec } from "../models/family.ts";
 import { AdamW } from "../optim/adamw.ts";
 import { rcmTrig } from "../samplers/rcm.ts";
 import { fewStepTimes } from "../samplers/schedule.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import { constant, Tape, type CheckpointMode } from "../tape.ts";
-import { velocityNet } from "../networks/build.ts";
+import { Network, velocityNet } from "../networks/network.ts";
 import type { GemmShape } from "./gemm.ts";
 import { beside, fillNoise, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 import { counted } from "../../ffi/counting.ts";
 
-/** Sizes by the names that `--model` takes, and the latent of the design's table (channels, frames, rows, columns). */
-export const MODELS = {
-  "wan-1.3b": { config: WAN_PRESETS["wan2.1-1.3b"], latent: [16, 20, 60, 104] },
-  "wan-14b": { config: WAN_PRESETS["wan2.1-14b"], latent: [16, 20, 60, 104] },
-  "wan-digits": { config: WAN_PRESETS["wan-digits"], latent: [1, 1, 28, 28] },
-} as const satisfies Record<string, { config: WanConfig; latent: readonly number[] }>;
-export type ModelName = keyof typeof MODELS;
+/** Networks by the names that `--model` takes, each with the latent of its usual videos (channels, frames, rows, columns). */
+export const benchModels = (): Record<string, { spec: NetSpec; latent: readonly number[] }> =>
+  Object.fromEntries(
+    Object.values(allPresets()).flatMap(({ bench, family, config, latent }) => (bench === null ? [] : [[bench, { spec: netSpec(family, config), latent }]])),
+  );
 
 export interface NetworkSize {
-  config: WanConfig;
+  spec: NetSpec;
   batch: number;
   latent: readonly number[];
   dtype: DType;
@@ -37,16 +35,17 @@ export interface NetworkSize {
 /** The public recipes' times between the steps of few-step sampling. */
 const MID_TIMES = [1.3, 1.0, 0.6];
 
-export const tokensOf = ({ config: c, latent: [, T, Y, X] }: NetworkSize): number => (T * Y * X) / (c.patch[0] * c.patch[1] * c.patch[2]);
+const tokens = ({ spec, latent }: NetworkSize): number => tokensOf(spec.config, latent);
 
 /** The linears of a model: attention projections, both feed-forward layers, and the text's keys and values. */
 export function gemmShapes(size: NetworkSize): GemmShape[] {
-  const { dim: D, ffnDim: F, textLen } = size.config;
-  const M = size.batch * tokensOf(size);
-  return [[M, D, D], [M, F, D], [M, D, F], [size.batch * textLen, D, D]].map(([m, n, k]) => ({ M: m, N: n, K: k }));
+  const { family, config, text } = size.spec;
+  const [D, F] = [config.dim, family.ffnDim(config)];
+  const M = size.batch * tokens(size);
+  return [[M, D, D], [M, F, D], [M, D, F], [size.batch * text.length, D, D]].map(([m, n, k]) => ({ M: m, N: n, K: k }));
 }
 
-const shapeOf = (s: NetworkSize): string => `B${s.batch} ${s.latent.join("x")} ${tokensOf(s)} tokens, ${s.config.layers} blocks of ${s.config.dim}, ${s.dtype}, residual ${s.residual}`;
+const shapeOf = (s: NetworkSize): string => `B${s.batch} ${s.latent.join("x")} ${tokens(s)} tokens, ${s.spec.config.layers} blocks of ${s.spec.config.dim}, ${s.dtype}, residual ${s.residual}`;
 
 /** A device whose matmuls and attention are counted, over the same library. */
 export function countedDevice(device: Device): { device: Device; take: () => number } {
@@ -55,8 +54,9 @@ export function countedDevice(device: Device): { device: Device; take: () => num
 }
 
 /** A model of random weights drawn on the device: normal of std 0.02 everywhere, around 1 for the weights of norms. */
-export function randomModel(device: Device, s: NetworkSize, trainable: boolean, stream: number): WanModel {
-  const model = WanModel.create(device, s.config, { dtype: s.dtype, residual: s.residual, checkpoint: s.checkpoint, trainable });
+export function randomNetwork(device: Device, s: NetworkSize, trainable: boolean, stream: number): Network {
+  const { dtype, residual, checkpoint } = s;
+  const model = Network.create(device, s.spec, { dtype, residual, checkpoint }, trainable);
   for (const [i, spec] of model.params.specs.entries()) fillNoise(model.params.tensor(spec.name), stream * 4096 + i, 0.02, spec.init.kind === "ones" ? 1 : 0);
   return model;
 }
@@ -66,15 +66,16 @@ interface Inputs {
   xDot: Tensor;
   yBar: Tensor;
   context: Tensor;
-  t: Float64Array;
-  tDot: Float64Array;
+  /** In network units. */
+  t: Tensor;
+  tDot: Tensor;
 }
 
 function inputs(device: Device, s: NetworkSize): Inputs {
   const video = [s.batch, ...s.latent];
-  const all = (v: number): Float64Array => new Float64Array(s.batch).fill(v);
+  const vector = (v: number): Tensor => device.fromValues(new Float64Array(s.batch).fill(v), [s.batch], "f64");
   const [x, xDot, yBar] = [1, 2, 3].map((stream) => noise(device, video, s.residual, stream));
-  return { x, xDot, yBar, context: noise(device, [s.batch, s.config.textLen, s.config.textDim], s.dtype, 4), t: all(600), tDot: all(300) };
+  return { x, xDot, yBar, context: noise(device, [s.batch, s.spec.text.length, s.spec.text.width], s.dtype, 4), t: vector(600), tDot: vector(300) };
 }
 
 /** A row with the FLOP that one call counts and the most memory it holds, weights too. */
@@ -95,9 +96,9 @@ function row(device: Device, take: () => number, name: string, s: NetworkSize, c
 export function benchForward(base: Device, s: NetworkSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
   const { device, take } = countedDevice(base);
   using _closes = device;
-  const model = randomModel(device, s, false, 1);
+  const model = randomNetwork(device, s, false, 1);
   const { x, context, t } = inputs(device, s);
-  const call = (): void => void model.forward(new Tape(device, { record: false }), constant(x), { t, dot: null }, constant(context));
+  const call = (): void => void model.forward(new Tape(device, { record: false }), constant(x), [constant(t)], constant(context));
   return [row(device, take, "teacher forward", s, call, ceiling, o)];
 }
 
@@ -105,11 +106,11 @@ export function benchForward(base: Device, s: NetworkSize, ceiling: number | nul
 export function benchJvp(base: Device, s: NetworkSize, backward: boolean, ceiling: number | null, o: TimeOptions): BenchRow[] {
   const { device, take } = countedDevice(base);
   using _closes = device;
-  const model = randomModel(device, s, backward, 1);
+  const model = randomNetwork(device, s, backward, 1);
   const { x, xDot, yBar, context, t, tDot } = inputs(device, s);
   const pass = (record: boolean, tangent: boolean): void => {
     const tape = new Tape(device, { record });
-    const y = model.forward(tape, constant(x, tangent ? xDot : null), { t, dot: tangent ? tDot : null }, constant(context));
+    const y = model.forward(tape, constant(x, tangent ? xDot : null), [constant(t, tangent ? tDot : null)], constant(context));
     if (record) tape.backward(y, yBar);
   };
   const rows = [row(device, take, "value + tangent", s, () => pass(false, true), ceiling, o)];
@@ -120,8 +121,8 @@ export function benchJvp(base: Device, s: NetworkSize, backward: boolean, ceilin
 }
 
 interface Step {
-  student: WanModel;
-  teacher: WanModel;
+  student: Network;
+  teacher: Network;
   on: Denoiser;
   target: Denoiser;
   x0: Tensor;
@@ -134,10 +135,10 @@ interface Step {
 }
 
 /** Published optimizer settings: no first moment. */
-const adam = (model: WanModel): AdamW => new AdamW(model.params, { betas: [0, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 0 });
+const adam = (model: Network): AdamW => new AdamW(model.params, { betas: [0, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 0 });
 
 function stepOf(device: Device, s: NetworkSize): Step {
-  const [student, teacher] = [randomModel(device, s, true, 1), randomModel(device, s, false, 2)];
+  const [student, teacher] = [randomNetwork(device, s, true, 1), randomNetwork(device, s, false, 2)];
   const optimizer = adam(student);
   const ema = device.persistent(() => device.empty(student.params.flat.shape, "f32").set(optimizer.values));
   const { x: x0, xDot: eps, context: condition } = inputs(device, s);
@@ -181,7 +182,7 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
   const { device, take } = countedDevice(base);
   using _closes = device;
   const { student, on, target, x0, eps, condition, tTrig, options, optimizer, ema } = stepOf(device, s);
-  const critic = randomModel(device, s, true, 3);
+  const critic = randomNetwork(device, s, true, 3);
   const criticOpt = adam(critic);
   const judge = trigDenoiser(velocityNet(critic));
   const draws = (n: number): DmdDraws => ({
@@ -214,7 +215,7 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
 export function benchSample(base: Device, s: NetworkSize, steps: readonly number[], ceiling: number | null, o: TimeOptions): BenchRow[] {
   const { device, take } = countedDevice(base);
   using _closes = device;
-  const net = trigDenoiser(velocityNet(randomModel(device, s, false, 1)));
+  const net = trigDenoiser(velocityNet(randomNetwork(device, s, false, 1)));
   const { x, context } = inputs(device, s);
   const all = (t: number): Float64Array => new Float64Array(s.batch).fill(t);
   return steps.map((n) => {

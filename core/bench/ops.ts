@@ -1,5 +1,5 @@
 import type { DType } from "../dtype.ts";
-import type { WanConfig } from "../models/wan/config.ts";
+import { tokensOf, type NetSpec } from "../models/family.ts";
 import { ropeTables } from "../nn/rope.ts";
 import type { Cotangents, Op } from "../op.ts";
 import { activationOp } from "../ops/activation.ts";
@@ -17,7 +17,7 @@ import { timeBesideCopy } from "./copy.ts";
 import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 
 export interface OpsSize {
-  config: WanConfig;
+  spec: NetSpec;
   batch: number;
   /** Latent channels, frames, rows, columns. */
   latent: readonly number[];
@@ -40,7 +40,8 @@ interface Timed {
 }
 
 /** Every fused elementwise op where the network uses it. */
-function table(device: Device, { config: c, batch: B, latent, dtype, residual }: OpsSize): Timed[] {
+function table(device: Device, { spec, batch: B, latent, dtype, residual }: OpsSize): Timed[] {
+  const c = { ...spec.config, eps: 1e-6, freqDim: 256, outDim: spec.latent.channels, ffnDim: spec.family.ffnDim(spec.config) };
   const [C, T, Y, X] = latent;
   const grid: [number, number, number] = [T / c.patch[0], Y / c.patch[1], X / c.patch[2]];
   const L = grid[0] * grid[1] * grid[2];
@@ -134,12 +135,12 @@ function latents(device: Device, { batch: B, latent, residual }: OpsSize, top: n
 }
 
 /** Helpers without a derivative, over one activation tensor and over as many parameters as a block has. */
-function helpers(device: Device, { config: c, batch: B, latent, dtype }: OpsSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
+function helpers(device: Device, { spec, batch: B, latent, dtype }: OpsSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
   using _scope = device.scope();
   const { lib } = device;
-  const L = (latent[1] * latent[2] * latent[3]) / (c.patch[0] * c.patch[1] * c.patch[2]);
-  const n = B * L * c.dim;
-  const weights = 8 * c.dim * c.dim + 2 * c.dim * c.ffnDim;
+  const { config: c, family } = spec;
+  const n = B * tokensOf(c, latent) * c.dim;
+  const weights = 8 * c.dim * c.dim + 2 * c.dim * family.ffnDim(c);
   const [wide, half] = [noise(device, [1, n], "f32", 1), noise(device, [1, n], dtype, 2)];
   const [master, grad, m, v, ema] = [3, 4, 5, 6, 7].map((stream) => noise(device, [weights], "f32", stream));
   lib.fill({ out: v.ptr, n: v.numel, value: 1, dtype: v.code });

@@ -2,9 +2,10 @@ import { openblasRate } from "../../ffi/blas.ts";
 import { hostTensor, numel, type HostTensor } from "../dtype.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
 import { latentShape } from "../recipe/schema.ts";
+import { tokensOf } from "../models/family.ts";
 import { Rng } from "../rng.ts";
 import { Device } from "../tensor.ts";
-import { createModel, wanConfig } from "../networks/build.ts";
+import { createNetwork, recipeNet } from "../networks/build.ts";
 import { phaseOf } from "../train/objective.ts";
 import { Trainer, type HostBatch } from "../train/trainer.ts";
 import { median } from "./time.ts";
@@ -46,15 +47,15 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const opened = Device.open({ device: o.device, threads: o.threads });
   const { lib, take } = counted(opened.lib);
   using device = new Device({ ...opened.backend, lib });
-  const config = wanConfig(r.model, false);
+  const { config, text } = recipeNet(r);
   const rng = new Rng(1, 7);
-  const source = createModel(device, r, { trainable: false, secondTime: false });
+  const source = createNetwork(device, r, { trainable: false, secondTime: false });
   source.params.init(1);
   const weights = new Map(source.params.entries());
-  const empty = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "f32"));
+  const empty = device.persistent(() => device.zeros([1, text.length, text.width], "f32"));
   const trainer = new Trainer(device, r, { teacher: r.teacher ? weights : null, student: weights }, { negative: empty, empty });
   trainer.step = phaseOf(r, 0).warmup; // the long phase of a run, with every objective on
-  const batch: HostBatch = { latents: randomHost([r.train.batch, ...latentShape(r)], rng), embeds: randomHost([r.train.batch, config.textLen, config.textDim], rng) };
+  const batch: HostBatch = { latents: randomHost([r.train.batch, ...latentShape(r)], rng), embeds: randomHost([r.train.batch, text.length, text.width], rng) };
   const rows = { student: [] as [number, number][], critic: [] as [number, number][] };
   const freq = r.objective.dmd?.student_every ?? 1;
   const cycles = o.repeats + 2;
@@ -80,9 +81,8 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const rate = all.reduce((n, [, f]) => n + f, 0) / (all.reduce((n, [m]) => n + m, 0) / 1000);
   const { info, kind } = device.backend;
   const openblas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
-  const [, T, Y, X] = latentShape(r);
   return {
-    recipe: r.name, batch: r.train.batch, tokens: (T / config.patch[0]) * (Y / config.patch[1]) * (X / config.patch[2]), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
+    recipe: r.name, batch: r.train.batch, tokens: tokensOf(config, latentShape(r)), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
     student: row(rows.student), critic: rows.critic.length > 0 ? row(rows.critic) : null, rate, openblas, recorded: gpuMs === null ? null : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length }, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
   };
 }

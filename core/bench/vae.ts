@@ -1,19 +1,17 @@
 import type { Rcm } from "../../ffi/rcm.gen.ts";
 import type { DType } from "../dtype.ts";
-import { WAN_VAE, spaceFactor, timeFactor, type WanVaeConfig } from "../models/wan_vae/config.ts";
-import { WanVae, type VaePassOptions } from "../models/wan_vae/model.ts";
+import { VAES } from "../models/families.ts";
+import type { VaeFamily, VaePassOptions } from "../models/vae.ts";
 import { Device } from "../tensor.ts";
 import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 
-/** Sizes by the names that `--model` takes. */
-export const VAES = {
-  "wan2.1-vae": WAN_VAE,
-  "wan-vae-small": { ...WAN_VAE, dim: 8, resBlocks: 1 },
-} as const satisfies Record<string, WanVaeConfig>;
-export type VaeName = keyof typeof VAES;
+/** Autoencoders by the names that `--model` takes. */
+export const benchVaes = (): Record<string, { family: VaeFamily; config: unknown }> =>
+  Object.fromEntries(Object.values(VAES).flatMap((family) => Object.entries(family.presets).map(([name, config]) => [name, { family, config }])));
 
 export interface VaeSize extends VaePassOptions {
-  config: WanVaeConfig;
+  family: VaeFamily;
+  config: unknown;
   frames: number;
   size: readonly [rows: number, columns: number];
   dtype: DType;
@@ -87,10 +85,11 @@ function watched(device: Device, on: (describe: (bytes: number) => Described, ru
 }
 
 function pass(device: Device, s: VaeSize, which: VaePass): () => void {
-  const vae = WanVae.create(device, s.config, { dtype: s.dtype });
+  const vae = s.family.create(device, s.config, s.dtype);
   vae.params.init(1);
-  const [space, time] = [spaceFactor(s.config), timeFactor(s.config)];
-  const input = which === "decode" ? [1, s.config.zDim, 1 + (s.frames - 1) / time, s.size[0] / space, s.size[1] / space] : [1, 3, s.frames, ...s.size];
+  const [time, rows, columns] = vae.strides;
+  const latent = [1, vae.channels, 1 + (s.frames - 1) / time, s.size[0] / rows, s.size[1] / columns];
+  const input = which === "decode" ? latent : [1, 3, s.frames, ...s.size];
   const x = noise(device, input, s.dtype === "f64" ? "f64" : "f32", 7, which === "decode" ? 1 : 0.4);
   return which === "decode" ? () => vae.decode(x, () => {}, s) : () => void vae.encode(x, s);
 }

@@ -6,10 +6,10 @@ import { latentSheet, threeFrames } from "./sheet.ts";
 import { Device } from "../tensor.ts";
 import { pushFrames } from "../video/frames.ts";
 import { shrink } from "../video/sheet.ts";
-import { openWanVae } from "../weights/vae.ts";
+import { openVae } from "../weights/vae.ts";
 import { cutFrames } from "./latents.ts";
 import { inspectShards, type InspectReport } from "./inspect.ts";
-import { decodeWhole } from "../models/wan_vae/round_trip.ts";
+import { decodeWhole } from "../models/round_trip.ts";
 
 export interface InspectRunOptions {
   inputs: readonly string[];
@@ -52,7 +52,7 @@ const DECODED = 3;
 /** A PNG of the first frames as the VAE shows them, three side by side a sample. */
 function decodedSheet(o: InspectRunOptions, weights: string, latents: HostTensor[], columns: number): Uint8Array {
   using device = Device.open({ device: o.device, threads: o.threads });
-  const vae = openWanVae(device, weights, device.backend.kind === "cuda" ? "bf16" : "f32");
+  const vae = openVae(device, weights, device.backend.kind === "cuda" ? "bf16" : "f32");
   let size = { width: 0, height: 0 };
   const cells = latents.flatMap((latent) => {
     using _scope = device.scope();

@@ -20,9 +20,9 @@ import { Rng, streamOf } from "../rng.ts";
 import { evaluationsOf, samplePrompts, type SampleJob } from "../sample/batches.ts";
 import { gridSheet } from "../data/sheet.ts";
 import { Device, type Tensor } from "../tensor.ts";
-import { createModel, loadWeights, wantsSecondTime } from "../networks/build.ts";
-import type { LoadOptions } from "../weights/load.ts";
-import { hashWeights } from "../weights/open.ts";
+import { createNetwork, loadWeights, wantsSecondTime } from "../networks/build.ts";
+import type { LoadOptions } from "../weights/fit.ts";
+import { hashWeights } from "../weights/resolve.ts";
 
 export interface EvalOptions {
   recipe: LoadedRecipe;
@@ -89,7 +89,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
     return row(name, job.steps, evaluationsOf(job, recipe), classifier.classify(set.latents), set.seconds, gridOf(set.latents, labels));
   };
 
-  const teacherModel = createModel(device, recipe, { trainable: false, secondTime: false });
+  const teacherModel = createNetwork(device, recipe, { trainable: false, secondTime: false });
   const isTeacher = recipe.objective.consistency?.kind === "flow";
   const teacherPath = recipe.teacher?.weights ?? o.weights;
   if (teacherPath === null) throw new RcmError("E_ARG", "a recipe without teacher needs --weights", { op: "eval" });
@@ -99,7 +99,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   teacher.speedup = 1;
   const rows: EvalRow[] = [];
   if (o.weights !== null && !isTeacher) {
-    const student = createModel(device, recipe, { trainable: false, secondTime: wantsSecondTime(recipe) });
+    const student = createNetwork(device, recipe, { trainable: false, secondTime: wantsSecondTime(recipe) });
     loadWeights(student, o.weights, o.weights, { kind: o.kind, ...o.load });
     for (const steps of o.steps.length > 0 ? o.steps : recipe.sample.steps) {
       const one = await jobRow(recipe.name.replace(/^digits-/, ""), { model: student, role: "student", steps });

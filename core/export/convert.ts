@@ -75,9 +75,6 @@ const ratio = (errors: number, squares: number): number => (errors === 0 ? 0 : M
 /** Sum of squares of all elements. */
 export const squaresOf = (t: Tensor): number => sampleReduce(t.view([1, t.numel]), "squares")[0];
 
-/** Weights that f8 is for: the large matrices of the blocks. Norms, biases, modulation, embeddings and the head stay bf16. */
-const F8_WEIGHTS = /^blocks\.\d+\.(?:(?:self_attn|cross_attn)\.(?:q|k|v|o|k_img|v_img)|ffn\.[02])\.weight$/;
-
 /** The least power of two with max |W| / scale <= 448: division by it is exact, and so is bf16(f8 * scale). */
 export function f8Scale(largest: number): number {
   if (largest === 0) return 1;
@@ -119,6 +116,8 @@ export interface ConvertOptions {
   key: (name: string) => string;
   /** The shape it is written with. */
   shape: (name: string, shape: readonly number[]) => readonly number[];
+  /** Whether a weight is one of those that f8 is for. */
+  blockMatrix: (name: string) => boolean;
   /** Notes beside f8 weights that ComfyUI's loader looks for. */
   quantNotes: boolean;
   sum: RoundingSum;
@@ -130,7 +129,7 @@ export function convertAll(device: Device, tensors: Iterable<SourceTensor>, o: C
   const out: OutTensor[] = [];
   const put = (stream: TensorStream): void => void out.push(digested(stream, o.onDone));
   for (const t of tensors) {
-    const f8 = o.dtype === "f8_e4m3" && F8_WEIGHTS.test(t.name);
+    const f8 = o.dtype === "f8_e4m3" && o.blockMatrix(t.name);
     const dtype: DType = o.dtype !== "f8_e4m3" ? o.dtype : f8 ? "f8_e4m3" : "bf16";
     const [name, shape] = [o.key(t.name), o.shape(t.name, t.shape)];
     let scale = 1;

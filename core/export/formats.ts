@@ -7,23 +7,21 @@ import { AtomicFile } from "../io/out_file.ts";
 import { AtomicFolder } from "../io/out_folder.ts";
 import { streamSafetensors } from "../io/safetensors.ts";
 import { streamTorch } from "../io/torch.ts";
-import type { WanConfig } from "../models/wan/config.ts";
-import { COMFYUI_PREFIX, type WanLayout } from "../models/wan/layouts.ts";
+import type { PatchForm } from "../models/family.ts";
+import type { ExportSource } from "./source.ts";
 import type { OutTensor } from "./convert.ts";
 
 export const FORMATS = ["original", "diffusers", "comfyui", "dcp"] as const;
 export type ExportFormat = (typeof FORMATS)[number];
 
-/** How a format spells keys, what it puts before them, and whether its patch embedding is a Conv3d weight. */
-export const FORMAT_KEYS: Record<ExportFormat, { layout: WanLayout; prefix: string; patch: PatchForm }> = {
-  original: { layout: "original", prefix: "", patch: "conv3d" },
-  diffusers: { layout: "diffusers", prefix: "", patch: "conv3d" },
-  comfyui: { layout: "comfyui", prefix: COMFYUI_PREFIX, patch: "conv3d" },
+/** Layout of a format's keys, what it puts before them when that is not the layout's own prefix, and the form of its patch embedding. */
+export const FORMAT_KEYS: Record<ExportFormat, { layout: string; prefix: string | null; patch: PatchForm }> = {
+  original: { layout: "original", prefix: null, patch: "conv3d" },
+  diffusers: { layout: "diffusers", prefix: null, patch: "conv3d" },
+  comfyui: { layout: "comfyui", prefix: null, patch: "conv3d" },
   // What the public rCM code trains from: its network is `net`, its patch embedding a linear layer.
   dcp: { layout: "original", prefix: "net.", patch: "linear" },
 };
-export const PATCH_FORMS = ["conv3d", "linear"] as const;
-export type PatchForm = (typeof PATCH_FORMS)[number];
 
 const TORCH = [".pth", ".pt"];
 
@@ -43,7 +41,7 @@ export interface WriteOptions {
   /** Bytes of tensors a file of the diffusers folder holds at most. */
   shardBytes: number;
   metadata: Record<string, string>;
-  config: WanConfig | null;
+  source: Pick<ExportSource, "family" | "config" | "tensors">;
   /** Replaces a folder that is there. */
   force: boolean;
 }
@@ -77,37 +75,13 @@ export function writeFormat(format: ExportFormat, out: string, tensors: readonly
   return sized(out, [out]);
 }
 
-/** Fields of diffusers' WanTransformer3DModel. Throws: E_ARG for a network that it cannot be. */
-export function diffusersConfig(c: WanConfig, imageDim: number | null): Record<string, unknown> {
-  if (c.secondTime) throw new RcmError("E_ARG", "a MeanFlow student has a second time embedding, which diffusers does not know", { op: "export", want: "--format original" });
-  return {
-    _class_name: "WanTransformer3DModel",
-    _diffusers_version: "0.33.0",
-    added_kv_proj_dim: imageDim === null ? null : c.dim,
-    attention_head_dim: c.dim / c.heads,
-    cross_attn_norm: true,
-    eps: c.eps,
-    ffn_dim: c.ffnDim,
-    freq_dim: c.freqDim,
-    image_dim: imageDim,
-    in_channels: c.inDim,
-    num_attention_heads: c.heads,
-    num_layers: c.layers,
-    out_channels: c.outDim,
-    patch_size: [...c.patch],
-    qk_norm: "rms_norm_across_heads",
-    rope_max_seq_len: 1024,
-    text_dim: c.textDim,
-  };
-}
-
 const WEIGHTS = "diffusion_pytorch_model";
 
 /** config.json and one weight file, or shards with their index; gives their names. */
-function writeDiffusers(folder: string, tensors: readonly OutTensor[], { shardBytes, config, metadata }: WriteOptions): string[] {
+function writeDiffusers(folder: string, tensors: readonly OutTensor[], { shardBytes, source, metadata }: WriteOptions): string[] {
+  const { family, config } = source;
   if (!config) throw new RcmError("E_FORMAT", "the sizes of this network are not known (heads do not follow from shapes): export from its run folder", { op: "export" });
-  const image = tensors.find((t) => t.name === "condition_embedder.image_embedder.norm1.weight");
-  writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(diffusersConfig(config, image ? image.shape[0] : null), null, 2)}\n`);
+  writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(family.diffusers(config, source.tensors), null, 2)}\n`);
   const shards = splitIntoShards(tensors, shardBytes);
   const numbered = (i: number): string => String(i).padStart(5, "0");
   const names = shards.map((_, i) => (shards.length === 1 ? `${WEIGHTS}.safetensors` : `${WEIGHTS}-${numbered(i + 1)}-of-${numbered(shards.length)}.safetensors`));

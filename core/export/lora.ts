@@ -7,8 +7,8 @@ import { streamSafetensors } from "../io/safetensors.ts";
 import type { TensorStream } from "../io/tensor_stream.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { deviceChunks, digested, squaresOf, type OutTensor } from "./convert.ts";
-import { differenceKey, factorKeys, kindOf, type LoraLayout } from "./lora_layout.ts";
-import { conv3dShape, type SourceTensor, type ExportSource } from "./source.ts";
+import { differenceKey, factorKeys, kindOf as loraKind, type LoraKind, type LoraLayout } from "./lora_layout.ts";
+import type { SourceTensor, ExportSource } from "./source.ts";
 import { lowRank, times } from "./svd.ts";
 import { verifyWritten } from "./verify.ts";
 
@@ -62,7 +62,12 @@ interface Factors {
  * Throws: E_FORMAT when nothing differs or agrees, E_NONFINITE, E_IO, E_INTERNAL.
  */
 export function exportLora(device: Device, student: ExportSource, base: ExportSource, o: LoraOptions): LoraReport {
+  if (base.family !== student.family) {
+    throw new RcmError("E_FORMAT", "student and base are networks of different families", { op: "export", got: [student.family.title, base.family.title] });
+  }
   using spool = new Spool(o.out);
+  const { family } = student;
+  const kindOf = (name: string): LoraKind => loraKind(family, name);
   const streams: TensorStream[] = [];
   const factors: Factors[] = [];
   const report: LoraReport = { rank: o.rank, layers: [], differences: 0, equal: 0, dropped: [], error: 0, parameters: 0, tensors: 0 };
@@ -85,7 +90,7 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
       const bias = student.tensors.get(name.replace(/weight$/, "bias"));
       if (change === 0 && !(bias && biasDiffers(device, bias, base))) report.equal++;
       else {
-        const keys = factorKeys(o.layout, name);
+        const keys = factorKeys(family, o.layout, name);
         const { down, up, sigma, squares, errors } = factorise(difference, o.rank, o.dtype);
         streams.push(spool.put(keys.down, o.dtype, down.shape, deviceChunks(down)), spool.put(keys.up, o.dtype, up.shape, deviceChunks(up)));
         if (keys.alpha) streams.push(spool.put(keys.alpha, "f32", [], [hostTensor("f32", [], [o.rank]).data]));
@@ -94,12 +99,13 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
       }
       continue;
     }
-    const key = differenceKey(o.layout, name);
+    const key = differenceKey(family, o.layout, name);
     if (change === 0 && !(kind === "bias" && allBiases && matrixDiffers(report, name))) report.equal++;
     else if (key === null) report.dropped.push({ name, why: `${o.layout} has no place for it`, change });
     else {
       const stored = expectFinite(name, difference.to(o.dtype));
-      const shape = name === "patch_embedding.weight" ? conv3dShape(s.shape.length === 5 ? s.shape : b.shape, student.config ?? base.config) : s.shape;
+      const known = s.shape.length >= b.shape.length ? s.shape : b.shape;
+      const shape = family.storedShape(name, known, student.config ?? base.config, "conv3d");
       streams.push(spool.put(key, o.dtype, shape, deviceChunks(stored)));
       report.differences++;
     }

@@ -1,14 +1,15 @@
 import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { fromOriginal, type WeightKind } from "../models/wan/layouts.ts";
+import type { Family, PatchForm } from "../models/family.ts";
+import type { Layout, WeightKind } from "../models/layout.ts";
 import { Device } from "../tensor.ts";
 import type { DeviceChoice } from "../../ffi/open.ts";
 import { convertAll, RoundingSum, type OutDType, type OutTensor, type Rounding } from "./convert.ts";
-import { FORMAT_KEYS, formatOf, writeFormat, type ExportFormat, type PatchForm, type Written } from "./formats.ts";
+import { FORMAT_KEYS, formatOf, writeFormat, type ExportFormat, type Written } from "./formats.ts";
 import { exportLora, type LoraReport } from "./lora.ts";
 import type { LoraLayout } from "./lora_layout.ts";
 import { mergeSources, type MergeReport } from "./merge.ts";
-import { conv3dShape, openSource, type ExportSource } from "./source.ts";
+import { openSource, type ExportSource } from "./source.ts";
 import { verifyWritten } from "./verify.ts";
 
 export interface ExportProgress {
@@ -102,19 +103,34 @@ function loraTarget(o: ExportOptions): { layout: LoraLayout; dtype: "bf16" | "f1
   return { layout, dtype: o.dtype };
 }
 
+/** Throws: E_ARG when a family has no such layout. */
+function layoutOf(family: Family, name: string): Layout {
+  const found = family.layouts.find((l) => l.name === name);
+  if (!found) throw new RcmError("E_ARG", `${family.title} networks have no ${name} format`, { op: "export", want: family.layouts.map((l) => l.name) });
+  return found;
+}
+
+/** The large matrices of the blocks, which f8 is for; norms, biases, modulation, embeddings and the head stay bf16. */
+function blockMatrices({ family, tensors }: ExportSource): (name: string) => boolean {
+  const blocks = new Set([...tensors.keys()].filter((name) => family.blockOf(name) !== null && family.roleOf(name) === "matrix"));
+  return (name) => blocks.has(name);
+}
+
 function writeSource(device: Device, source: ExportSource, format: ExportFormat, o: ExportOptions, seconds: () => number): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
   const keys = FORMAT_KEYS[format];
-  const prefix = o.prefix ?? keys.prefix;
+  const { family, config } = source;
+  const layout = layoutOf(family, keys.layout);
+  const prefix = o.prefix ?? keys.prefix ?? layout.prefix;
   const form = o.patch ?? keys.patch;
-  const flat = (shape: readonly number[]): readonly number[] => (shape.length > 2 ? [shape[0], numel(shape) / shape[0]] : shape);
   const sum = new RoundingSum();
   let done = 0;
   let total = 0;
   const tell = (stage: ExportProgress["stage"]) => (bytes: number): void => o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
   const tensors: OutTensor[] = convertAll(device, source.tensors.values(), {
     dtype: o.dtype,
-    key: (name) => fromOriginal(keys.layout, prefix, name),
-    shape: (name, shape) => (name !== "patch_embedding.weight" ? shape : form === "conv3d" ? conv3dShape(shape, source.config) : flat(shape)),
+    key: (name) => prefix + layout.fromOwn(name),
+    shape: (name, shape) => family.storedShape(name, shape, config, form),
+    blockMatrix: blockMatrices(source),
     quantNotes: format === "comfyui",
     sum,
     onDone: tell("write"),
@@ -122,8 +138,8 @@ function writeSource(device: Device, source: ExportSource, format: ExportFormat,
   total = tensors.reduce((n, t) => n + t.bytes, 0);
   const { root, files } = writeFormat(format, o.out, tensors, {
     shardBytes: o.shardBytes ?? SHARD_BYTES,
-    metadata: { ...(source.config ? { wan_config: JSON.stringify(source.config) } : {}), ...o.metadata },
-    config: source.config,
+    metadata: { ...(config ? family.note(config) : {}), ...o.metadata },
+    source,
     force: o.force ?? false,
   });
   done = 0;

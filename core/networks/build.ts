@@ -1,57 +1,53 @@
+import { guided, trigDenoiser, type Condition, type Denoiser } from "../diffusion/predict.ts";
 import type { DType, HostTensor } from "../dtype.ts";
-import { guided, trigDenoiser, type Condition, type Denoiser, type Time, type VelocityNet } from "../diffusion/predict.ts";
-import { fromBf16Bits, toBf16Bits } from "../dtype.ts";
-import type { MeanVelocityNet } from "../losses/meanflow.ts";
-import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
-import { WanModel, type NetTime, type WanGraph } from "../models/wan/model.ts";
+import { presetNet } from "../models/families.ts";
+import { netSpec, type Net, type NetOptions, type NetSpec } from "../models/family.ts";
 import type { ParamSet } from "../nn/params.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
-import { constant } from "../tape.ts";
-import { loadWan, type LoadOptions, type LoadReport } from "../weights/load.ts";
+import { loadNetwork, type LoadOptions, type LoadReport } from "../weights/fit.ts";
+import { Network, velocityNet } from "./network.ts";
 
-/** Network configuration of a recipe: the preset with the recipe's own sizes on top. */
-export function wanConfig(model: Recipe["model"], secondTime: boolean): WanConfig {
-  const base = WAN_PRESETS[model.preset];
-  return {
-    ...base,
-    dim: model.dim ?? base.dim,
-    heads: model.heads ?? base.heads,
-    layers: model.layers ?? base.layers,
-    ffnDim: model.ffn_dim ?? base.ffnDim,
-    secondTime,
-  };
+/** The network of a recipe: the preset with the recipe's own sizes. */
+export function recipeNet({ model }: Pick<Recipe, "model">, secondTime = false): NetSpec {
+  const { family, config } = presetNet(model.preset);
+  const sized = family.resize(config, { dim: model.dim, heads: model.heads, layers: model.layers, ffnDim: model.ffn_dim });
+  return netSpec(family, { ...sized, secondTime });
 }
 
 /** Whether a recipe's student takes MeanFlow's second time. */
 export const wantsSecondTime = (recipe: Recipe): boolean => recipe.objective.consistency?.kind === "meanflow";
 
-export function createModel(device: Device, recipe: Recipe, role: { trainable: boolean; secondTime: boolean }): WanModel {
-  const { dtype, residual, checkpoint } = recipe.model;
-  return WanModel.create(device, wanConfig(recipe.model, role.secondTime), { dtype: dtype as DType, residual: residual as DType, checkpoint, trainable: role.trainable });
-}
+/** Storage, checkpointing and time rounding of a recipe's networks. */
+export const netOptions = ({ model }: Recipe): NetOptions => ({
+  dtype: model.dtype as DType,
+  residual: model.residual as DType,
+  checkpoint: model.checkpoint,
+  time: model.time,
+});
 
-/** Weights on the host by original names, a path that is streamed (any format, see core/weights), or what fills the parameters itself. */
+export const createNetwork = (device: Device, recipe: Recipe, role: { trainable: boolean; secondTime: boolean }): Network =>
+  Network.create(device, recipeNet(recipe, role.secondTime), netOptions(recipe), role.trainable);
+
+/** Weights on the host by their names, a path that is streamed (any format, see core/weights), or what fills the parameters itself. */
 export type WeightSource = ReadonlyMap<string, HostTensor> | string | ((params: ParamSet) => void);
 
 /** A student that starts as the teacher, whose weights are copied on the device. */
 export const FROM_TEACHER = Symbol("from teacher");
 
-const isSecondTime = (name: string): boolean => name.startsWith("time_embedding_r.");
-
-/** Loads weights; a student with a second time may lack it and then keeps its own, which starts at zero: it begins as the teacher. */
-export function loadWeights(model: WanModel, weights: WeightSource, what: string, options: LoadOptions = {}): LoadReport | null {
-  if (typeof weights === "string") return loadWan(model.params, weights, { ...options, optional: isSecondTime });
+/** Loads weights; parameters that a checkpoint may lack keep the values that the network has. */
+export function loadWeights(network: Network, weights: WeightSource, what: string, options: LoadOptions = {}): LoadReport | null {
+  const { params, spec } = network;
+  if (typeof weights === "string") return loadNetwork(params, weights, options);
   if (typeof weights === "function") {
-    weights(model.params);
+    weights(params);
     return null;
   }
   const all = new Map(weights);
-  for (const { name } of model.params.specs) {
-    if (!isSecondTime(name) || all.has(name)) continue;
-    all.set(name, model.params.tensor(name).toHost());
+  for (const { name } of params.specs) {
+    if (spec.family.optional(name) && !all.has(name)) all.set(name, params.tensor(name).toHost());
   }
-  model.load(all, what);
+  network.load(all, what);
   return null;
 }
 
@@ -61,54 +57,28 @@ export function copyWeights(from: ParamSet, to: ParamSet): void {
   else for (const name of from.names) to.tensor(name).set(from.tensor(name));
 }
 
-const roundTime = (v: Float64Array): Float64Array => v.map((t) => fromBf16Bits(toBf16Bits(t)));
-
-/** Network time of an RF time; `bf16` rounds value and tangent as the public code does. */
-function netTime(time: Time, scale: number, precision: "exact" | "bf16"): NetTime {
-  const t = time.t.map((v) => v * scale);
-  const dot = time.dot && time.dot.map((v) => v * scale);
-  return precision === "exact" ? { t, dot } : { t: roundTime(t), dot: dot && roundTime(dot) };
-}
-
-/** What evaluates as the Wan network does. */
-export type Evaluates = Pick<WanGraph, "config" | "forward">;
-
-/** The model as a rectified-flow velocity network. With a second time it is evaluated at r = t (instantaneous velocity). */
-export function velocityNet(model: Evaluates, precision: "exact" | "bf16" = "exact"): VelocityNet {
-  const { timeScale, secondTime } = model.config;
-  return (tape, x, tRf, condition) => {
-    const time = netTime(tRf, timeScale, precision);
-    return model.forward(tape, x, time, constant(condition), secondTime ? time : null);
-  };
-}
-
-/** The model as MeanFlow's average velocity u(x, t, r). */
-export function meanVelocityNet(model: Evaluates, precision: "exact" | "bf16" = "exact"): MeanVelocityNet {
-  const { timeScale } = model.config;
-  return (tape, x, t, r, condition) => model.forward(tape, x, netTime(t, timeScale, precision), constant(condition), netTime(r, timeScale, precision));
-}
-
-export const denoiserOf = (model: Evaluates, precision: "exact" | "bf16"): Denoiser => trigDenoiser(velocityNet(model, precision));
+export const denoiserOf = (net: Net): Denoiser => trigDenoiser(velocityNet(net));
 
 /**
- * The model with f32-grade arithmetic, for tangents: activations are f32 whatever the storage of the weights, and products of f32
- * split their factors in two bf16 (rcm_f32_products). Null where the model computes in f32 or f64 anyway.
+ * The network with f32-grade arithmetic, for tangents: activations are f32 whatever the storage of the weights, and products of f32
+ * split their factors in two bf16 (rcm_f32_products). Null where the network computes in f32 or f64 anyway.
  */
-export function preciseDenoiser(model: WanModel, precision: "exact" | "bf16" = "exact"): Denoiser | null {
-  if (model.options.dtype === "f64" || (model.options.dtype === "f32" && model.options.residual === "f32")) return null;
-  const net = velocityNet(model.withActivations("f32"), precision);
+export function preciseDenoiser(network: Network): Denoiser | null {
+  const { dtype, residual } = network.options;
+  if (dtype === "f64" || (dtype === "f32" && residual === "f32")) return null;
+  const net = velocityNet(network.withActivations("f32"));
   return trigDenoiser((tape, x, t, condition) => tape.device.splitProducts(() => net(tape, x, t, condition)));
 }
 
-/** The guided teacher; `negative` is one prompt's embedding, repeated over the batch. Shapes: negative [1, M, textDim]. */
-export function guidedTeacher(model: Evaluates, recipe: Recipe, negative: Tensor): Denoiser {
+/** The guided teacher; `negative` is one prompt's embedding, repeated over the batch. Shapes: negative [1, M, D]. */
+export function guidedTeacher(net: Net, guidance: number, negative: Tensor): Denoiser {
   const kept = new Map<number, Tensor>();
   const many = (B: number): Tensor => {
     const found = kept.get(B) ?? negative.device.persistent(() => repeated(negative, B));
     kept.set(B, found);
     return found;
   };
-  return guided(denoiserOf(model, recipe.model.time), recipe.teacher?.guidance ?? 1, many);
+  return guided(denoiserOf(net), guidance, many);
 }
 
 /** One sample repeated B times. Shapes: [1, ...] -> [B, ...]. */

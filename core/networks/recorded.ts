@@ -1,9 +1,10 @@
-import { hostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import type { Op, Output } from "../op.ts";
-import type { NetTime, WanModel } from "../models/wan/model.ts";
+import type { Time } from "../diffusion/predict.ts";
+import type { Net } from "../models/family.ts";
 import type { Device, Scope, Tensor } from "../tensor.ts";
 import { constant, Tape, type Var } from "../tape.ts";
+import type { Network } from "./network.ts";
 
 /** Calls of one kind that run one by one before they are recorded: libraries choose their kernels, tables are made. */
 const FIRST = 2;
@@ -12,8 +13,7 @@ const FIRST = 2;
 interface Plan {
   x: Tensor;
   xDot: Tensor | null;
-  /** Each time and its tangent, [2, B] f64. */
-  held: Tensor[];
+  times: { t: Tensor; dot: Tensor | null }[];
   context: Tensor;
   y: Tensor;
   yDot: Tensor | null;
@@ -28,25 +28,35 @@ interface Plan {
 
 interface Call {
   plan: Plan;
-  times: NetTime[];
+  times: readonly Var[];
   context: Tensor;
 }
 
 /** A network whose evaluations are recorded once per kind and then launched as one: for networks too small to fill a GPU's queue. */
-export class RecordedModel {
+export class RecordedNet implements Net {
   private readonly seen = new Map<string, { calls: number; plan: Plan | null }>();
+  /** Any trained parameter; null for a frozen network. */
+  private readonly trained: Var | null;
 
-  constructor(readonly model: WanModel) {}
-
-  get config(): WanModel["config"] {
-    return this.model.config;
+  constructor(readonly network: Network) {
+    const { params } = network;
+    this.trained = params.grad ? params.get(params.names[0]) : null;
   }
 
-  /** As WanModel.forward, with the same bits. */
-  forward(tape: Tape, x: Var, time: NetTime, context: Var, second: NetTime | null = null): Var {
-    const direct = (): Var => this.model.forward(tape, x, time, context, second);
+  get config(): Net["config"] {
+    return this.network.config;
+  }
+  get options(): Net["options"] {
+    return this.network.options;
+  }
+  netTime(tRf: Time): Time {
+    return this.network.netTime(tRf);
+  }
+
+  /** As the network's own, with the same bits. */
+  forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var {
+    const direct = (): Var => this.network.forward(tape, x, times, context);
     if (x.node || context.node || context.dot || tape.options.checkFinite) return direct();
-    const times = second ? [time, second] : [time];
     const kind = [x.x.shape, x.x.dtype, x.dot !== null, times.map((t) => t.dot !== null), context.x.shape, context.x.dtype, tape.record].join(" ");
     const known = this.seen.get(kind) ?? { calls: 0, plan: null };
     this.seen.set(kind, known);
@@ -54,8 +64,8 @@ export class RecordedModel {
     known.plan ??= this.record(tape, x, times, context.x);
     if (known.plan.pending) return direct();
     // A parameter among the inputs makes the tape ask for a backward; its gradient is added by the recording itself.
-    const some = tape.record && this.model.options.trainable ? this.model.params.get(this.model.params.names[0]) : null;
-    return tape.run(recordedOp, [x, some], { plan: known.plan, times, context: context.x });
+    const trained = tape.record ? this.trained : null;
+    return tape.run(recordedOp, [x, trained], { plan: known.plan, times, context: context.x });
   }
 
   /** What a backward that never came left behind. */
@@ -86,14 +96,13 @@ export class RecordedModel {
     return total;
   }
 
-  private record(outer: Tape, x: Var, times: NetTime[], context: Tensor): Plan {
+  private record(outer: Tape, x: Var, times: readonly Var[], context: Tensor): Plan {
     const { device } = outer;
     const { lib } = device;
-    const trainable = outer.record && this.model.options.trainable;
+    const trainable = outer.record && this.trained !== null;
     const like = (t: Tensor): Tensor => device.persistent(() => device.empty(t.shape, t.dtype));
     const input = { x: like(x.x), xDot: x.dot && like(x.dot), context: like(context) };
-    const held = times.map((t) => device.persistent(() => device.zeros([2, t.t.length], "f64")));
-    const parts = times.map((t, i): NetTime => ({ ...t, held: { t: held[i].window(0, [t.t.length]), dot: t.dot && held[i].window(t.t.length, [t.t.length]) } }));
+    const held = times.map((t) => ({ t: like(t.x), dot: t.dot && like(t.dot) }));
     const out = new BigInt64Array(new ArrayBuffer(8));
     lib.graphMemory(out);
     const memory = Number(out[0]);
@@ -111,12 +120,14 @@ export class RecordedModel {
       const tape = new Tape(device, { ...outer.options, record: trainable });
       let y: Var | null = null;
       const forward = part(() => {
-        y = this.model.forward(tape, constant(input.x, input.xDot), parts[0], constant(input.context), parts[1] ?? null);
+        y = this.network.forward(tape, constant(input.x, input.xDot), held.map((t) => constant(t.t, t.dot)), constant(input.context));
       });
       const value = y as unknown as Var;
       const yBar = trainable ? like(value.x) : null;
       const backward = yBar ? part(() => tape.backward(value, yBar)) : null;
-      return { ...input, held, y: value.x, yDot: value.dot, yBar, forward, backward, runs: { forward: 0, backward: 0 }, pending: false };
+      return {
+        ...input, times: held, y: value.x, yDot: value.dot, yBar, forward, backward, runs: { forward: 0, backward: 0 }, pending: false,
+      };
     } finally {
       abandon(device, scope);
     }
@@ -135,7 +146,8 @@ function run({ plan, times, context }: Call, [x, xDot]: [Tensor, Tensor | null])
   if (plan.xDot) plan.xDot.set(xDot as Tensor);
   plan.context.set(context);
   times.forEach((time, i) => {
-    plan.held[i].setHost(hostTensor("f64", [2, time.t.length], [...time.t, ...(time.dot ?? time.t)]));
+    plan.times[i].t.set(time.x);
+    if (time.dot) plan.times[i].dot?.set(time.dot);
   });
   device.lib.graphLaunch(plan.forward);
   plan.runs.forward++;

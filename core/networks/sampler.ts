@@ -1,5 +1,4 @@
 import { guided, at, evaluate, trigDenoiser, type Denoiser, type VelocityNet } from "../diffusion/predict.ts";
-import type { WanModel } from "../models/wan/model.ts";
 import type { MeanVelocityNet } from "../losses/meanflow.ts";
 import { euler, type Velocity } from "../samplers/euler.ts";
 import { rcmRf, rcmTrig } from "../samplers/rcm.ts";
@@ -11,7 +10,8 @@ import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { SAMPLE_STRIDE, setSampleKey, streamOf } from "../rng.ts";
 import type { Tensor } from "../tensor.ts";
 import { constant, Tape } from "../tape.ts";
-import { meanVelocityNet, repeated, velocityNet } from "./build.ts";
+import { repeated } from "./build.ts";
+import { meanVelocityNet, velocityNet, type Network } from "./network.ts";
 
 /** Noise of a set of samples: sample i of the whole set always starts from the same values, however it is batched. */
 export interface SampleNoise {
@@ -33,7 +33,7 @@ export function sampleNoise(like: Tensor, { seed, first }: SampleNoise, draw: nu
 }
 
 /** Latents of a few-step student. Shapes: condition [B, M, textDim] -> [B, C, T, Y, X]. Source: rCM section 4.3. */
-export function sampleStudent(model: WanModel, recipe: Recipe, condition: Tensor, steps: number, noise: SampleNoise): Tensor {
+export function sampleStudent(model: Network, recipe: Recipe, condition: Tensor, steps: number, noise: SampleNoise): Tensor {
   const { sample } = recipe;
   const { device } = condition;
   const like = device.empty([condition.shape[0], ...latentShape(recipe)], "f32");
@@ -41,8 +41,8 @@ export function sampleStudent(model: WanModel, recipe: Recipe, condition: Tensor
   const times = fewStepTimes(steps, sample.sigma_max, sample.mid_times);
   const again = (k: number): Tensor => sampleNoise(like, noise, k + 1);
   const inference = (): Tape => new Tape(device, { record: false });
-  if (model.config.secondTime) return sampleMeanFlow(meanVelocityNet(model, recipe.model.time), init, times, condition);
-  const net = velocityNet(model, recipe.model.time);
+  if (model.config.secondTime) return sampleMeanFlow(meanVelocityNet(model), init, times, condition);
+  const net = velocityNet(model);
   if (sample.form === "trig") {
     const denoiser: Denoiser = trigDenoiser(net);
     return rcmTrig((x, t) => evaluate(denoiser.x0, x, all(x, t), condition), init, times, again);
@@ -63,11 +63,11 @@ function sampleMeanFlow(net: MeanVelocityNet, init: Tensor, times: Float64Array,
 }
 
 /** Latents of the guided teacher with the recipe's sampler. Shapes: condition [B, M, textDim], negative [1, M, textDim]. */
-export function sampleTeacher(model: WanModel, recipe: Recipe, condition: Tensor, negative: Tensor, noise: SampleNoise, steps = recipe.sample.teacher_steps): Tensor {
+export function sampleTeacher(model: Network, recipe: Recipe, condition: Tensor, negative: Tensor, noise: SampleNoise, steps = recipe.sample.teacher_steps): Tensor {
   const { sample, teacher } = recipe;
   const { device } = condition;
   const init = sampleNoise(device.empty([condition.shape[0], ...latentShape(recipe)], "f32"), noise, 0);
-  const net: VelocityNet = velocityNet(model, recipe.model.time);
+  const net: VelocityNet = velocityNet(model);
   const mixed = guided({ field: net, x0: net }, teacher?.guidance ?? 1, (B) => repeated(negative, B));
   const velocity: Velocity = (x, t) => mixed.field(new Tape(device, { record: false }), constant(x), at(all(x, t)), condition).x;
   const times = teacherTimes(steps, sample.teacher_shift, sample.teacher_sigma_max);

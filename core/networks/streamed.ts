@@ -1,9 +1,8 @@
 import type { Pointer } from "../../ffi/call.ts";
 import { hostAlloc } from "../../ffi/memory.ts";
 import { dtypeBytes, type DType } from "../dtype.ts";
-import type { WanConfig } from "../models/wan/config.ts";
-import { wanParams } from "../models/wan/keys.ts";
-import { ParamSet, type ParamSource, type ParamSpec } from "../nn/params.ts";
+import type { NetParam } from "../models/family.ts";
+import { ParamSet, type ParamSource } from "../nn/params.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import type { Var } from "../tape.ts";
 
@@ -16,8 +15,8 @@ const DOWN = 1;
 /** Device memory for the weights of one block, and the events that order its copies with compute. */
 interface Slot {
   flat: Tensor;
-  /** Parameters by their key inside a block. */
-  vars: ReadonlyMap<string, Var>;
+  /** Parameters by their place in a block; all blocks have the same ones in the same order. */
+  vars: readonly Var[];
   /** Block whose weights are here or on their way; -1: none. */
   holds: number;
   /** Recorded on the copy stream behind the block's upload, and on the compute stream behind its last use. */
@@ -25,17 +24,17 @@ interface Slot {
   used: number;
 }
 
-const insideBlock = (name: string): string => name.slice(name.indexOf(".", "blocks.".length) + 1);
-const blockOf = (name: string): number => (name.startsWith("blocks.") ? Number.parseInt(name.slice("blocks.".length), 10) : -1);
-
 /**
  * Weights of a network whose blocks live in page-locked host memory. Two blocks are on the device: the one that computes and the
  * next, which is copied meanwhile. A block is brought in when the network first asks for one of its parameters, so the graph is the
  * ordinary one and the results are bitwise those of resident weights. For inference: no gradient may be recorded over it.
  */
 export class StreamedWeights implements ParamSource, Disposable {
-  private readonly outer: ParamSpec[];
-  private readonly blocks: ParamSpec[][];
+  private readonly outer: NetParam[];
+  private readonly blocks: NetParam[][];
+  /** Block, and place in it, of every parameter inside the blocks. */
+  private readonly places: ReadonlyMap<string, readonly [block: number, place: number]>;
+  private readonly names: ReadonlySet<string>;
   private readonly hostOuter: Pointer;
   private readonly hostBlocks: Pointer[];
   private globals: ParamSet | null = null;
@@ -45,19 +44,21 @@ export class StreamedWeights implements ParamSource, Disposable {
   /** `read` fills a part of the parameters from wherever they are stored; it is called for one part after the other. */
   constructor(
     readonly device: Device,
-    config: WanConfig,
+    specs: readonly NetParam[],
     readonly dtype: DType,
     read: (part: ParamSet) => void,
     /** First of the four event numbers that are this one's own. */
     private readonly events = 0,
   ) {
-    const specs = wanParams(config);
-    this.outer = specs.filter((s) => blockOf(s.name) < 0);
-    this.blocks = Array.from({ length: config.layers }, (_, i) => specs.filter((s) => blockOf(s.name) === i));
-    const host = (part: ParamSpec[]): Pointer => hostAlloc(device.lib, this.bytes(part));
+    this.names = new Set(specs.map((s) => s.name));
+    this.outer = specs.filter((s) => s.block === null);
+    const count = 1 + Math.max(-1, ...specs.map((s) => s.block ?? -1));
+    this.blocks = Array.from({ length: count }, (_, i) => specs.filter((s) => s.block === i));
+    this.places = new Map(this.blocks.flatMap((part, block) => part.map((s, place) => [s.name, [block, place] as const])));
+    const host = (part: NetParam[]): Pointer => hostAlloc(device.lib, this.bytes(part));
     this.hostOuter = host(this.outer);
     this.hostBlocks = this.blocks.map(host);
-    const fill = (part: ParamSpec[], to: Pointer): void => {
+    const fill = (part: NetParam[], to: Pointer): void => {
       using _scope = device.scope();
       const flat = device.empty([ParamSet.flatSize(part)], dtype).zero();
       read(ParamSet.view(device, part, flat));
@@ -76,7 +77,7 @@ export class StreamedWeights implements ParamSource, Disposable {
     }
   }
 
-  private bytes(part: ParamSpec[]): number {
+  private bytes(part: NetParam[]): number {
     return ParamSet.flatSize(part) * dtypeBytes(this.dtype);
   }
 
@@ -93,7 +94,7 @@ export class StreamedWeights implements ParamSource, Disposable {
   acquire(): void {
     if (this.resident) return;
     const { device } = this;
-    const take = (part: ParamSpec[]): Tensor => device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
+    const take = (part: NetParam[]): Tensor => device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
     const outer = take(this.outer);
     device.lib.eventRecord({
       event: this.events, stream: COMPUTE,
@@ -106,7 +107,7 @@ export class StreamedWeights implements ParamSource, Disposable {
     this.slots = Array.from({ length: Math.min(2, this.blocks.length) }, (_, k) => {
       const flat = take(this.blocks[0]);
       const set = ParamSet.view(device, this.blocks[0], flat);
-      const slot = { flat, vars: new Map(set.names.map((n) => [insideBlock(n), set.get(n)])), holds: -1, uploaded: this.events + 2 * k, used: this.events + 2 * k + 1 };
+      const slot = { flat, vars: set.names.map((n) => set.get(n)), holds: -1, uploaded: this.events + 2 * k, used: this.events + 2 * k + 1 };
       device.lib.eventRecord({ event: slot.used, stream: COMPUTE });
       return slot;
     });
@@ -127,11 +128,15 @@ export class StreamedWeights implements ParamSource, Disposable {
 
   get(name: string): Var {
     if (!this.globals) this.acquire();
-    const block = blockOf(name);
-    if (block < 0) return (this.globals as ParamSet).get(name);
+    const found = this.places.get(name);
+    if (!found) return (this.globals as ParamSet).get(name);
+    const [block, place] = found;
     const slot = this.current?.holds === block ? this.current : this.enter(block);
-    const found = slot.vars.get(insideBlock(name));
-    return found ?? (this.globals as ParamSet).get(name); // names the key that does not exist
+    return slot.vars[place];
+  }
+
+  has(name: string): boolean {
+    return this.names.has(name);
   }
 
   /** Makes a block the one that computes and starts the upload of the next into the slot that the last one leaves. */

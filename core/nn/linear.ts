@@ -5,10 +5,12 @@ import type { ActivationKind } from "../ops/activation.ts";
 import type { Tape, Var } from "../tape.ts";
 import type { ParamSource } from "./params.ts";
 
-/** The linear layer `name.weight`, `name.bias`. Shapes: x [..., K] -> [..., N]. */
+const biasOf = (params: ParamSource, name: string): Var | null => (params.has(`${name}.bias`) ? params.get(`${name}.bias`) : null);
+
+/** The linear layer `name.weight`, with `name.bias` where there is one. Shapes: x [..., K] -> [..., N]. */
 export const dense = (tape: Tape, params: ParamSource, name: string, x: Var, dtype: DType | null = null): Var =>
-  linearOp(tape, x, params.get(`${name}.weight`), params.get(`${name}.bias`), dtype);
+  linearOp(tape, x, params.get(`${name}.weight`), biasOf(params, name), dtype);
 
 /** The linear layer `name` followed by an activation, in one op. */
 export const denseAct = (tape: Tape, params: ParamSource, name: string, x: Var, kind: ActivationKind): Var =>
-  linearGelu(tape, x, params.get(`${name}.weight`), params.get(`${name}.bias`), kind);
+  linearGelu(tape, x, params.get(`${name}.weight`), biasOf(params, name), kind);

@@ -15,7 +15,10 @@ export interface ParamSpec {
 
 /** What a network asks for: a parameter by its key, when it is needed. */
 export interface ParamSource {
+  /** Throws: E_INTERNAL when there is none of this name. */
   get(name: string): Var;
+  /** Whether there is a parameter of this name. */
+  has(name: string): boolean;
 }
 
 /** Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere. */
@@ -25,7 +28,7 @@ const ALIGN = 64;
  * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA, norm
  * and sharding each are a single pass over flat memory.
  */
-export class ParamSet implements ParamSource {
+export class ParamSet implements ParamSource, Disposable {
   readonly flat: Tensor;
   readonly grad: Tensor | null;
   private readonly offsets = new Map<string, number>();
@@ -144,7 +147,17 @@ export class ParamSet implements ParamSource {
     }
   }
 
+  has(name: string): boolean {
+    return this.vars.has(name);
+  }
+
   zeroGrad(): void {
     this.grad?.zero();
+  }
+
+  /** Frees weights and gradients. */
+  [Symbol.dispose](): void {
+    this.flat.free();
+    this.grad?.free();
   }
 }

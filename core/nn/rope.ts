@@ -1,5 +1,5 @@
 import type { DType } from "../dtype.ts";
-import type { Device } from "../tensor.ts";
+import type { Device, Tensor } from "../tensor.ts";
 import type { RopeTables } from "../ops/rms_norm_rope.ts";
 
 /** Share of a head's width that turns with the frame, the row and the column: [K - 4 floor(K/6), 2 floor(K/6), 2 floor(K/6)]. */
@@ -30,9 +30,20 @@ export function ropeAngles(headDim: number, grid: readonly [number, number, numb
   return out;
 }
 
-/** Uploads cos and sin of the angles. Shapes: [L, K/2] each. */
+/** Tables by what they depend on; they live as long as their device, so every network with such heads shares them. */
+const made = new WeakMap<Device, Map<string, RopeTables>>();
+
+/** cos and sin of the angles on the device, made once. Shapes: [L, K/2] each. */
 export function ropeTables(device: Device, headDim: number, grid: readonly [number, number, number], dtype: DType): RopeTables {
+  const known = made.get(device) ?? new Map<string, RopeTables>();
+  made.set(device, known);
+  const key = [headDim, ...grid, dtype].join(" ");
+  const found = known.get(key);
+  if (found) return found;
   const angles = ropeAngles(headDim, grid);
   const shape = [grid[0] * grid[1] * grid[2], headDim / 2];
-  return { cos: device.fromValues(angles.map(Math.cos), shape, dtype), sin: device.fromValues(angles.map(Math.sin), shape, dtype) };
+  const table = (f: (angle: number) => number): Tensor => device.persistent(() => device.fromValues(angles.map(f), shape, dtype));
+  const tables = { cos: table(Math.cos), sin: table(Math.sin) };
+  known.set(key, tables);
+  return tables;
 }

@@ -1,16 +1,16 @@
-import { WAN_PRESETS } from "../models/wan/config.ts";
+import { presetNet } from "../models/families.ts";
 import { KEY_RANGE } from "../rng.ts";
 import { latentShape, type Recipe } from "./schema.ts";
 
 /** Rules that span several keys: pairs of dotted key and message. */
 export function crossChecks(r: Recipe): [key: string, message: string][] {
   const out: [string, string][] = [];
-  const preset = WAN_PRESETS[r.model.preset];
+  const { config: preset, latent, text } = presetNet(r.model.preset);
   const [dim, heads] = [r.model.dim ?? preset.dim, r.model.heads ?? preset.heads];
   if (dim % heads !== 0 || (dim / heads) % 2 !== 0) out.push(["model.heads", `found ${heads} heads for width ${dim}, allowed a divisor that leaves an even head width`]);
   const [C, ...grid] = latentShape(r);
   if (r.data.frames !== null && r.data.frames > r.data.shape[1]) out.push(["data.frames", `found ${r.data.frames}, allowed at most the ${r.data.shape[1]} frames of data.shape`]);
-  if (C !== preset.inDim) out.push(["data.shape", `found ${C} channels, allowed ${preset.inDim} (preset ${r.model.preset})`]);
+  if (C !== latent.channels) out.push(["data.shape", `found ${C} channels, allowed ${latent.channels} (preset ${r.model.preset})`]);
   grid.forEach((n, i) => n % preset.patch[i] !== 0 && out.push(["data.shape", `found ${n}, allowed multiples of the patch ${preset.patch[i]}`]));
   const { consistency, dmd } = r.objective;
   if (!consistency && !dmd) out.push(["objective", "found neither consistency nor dmd, allowed one of them or both"]);
@@ -19,8 +19,8 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   if (flow && dmd) out.push(["objective.dmd", "found with a flow objective, allowed with scm, dcm and meanflow"]);
   const wants = dmd !== null || consistency?.kind === "scm" || consistency?.kind === "dcm" || (consistency?.kind === "meanflow" && consistency.velocity === "teacher");
   if (wants && !r.teacher) out.push(["teacher", "found nothing, allowed a map with weights (the objective needs a teacher)"]);
-  if (r.data.vae_round_trip !== null && C !== 16) out.push(["data.vae_round_trip", `found with ${C} channels, allowed with the 16 of Wan latents`]);
-  if (preset.textDim > 64 && !r.text) {
+  if (r.data.vae_round_trip !== null && latent.vae === null) out.push(["data.vae_round_trip", `found with pixels for latents (preset ${r.model.preset}), allowed with latents of an autoencoder`]);
+  if (text.encoder !== "bytes" && !r.text) {
     const guided = r.teacher && r.teacher.guidance !== 1 && r.teacher.negative_embed === null;
     if (guided) out.push(["teacher.negative_embed", "found nothing, allowed a torch file (or text, to encode negative_prompt)"]);
     if (consistency?.kind === "flow" && consistency.text_dropout > 0) out.push(["text", "found nothing, allowed a map (text_dropout needs the empty prompt)"]);

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { WAN_PRESETS } from "../models/wan/config.ts";
+import { allPresets } from "../models/families.ts";
 import { CHECKPOINT_MODES } from "../tape.ts";
 
 /** The recipe language. Keys are snake_case; every default below is written into the resolved recipe of a run. */
@@ -23,7 +23,7 @@ export const timesSchema = v.pipe(
 );
 
 const modelSchema = v.strictObject({
-  preset: v.pipe(v.picklist(Object.keys(WAN_PRESETS) as (keyof typeof WAN_PRESETS)[]), note("network size")),
+  preset: v.pipe(v.picklist(Object.keys(allPresets("train"))), note("network size")),
   dim: v.optional(count),
   heads: v.optional(count),
   layers: v.optional(count),
@@ -116,7 +116,7 @@ export const recipeSchema = v.strictObject({
     v.optional(
       v.nullable(
         v.strictObject({
-          encoder: v.pipe(text, note("checkpoint of the umT5-xxl encoder")),
+          encoder: v.pipe(text, note("checkpoint of the text encoder")),
           tokenizer: v.pipe(text, note("tokenizer.json or sentencepiece model")),
           cache: v.pipe(v.optional(v.nullable(text), null), note("folder that keeps embeddings of prompts")),
         }),

@@ -1,4 +1,4 @@
-import type { WanModel } from "../models/wan/model.ts";
+import type { Network } from "../networks/network.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { sampleTexts, storedNegative } from "../text/recipe_texts.ts";
@@ -6,7 +6,7 @@ import { sampleStudent, sampleTeacher } from "../networks/sampler.ts";
 
 /** Who samples: the student in n steps, or the guided teacher in n. */
 export interface SampleJob {
-  model: WanModel;
+  model: Network;
   role: "student" | "teacher";
   steps: number;
 }
@@ -24,10 +24,10 @@ export interface SampleSet {
 
 /** Samples every prompt in turn; sample i depends only on (seed, i), not on the batch size. Texts are embedded first, and their encoder freed. */
 export async function samplePrompts(device: Device, job: SampleJob, recipe: Recipe, prompts: readonly string[], seed: number, batch: number, onBatch?: (done: number) => void): Promise<SampleSet> {
-  const { config } = job.model;
+  const { text } = job.model.spec;
   const guided = job.role === "teacher" && !recipe.teacher?.negative_embed;
   const negativePrompt = recipe.teacher?.negative_prompt ?? "";
-  const texts = await sampleTexts(device, recipe, config, guided ? [...prompts, negativePrompt] : prompts);
+  const texts = await sampleTexts(device, recipe, text, guided ? [...prompts, negativePrompt] : prompts);
   const out = device.empty([prompts.length, ...latentShape(recipe)], "f32");
   const each = latentShape(recipe).reduce((a, b) => a * b, 1);
   let seconds = 0;
@@ -35,7 +35,7 @@ export async function samplePrompts(device: Device, job: SampleJob, recipe: Reci
     using _scope = device.scope();
     const part = prompts.slice(first, first + batch);
     const condition = texts(part);
-    const negative = job.role === "teacher" ? (storedNegative(device, recipe, config) ?? texts([negativePrompt])) : null;
+    const negative = job.role === "teacher" ? (storedNegative(device, recipe, text) ?? texts([negativePrompt])) : null;
     const t0 = performance.now();
     const noise = { seed, first };
     const x = negative ? sampleTeacher(job.model, recipe, condition, negative, noise, job.steps) : sampleStudent(job.model, recipe, condition, job.steps, noise);

@@ -53,7 +53,7 @@ export const withPicture = (net: SampleNet, condition: Tensor): VelocityNet => (
  */
 export function experts(high: SampleNet, low: SampleNet, boundary = EXPERT_BOUNDARY): SampleNet {
   return {
-    config: high.config,
+    spec: high.spec,
     velocity: (tape, x, tRf, text) => {
       const noisy = tRf.t[0] >= boundary;
       const [works, rests] = noisy ? [high, low] : [low, high];

@@ -4,12 +4,12 @@ import { encodePng } from "../io/png.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
 import { Device } from "../tensor.ts";
-import { createModel, loadWeights, wantsSecondTime } from "../networks/build.ts";
+import { createNetwork, loadWeights, wantsSecondTime } from "../networks/build.ts";
 import { evaluationsOf, samplePrompts } from "./batches.ts";
 import { gridSheet, pictures } from "../data/sheet.ts";
 import { hostValues } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import type { LoadOptions } from "../weights/load.ts";
+import type { LoadOptions } from "../weights/fit.ts";
 
 export interface SampleOptions {
   recipe: LoadedRecipe;
@@ -45,7 +45,7 @@ export interface SampleSummary {
 export async function sampleRun(o: SampleOptions): Promise<SampleSummary> {
   const { recipe } = o.recipe;
   using device = Device.open({ device: o.device, threads: o.threads });
-  const model = createModel(device, recipe, { trainable: false, secondTime: o.role === "student" && wantsSecondTime(recipe) });
+  const model = createNetwork(device, recipe, { trainable: false, secondTime: o.role === "student" && wantsSecondTime(recipe) });
   const source = o.weights ?? (recipe.teacher?.weights as string);
   loadWeights(model, source, source, { kind: o.kind, ...o.load });
   const prompts = Array.from({ length: o.prompts.length * o.each }, (_, i) => o.prompts[i % o.prompts.length]);

@@ -2,27 +2,28 @@ import { statSync } from "node:fs";
 import { basename } from "node:path";
 import type { DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import type { WanConfig } from "../models/wan/config.ts";
-import type { WeightKind } from "../models/wan/layouts.ts";
+import { VAES } from "../models/families.ts";
+import type { NetSpec } from "../models/family.ts";
+import type { WeightKind } from "../models/layout.ts";
 import { Device } from "../tensor.ts";
 import { ImageFile, type ResizeFilter } from "../video/image.ts";
 import { adaptiveSize, videoLatentShape, type VideoSize } from "../video/sizes.ts";
 import { readEmbeds, TextStore, type TextShape } from "../text/embeds.ts";
 import { experts, MASK_CHANNELS } from "./i2v.ts";
-import { openText, openVae } from "./open_parts.ts";
+import { openText, openTiledVae } from "./open_parts.ts";
 import { runVideos, type SampleEvent, type VideoSummary } from "./pipeline.ts";
 import type { SamplePlan } from "../networks/plan.ts";
 import type { VideoFormat } from "./output.ts";
 import type { SampleNet } from "../networks/net.ts";
 import { findNet, openNet, type FoundNet } from "../networks/open.ts";
-import type { LoadOptions } from "../weights/load.ts";
+import type { LoadOptions } from "../weights/fit.ts";
 import type { Settings } from "../io/manifest.ts";
 import type { Shard } from "../io/shard.ts";
 import { workItems } from "./work.ts";
 
 export interface VideoOptions {
   /** Null: inferred from the weights. */
-  config: WanConfig | null;
+  net: NetSpec | null;
   /** One network, or the two experts of Wan2.2. */
   weights: { path: string } | { high: string; low: string; boundary: number };
   kind: WeightKind;
@@ -109,22 +110,22 @@ export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
   const shape = videoLatentShape(o.frames, size);
   const { weights, text, vae } = o;
-  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.config));
-  const [{ config }] = found;
+  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.net));
+  const [{ spec }] = found;
   const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
-  const fits = found.every((f) => f.config.inDim === channels && f.config.outDim === shape[0]);
-  if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${config.inDim} in, ${config.outDim} out` });
-  const { store, prompts, negativePrompt } = textsOfFiles(o, config);
+  const fits = found.every((f) => f.spec.latent.inputChannels === channels && f.spec.latent.channels === shape[0]);
+  if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out` });
+  const { store, prompts, negativePrompt } = textsOfFiles(o, { textLen: spec.text.length, textDim: spec.text.width });
   if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or --embeds", { op: "usage" });
   using device = Device.open({ device: o.device, threads: o.threads });
   const net = (f: FoundNet, events: number): SampleNet =>
-    openNet(device, f, { ...o.load, onProgress: (p) => o.onEvent?.({ kind: "load", ...p }), time: o.time, offload: o.offload ? { events } : null, wan: { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false } });
+    openNet(device, f, { ...o.load, onProgress: (p) => o.onEvent?.({ kind: "load", ...p }), offload: o.offload ? { events } : null, net: { dtype: o.dtype, residual: o.residual, checkpoint: "none", time: o.time } });
   return runVideos(
     device,
     {
-      text: text && (() => openText(device, text, config.textLen)),
+      text: text && (() => openText(device, text, spec.text.length)),
       net: () => ("path" in weights ? net(found[0], 0) : experts(net(found[0], 0), net(found[1], 4), weights.boundary)),
-      vae: vae && (() => openVae(device, vae, o.dtype)),
+      vae: vae && (() => openTiledVae(device, vae, o.dtype, VAES[spec.latent.vae ?? ""])),
     },
     {
       items: workItems(prompts, o.each), shard: o.shard, out: o.out, settings: settingsOf(o, size), overwrite: o.overwrite, seed: o.seed, batch: o.batch, shape, plan: o.plan,

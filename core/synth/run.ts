@@ -1,11 +1,10 @@
 import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { openCheckpoint } from "../io/checkpoint.ts";
-import { WanModel } from "../models/wan/model.ts";
 import type { Shard } from "../io/shard.ts";
 import { Device, type Tensor } from "../tensor.ts";
-import { loadWan, wanConfigOf } from "../weights/load.ts";
-import { resolveWeights } from "../weights/open.ts";
+import { Network } from "../networks/network.ts";
+import { loadFound } from "../weights/fit.ts";
+import { openNetwork, specOf } from "../weights/resolve.ts";
 import { readEmbedding, readPrompts, StoredEmbeds } from "../text/prompts.ts";
 import { encodeTexts, type EncoderFiles } from "../text/encode_texts.ts";
 import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "./synth.ts";
@@ -42,13 +41,15 @@ export interface SynthRunOptions {
 export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const all = readPrompts(o.prompts);
   const prompts = o.limit > 0 ? all.slice(0, o.limit) : all;
-  const weights = resolveWeights(o.weights);
-  const config = wanConfigOf(openCheckpoint(weights));
-  if (o.shape[0] !== config.outDim) throw new RcmError("E_ARG", "the latent's channels are not the teacher's", { op: "synth", want: config.outDim, got: o.shape[0] });
+  const found = openNetwork(o.weights);
+  const weights = found.checkpoint.path;
+  const spec = specOf(found);
+  const { config, latent } = spec;
+  if (o.shape[0] !== latent.channels) throw new RcmError("E_ARG", "the latent's channels are not the teacher's", { op: "synth", want: latent.channels, got: o.shape[0] });
   o.shape.slice(1).forEach((n, i) => {
     if (n % config.patch[i] !== 0) throw new RcmError("E_ARG", "frames, rows and columns of the latent are multiples of the patch", { op: "synth", want: config.patch, got: o.shape.slice(1) });
   });
-  const { textLen, textDim } = config;
+  const { length: textLen, width: textDim } = spec.text;
   const guided = o.sampler.guidance !== 1;
   using device = Device.open({ device: o.device, threads: o.threads });
   const encode = async (texts: readonly string[]): Promise<HostTensor[]> => {
@@ -61,8 +62,8 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const unwanted = !guided ? null : o.negativeEmbed === null ? (await encode([o.negativePrompt]))[0] : readEmbedding(o.negativeEmbed, textLen, textDim);
   const negative: Tensor | null = unwanted && device.persistent(() => device.fromHost({ ...unwanted, shape: [1, textLen, textDim] }));
   o.onStage?.(`loading ${weights}`);
-  const teacher = WanModel.create(device, config, { dtype: o.dtype, residual: o.residual, checkpoint: "none", trainable: false });
-  loadWan(teacher.params, weights);
+  const teacher = Network.create(device, spec, { dtype: o.dtype, residual: o.residual, checkpoint: "none", time: o.time });
+  loadFound(teacher.params, found);
   const identity = {
     teacher: fileIdentity(weights),
     residual: o.residual,

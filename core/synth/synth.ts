@@ -6,7 +6,6 @@ import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { fileKey, shardPath } from "../io/webdataset.ts";
-import type { WanModel } from "../models/wan/model.ts";
 import type { Shard } from "../io/shard.ts";
 import { streamOf } from "../rng.ts";
 import { eulerStep, type Velocity } from "../samplers/euler.ts";
@@ -14,7 +13,8 @@ import { teacherTimes } from "../samplers/schedule.ts";
 import { unipc } from "../samplers/unipc.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { constant, Tape } from "../tape.ts";
-import { repeated, velocityNet } from "../networks/build.ts";
+import { repeated } from "../networks/build.ts";
+import { velocityNet, type Network } from "../networks/network.ts";
 import { ShardAppender } from "../data/appender.ts";
 
 /** How the teacher is sampled. The defaults of the command are those of the public set. */
@@ -84,7 +84,7 @@ function claim(o: SynthOptions, dtype: DType): void {
  * after its last whole sample; sample i depends only on (seed, i) and its prompt, so jobs, batches and interruptions change nothing.
  * Throws: E_INTERRUPTED between two network evaluations, E_STATE when the folder holds other samples, E_NONFINITE.
  */
-export async function synthesize(device: Device, teacher: WanModel, o: SynthOptions): Promise<SynthSummary> {
+export async function synthesize(device: Device, teacher: Network, o: SynthOptions): Promise<SynthSummary> {
   claim(o, teacher.params.dtype);
   const shards = Math.ceil(o.prompts.length / o.perShard);
   const mine = Array.from({ length: shards }, (_, k) => k).filter((k) => k % o.job.count === o.job.index);
@@ -128,7 +128,7 @@ export async function synthesize(device: Device, teacher: WanModel, o: SynthOpti
 }
 
 /** Latents of prompts first, first + 1, ... as bf16. Throws: E_NONFINITE naming the prompt's number. */
-async function draw(device: Device, teacher: WanModel, o: SynthOptions, embeds: readonly HostTensor[], first: number): Promise<HostTensor[]> {
+async function draw(device: Device, teacher: Network, o: SynthOptions, embeds: readonly HostTensor[], first: number): Promise<HostTensor[]> {
   const { sampler: s, shape } = o;
   const B = embeds.length;
   const each = shape.reduce((a, b) => a * b, 1);
@@ -140,7 +140,7 @@ async function draw(device: Device, teacher: WanModel, o: SynthOptions, embeds: 
   const condition = device.empty([B, ...embeds[0].shape], dtype);
   embeds.forEach((host, b) => condition.window(b * (condition.numel / B), host.shape).setHost(host));
   const negative = o.negative?.to(dtype);
-  const net = velocityNet(teacher, o.time);
+  const net = velocityNet(teacher);
   const mixed = guided({ field: net, x0: net }, s.guidance, (n) => repeated(negative as Tensor, n));
   const velocity: Velocity = (x, t) => mixed.field(new Tape(device, { record: false }), constant(x), at(new Float64Array(B).fill(t)), condition).x;
   const times = teacherTimes(s.steps, s.shift, s.sigmaMax);

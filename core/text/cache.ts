@@ -5,7 +5,7 @@ import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { readSafetensors, writeSafetensors } from "../io/safetensors.ts";
-import { encoderFolder } from "../weights/umt5.ts";
+import { encoderFolder } from "../weights/encoder.ts";
 
 /** Bytes that stand for a weight file: so many windows of so many bytes spread over it, with both ends. */
 const WINDOWS = 256;

@@ -1,12 +1,11 @@
 import { dtypeBytes, type DType, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { UMT5_TEXT_LEN } from "../models/umt5/config.ts";
-import type { Umt5Encoder } from "../models/umt5/model.ts";
+import { TEXT_LENGTH, type TextEncoderNet } from "../models/text_encoder.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { cleanPrompt } from "./clean.ts";
 import { Tokenizer } from "./tokenizers/tokenizer.ts";
 import { PromptCache } from "./cache.ts";
-import { loadUmt5, type EncoderLoadReport } from "../weights/umt5.ts";
+import { loadEncoder, type EncoderLoadReport } from "../weights/encoder.ts";
 
 export interface PromptEncoderOptions {
   /** Weight file or folder, in Wan's or transformers' layout. */
@@ -45,7 +44,7 @@ const GRAIN = 16;
  * on which prompts it is asked for with. Weights are read on the first prompt that is not cached.
  */
 export class PromptEncoder implements Disposable {
-  private loaded: Umt5Encoder | null = null;
+  private loaded: TextEncoderNet | null = null;
   private identity: string | null = null;
   /** Prompts encoded by the network, and taken from the cache. */
   readonly counts = { encoded: 0, cached: 0 };
@@ -61,16 +60,16 @@ export class PromptEncoder implements Disposable {
 
   /** Reads the tokenizer; the weights wait. Throws: E_IO, E_FORMAT, E_ARG. */
   static open(device: Device, o: PromptEncoderOptions): PromptEncoder {
-    const length = o.length ?? UMT5_TEXT_LEN;
+    const length = o.length ?? TEXT_LENGTH;
     if (!Number.isSafeInteger(length) || length < 1) throw new RcmError("E_ARG", "an embedding needs a positive number of rows", { op: "text encoder", got: length });
     const tokenizer = Tokenizer.open(o.tokenizer);
     return new PromptEncoder(device, tokenizer, o.cache === null ? null : new PromptCache(o.cache), o, o.dtype ?? "bf16", length);
   }
 
   /** The weights, read from the file when this is first asked for. */
-  private network(): Umt5Encoder {
+  private network(): TextEncoderNet {
     if (this.loaded) return this.loaded;
-    const { encoder, report } = loadUmt5(this.device, this.o.weights, { dtype: this.dtype, onProgress: this.o.onProgress });
+    const { encoder, report } = loadEncoder(this.device, this.o.weights, { dtype: this.dtype, onProgress: this.o.onProgress });
     if (this.tokenizer.size > encoder.config.vocab) {
       encoder[Symbol.dispose]();
       throw new RcmError("E_FORMAT", `${this.tokenizer.path} has more pieces than the encoder ${this.o.weights} has rows`, { op: "text encoder", want: encoder.config.vocab, got: this.tokenizer.size });

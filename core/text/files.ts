@@ -6,10 +6,11 @@ import { writeFileAtomic } from "../io/atomic.ts";
 import { writeTorch } from "../io/torch.ts";
 import { Device } from "../tensor.ts";
 import { padRows, PromptEncoder, type PromptEncoderOptions } from "./encoder.ts";
-import type { EncoderLoadReport } from "../weights/umt5.ts";
+import { ENCODERS } from "../models/families.ts";
+import type { EncoderLoadReport } from "../weights/encoder.ts";
 
 /** Name under which the public code looks for the embedding of the negative prompt. */
-export const NEGATIVE_FILE = "umT5_wan_negative_emb.pt";
+const NEGATIVE_FILE = ENCODERS[Object.keys(ENCODERS)[0]].negativeFile;
 
 export interface EncodeFilesOptions extends Omit<PromptEncoderOptions, "dtype"> {
   prompts: string[];

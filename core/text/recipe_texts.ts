@@ -2,7 +2,7 @@ import type { HostTensor } from "../dtype.ts";
 import { readEmbedding } from "./prompts.ts";
 import { encodeTexts, type EncoderFiles } from "./encode_texts.ts";
 import { RcmError } from "../error.ts";
-import type { WanConfig } from "../models/wan/config.ts";
+import type { TextSpec } from "../models/family.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { encodePrompts } from "./encode.ts";
@@ -14,14 +14,11 @@ export interface Texts {
   prompts: Tensor;
 }
 
-/** Widest text of the byte-level encoder; wider models want real embeddings. */
-const BYTE_WIDTH = 64;
-
 /** Negative, empty and sample prompts of a recipe; an encoder is opened once and freed before the networks are made. */
-export async function recipeTexts(device: Device, recipe: Recipe, config: WanConfig): Promise<Texts> {
+export async function recipeTexts(device: Device, recipe: Recipe, spec: TextSpec): Promise<Texts> {
   const { teacher, objective, train, sample, text } = recipe;
-  const { textLen, textDim } = config;
-  const bytes = !text && textDim <= BYTE_WIDTH;
+  const { length: textLen, width: textDim } = spec;
+  const bytes = !text && spec.encoder === "bytes";
   const stored = teacher?.negative_embed ? readEmbedding(teacher.negative_embed, textLen, textDim) : null;
   const wantsNegative = bytes || (teacher !== null && teacher.guidance !== 1 && stored === null);
   const wantsEmpty = bytes || (objective.consistency?.kind === "flow" && objective.consistency.text_dropout > 0);
@@ -29,7 +26,7 @@ export async function recipeTexts(device: Device, recipe: Recipe, config: WanCon
   const wanted = [...(wantsNegative ? [teacher?.negative_prompt ?? ""] : []), ...(wantsEmpty ? [""] : []), ...shown];
   const hosts = wanted.length === 0 || bytes ? [] : await encodeTexts(device, expectText(recipe), wanted, textLen);
   return device.persistent(() => {
-    const all = wanted.length === 0 ? null : bytes ? encodePrompts(device, wanted, config) : joined(device, hosts);
+    const all = wanted.length === 0 ? null : bytes ? encodePrompts(device, wanted, spec) : joined(device, hosts);
     let next = 0;
     const take = (n: number): Tensor => {
       const first = next;
@@ -47,17 +44,16 @@ export async function recipeTexts(device: Device, recipe: Recipe, config: WanCon
  * Embeddings of prompts for sampling: the recipe's text encoder, opened once for all of `prompts` and freed before this returns, or the
  * byte-level encoder of small networks. Gives tensors of the asking scope. Shapes: part of the prompts -> [n, textLen, textDim].
  */
-export async function sampleTexts(device: Device, recipe: Recipe, config: WanConfig, prompts: readonly string[]): Promise<(part: readonly string[]) => Tensor> {
-  const { textLen, textDim } = config;
-  if (!recipe.text && textDim <= BYTE_WIDTH) return (part) => encodePrompts(device, part, config);
+export async function sampleTexts(device: Device, recipe: Recipe, spec: TextSpec, prompts: readonly string[]): Promise<(part: readonly string[]) => Tensor> {
+  if (!recipe.text && spec.encoder === "bytes") return (part) => encodePrompts(device, part, spec);
   const wanted = [...new Set(prompts)];
-  const hosts = await encodeTexts(device, expectText(recipe), wanted, textLen);
+  const hosts = await encodeTexts(device, expectText(recipe), wanted, spec.length);
   const known = new Map(wanted.map((prompt, i) => [prompt, hosts[i]]));
   return (part) => joined(device, part.map((prompt) => known.get(prompt) as HostTensor));
 }
 
 /** The negative prompt's embedding that a recipe names a file for; null: it is encoded as any prompt. Shapes: [1, textLen, textDim]. */
-export function storedNegative(device: Device, { teacher }: Recipe, { textLen, textDim }: WanConfig): Tensor | null {
+export function storedNegative(device: Device, { teacher }: Recipe, { length: textLen, width: textDim }: TextSpec): Tensor | null {
   return teacher?.negative_embed ? joined(device, [readEmbedding(teacher.negative_embed, textLen, textDim)]) : null;
 }
 

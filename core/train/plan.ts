@@ -5,16 +5,16 @@ import { dirname } from "node:path";
 import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { hasNonfinite } from "../data/inspect.ts";
+import { VAES } from "../models/families.ts";
 import { readEmbedding } from "../text/prompts.ts";
 import { decode, indexShard, listShards } from "../io/webdataset.ts";
 import { withFile } from "../io/tar.ts";
-import { wanParams } from "../models/wan/keys.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { CHECKPOINT_MODES, type CheckpointMode } from "../tape.ts";
-import { describeFit, fitOf } from "../weights/load.ts";
-import { openWan } from "../weights/open.ts";
+import { describeFit, fitOf } from "../weights/fit.ts";
+import { openNetwork } from "../weights/resolve.ts";
 import { vaeIn } from "../weights/vae.ts";
-import { wanConfig, wantsSecondTime } from "../networks/build.ts";
+import { recipeNet, wantsSecondTime } from "../networks/build.ts";
 import { rehearse, type Rehearsal } from "./rehearsal.ts";
 
 export interface CheckedWeights {
@@ -82,33 +82,33 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
       return null;
     }
   };
-  const config = wanConfig(recipe.model, false);
+  const spec = recipeNet(recipe);
   const { teacher, model, text } = recipe;
   const weights: CheckedWeights[] = [];
-  const checkWeights = (role: string, path: string, optional: (name: string) => boolean): void => {
-    const specs = wanParams(wanConfig(model, role === "student" && wantsSecondTime(recipe)));
-    const found = attempt(role, () => openWan(path));
+  const checkWeights = (role: string, path: string): void => {
+    const { family, config } = recipeNet(recipe, role === "student" && wantsSecondTime(recipe));
+    const found = attempt(role, () => openNetwork(path));
     if (!found) return;
     const { checkpoint, layout, tensors } = found;
-    const problem = describeFit(fitOf({ specs }, tensors, optional));
+    const problem = describeFit(fitOf({ specs: family.params(config) }, tensors, family.optional));
     if (problem !== "") problems.push(`${role}: ${checkpoint.path} does not fit the network: ${problem}`);
-    weights.push({ role, path: checkpoint.path, format: checkpoint.format, layout, tensors: tensors.size, bytes: [...tensors.values()].reduce((n, t) => n + t.bytes, 0) });
+    weights.push({ role, path: checkpoint.path, format: checkpoint.format, layout: layout.name, tensors: tensors.size, bytes: [...tensors.values()].reduce((n, t) => n + t.bytes, 0) });
   };
-  if (teacher) checkWeights("teacher", teacher.weights, () => false);
-  if (model.init !== "random" && model.init !== "teacher") checkWeights("student", model.init, (n) => n.startsWith("time_embedding_r."));
-  if (teacher?.negative_embed) attempt("teacher.negative_embed", () => readEmbedding(teacher.negative_embed as string, config.textLen, config.textDim));
+  if (teacher) checkWeights("teacher", teacher.weights);
+  if (model.init !== "random" && model.init !== "teacher") checkWeights("student", model.init);
+  if (teacher?.negative_embed) attempt("teacher.negative_embed", () => readEmbedding(teacher.negative_embed as string, spec.text.length, spec.text.width));
   const vaePath = recipe.data.vae_round_trip;
-  const vae = vaePath === null ? null : attempt("data.vae_round_trip", () => vaeIn(vaePath));
+  const vae = vaePath === null ? null : attempt("data.vae_round_trip", () => vaeIn(vaePath, VAES[spec.latent.vae ?? ""]));
   for (const [key, path] of Object.entries({ "text.encoder": text?.encoder, "text.tokenizer": text?.tokenizer })) {
     if (path && !existsSync(path)) problems.push(`${key}: ${path} does not exist`);
   }
-  const data = attempt("data", () => checkData(recipe, config.textLen, config.textDim));
+  const data = attempt("data", () => checkData(recipe, spec.text.length, spec.text.width));
 
   const budget = cardMemory(device, memory);
   const backend = device === "cpu" || (device === "auto" && budget.card === null && memory === null) ? "cpu" : "cuda";
-  const own = rehearse(recipe, backend, { vae: vae?.config });
+  const own = rehearse(recipe, backend, { vae });
   const overhead = backend === "cuda" ? CUDA_OVERHEAD : 0;
-  const byCheckpoint = Object.fromEntries(CHECKPOINT_MODES.map((mode) => [mode, (mode === model.checkpoint ? own : rehearse(recipe, backend, { checkpoint: mode, vae: vae?.config })).peakBytes + overhead])) as Record<CheckpointMode, number>;
+  const byCheckpoint = Object.fromEntries(CHECKPOINT_MODES.map((mode) => [mode, (mode === model.checkpoint ? own : rehearse(recipe, backend, { checkpoint: mode, vae })).peakBytes + overhead])) as Record<CheckpointMode, number>;
   const largest = own.turns.reduce((a, b) => (b.bytes > a.bytes ? b : a));
   const total = own.peakBytes + overhead;
   const bytes = memory ?? budget.card ?? (backend === "cpu" ? totalmem() : null);

@@ -1,15 +1,16 @@
 import { countingBackend } from "../../ffi/counting.ts";
 import { counted } from "../../ffi/counting.ts";
 import { dtypeBytes, numel, type HostTensor } from "../dtype.ts";
-import { roundTrip } from "../models/wan_vae/round_trip.ts";
-import type { WanVaeConfig } from "../models/wan_vae/config.ts";
-import { WanVae } from "../models/wan_vae/model.ts";
+import { roundTrip } from "../models/round_trip.ts";
+import { tokensOf } from "../models/family.ts";
+import type { Vae } from "../models/vae.ts";
+import type { FoundVae } from "../weights/vae.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { sampleStudent } from "../networks/sampler.ts";
 import { Device } from "../tensor.ts";
 import type { CheckpointMode } from "../tape.ts";
 import { checkpointBytes } from "./checkpoint.ts";
-import { FROM_TEACHER, wanConfig } from "../networks/build.ts";
+import { FROM_TEACHER, recipeNet } from "../networks/build.ts";
 import { phaseOf } from "./objective.ts";
 import { Trainer, type HostBatch } from "./trainer.ts";
 
@@ -45,8 +46,8 @@ export interface Rehearsal {
 export interface RehearsalOptions {
   /** In place of the recipe's mode. */
   checkpoint?: CheckpointMode;
-  /** Size of the VAE that latents go through. */
-  vae?: WanVaeConfig;
+  /** The VAE that latents go through. */
+  vae?: FoundVae | null;
 }
 
 const zeros = (shape: number[], dtype: "bf16" | "f32"): HostTensor => ({ dtype, shape, data: new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype))) });
@@ -60,14 +61,14 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   const base = countingBackend(backend);
   const { lib, take } = counted(base.lib, true);
   using device = new Device({ ...base, lib });
-  const config = wanConfig(recipe.model, false);
+  const { config, text: { length, width } } = recipeNet(recipe);
   const { train, objective } = recipe;
-  const text = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "bf16"));
+  const text = device.persistent(() => device.zeros([1, length, width], "bf16"));
   const nothing = (): void => {};
   const init = recipe.model.init;
   const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student: init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing }, { negative: text, empty: text });
-  const batch: HostBatch = { latents: zeros([train.batch, ...latentShape(recipe)], "bf16"), embeds: zeros([train.batch, config.textLen, config.textDim], "bf16") };
-  const vae = o.vae ? WanVae.create(device, o.vae, { dtype: "bf16" }) : null;
+  const batch: HostBatch = { latents: zeros([train.batch, ...latentShape(recipe)], "bf16"), embeds: zeros([train.batch, length, width], "bf16") };
+  const vae = o.vae ? o.vae.family.create(device, o.vae.config, "bf16") : null;
 
   const turns: Turn[] = [];
   const play = (name: string, body: () => void): void => {
@@ -113,11 +114,10 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
       sampleStudent(trainer.sampler("ema"), recipe, text, Math.max(1, ...recipe.sample.steps), { seed: 0, first: 0 });
     });
   }
-  const [, T, Y, X] = latentShape(recipe);
   const most = Math.max(...turns.map((t) => t.bytes));
   return {
     parameters: trainer.student.params.count,
-    tokens: (T * Y * X) / numel(config.patch),
+    tokens: tokensOf(config, latentShape(recipe)),
     resident: residents(trainer, vae, device.memory().current),
     turns,
     flopPerStep,
@@ -127,7 +127,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
 }
 
 /** Tensors that live as long as the run; what is left of `current` is rotary tables, text and rounding. */
-function residents(trainer: Trainer, vae: WanVae | null, current: number): Resident[] {
+function residents(trainer: Trainer, vae: Vae | null, current: number): Resident[] {
   const out: Resident[] = [];
   const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void => void (t && out.push({ name, dtype: t.dtype, bytes: t.bytes }));
   for (const [role, opt] of [["student", trainer.studentOpt], ["critic", trainer.criticOpt]] as const) {

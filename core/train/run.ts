@@ -13,11 +13,12 @@ import { loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.t
 import { listCheckpoints } from "../weights/run_folder.ts";
 import { gridSheet, latentSheet } from "../data/sheet.ts";
 import { sampleStudent, sampleTeacher } from "../networks/sampler.ts";
+import { VAES } from "../models/families.ts";
 import { cutFrames } from "../data/latents.ts";
-import { roundTrip } from "../models/wan_vae/round_trip.ts";
-import type { LoadOptions, LoadProgress } from "../weights/load.ts";
-import { openWanVae } from "../weights/vae.ts";
-import { FROM_TEACHER, wanConfig } from "../networks/build.ts";
+import { roundTrip } from "../models/round_trip.ts";
+import type { LoadOptions, LoadProgress } from "../weights/fit.ts";
+import { openVae } from "../weights/vae.ts";
+import { FROM_TEACHER, recipeNet } from "../networks/build.ts";
 import { recipeTexts, type Texts } from "../text/recipe_texts.ts";
 import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
 
@@ -98,8 +99,8 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   }
   mkdirSync(o.out, { recursive: true });
   using device = Device.open({ device: o.device, threads: o.threads });
-  const config = wanConfig(recipe.model, false);
-  const text = await recipeTexts(device, recipe, config);
+  const spec = recipeNet(recipe);
+  const text = await recipeTexts(device, recipe, spec.text);
   sweepCheckpoints(checkpoints);
   const resumed = existing.length > 0;
   const init = recipe.model.init;
@@ -108,7 +109,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const trainer = new Trainer(device, recipe, { teacher: recipe.teacher?.weights ?? null, student, options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) } }, text);
   const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
   const roundTripPath = recipe.data.vae_round_trip;
-  const vae = roundTripPath === null ? null : openWanVae(device, roundTripPath, "bf16");
+  const vae = roundTripPath === null ? null : openVae(device, roundTripPath, "bf16", VAES[spec.latent.vae ?? ""]);
   const hash = stateHash(recipe);
   if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash, (message) => o.onEvent({ kind: "warning", message })));
   writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
@@ -129,7 +130,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
     while (trainer.step < train.steps) {
       const t0 = performance.now();
       const batches = Array.from({ length: train.accumulate }, () => {
-        const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [config.textLen, config.textDim]);
+        const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [spec.text.length, spec.text.width]);
         return vae ? { ...batch, latents: roundTrip(vae, batch.latents) } : batch;
       });
       last = trainer.iterate(batches);

@@ -1,7 +1,7 @@
 import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { mean, type LossResult } from "../losses/loss.ts";
-import type { WanModel } from "../models/wan/model.ts";
+import { tokensOf, type Net } from "../models/family.ts";
 import type { ParamSet } from "../nn/params.ts";
 import { AdamW } from "../optim/adamw.ts";
 import { powerEmaBeta, powerEmaGamma } from "../optim/ema.ts";
@@ -9,9 +9,10 @@ import { learningRate } from "../optim/lr.ts";
 import type { OptimizerRecipe, Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
-import type { LoadOptions } from "../weights/load.ts";
-import { RecordedModel } from "../networks/recorded.ts";
-import { copyWeights, createModel, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, meanVelocityNet, preciseDenoiser, repeated, velocityNet, wanConfig, wantsSecondTime, type Evaluates, type WeightSource } from "../networks/build.ts";
+import type { LoadOptions } from "../weights/fit.ts";
+import { RecordedNet } from "../networks/recorded.ts";
+import { copyWeights, createNetwork, denoiserOf, FROM_TEACHER, guidedTeacher, loadWeights, preciseDenoiser, recipeNet, repeated, wantsSecondTime, type WeightSource } from "../networks/build.ts";
+import { meanVelocityNet, velocityNet, type Network } from "../networks/network.ts";
 import { criticStep, Draws, phaseOf, publicStudentCount, studentLosses, type Networks } from "./objective.ts";
 
 /** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, textDim]. */
@@ -40,21 +41,21 @@ export interface TrainerWeights {
 const SMALL = 1 << 22;
 
 /** Whether evaluations are recorded and launched as one. */
-function recordsCalls(device: Device, { model, data, train }: Recipe): boolean {
+function recordsCalls(device: Device, recipe: Recipe): boolean {
+  const { data, train } = recipe;
   if (device.backend.kind !== "cuda" || train.graphs === "off") return false;
-  const { dim, patch } = wanConfig(model, false);
-  const [, T, Y, X] = data.shape;
-  return train.graphs === "on" || (train.batch * T * Y * X * dim) / (patch[0] * patch[1] * patch[2]) <= SMALL;
+  const { config } = recipeNet(recipe);
+  return train.graphs === "on" || train.batch * tokensOf(config, data.shape) * config.dim <= SMALL;
 }
 
-const optimizerOf = (model: WanModel, o: OptimizerRecipe): AdamW =>
+const optimizerOf = (model: Network, o: OptimizerRecipe): AdamW =>
   new AdamW(model.params, { betas: o.betas, eps: o.eps, weightDecay: o.weight_decay, maxGradNorm: o.max_grad_norm });
 
 /** The networks, optimizers and counters of a run: everything but files and clocks. */
 export class Trainer {
-  readonly student: WanModel;
-  readonly critic: WanModel | null;
-  readonly teacher: WanModel | null;
+  readonly student: Network;
+  readonly critic: Network | null;
+  readonly teacher: Network | null;
   readonly studentOpt: AdamW;
   readonly criticOpt: AdamW | null;
   /** f32 average of the student's weights, flat. */
@@ -64,7 +65,7 @@ export class Trainer {
   step = 0;
   skipped = 0;
   private readonly gamma: number;
-  private readonly recorded: RecordedModel[] = [];
+  private readonly recorded: RecordedNet[] = [];
 
   constructor(
     readonly device: Device,
@@ -75,46 +76,45 @@ export class Trainer {
     const { objective, optimizer } = recipe;
     device.lib.deterministic(Number(recipe.train.deterministic));
     const secondTime = wantsSecondTime(recipe);
-    this.teacher = weights.teacher ? createModel(device, recipe, { trainable: false, secondTime: false }) : null;
+    this.teacher = weights.teacher ? createNetwork(device, recipe, { trainable: false, secondTime: false }) : null;
     if (this.teacher && weights.teacher) loadWeights(this.teacher, weights.teacher, "teacher", weights.options);
     const teacher = this.teacher?.params;
-    this.student = createModel(device, recipe, { trainable: true, secondTime });
+    this.student = createNetwork(device, recipe, { trainable: true, secondTime });
     this.student.params.init(recipe.train.seed);
     if (weights.student === FROM_TEACHER) copyWeights(teacher as ParamSet, this.student.params);
     else if (weights.student) loadWeights(this.student, weights.student, "student", weights.options);
-    this.critic = objective.dmd ? createModel(device, recipe, { trainable: true, secondTime: false }) : null;
+    this.critic = objective.dmd ? createNetwork(device, recipe, { trainable: true, secondTime: false }) : null;
     if (this.critic && teacher) copyWeights(teacher, this.critic.params);
     this.studentOpt = optimizerOf(this.student, optimizer);
     this.criticOpt = this.critic && objective.dmd ? optimizerOf(this.critic, objective.dmd.critic) : null;
     this.ema = device.persistent(() => device.empty(this.student.params.flat.shape, "f32").set(this.studentOpt.values));
     this.gamma = powerEmaGamma(recipe.ema.length);
 
-    const time = recipe.model.time;
-    const evaluated = (model: WanModel): Evaluates => {
+    const evaluated = (model: Network): Net => {
       if (!recordsCalls(device, recipe)) return model;
-      const recorded = new RecordedModel(model);
+      const recorded = new RecordedNet(model);
       this.recorded.push(recorded);
       return recorded;
     };
     const student = evaluated(this.student);
     const teacher_ = this.teacher && evaluated(this.teacher);
     const negative = text.negative;
-    const teacherVelocity = teacher_ && velocityNet(teacher_, time);
+    const teacherVelocity = teacher_ && velocityNet(teacher_);
     this.nets = {
-      student: denoiserOf(student, time),
-      precise: preciseDenoiser(this.student, time),
-      velocity: velocityNet(student, time),
-      teacher: teacher_ && guidedTeacher(teacher_, recipe, negative),
-      critic: this.critic && denoiserOf(evaluated(this.critic), time),
+      student: denoiserOf(student),
+      precise: preciseDenoiser(this.student),
+      velocity: velocityNet(student),
+      teacher: teacher_ && guidedTeacher(teacher_, recipe.teacher?.guidance ?? 1, negative),
+      critic: this.critic && denoiserOf(evaluated(this.critic)),
       meanflow: secondTime
-        ? { student: meanVelocityNet(student, time), teacher: teacherVelocity, uncondition: (B) => repeated(negative, B) }
+        ? { student: meanVelocityNet(student), teacher: teacherVelocity, uncondition: (B) => repeated(negative, B) }
         : null,
       empty: text.empty,
     };
   }
 
   /** Weights of the student for sampling: the EMA in the model's dtype, or the trained ones. */
-  sampler(kind: "ema" | "student"): WanModel {
+  sampler(kind: "ema" | "student"): Network {
     return this.student.withWeights(kind === "ema" ? this.ema.to(this.student.params.dtype as DType) : this.student.params.flat);
   }
 

@@ -1,17 +1,18 @@
 import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { openCheckpoint, type Checkpoint, type CheckpointFormat } from "../io/checkpoint.ts";
-import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
-import { wanParams } from "../models/wan/keys.ts";
-import { networksIn, type WanLayout, type WeightKind } from "../models/wan/layouts.ts";
-import { umt5In } from "./umt5.ts";
-import { fitOf, wanConfigOf, type Fit } from "./load.ts";
-import { filesOf, resolveWeights, wanIn } from "./open.ts";
+import { presetOf, VAES } from "../models/families.ts";
+import type { NetSpec } from "../models/family.ts";
+import type { WeightKind } from "../models/layout.ts";
+import { encoderIn } from "./encoder.ts";
+import { fitOf, type Fit } from "./fit.ts";
+import { filesOf, networkIn, prefixesIn, resolveWeights, specOf } from "./resolve.ts";
 import { vaeIn } from "./vae.ts";
 
 /** A file that goes beside a network. */
 export interface Companion {
-  kind: "wan-vae" | "umt5";
+  /** Title of its family. */
+  kind: string;
   /** Sizes in words. */
   size: string;
 }
@@ -30,9 +31,12 @@ export interface WeightsReport {
   networks: string[];
   keys: string[];
   /** Of the network that `kind` means; null when there is none, or it does not say how large it is (then `problem` says why). */
-  layout: WanLayout | null;
+  layout: string | null;
   prefix: string | null;
-  config: WanConfig | null;
+  config: NetSpec["config"] | null;
+  ffnDim: number | null;
+  latent: NetSpec["latent"] | null;
+  text: NetSpec["text"] | null;
   /** Name of the published network with these sizes. */
   preset: string | null;
   fit: Fit | null;
@@ -43,14 +47,11 @@ export interface WeightsReport {
 
 /** The text encoder or autoencoder in a checkpoint; null when it is neither. Throws: E_FORMAT when it is one and incomplete. */
 function companionIn(checkpoint: Checkpoint): Companion | null {
-  const encoder = umt5In(checkpoint);
-  if (encoder) {
-    const { dim, layers, heads, vocab } = encoder.config;
-    return { kind: "umt5", size: `width ${dim}, ${layers} layers, ${heads} heads, vocabulary of ${vocab}` };
-  }
+  const encoder = encoderIn(checkpoint);
+  if (encoder) return { kind: encoder.family.title, size: encoder.family.describe(encoder.config) };
   const { tensors, path } = checkpoint;
-  if (![...tensors.keys()].some((k) => /^(encoder\.conv1|encoder\.conv_in|decoder\.conv1|decoder\.conv_in)\./.test(k))) return null;
-  return { kind: "wan-vae", size: `width ${vaeIn(path).config.dim}` };
+  const family = Object.values(VAES).find((f) => f.recognises(tensors.keys()));
+  return family ? { kind: family.title, size: family.describe(vaeIn(path, family).config) } : null;
 }
 
 /** Reads what a checkpoint is from its headers, and compares it with the network it seems to be; `verify` reads the data and compares checksums where the format has them. Throws: E_IO, E_FORMAT when it cannot be opened. */
@@ -65,17 +66,16 @@ export function inspectWeights(path: string, kind: WeightKind = "ema", { verify 
   }
   const report: WeightsReport = {
     path: checkpoint.path, format: checkpoint.format, files: filesOf(checkpoint).length, tensors: keys.length, parameters, bytes: checkpoint.bytes, dtypes, metadata: checkpoint.metadata,
-    networks: networksIn(keys).map((n) => n.prefix), keys: keys.slice(0, 5), layout: null, prefix: null, config: null, preset: null, fit: null, companion: null, problem: null,
+    networks: prefixesIn(checkpoint), keys: keys.slice(0, 5), layout: null, prefix: null, config: null, ffnDim: null, latent: null, text: null, preset: null, fit: null, companion: null, problem: null,
   };
   try {
     if (report.networks.length === 0) report.companion = companionIn(checkpoint);
     if (report.companion) return report;
-    const { layout, prefix, tensors } = wanIn(checkpoint, kind);
-    Object.assign(report, { layout, prefix });
-    const config = wanConfigOf(checkpoint, kind);
-    report.config = config;
-    report.preset = Object.entries(WAN_PRESETS).find(([, c]) => c.dim === config.dim && c.layers === config.layers && c.ffnDim === config.ffnDim && c.inDim === config.inDim)?.[0] ?? null;
-    report.fit = fitOf({ specs: wanParams(config) }, tensors);
+    const found = networkIn(checkpoint, kind);
+    Object.assign(report, { layout: found.layout.name, prefix: found.prefix });
+    const { family, config, latent, text } = specOf(found);
+    Object.assign(report, { config, ffnDim: family.ffnDim(config), latent, text, preset: presetOf(family, config) });
+    report.fit = fitOf({ specs: family.params(config) }, found.tensors);
   } catch (error) {
     if (!(error instanceof RcmError)) throw error;
     report.problem = error.message;

@@ -101,10 +101,6 @@ try {
       "--shape", TINY_SHAPE.join(","), "--steps", "5", "--per-shard", "2", "--sampler", sampler, "--out", `wan_${sampler}`);
     filesHash(`wan_${sampler}`);
   }
-  for (const file of readdirSync(join(ROOT, "recipes/wan2.1")).filter((f) => f !== "base.yaml").sort()) {
-    const short = file.includes("14b") || /-(scm|dcm|dmd)\./.test(file) ? [] : ["objective.consistency.tangent_warmup=10"];
-    trained(file.replace(".yaml", ""), join(ROOT, "recipes/wan2.1", file), [...TINY_SETS, ...short, "train.accumulate=2", "train.keep_checkpoints=1", "train.sample_every=0", steps]);
-  }
   const video = ["--embeds", join(dir, "texts/000000001.embed.pt"), "--size", "32x48", "--frames", "9", "--vae", "vae.pth", "--format", "png", "--save-latents"];
   for (const [name, more] of Object.entries({
     rf: ["--steps", "4"], trig: ["--steps", "2", "--form", "trig"], ode: ["--steps", "6", "--sampler", "ode"],
@@ -112,6 +108,11 @@ try {
   })) {
     rcm("sample", "--weights", "teacher.pth", ...video, ...more, "--out", `video_${name}`);
     filesHash(`video_${name}`);
+  }
+  for (const file of readdirSync(join(ROOT, "recipes/wan2.1")).filter((f) => f !== "base.yaml").sort()) {
+    const short = file.includes("14b") || /-(scm|dcm|dmd)\./.test(file) ? [] : ["objective.consistency.tangent_warmup=10"];
+    const frames = file.includes("14b") ? [] : ["data.frames=2"];
+    trained(file.replace(".yaml", ""), join(ROOT, "recipes/wan2.1", file), [...TINY_SETS, ...short, ...frames, "train.accumulate=2", "train.keep_checkpoints=1", "train.sample_every=0", steps]);
   }
 } finally {
   rmSync(dir, { recursive: true, force: true });

@@ -10,7 +10,7 @@ import type { TensorStream } from "../../core/io/tensor_stream.ts";
 import { streamTorch, writeTorch } from "../../core/io/torch.ts";
 import { fileKey, shardPath } from "../../core/io/webdataset.ts";
 import { WAN_PRESETS } from "../../core/models/wan/config.ts";
-import { wanParams } from "../../core/models/wan/keys.ts";
+import { wanParams } from "../../core/models/wan/params.ts";
 import { WAN_VAE } from "../../core/models/wan_vae/config.ts";
 import { wanVaeParams } from "../../core/models/wan_vae/keys.ts";
 import type { ParamSpec } from "../../core/nn/params.ts";

@@ -9,9 +9,9 @@ import { FORMATS, type ExportFormat } from "../../core/export/formats.ts";
 import { exportWeights, type ExportOptions, type ExportSummary } from "../../core/export/run.ts";
 import { openCheckpoint, readHost } from "../../core/io/checkpoint.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
-import { wanParams } from "../../core/models/wan/keys.ts";
+import { wanParams } from "../../core/models/wan/params.ts";
 import { ParamSet } from "../../core/nn/params.ts";
-import { loadWan } from "../../core/weights/load.ts";
+import { loadNetwork } from "../../core/weights/fit.ts";
 import { cpu } from "../harness/device.ts";
 import { TINY_WAN, tinyWeights, writeWeights } from "../harness/wan_files.ts";
 
@@ -43,7 +43,7 @@ function loaded(path: string): Map<string, HostTensor> {
   const device = cpu();
   using _scope = device.scope();
   const params = ParamSet.create(device, wanParams(TINY_WAN), "f32", false);
-  const report = loadWan(params, path);
+  const report = loadNetwork(params, path);
   expect([report.missing, report.unexpected, report.misshaped]).toEqual([[], [], []]);
   return new Map(params.entries());
 }

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
+import { velocityNet } from "../../core/networks/network.ts";
 import { at } from "../../core/diffusion/predict.ts";
 import { concatChannels, experts, pictureCondition } from "../../core/sample/i2v.ts";
 import { residentNet } from "../../core/networks/net.ts";
 import { constant, Tape } from "../../core/tape.ts";
-import { velocityNet } from "../../core/networks/build.ts";
 import { firstFrame } from "../../core/video/image.ts";
 import { cpu } from "../harness/device.ts";
 import { TINY_WAN, tinyWan } from "../harness/tiny_wan.ts";

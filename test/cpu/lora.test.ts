@@ -1,12 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { keyOf } from "../harness/wan_net.ts";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostTensor, hostValues, numel, type HostTensor } from "../../core/dtype.ts";
+import { wan } from "../../core/models/wan/family.ts";
 import { kindOf } from "../../core/export/lora_layout.ts";
 import { exportWeights, type ExportOptions, type ExportSummary } from "../../core/export/run.ts";
 import { openCheckpoint, readHost } from "../../core/io/checkpoint.ts";
-import { fromOriginal } from "../../core/models/wan/layouts.ts";
 import { Rng } from "../../core/rng.ts";
 import { TINY_WAN, tinyWeights, writeWeights } from "../harness/wan_files.ts";
 
@@ -30,7 +31,7 @@ beforeAll(() => {
     const values = hostValues(t);
     const [N, K] = [t.shape[0], numel(t.shape) / t.shape[0]];
     if (name.startsWith(EQUAL)) student.set(name, t);
-    else if (kindOf(name) !== "matrix" || name === FULL) student.set(name, hostTensor("f32", t.shape, values.map((v) => v + 0.01 * rng.normal())));
+    else if (kindOf(wan, name) !== "matrix" || name === FULL) student.set(name, hostTensor("f32", t.shape, values.map((v) => v + 0.01 * rng.normal())));
     else if (name === STILL) student.set(name, t);
     else {
       const [u, v] = [normal(N * RANK, 0.1), normal(RANK * K, 0.1)];
@@ -121,7 +122,7 @@ describe("LoRA", () => {
   test("metadata: rank and error of every layer", () => {
     const { metadata } = openCheckpoint(at("comfy.safetensors"));
     const layers = JSON.parse(metadata.lora_layers);
-    expect([metadata.note, metadata.rank, Object.keys(layers).length]).toEqual(["x", "8", [...base.keys()].filter((n) => kindOf(n) === "matrix").length - 1]);
+    expect([metadata.note, metadata.rank, Object.keys(layers).length]).toEqual(["x", "8", [...base.keys()].filter((n) => kindOf(wan, n) === "matrix").length - 1]);
     expect(layers["blocks.0.self_attn.q.weight"][0]).toBe(RANK);
     expect(layers[FULL][0]).toBe(8);
   });
@@ -130,7 +131,7 @@ describe("LoRA", () => {
     const s = lora("diffusers.safetensors", 4, { format: "diffusers" });
     const file = read("diffusers.safetensors");
     for (const { name } of s.lora?.layers ?? []) {
-      const key = `transformer.${fromOriginal("diffusers", "", name).replace(/\.weight$/, "")}`;
+      const key = `transformer.${keyOf("diffusers", "", name).replace(/\.weight$/, "")}`;
       const [a, b, bias] = ["lora_A.weight", "lora_B.weight", "lora_B.bias"].map((k) => file.get(`${key}.${k}`));
       if (!a || !b || !bias) throw new Error(`${key} lacks a part`);
       expect([key, a.shape[0], b.shape[1], bias.shape]).toEqual([key, 4, 4, [b.shape[0]]]);

@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { wanParams } from "../../core/models/wan/params.ts";
+import { wanSpec } from "../harness/wan_net.ts";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -115,8 +117,8 @@ describe("videos of prompts", () => {
     await run(job("plain"));
     let weights: StreamedWeights | null = null;
     const streamed = (): SampleNet => {
-      weights = new StreamedWeights(cpu(), TINY_WAN, "f32", (part) => randomize(part));
-      return streamedNet(TINY_WAN, weights, { dtype: "f32", residual: "f32", checkpoint: "none", trainable: false });
+      weights = new StreamedWeights(cpu(), wanParams(TINY_WAN), "f32", (part) => randomize(part));
+      return streamedNet(wanSpec(TINY_WAN), weights, { dtype: "f32", residual: "f32", checkpoint: "none" });
     };
     const residentWhileDecoding: boolean[] = [];
     await run(job("streamed", { offload: true }), streamed, (e) => e.kind === "item" && residentWhileDecoding.push((weights as StreamedWeights).resident));
@@ -188,8 +190,8 @@ describe("a picture as first frame", () => {
   const I2V = { ...TINY_WAN, inDim: 36 };
   const picture = { width: 48, height: 32, pixels: Uint8Array.from({ length: 48 * 32 * 3 }, (_, i) => i % 251) };
   const streamed = (seed: number, events: number): [SampleNet, StreamedWeights] => {
-    const weights = new StreamedWeights(cpu(), I2V, "f32", (part) => randomize(part, seed), events);
-    return [streamedNet(I2V, weights, { dtype: "f32", residual: "f32", checkpoint: "none", trainable: false }), weights];
+    const weights = new StreamedWeights(cpu(), wanParams(I2V), "f32", (part) => randomize(part, seed), events);
+    return [streamedNet(wanSpec(I2V), weights, { dtype: "f32", residual: "f32", checkpoint: "none" }), weights];
   };
 
   test("two experts change at the boundary; with streaming one at a time is on the device; same latents", async () => {

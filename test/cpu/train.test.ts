@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeDigits } from "../../core/data/digits.ts";
 import { exportWeights } from "../../core/export/run.ts";
-import { readWeights } from "../../core/weights/open.ts";
+import { readWeights } from "../../core/weights/resolve.ts";
 import { readSafetensors } from "../../core/io/safetensors.ts";
 import { loadRecipe, type LoadedRecipe } from "../../core/recipe/load.ts";
 import { Device } from "../../core/tensor.ts";

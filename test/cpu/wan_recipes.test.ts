@@ -11,9 +11,9 @@ import { planRun } from "../../core/train/plan.ts";
 import { padEmbedding } from "../../core/text/prompts.ts";
 import { hasNonfinite } from "../../core/data/inspect.ts";
 import { inspectRun } from "../../core/data/inspect_run.ts";
-import { roundTrip } from "../../core/models/wan_vae/round_trip.ts";
+import { roundTrip } from "../../core/models/round_trip.ts";
 import { Device } from "../../core/tensor.ts";
-import { openWanVae } from "../../core/weights/vae.ts";
+import { openVae } from "../../core/weights/vae.ts";
 import { writeText } from "../harness/tiny_files.ts";
 import { textEmbedding, TINY_SETS, TINY_SHAPE, writeTinyTeacher, writeTinyTexts, writeTinyVae } from "../harness/wan_twin.ts";
 
@@ -76,7 +76,7 @@ describe("tiny twins of the Wan2.1 recipes", () => {
     expect([plain, through].every((r) => Object.values(r).every(Number.isFinite))).toBe(true);
     expect(through.scm_g).not.toBe(plain.scm_g);
     using device = Device.open({ device: "cpu", threads: 2 });
-    const vae = openWanVae(device, join(dir, "vae.pth"), "f32");
+    const vae = openVae(device, join(dir, "vae.pth"), "f32");
     const back = roundTrip(vae, hostTensor("bf16", [1, 16, 2, 4, 6], new Float64Array(768).fill(0.5)));
     expect([back.dtype, back.shape]).toEqual(["f32", [1, 16, 2, 4, 6]]);
     expect(hasNonfinite(back)).toBe(false);

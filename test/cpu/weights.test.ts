@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { keyOf, nameOf } from "../harness/wan_net.ts";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,8 +8,8 @@ import { RcmError } from "../../core/error.ts";
 import { openCheckpoint, readHost, readStored } from "../../core/io/checkpoint.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { writeTorch } from "../../core/io/torch.ts";
-import { fromOriginal, toOriginal } from "../../core/models/wan/layouts.ts";
-import { wanConfigOf, type LoadOptions } from "../../core/weights/load.ts";
+import type { LoadOptions } from "../../core/weights/fit.ts";
+import { networkIn, specOf } from "../../core/weights/resolve.ts";
 import { inspectWeights } from "../../core/weights/inspect.ts";
 import { cpu, type TestFunction } from "../harness/device.ts";
 import { legacyFile, writeDcp, writeDiffusers } from "../harness/formats.ts";
@@ -36,18 +37,18 @@ goldenFormats(cpu, test as TestFunction);
 describe("names", () => {
   test("every parameter keeps its identity through every layout, and norm2 and norm3 change places", () => {
     for (const layout of ["original", "diffusers", "comfyui"] as const) {
-      for (const key of original.keys()) expect(toOriginal(layout, "p.", fromOriginal(layout, "p.", key))).toBe(key);
+      for (const key of original.keys()) expect(nameOf(layout, "p.", keyOf(layout, "p.", key))).toBe(key);
     }
-    expect(fromOriginal("diffusers", "", "blocks.7.norm3.weight")).toBe("blocks.7.norm2.weight");
-    expect(fromOriginal("diffusers", "", "head.modulation")).toBe("scale_shift_table");
-    expect(fromOriginal("diffusers", "", "blocks.0.cross_attn.o.bias")).toBe("blocks.0.attn2.to_out.0.bias");
-    expect(new Set([...original.keys()].map((k) => fromOriginal("diffusers", "", k))).size).toBe(original.size);
-    expect(toOriginal("original", "net.", "vae.x")).toBeNull();
+    expect(keyOf("diffusers", "", "blocks.7.norm3.weight")).toBe("blocks.7.norm2.weight");
+    expect(keyOf("diffusers", "", "head.modulation")).toBe("scale_shift_table");
+    expect(keyOf("diffusers", "", "blocks.0.cross_attn.o.bias")).toBe("blocks.0.attn2.to_out.0.bias");
+    expect(new Set([...original.keys()].map((k) => keyOf("diffusers", "", k))).size).toBe(original.size);
+    expect(nameOf("original", "net.", "vae.x")).toBeNull();
   });
 
   test("the configuration comes from shapes, and heads from a config.json", () => {
     writeDiffusers(at("cfg"), published, { num_attention_heads: config.heads, patch_size: config.patch, text_len: config.textLen });
-    expect(wanConfigOf(openCheckpoint(at("cfg")))).toEqual(config);
+    expect(specOf(networkIn(openCheckpoint(at("cfg")))).config).toEqual(config);
   });
 
   test("what does not fit is refused by name, and loaded in part when asked", () => {

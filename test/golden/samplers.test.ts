@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
+import { type Network, velocityNet } from "../../core/networks/network.ts";
+import { wanNetwork } from "../harness/wan_net.ts";
 import { hostValues, type DType } from "../../core/dtype.ts";
 import { evaluate, guided, trigDenoiser } from "../../core/diffusion/predict.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
 import { euler, type Velocity } from "../../core/samplers/euler.ts";
 import { rcmRf, rcmTrig } from "../../core/samplers/rcm.ts";
 import { expectDescending, fewStepTimes, midTimes, MOST_STEPS, teacherTimes } from "../../core/samplers/schedule.ts";
@@ -12,7 +13,6 @@ import { unipc } from "../../core/samplers/unipc.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { at } from "../../core/diffusion/predict.ts";
 import { constant, Tape } from "../../core/tape.ts";
-import { velocityNet } from "../../core/networks/build.ts";
 import { cpu } from "../harness/device.ts";
 import { golden, relativeError } from "../harness/golden.ts";
 import { goldenConfig } from "../harness/golden_wan.ts";
@@ -137,8 +137,8 @@ describe("few-step samplers on an exact denoiser", () => {
 
 for (const [dtype, tolStudent, tolTeacher] of [["f32", 1e-4, 1e-3], ["f64", 1e-6, 1e-5]] as const) {
   describe(`network samplers, ${dtype}`, () => {
-    const load = (role: string): WanModel => {
-      const model = WanModel.create(cpu(), goldenConfig(JSON.stringify(config.wan)), { dtype: dtype as DType, residual: dtype as DType, checkpoint: "none", trainable: false });
+    const load = (role: string): Network => {
+      const model = wanNetwork(cpu(), goldenConfig(JSON.stringify(config.wan)), { dtype: dtype as DType, residual: dtype as DType, checkpoint: "none", trainable: false });
       model.load(P.under(`params.${role}.`), role);
       return model;
     };

@@ -1,4 +1,5 @@
 import { describe, expect } from "bun:test";
+import { velocityNet } from "../../core/networks/network.ts";
 import { relativeError } from "../harness/golden.ts";
 import { cpu, gpuTier } from "../harness/device.ts";
 import { pixelChecks } from "../harness/pixels.ts";
@@ -7,7 +8,6 @@ import { TINY_WAN, tinyWan } from "../harness/tiny_wan.ts";
 import { drawLatents, studentPlan, teacherPlan, type SamplePlan } from "../../core/networks/plan.ts";
 import { sampleNoise } from "../../core/networks/sampler.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
-import { velocityNet } from "../../core/networks/build.ts";
 
 const { device, test } = gpuTier();
 

@@ -5,12 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeDigits } from "../../core/data/digits.ts";
 import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
-import { readWeights } from "../../core/weights/open.ts";
+import { readWeights } from "../../core/weights/resolve.ts";
 import { loadRecipe, type LoadedRecipe } from "../../core/recipe/load.ts";
 import { Rng } from "../../core/rng.ts";
 import { Device } from "../../core/tensor.ts";
 import { listCheckpoints } from "../../core/weights/run_folder.ts";
-import { wanConfig } from "../../core/networks/build.ts";
+import { recipeNet } from "../../core/networks/build.ts";
 import { distill } from "../../core/train/run.ts";
 import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
 import { gpuTier } from "../harness/device.ts";
@@ -25,7 +25,7 @@ const digits = (name: string, sets: string[]): LoadedRecipe => loadRecipe(join(R
 function randomBatch({ recipe: r }: LoadedRecipe, step: number): HostBatch {
   const rng = new Rng(11, step);
   const normal = (shape: number[]): HostTensor => hostTensor("f32", shape, Float64Array.from({ length: numel(shape) }, () => rng.normal()));
-  const { textLen, textDim } = wanConfig(r.model, false);
+  const { length: textLen, width: textDim } = recipeNet(r).text;
   return { latents: normal([r.train.batch, ...r.data.shape]), embeds: normal([r.train.batch, textLen, textDim]) };
 }
 
@@ -33,10 +33,10 @@ function randomBatch({ recipe: r }: LoadedRecipe, step: number): HostBatch {
 function train(loaded: LoadedRecipe, kind: "cpu" | "cuda", steps: number, seen: (step: number, device: Device) => void = () => {}): number[] {
   const { recipe: r } = loaded;
   using device = Device.open({ device: kind });
-  const config = wanConfig(r.model, false);
+  const { config, text: { length, width } } = recipeNet(r);
   const shipped = config.dim === 128;
   const weights = shipped && r.teacher ? readWeights(r.teacher.weights) : null;
-  const empty = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "f32"));
+  const empty = device.persistent(() => device.zeros([1, length, width], "f32"));
   // Without shipped weights the teacher starts as the student does: from the recipe's seed.
   const fresh = (): ReadonlyMap<string, HostTensor> => new Map(new Trainer(device, r, { teacher: null, student: null }, { negative: empty, empty }).student.params.entries());
   const start = weights ?? fresh();

@@ -10,7 +10,7 @@ export type Log = string[];
 export function fakeText(device: Device, log: Log, config = TINY_WAN): TextStage {
   log.push("open text");
   return {
-    encode: (prompts) => (log.push(`encode ${prompts.join("|")}`), encodePrompts(device, prompts.map((p) => p.slice(0, config.textLen)), config)),
+    encode: (prompts) => (log.push(`encode ${prompts.join("|")}`), encodePrompts(device, prompts.map((p) => p.slice(0, config.textLen)), { length: config.textLen, width: config.textDim })),
     [Symbol.dispose]: () => void log.push("close text"),
   };
 }

@@ -1,10 +1,10 @@
 import { mkdirSync, writeFileSync } from "node:fs";
+import { keyOf } from "./wan_net.ts";
 import { join } from "node:path";
 import { dtypeBytes, numel, type DType, type HostTensor } from "../../core/dtype.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { copyStrided, denseStrides } from "../../core/io/strided.ts";
 import { writeTorch } from "../../core/io/torch.ts";
-import { fromOriginal } from "../../core/models/wan/layouts.ts";
 import * as p from "./pickle.ts";
 
 /** Writers of every format that checkpoints come in, apart from the program's own. */
@@ -119,7 +119,7 @@ function blockOf(t: HostTensor, start: number[], shape: number[]): HostTensor {
 /** A diffusers folder: sharded safetensors with their index and a config.json. */
 export function writeDiffusers(folder: string, tensors: Tensors, config: Record<string, unknown>, shards = 3): void {
   mkdirSync(folder, { recursive: true });
-  const all = [...renamed(tensors, (k) => fromOriginal("diffusers", "", k))];
+  const all = [...renamed(tensors, (k) => keyOf("diffusers", "", k))];
   const map: Record<string, string> = {};
   for (let s = 0; s < shards; s++) {
     const file = `diffusion_pytorch_model-0000${s + 1}-of-0000${shards}.safetensors`;

@@ -1,6 +1,7 @@
 import { describe, expect } from "bun:test";
+import type { Network } from "../../core/networks/network.ts";
+import { netTime, wanNetwork } from "./wan_net.ts";
 import { hostValues, type DType } from "../../core/dtype.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
 import type { Device } from "../../core/tensor.ts";
 import { CHECKPOINT_MODES, constant, leaf, Tape, type CheckpointMode } from "../../core/tape.ts";
 import type { TestFunction } from "./device.ts";
@@ -12,8 +13,8 @@ const grads = golden("wan_dit_grads.safetensors");
 
 /** Value, tangent and gradients of the Wan DiT against the golden vectors, on a device. */
 export function goldenDit(device: () => Device, test: TestFunction): void {
-  function build(dtype: DType, checkpoint: CheckpointMode): WanModel {
-    const model = WanModel.create(device(), goldenConfig(dit.metadata.config), { dtype, residual: dtype, checkpoint, trainable: true });
+  function build(dtype: DType, checkpoint: CheckpointMode): Network {
+    const model = wanNetwork(device(), goldenConfig(dit.metadata.config), { dtype, residual: dtype, checkpoint, trainable: true });
     model.load(dit.under("params."), "golden");
     return model;
   }
@@ -31,7 +32,7 @@ export function goldenDit(device: () => Device, test: TestFunction): void {
         const model = build(dtype, "none");
         const { x, xDot, context, t, tDot } = inputs(dtype);
         const run = (dx: boolean, dt: boolean) =>
-          model.forward(new Tape(device(), { record: false }), constant(x, dx ? xDot : null), { t, dot: dt ? tDot : null }, constant(context));
+          model.forward(new Tape(device(), { record: false }), constant(x, dx ? xDot : null), [netTime(device(), t, dt ? tDot : null)], constant(context));
         const both = run(true, true);
         expect(relativeError(both.x.values(), hostValues(dit.get("y")))).toBeLessThan(tolY);
         expect(relativeError((both.dot as NonNullable<typeof both.dot>).values(), hostValues(dit.get("y_dot")))).toBeLessThan(tolY);
@@ -48,7 +49,7 @@ export function goldenDit(device: () => Device, test: TestFunction): void {
           const { x, xDot, context, yBar, t, tDot } = inputs(dtype);
           const tape = new Tape(device(), { record: true });
           const [vx, vc] = [leaf(x, xDot), leaf(context)];
-          const y = model.forward(tape, vx, { t, dot: tDot }, vc);
+          const y = model.forward(tape, vx, [netTime(device(), t, tDot)], vc);
           expect(relativeError((y.dot as NonNullable<typeof y.dot>).values(), hostValues(dit.get("y_dot")))).toBeLessThan(tolY);
           tape.backward(y, yBar);
           const worst: [string, number][] = [];

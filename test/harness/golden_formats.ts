@@ -1,15 +1,15 @@
 import { afterAll, beforeAll, describe, expect } from "bun:test";
+import type { Network } from "../../core/networks/network.ts";
+import { netTime, wanNetwork } from "./wan_net.ts";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostTensor, hostValues } from "../../core/dtype.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { writeTorch } from "../../core/io/torch.ts";
-import type { WanLayout } from "../../core/models/wan/layouts.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
 import { constant, Tape } from "../../core/tape.ts";
 import type { Device } from "../../core/tensor.ts";
-import { loadWan, type LoadOptions, type LoadReport } from "../../core/weights/load.ts";
+import { loadNetwork, type LoadOptions, type LoadReport } from "../../core/weights/fit.ts";
 import type { TestFunction } from "./device.ts";
 import { asPublished, legacyFile, renamed, writeDcp, writeDiffusers, type Tensors } from "./formats.ts";
 import { golden, relativeError } from "./golden.ts";
@@ -24,19 +24,19 @@ const other: Tensors = new Map([...published].map(([k, t]) => [k, { ...t, data: 
 export const under = (prefix: string, tensors: Tensors): Tensors => renamed(tensors, (k) => prefix + k);
 export const both = (a: Tensors, b: Tensors): Tensors => new Map([...a, ...b]);
 
-export const build = (device: Device, dtype: "f32" | "bf16" = "f32"): WanModel => WanModel.create(device, config, { dtype, residual: "f32", checkpoint: "none", trainable: false });
+export const build = (device: Device, dtype: "f32" | "bf16" = "f32"): Network => wanNetwork(device, config, { dtype, residual: "f32", checkpoint: "none", trainable: false });
 
 /** Error of the golden output with the weights at a path. */
 export function outputError(device: Device, path: string, o: LoadOptions = {}): { error: number; report: LoadReport } {
   using _scope = device.scope();
   const model = build(device);
-  const report = loadWan(model.params, path, o);
+  const report = loadNetwork(model.params, path, o);
   const up = (name: string) => constant(device.fromHost(dit.get(name)));
-  const y = model.forward(new Tape(device, { record: false }), up("x"), { t: hostValues(dit.get("t")), dot: null }, up("context"));
+  const y = model.forward(new Tape(device, { record: false }), up("x"), [netTime(device, hostValues(dit.get("t")))], up("context"));
   return { error: relativeError(y.x.values(), hostValues(dit.get("y"))), report };
 }
 
-const FORMATS: [name: string, make: (path: string) => void, want: { format: string; layout: WanLayout; prefix: string }, kind?: "ema" | "student"][] = [
+const FORMATS: [name: string, make: (path: string) => void, want: { format: string; layout: string; prefix: string }, kind?: "ema" | "student"][] = [
   ["one safetensors file", (f) => writeSafetensors(`${f}.safetensors`, published), { format: "safetensors", layout: "original", prefix: "" }],
   ["safetensors behind net.", (f) => writeSafetensors(`${f}.safetensors`, under("net.", published)), { format: "safetensors", layout: "original", prefix: "net." }],
   ["ComfyUI's single file with other models beside", (f) => writeSafetensors(`${f}.safetensors`, both(under("model.diffusion_model.", published), new Map([["first_stage_model.w", hostTensor("f32", [1], [1])]]))), { format: "safetensors", layout: "comfyui", prefix: "model.diffusion_model." }],
@@ -78,9 +78,9 @@ export function goldenFormats(device: () => Device, test: TestFunction): void {
       using _scope = device().scope();
       const [wide, small] = [build(device(), "f32"), build(device(), "bf16")];
       let last = { done: 0, total: -1 };
-      loadWan(wide.params, at("narrow.pth"), { onProgress: (p) => (last = p) });
+      loadNetwork(wide.params, at("narrow.pth"), { onProgress: (p) => (last = p) });
       expect(last.done).toBe(last.total);
-      loadWan(small.params, at("wide.safetensors"));
+      loadNetwork(small.params, at("wide.safetensors"));
       for (const name of wide.params.names) expect(Buffer.compare(wide.params.tensor(name).to("bf16").toHost().data, small.params.tensor(name).toHost().data)).toBe(0);
     });
   });

@@ -1,4 +1,6 @@
 import { describe, expect } from "bun:test";
+import { type Network, velocityNet } from "../../core/networks/network.ts";
+import { wanNetwork } from "./wan_net.ts";
 import { hostValues, type DType } from "../../core/dtype.ts";
 import { evaluate, guided, trigDenoiser } from "../../core/diffusion/predict.ts";
 import { criticLoss } from "../../core/losses/critic.ts";
@@ -7,10 +9,8 @@ import { dmdLoss, type DmdDraws } from "../../core/losses/dmd.ts";
 import type { LossResult } from "../../core/losses/loss.ts";
 import { scmLoss, scmParts, type ScmOptions } from "../../core/losses/scm.ts";
 import { simulate } from "../../core/losses/simulate.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
 import { Tape } from "../../core/tape.ts";
-import { velocityNet } from "../../core/networks/build.ts";
 import type { TestFunction } from "./device.ts";
 import { golden, relativeError } from "./golden.ts";
 import { goldenConfig } from "./golden_wan.ts";
@@ -28,8 +28,8 @@ const TOL = {
 /** Every loss of the public reference, its parts and gradients, on a device. */
 export function goldenLosses(device: () => Device, test: TestFunction): void {
   function setup(dtype: DType) {
-    const net = (role: string, trainable: boolean): WanModel => {
-      const model = WanModel.create(device(), goldenConfig(G.metadata.config), { dtype, residual: dtype, checkpoint: "none", trainable });
+    const net = (role: string, trainable: boolean): Network => {
+      const model = wanNetwork(device(), goldenConfig(G.metadata.config), { dtype, residual: dtype, checkpoint: "none", trainable });
       model.load(P.under(`params.${role}.`), role);
       return model;
     };
@@ -48,7 +48,7 @@ export function goldenLosses(device: () => Device, test: TestFunction): void {
   }
 
   /** Backpropagates the sum of the per-sample losses and compares with the stored loss and gradients. */
-  function expectLoss(prefix: string, dtype: "f32" | "f64", model: WanModel, tape: Tape, result: LossResult): void {
+  function expectLoss(prefix: string, dtype: "f32" | "f64", model: Network, tape: Tape, result: LossResult): void {
     expect(relativeError(result.loss_B.x.values(), values(`${prefix}.loss_per_sample`))).toBeLessThan(TOL[dtype].loss);
     expect(result.skipped).toBe(0);
     const B = result.loss_B.x.numel;

@@ -1,7 +1,8 @@
 import { describe, expect } from "bun:test";
 import { hostValues, type DType, type HostTensor } from "../../core/dtype.ts";
 import { WAN_VAE, type WanVaeConfig } from "../../core/models/wan_vae/config.ts";
-import { WanVae, type VaePassOptions } from "../../core/models/wan_vae/model.ts";
+import type { VaePassOptions } from "../../core/models/vae.ts";
+import { WanVae } from "../../core/models/wan_vae/model.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
 import type { TestFunction } from "./device.ts";
 import { golden, relativeError } from "./golden.ts";

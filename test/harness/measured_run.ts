@@ -3,7 +3,7 @@ import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
 import { latentShape, type Recipe } from "../../core/recipe/schema.ts";
 import { Rng } from "../../core/rng.ts";
 import { Device } from "../../core/tensor.ts";
-import { FROM_TEACHER, wanConfig } from "../../core/networks/build.ts";
+import { FROM_TEACHER, recipeNet } from "../../core/networks/build.ts";
 import { phaseOf } from "../../core/train/objective.ts";
 import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
 
@@ -11,12 +11,12 @@ const random = (shape: number[], rng: Rng): HostTensor => hostTensor("bf16", sha
 
 /** A trainer on random weights and a batch for it. */
 export function setUp(device: Device, r: Recipe): { trainer: Trainer; batch: HostBatch } {
-  const config = wanConfig(r.model, false);
+  const { text: { length, width } } = recipeNet(r);
   const rng = new Rng(4, 4);
-  const text = device.persistent(() => device.zeros([1, config.textLen, config.textDim], "bf16"));
+  const text = device.persistent(() => device.zeros([1, length, width], "bf16"));
   const teacher = (params: { init(seed: number): void }): void => params.init(2);
   const trainer = new Trainer(device, r, { teacher: r.teacher && teacher, student: r.teacher ? FROM_TEACHER : null }, { negative: text, empty: text });
-  return { trainer, batch: { latents: random([r.train.batch, ...latentShape(r)], rng), embeds: random([r.train.batch, config.textLen, config.textDim], rng) } };
+  return { trainer, batch: { latents: random([r.train.batch, ...latentShape(r)], rng), embeds: random([r.train.batch, length, width], rng) } };
 }
 
 /** Peak memory and work of real iterations: one student iteration of the warm-up, one after it, one of the critic, each at its dearest. */

@@ -1,11 +1,13 @@
 import { describe, expect } from "bun:test";
+import { velocityNet } from "../../core/networks/network.ts";
 import type { DType } from "../../core/dtype.ts";
-import { WanGraph } from "../../core/models/wan/model.ts";
+import type { Net } from "../../core/models/family.ts";
+import { WanNet } from "../../core/models/wan/net.ts";
+import { wanParams } from "../../core/models/wan/params.ts";
 import { StreamedWeights } from "../../core/networks/streamed.ts";
 import type { Device } from "../../core/tensor.ts";
 import { at } from "../../core/diffusion/predict.ts";
 import { constant, Tape } from "../../core/tape.ts";
-import { velocityNet } from "../../core/networks/build.ts";
 import type { TestFunction } from "./device.ts";
 import { randomize, TINY_WAN, tinyWan } from "./tiny_wan.ts";
 
@@ -17,14 +19,14 @@ export function streamedChecks(device: () => Device, test: TestFunction, big: bo
       test(`${layers} blocks, ${dtype}: bitwise the result of resident weights, over evaluations, release and return`, () => {
         const d = device();
         const config = { ...TINY_WAN, layers, ...(big ? { dim: 1024, heads: 8, ffnDim: 4096 } : {}) };
-        const options = { dtype, residual: "f32" as const, checkpoint: "none" as const, trainable: false };
+        const options = { dtype, residual: "f32" as const, checkpoint: "none" as const };
         const model = tinyWan(d, config, dtype);
-        using weights = new StreamedWeights(d, config, dtype, (part) => randomize(part), 4);
-        const streamed = new WanGraph(config, weights, options);
+        using weights = new StreamedWeights(d, wanParams(config), dtype, (part) => randomize(part), 4);
+        const streamed = new WanNet(config, weights, options);
         using _scope = d.scope();
         const x = d.randn([1, 16, 2, 8, 8], "f32", 3, 1);
         const context = d.randn([1, config.textLen, config.textDim], "f32", 3, 2);
-        const run = (graph: WanGraph, t: number): Float64Array => velocityNet(graph)(new Tape(d, { record: false }), constant(x), at(Float64Array.of(t)), context).x.values();
+        const run = (graph: Net, t: number): Float64Array => velocityNet(graph)(new Tape(d, { record: false }), constant(x), at(Float64Array.of(t)), context).x.values();
         for (const t of [0.95, 0.5, 0.1]) {
           const want = run(model, t);
           expect(want.every(Number.isFinite)).toBe(true);
@@ -46,7 +48,7 @@ export function streamedChecks(device: () => Device, test: TestFunction, big: bo
       const refuse = (): never => {
         throw new Error("no such file");
       };
-      expect(() => new StreamedWeights(d, TINY_WAN, "f32", refuse)).toThrow("no such file");
+      expect(() => new StreamedWeights(d, wanParams(TINY_WAN), "f32", refuse)).toThrow("no such file");
     });
   });
 }

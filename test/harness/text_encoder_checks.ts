@@ -10,7 +10,7 @@ import { umt5KeyIn, umt5Params } from "../../core/models/umt5/keys.ts";
 import { Umt5Encoder } from "../../core/models/umt5/model.ts";
 import type { Device } from "../../core/tensor.ts";
 import { PromptEncoder } from "../../core/text/encoder.ts";
-import { loadUmt5 } from "../../core/weights/umt5.ts";
+import { loadEncoder } from "../../core/weights/encoder.ts";
 import { cpu, type TestFunction } from "./device.ts";
 
 const LONG = 60_000;
@@ -62,7 +62,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
         return values(encoder, PROMPTS);
       });
       for (const other of others) expect(other).toEqual(first);
-      const { encoder, report } = loadUmt5(device(), at("comfy.safetensors"), { dtype: "bf16" });
+      const { encoder, report } = loadEncoder(device(), at("comfy.safetensors"), { dtype: "bf16" });
       encoder[Symbol.dispose]();
       expect(report).toMatchObject({ layout: "transformers", tensors: weights.size, unexpected: [] });
     }, LONG);
@@ -82,7 +82,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
 
     test("padding to whole tiles changes nothing beyond rounding", () => {
       using _scope = device().scope();
-      const { encoder, report } = loadUmt5(device(), wan, { dtype: "f32" });
+      const { encoder, report } = loadEncoder(device(), wan, { dtype: "f32" });
       using network = encoder;
       expect(report.layout).toBe("wan");
       const ids = [261, 276, 310, 259, 537, 319, 320, 260, 1];

@@ -1,6 +1,7 @@
 import type { DType } from "../../core/dtype.ts";
+import type { Network } from "../../core/networks/network.ts";
+import { wanNetwork } from "./wan_net.ts";
 import type { WanConfig } from "../../core/models/wan/config.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
 import type { ParamSet } from "../../core/nn/params.ts";
 import type { Device } from "../../core/tensor.ts";
 
@@ -23,8 +24,8 @@ export function randomize(params: ParamSet, seed = 1): void {
   }
 }
 
-export function tinyWan(device: Device, config: WanConfig, dtype: DType, seed = 1): WanModel {
-  const model = WanModel.create(device, config, { dtype, residual: "f32", checkpoint: "none", trainable: false });
+export function tinyWan(device: Device, config: WanConfig, dtype: DType, seed = 1): Network {
+  const model = wanNetwork(device, config, { dtype, residual: "f32", checkpoint: "none", trainable: false });
   randomize(model.params, seed);
   return model;
 }

@@ -1,7 +1,7 @@
 import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import type { WanConfig } from "../../core/models/wan/config.ts";
-import { wanParams } from "../../core/models/wan/keys.ts";
+import { wanParams } from "../../core/models/wan/params.ts";
 import { Rng } from "../../core/rng.ts";
 
 /** A Wan network small enough for tests whose heads are as wide as the real ones, so that its sizes follow from its shapes. */

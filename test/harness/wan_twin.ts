@@ -1,10 +1,10 @@
 import { writeFileSync } from "node:fs";
+import { wanNetwork } from "./wan_net.ts";
 import { join } from "node:path";
 import { hostTensor, type HostTensor } from "../../core/dtype.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { writeTorch } from "../../core/io/torch.ts";
 import { WAN_PRESETS, type WanConfig } from "../../core/models/wan/config.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
 import { WAN_VAE } from "../../core/models/wan_vae/config.ts";
 import { WanVae } from "../../core/models/wan_vae/model.ts";
 import { Rng } from "../../core/rng.ts";
@@ -21,7 +21,7 @@ export const TINY_SETS = [
 /** Random weights as a .pth (or .safetensors) of the public layout: original keys, the patch embedding as a Conv3d kernel. */
 export function writeTinyTeacher(path: string, seed: number, dtype: "bf16" | "f32" = "bf16"): void {
   using device = Device.open({ device: "cpu", threads: 1 });
-  const { params } = WanModel.create(device, TINY_WAN, { dtype, residual: "f32", checkpoint: "none", trainable: false });
+  const { params } = wanNetwork(device, TINY_WAN, { dtype, residual: "f32", checkpoint: "none", trainable: false });
   params.init(seed);
   // A fresh head is zero; a teacher's is not.
   const head = params.tensor("head.head.weight");

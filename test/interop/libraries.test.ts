@@ -1,15 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test as bunTest } from "bun:test";
+import { keyOf } from "../harness/wan_net.ts";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostTensor, hostValues, numel, type HostTensor } from "../../core/dtype.ts";
 import type { ExportFormat } from "../../core/export/formats.ts";
+import { wan } from "../../core/models/wan/family.ts";
 import { kindOf } from "../../core/export/lora_layout.ts";
 import { exportWeights, type ExportOptions } from "../../core/export/run.ts";
 import { openCheckpoint, readHost } from "../../core/io/checkpoint.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
-import { fromOriginal } from "../../core/models/wan/layouts.ts";
 import { Rng } from "../../core/rng.ts";
 import { golden } from "../harness/golden.ts";
 import { goldenConfig } from "../harness/golden_wan.ts";
@@ -170,7 +171,7 @@ describe("LoRA in the real libraries", () => {
   beforeAll(() => {
     const rng = new Rng(8, 8);
     for (const [name, t] of weights) {
-      const [values, kind] = [hostValues(t), kindOf(name)];
+      const [values, kind] = [hostValues(t), kindOf(wan, name)];
       const [N, K] = [t.shape[0], numel(t.shape) / t.shape[0]];
       if (kind === "bias") values.forEach((_, i) => void (values[i] += 0.1 * rng.normal()));
       if (kind === "matrix") {
@@ -217,7 +218,7 @@ print(json.dumps([[k, ((fused[k] - want[k]).norm() / want[k].norm()).item()] for
   });
 
   needs(["peft", "safetensors"], "peft: injected into plain layers of these names, merged weights are the student's", () => {
-    const layers = [...weights.keys()].filter((n) => kindOf(n) === "matrix").map((n) => [n, fromOriginal("diffusers", "", n).replace(/\.weight$/, "")]);
+    const layers = [...weights.keys()].filter((n) => kindOf(wan, n) === "matrix").map((n) => [n, keyOf("diffusers", "", n).replace(/\.weight$/, "")]);
     writeFileSync(at("layers.json"), JSON.stringify(layers));
     const script = `
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict

@@ -25,9 +25,6 @@ export const UMT5_PRESETS = {
 
 export type Umt5Preset = keyof typeof UMT5_PRESETS;
 
-/** Rows of the embedding output that the DiT expects, whatever the prompt. */
-export const UMT5_TEXT_LEN = 512;
-
 /**
  * Row of the bias table for a key that stands `distance` after its query: half of the rows for each direction; of these, half are one
  * distance each and the rest widen by the logarithm up to `maxDistance`. The logarithm is taken in f32, as the public code does.

@@ -1,65 +1,4 @@
-/**
- * The three ways in which Wan checkpoints spell their parameters. `original` is the spelling of the Wan repositories and of
- * `wanParams`; `comfyui` is the same behind `model.diffusion_model.`; `diffusers` has names of its own. In the diffusers block the
- * second norm is the affine one before cross-attention, which the original calls norm3; so norm2 and norm3 change places.
- */
-export type WanLayout = "original" | "diffusers" | "comfyui";
-
-export interface FoundLayout {
-  layout: WanLayout;
-  /** What stands before every key of the network; may be empty. */
-  prefix: string;
-}
-
-/** Which weights of a training run are meant. */
-export type WeightKind = "ema" | "student";
-
-export const COMFYUI_PREFIX = "model.diffusion_model.";
-
-/** One parameter that every network of a layout has; both spellings differ. */
-const PROBES: [WanLayout, string][] = [
-  ["original", "blocks.0.self_attn.q.weight"],
-  ["diffusers", "blocks.0.attn1.to_q.weight"],
-];
-
-/** Inserted by wrappers (torch.compile, activation checkpointing, FSDP) in the middle of names; they mean nothing. */
-const WRAPPERS = /(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\./g;
-export const withoutWrappers = (key: string): string => key.replace(WRAPPERS, "");
-
-/** Of several networks in one file, the first of these that is there is meant. */
-const PREFERRED: Record<WeightKind, string[]> = {
-  ema: ["student.ema/", "net_ema.", "model_ema.", "ema.", "", "net.", COMFYUI_PREFIX],
-  student: ["student.master/", "student.weights/", "net.", "model.", "", COMFYUI_PREFIX],
-};
-
-/** Every network that a set of keys holds, one entry for each prefix. */
-export function networksIn(keys: Iterable<string>): FoundLayout[] {
-  const found: FoundLayout[] = [];
-  for (const raw of keys) {
-    const key = withoutWrappers(raw);
-    for (const [layout, probe] of PROBES) {
-      if (!key.endsWith(probe)) continue;
-      const prefix = key.slice(0, key.length - probe.length);
-      if (prefix !== "" && !/[./]$/.test(prefix)) continue;
-      found.push({ layout: layout === "original" && prefix === COMFYUI_PREFIX ? "comfyui" : layout, prefix });
-    }
-  }
-  return found;
-}
-
-/**
- * Spelling and prefix of the network in a set of keys. Null when there is none, or when there are several and `kind` does not
- * say which one is meant.
- */
-export function detectLayout(keys: Iterable<string>, kind: WeightKind = "ema"): FoundLayout | null {
-  const found = networksIn(keys);
-  if (found.length <= 1) return found[0] ?? null;
-  for (const prefix of PREFERRED[kind]) {
-    const hit = found.find((f) => f.prefix === prefix);
-    if (hit) return hit;
-  }
-  return null;
-}
+import { COMFYUI_PREFIX, type Layout } from "../layout.ts";
 
 /** Original spelling and diffusers' spelling of what differs, the part of a name they replace; longer ones first. */
 const TOP: [string, string][] = [
@@ -99,15 +38,15 @@ function respell(name: string, from: 0 | 1): string {
   return name;
 }
 
-/** The original name of a key, or null when the key lies outside the prefix. */
-export function toOriginal(layout: WanLayout, prefix: string, key: string): string | null {
-  const clean = withoutWrappers(key);
-  if (!clean.startsWith(prefix)) return null;
-  const name = clean.slice(prefix.length);
-  return layout === "diffusers" ? respell(name, 1) : name;
-}
+const ORIGINAL = { probe: "blocks.0.self_attn.q.weight", toOwn: (key: string) => key, fromOwn: (name: string) => name };
 
-/** The key under which a layout stores a parameter of this original name. */
-export function fromOriginal(layout: WanLayout, prefix: string, key: string): string {
-  return prefix + (layout === "diffusers" ? respell(key, 0) : key);
-}
+/**
+ * The three ways in which Wan checkpoints spell their parameters. `original` is the spelling of the Wan repositories and of
+ * `wanParams`; `comfyui` is the same behind a prefix; `diffusers` has names of its own. In the diffusers block the second norm is
+ * the affine one before cross-attention, which the original calls norm3; so norm2 and norm3 change places.
+ */
+export const WAN_LAYOUTS: readonly Layout[] = [
+  { name: "original", prefix: "", ...ORIGINAL },
+  { name: "comfyui", prefix: COMFYUI_PREFIX, ...ORIGINAL },
+  { name: "diffusers", prefix: "", probe: "blocks.0.attn1.to_q.weight", toOwn: (key) => respell(key, 1), fromOwn: (name) => respell(name, 0) },
+];

@@ -3,6 +3,7 @@ import { RcmError } from "../../error.ts";
 import { affine, blendTile, fromChannelsLast, packConv, project, toChannelsLast, type Window } from "../../nn/video.ts";
 import { ParamSet } from "../../nn/params.ts";
 import { expectShape, statDType, type Device, type Tensor } from "../../tensor.ts";
+import type { Vae, VaePassOptions } from "../vae.ts";
 import { decoderLayers, encoderLayers, spaceFactor, timeFactor, type VaeLayer, type WanVaeConfig } from "./config.ts";
 import { convsOf, vaeKeyToOriginal, wanVaeParams, type VaeConv } from "./keys.ts";
 import { CausalStream } from "./stream.ts";
@@ -13,14 +14,7 @@ export interface WanVaeOptions {
   dtype: DType;
 }
 
-export interface VaePassOptions {
-  /** Sides of a tile and how far tiles reach into each other, in latent cells; null: the whole picture at once. */
-  tile?: { size: number; overlap: number } | null;
-  /** Latent frames of a piece; default: what makes an activation at full resolution about 2 GiB. */
-  chunk?: number | null;
-}
-
-/** Bytes of one activation at full resolution that a piece is sized for. */
+/** Bytes of one activation at full resolution that a piece is sized for by default. */
 const PIECE_BYTES = 2 ** 31;
 
 /** Where pieces of `size` begin so that they cover n, as equal as can be. */
@@ -33,7 +27,7 @@ function pieces(n: number, size: number): [from: number, count: number][] {
  * The Wan2.1 video autoencoder, frozen. Both ways work on pieces of the video, so that memory does not grow with its length; results
  * do not depend on the pieces. Source: Wan2.1 technical report, section 4.1.
  */
-export class WanVae {
+export class WanVae implements Vae {
   constructor(
     readonly device: Device,
     readonly config: WanVaeConfig,
@@ -43,6 +37,16 @@ export class WanVae {
 
   static create(device: Device, config: WanVaeConfig, options: WanVaeOptions): WanVae {
     return new WanVae(device, config, ParamSet.create(device, wanVaeParams(config), options.dtype, false), options);
+  }
+
+  get channels(): number {
+    return this.config.zDim;
+  }
+  get strides(): readonly [number, number, number] {
+    return [timeFactor(this.config), spaceFactor(this.config), spaceFactor(this.config)];
+  }
+  get dtype(): DType {
+    return this.options.dtype;
   }
 
   /** Loads values by their keys in Wan2.1_VAE.pth or in diffusers' AutoencoderKLWan. Throws: E_STATE, E_SHAPE. */

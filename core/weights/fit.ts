@@ -1,13 +1,9 @@
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
 import { isFloat, numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import { isSharded, readStored, type Checkpoint, type CheckpointFormat, type Stored } from "../io/checkpoint.ts";
-import { readJson } from "../io/source.ts";
-import { WAN_PRESETS, type WanConfig } from "../models/wan/config.ts";
-import type { WanLayout, WeightKind } from "../models/wan/layouts.ts";
+import { isSharded, readStored, type CheckpointFormat, type Stored } from "../io/checkpoint.ts";
+import type { WeightKind } from "../models/layout.ts";
 import type { ParamSet } from "../nn/params.ts";
-import { openWan, wanIn } from "./open.ts";
+import { openNetwork, type FoundNetwork } from "./resolve.ts";
 
 export interface LoadProgress {
   /** Bytes read so far and in all. */
@@ -43,7 +39,7 @@ export interface Fit {
 export interface LoadReport extends Fit {
   path: string;
   format: CheckpointFormat;
-  layout: WanLayout;
+  layout: string;
   prefix: string;
   /** Number of tensors loaded, and their bytes in the file. */
   loaded: number;
@@ -113,63 +109,11 @@ export function loadParams(params: ParamSet, tensors: ReadonlyMap<string, Stored
   return { ...fit, loaded: list.length, bytes: total, seconds: seconds() };
 }
 
-/** Loads a Wan network from a checkpoint of any format and layout, or from a run folder. Throws: E_IO, E_FORMAT (see `loadParams`). */
-export function loadWan(params: ParamSet, path: string, o: LoadOptions = {}): LoadReport {
-  const { checkpoint, layout, prefix, tensors } = openWan(path, o.kind);
-  return { path: checkpoint.path, format: checkpoint.format, layout, prefix, ...loadParams(params, tensors, checkpoint.path, o) };
+/** Loads a found network into parameters of its family. Throws: E_FORMAT (see `loadParams`). */
+export function loadFound(params: ParamSet, { checkpoint, family, layout, prefix, tensors }: FoundNetwork, o: LoadOptions = {}): LoadReport {
+  const { path, format } = checkpoint;
+  return { path, format, layout: layout.name, prefix, ...loadParams(params, tensors, path, { optional: family.optional, ...o }) };
 }
 
-/** Width of a head in every published Wan network. */
-const HEAD_WIDTH = 128;
-const PATCH = [1, 2, 2] as const;
-
-/**
- * Configuration of the network in a checkpoint, from its shapes; what they do not say (heads, patch of a flattened embedding) comes
- * from a config.json beside it, else from the preset of these sizes, else a head is 128 wide. Throws: E_FORMAT naming the tensor that tells nothing.
- */
-export function wanConfigOf(checkpoint: Checkpoint, kind: WeightKind = "ema"): WanConfig {
-  const { tensors } = wanIn(checkpoint, kind);
-  const bad = (name: string, got?: unknown): RcmError => new RcmError("E_FORMAT", `${checkpoint.path}: ${name} does not say how large the network is`, { op: "weights", got });
-  const shape = (name: string, ...axes: number[]): number[] => {
-    const found = tensors.get(name)?.shape;
-    if (!found || !axes.includes(found.length) || found.some((d) => d < 1)) throw bad(name, found ?? "nothing");
-    return found;
-  };
-  const [dim] = shape("blocks.0.self_attn.q.weight", 2);
-  const [ffnDim] = shape("blocks.0.ffn.0.weight", 2);
-  let layers = 0;
-  while (tensors.has(`blocks.${layers}.self_attn.q.weight`)) layers++;
-  const preset: WanConfig | undefined = Object.values(WAN_PRESETS).find((p) => p.dim === dim && p.layers === layers && p.ffnDim === ffnDim);
-  const stated = { ...preset, ...configBeside(checkpoint.path) };
-  const embed = shape("patch_embedding.weight", 2, 5);
-  const patch: readonly [number, number, number] = embed.length === 5 ? [embed[2], embed[3], embed[4]] : (stated.patch ?? PATCH);
-  const volume = patch[0] * patch[1] * patch[2];
-  const [out] = shape("head.head.weight", 2);
-  const inDim = numel(embed.slice(1)) / volume;
-  const heads = stated.heads ?? dim / HEAD_WIDTH;
-  if (!Number.isSafeInteger(inDim)) throw bad("patch_embedding.weight", embed);
-  if (!Number.isSafeInteger(out / volume)) throw bad("head.head.weight", out);
-  if (!Number.isSafeInteger(heads) || heads < 1 || dim % heads !== 0) throw bad("blocks.0.self_attn.q.weight", `width ${dim}, ${heads} heads`);
-  return {
-    dim, heads, layers, patch, inDim, ffnDim,
-    outDim: out / volume,
-    freqDim: shape("time_embedding.0.weight", 2)[1],
-    textDim: shape("text_embedding.0.weight", 2)[1],
-    textLen: stated.textLen ?? 512,
-    eps: 1e-6,
-    timeScale: 1000,
-    secondTime: tensors.has("time_embedding_r.0.weight"),
-  };
-}
-
-/** What a config.json of diffusers or Wan says that shapes cannot. A file that is no such config says nothing. */
-function configBeside(path: string): { heads?: number; patch?: readonly [number, number, number]; textLen?: number } {
-  const file = [join(path, "config.json"), join(dirname(path), "config.json")].find((f) => existsSync(f));
-  if (!file) return {};
-  const json = readJson(file);
-  const c = (typeof json === "object" && json !== null ? json : {}) as Record<string, unknown>;
-  const count = (v: unknown): number | undefined => (Number.isSafeInteger(v) && (v as number) > 0 ? (v as number) : undefined);
-  const patch = Array.isArray(c.patch_size) && c.patch_size.length === 3 && c.patch_size.every(count) ? (c.patch_size as [number, number, number]) : undefined;
-  const [heads, textLen] = [count(c.num_attention_heads) ?? count(c.num_heads), count(c.text_len)];
-  return { ...(heads && { heads }), ...(patch && { patch }), ...(textLen && { textLen }) };
-}
+/** Loads a network from a checkpoint of any format and layout, or from a run folder. Throws: E_IO, E_FORMAT (see `loadParams`). */
+export const loadNetwork = (params: ParamSet, path: string, o: LoadOptions = {}): LoadReport => loadFound(params, openNetwork(path, o.kind), o);

@@ -1,11 +1,12 @@
 import type { Init, ParamSpec } from "../../nn/params.ts";
+import type { NetParam, ParamRole } from "../family.ts";
 import type { WanConfig } from "./config.ts";
 
 /**
  * Every parameter of the network under its original checkpoint key, in forward order. Fresh weights: Xavier-like normal
  * for linears, 0.02 for embeddings, head and second time projection at zero so that training starts from zero output.
  */
-export function wanParams(c: WanConfig): ParamSpec[] {
+export function wanParams(c: WanConfig): NetParam[] {
   const specs: ParamSpec[] = [];
   const { dim: D, ffnDim: F } = c;
   const linear = (name: string, n: number, k: number, init: Init = { kind: "normal", std: Math.sqrt(2 / (n + k)) }): void => {
@@ -41,5 +42,22 @@ export function wanParams(c: WanConfig): ParamSpec[] {
   }
   specs.push({ name: "head.modulation", shape: [1, 2, D], init: { kind: "normal", std: 1 / Math.sqrt(D) } });
   linear("head.head", c.outDim * c.patch[0] * c.patch[1] * c.patch[2], D, { kind: "zeros" });
-  return specs;
+  return specs.map((spec) => ({ ...spec, role: wanRole(spec.name), block: wanBlock(spec.name) }));
+}
+
+const MATRIX =
+  /^(?:blocks\.\d+\.(?:(?:self_attn|cross_attn)\.(?:q|k|v|o|k_img|v_img)|ffn\.[02])|(?:text|time)_embedding(?:_r)?\.[02]|time_projection\.1|head\.head|img_emb\.proj\.[13])\.(weight|bias)$/;
+
+/** What a parameter is for; also of the image branch, which only I2V files have. */
+export function wanRole(name: string): ParamRole {
+  const kind = MATRIX.exec(name)?.[1];
+  if (kind) return kind === "weight" ? "matrix" : "bias";
+  if (name.endsWith("modulation")) return "modulation";
+  return name.startsWith("patch_embedding.") || name.endsWith("emb_pos") ? "embed" : "norm";
+}
+
+/** Block of a parameter; null outside the blocks. */
+export function wanBlock(name: string): number | null {
+  const found = /^blocks\.(\d+)\./.exec(name);
+  return found ? Number(found[1]) : null;
 }

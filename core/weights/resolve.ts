@@ -1,17 +1,20 @@
 import type { Hash } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { hostTensor, hostValues, numel, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { isSharded, openCheckpoint, readHost, type Checkpoint, type Stored } from "../io/checkpoint.ts";
-import { withSource } from "../io/source.ts";
-import { detectLayout, networksIn, toOriginal, type FoundLayout, type WeightKind } from "../models/wan/layouts.ts";
+import { readJson, withSource } from "../io/source.ts";
+import { FAMILIES } from "../models/families.ts";
+import { netSpec, type Family, type NetSpec } from "../models/family.ts";
+import { networksIn, ownName, preferredOf, type FoundLayout, type WeightKind } from "../models/layout.ts";
 import { listCheckpoints } from "./run_folder.ts";
 
-/** A Wan network in a checkpoint of any format and spelling. */
-export interface WanWeights extends FoundLayout {
+/** A network in a checkpoint of any format and spelling. */
+export interface FoundNetwork extends FoundLayout {
+  family: Family;
   checkpoint: Checkpoint;
-  /** Stored tensors by their original names; keys of other networks in the file are left out. */
+  /** Stored tensors by the family's own names; keys of other networks in the file are left out. */
   tensors: ReadonlyMap<string, Stored>;
 }
 
@@ -24,28 +27,50 @@ export function resolveWeights(path: string): string {
 }
 
 /** Opens weights by their headers and finds the network in them. Throws: E_IO, E_FORMAT when there is none, or several to choose from. */
-export function openWan(path: string, kind: WeightKind = "ema"): WanWeights {
-  const checkpoint = openCheckpoint(resolveWeights(path));
-  return { ...wanIn(checkpoint, kind), checkpoint };
+export const openNetwork = (path: string, kind: WeightKind = "ema"): FoundNetwork => networkIn(openCheckpoint(resolveWeights(path)), kind);
+
+/** Prefixes of the networks of every family that a checkpoint holds. */
+export const prefixesIn = (checkpoint: Checkpoint): string[] =>
+  Object.values(FAMILIES).flatMap((family) => networksIn(family.layouts, checkpoint.tensors.keys()).map((n) => n.prefix));
+
+/** The network in an opened checkpoint. Throws: as `openNetwork`. */
+export function networkIn(checkpoint: Checkpoint, kind: WeightKind = "ema"): FoundNetwork {
+  const keys = [...checkpoint.tensors.keys()];
+  for (const family of Object.values(FAMILIES)) {
+    const all = networksIn(family.layouts, keys);
+    if (all.length === 0) continue;
+    const found = preferredOf(all, kind);
+    if (!found) throw new RcmError("E_FORMAT", `${checkpoint.path} holds several networks`, { op: "weights", got: all.map((n) => n.prefix) });
+    return { ...found, family, checkpoint, tensors: tensorsOf(checkpoint, found) };
+  }
+  const titles = Object.values(FAMILIES).map((f) => f.title).join(" or ");
+  const probes = Object.values(FAMILIES).flatMap((f) => [...new Set(f.layouts.map((l) => l.probe))]);
+  throw new RcmError("E_FORMAT", `${checkpoint.path} holds no ${titles} network`, { op: "weights", want: `${probes.join(" or ")}, behind any prefix`, got: keys.slice(0, 3) });
 }
 
-/** The network in an opened checkpoint. */
-export function wanIn(checkpoint: Checkpoint, kind: WeightKind = "ema"): FoundLayout & { tensors: ReadonlyMap<string, Stored> } {
-  const keys = [...checkpoint.tensors.keys()];
-  const found = detectLayout(keys, kind);
-  if (!found) {
-    const networks = networksIn(keys);
-    if (networks.length === 0) throw new RcmError("E_FORMAT", `${checkpoint.path} holds no Wan network`, { op: "weights", want: "blocks.0.self_attn.q.weight or blocks.0.attn1.to_q.weight, behind any prefix", got: keys.slice(0, 3) });
-    throw new RcmError("E_FORMAT", `${checkpoint.path} holds several networks`, { op: "weights", got: networks.map((n) => n.prefix) });
-  }
+function tensorsOf(checkpoint: Checkpoint, found: FoundLayout): Map<string, Stored> {
   const tensors = new Map<string, Stored>();
   for (const [key, t] of checkpoint.tensors) {
-    const name = toOriginal(found.layout, found.prefix, key);
+    const name = ownName(found, key);
     if (name === null || BUFFERS.test(name) || F8_COMPANIONS.test(name) || belongsElsewhere(found.prefix, key)) continue;
     if (tensors.has(name)) throw new RcmError("E_FORMAT", `${checkpoint.path} holds ${name} under two keys`, { op: "weights", got: key });
     tensors.set(name, t.dtype === "f8_e4m3" ? scaled(checkpoint, key, t) : t);
   }
-  return { ...found, tensors };
+  return tensors;
+}
+
+/**
+ * What a found network is: sizes by its shapes and, for what they cannot say, by a config.json next to the file.
+ * Throws: E_FORMAT naming the tensor that does not say how large the network is.
+ */
+export const specOf = ({ family, checkpoint, tensors }: FoundNetwork): NetSpec =>
+  netSpec(family, family.configOf(tensors, configNear(checkpoint.path), checkpoint.path));
+
+/** The config.json of a file's folder, or of the folder itself; empty when there is none or it is no map. */
+function configNear(path: string): Record<string, unknown> {
+  const file = [join(path, "config.json"), join(dirname(path), "config.json")].find((f) => existsSync(f));
+  const json = file ? readJson(file) : null;
+  return typeof json === "object" && json !== null ? (json as Record<string, unknown>) : {};
 }
 
 /** Tables and counters that some programs store beside the parameters; they are computed here. */
@@ -70,7 +95,7 @@ const belongsElsewhere = (prefix: string, key: string): boolean => prefix === ""
 
 /** All weights of the network in host memory, by original names. For networks that fit there; loading streams instead. Throws: E_IO, E_FORMAT. */
 export function readWeights(path: string, kind: WeightKind = "ema"): Map<string, HostTensor> {
-  return new Map([...openWan(path, kind).tensors].map(([name, t]) => [name, unscaled(readHost(t), isSharded(t) ? t.parts[0]?.stored.scale : t.scale)]));
+  return new Map([...openNetwork(path, kind).tensors].map(([name, t]) => [name, unscaled(readHost(t), isSharded(t) ? t.parts[0]?.stored.scale : t.scale)]));
 }
 
 const unscaled = (t: HostTensor, scale = 1): HostTensor => (t.dtype === "f8_e4m3" ? hostTensor("f32", t.shape, hostValues(t).map((v) => v * scale)) : t);

@@ -1,0 +1,41 @@
+import { RcmError } from "../error.ts";
+import { netSpec, type Family, type NetConfig, type NetSpec, type Preset } from "./family.ts";
+import type { EncoderFamily } from "./text_encoder.ts";
+import { umt5 } from "./umt5/family.ts";
+import type { VaeFamily } from "./vae.ts";
+import { wan } from "./wan/family.ts";
+import { wanVae } from "./wan_vae/family.ts";
+
+/** Every network that can be trained and sampled. A new family is one folder and one line here. */
+export const FAMILIES: Record<string, Family> = { wan };
+
+/** The autoencoders that LatentSpec.vae names, and the text encoders that TextSpec.encoder names. */
+export const VAES: Record<string, VaeFamily> = { wan: wanVae };
+export const ENCODERS: Record<string, EncoderFamily> = { umt5 };
+
+/** The preset of the networks that learn handwritten digits. */
+export const DIGITS_NET = "wan-digits";
+
+/** Presets of all families by name. */
+export const allPresets = (use?: Preset["use"]): Record<string, Preset & { family: Family }> =>
+  Object.fromEntries(
+    Object.values(FAMILIES).flatMap((family) =>
+      Object.entries(family.presets)
+        .filter(([, preset]) => use === undefined || preset.use === use)
+        .map(([name, preset]) => [name, { ...preset, family }]),
+    ),
+  );
+
+/** The network of a preset. Throws: E_ARG for a name that no family has. */
+export function presetNet(name: string): NetSpec {
+  const presets = allPresets();
+  const found = presets[name];
+  if (!found) throw new RcmError("E_ARG", `no network is called ${name}`, { op: "usage", want: Object.keys(presets).join(", ") });
+  return netSpec(found.family, found.config);
+}
+
+/** Name of the preset with these sizes; null: none. The number of text tokens is no size of the network. */
+export function presetOf(family: Family, config: NetConfig): string | null {
+  const sizes = (c: NetConfig): string => JSON.stringify({ ...c, secondTime: false, textLen: null }, Object.keys(c).sort());
+  return Object.entries(family.presets).find(([, preset]) => sizes(preset.config) === sizes(config))?.[0] ?? null;
+}

@@ -1,0 +1,130 @@
+import type { Time } from "../../diffusion/predict.ts";
+import { fromBf16Bits, toBf16Bits } from "../../dtype.ts";
+import { RcmError } from "../../error.ts";
+import { dense, denseAct } from "../../nn/linear.ts";
+import type { ParamSource } from "../../nn/params.ts";
+import { ropeTables } from "../../nn/rope.ts";
+import { activation } from "../../ops/activation.ts";
+import { adaLayerNorm } from "../../ops/ada_layer_norm.ts";
+import { addModulation } from "../../ops/add_modulation.ts";
+import { add } from "../../ops/add.ts";
+import { attention } from "../../ops/attention.ts";
+import { gateResidual } from "../../ops/gate_residual.ts";
+import { layerNorm } from "../../ops/layer_norm.ts";
+import { patchify } from "../../ops/patchify.ts";
+import { rmsNormRope, type RopeTables } from "../../ops/rms_norm_rope.ts";
+import { timestepEmbed } from "../../ops/timestep_embed.ts";
+import { unpatchify } from "../../ops/unpatchify.ts";
+import { expectShape, statDType } from "../../tensor.ts";
+import { constant, type Tape, type Var } from "../../tape.ts";
+import type { Net, NetOptions } from "../family.ts";
+import type { WanConfig } from "./config.ts";
+
+const roundedToBf16 = (v: Float64Array): Float64Array => v.map((t) => fromBf16Bits(toBf16Bits(t)));
+
+/** Frees what backward does not ask for of a residual stream that has been read: its tangent, and without a record the value too. */
+function release(tape: Tape, h: Var): void {
+  h.dot?.free();
+  if (!tape.record) h.x.free();
+}
+
+/** The Wan2.1 diffusion transformer: one graph for value, tangent and gradient. Source: Wan2.1 technical report, section 4. */
+export class WanNet implements Net {
+  constructor(
+    readonly config: WanConfig,
+    /** A whole set on the device, or blocks that are brought in as they are asked for. */
+    private readonly weights: ParamSource,
+    readonly options: NetOptions,
+  ) {}
+
+  netTime({ t, dot }: Time): Time {
+    const scaled = (v: Float64Array): Float64Array => v.map((x) => x * this.config.timeScale);
+    const stored = this.options.time === "bf16" ? roundedToBf16 : (v: Float64Array): Float64Array => v;
+    return { t: stored(scaled(t)), dot: dot && stored(scaled(dot)) };
+  }
+
+  /**
+   * One evaluation. The tangent of the output is formed when x or time carry one.
+   * Shapes: x [B, C, T, Y, X], times [B] f64, context [B, M, textDim] -> [B, C, T, Y, X]. Units: times in network units.
+   */
+  forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var {
+    const { config: c, options: o } = this;
+    const [B, , T, Y, X] = x.x.shape;
+    expectShape("wan", "x", x.x, [B, c.inDim, T, Y, X]);
+    expectShape("wan", "context", context.x, [B, -1, c.textDim]);
+    for (const time of times) expectShape("wan", "time", time.x, [B]);
+    if (times.length !== (c.secondTime ? 2 : 1)) {
+      throw new RcmError("E_ARG", "a second time goes with secondTime", { op: "wan", want: c.secondTime, got: times.length === 2 });
+    }
+    const grid = [T / c.patch[0], Y / c.patch[1], X / c.patch[2]] as const;
+    const { dtype } = x.x;
+    const rope = ropeTables(tape.device, c.dim / c.heads, grid, statDType(o.residual));
+
+    const embed = tape.block(o.checkpoint, (inner, [raw]) => {
+      const patches = patchify(inner, raw, { patch: c.patch, order: "channel_first", dtype: o.dtype });
+      return dense(inner, this.weights, "patch_embedding", patches, o.residual);
+    }, [x]);
+    const text = tape.block(o.checkpoint, (inner, [raw]) => {
+      const hidden = denseAct(inner, this.weights, "text_embedding.0", raw, "gelu_tanh");
+      return dense(inner, this.weights, "text_embedding.2", hidden);
+    }, [this.cast(context)]);
+    const e = this.timeEmbedding(tape, times);
+    const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [B, 6, c.dim]);
+
+    let h = embed;
+    for (let i = 0; i < c.layers; i++) {
+      const next = tape.block(o.checkpoint, (inner, [x, e, text]) => this.block(inner, i, x, e, text, rope), [h, projected, text]);
+      release(tape, h);
+      h = next;
+    }
+
+    const out = tape.block(o.checkpoint, (inner, [x, e]) => {
+      const modulation = addModulation(inner, this.weights.get("head.modulation"), e);
+      const normed = adaLayerNorm(inner, x, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
+      const patches = dense(inner, this.weights, "head.head", normed, o.residual);
+      return unpatchify(inner, patches, { patch: c.patch, order: "channel_last", dtype, shape: [B, c.outDim, T, Y, X] });
+    }, [h, tape.reshape(e, [B, 1, c.dim])]);
+    release(tape, h);
+    return out;
+  }
+
+  /** e = MLP(sinusoid(t)) (+ MLP_r(sinusoid(r))), in stat dtype. Shapes: [B] -> [B, D]. */
+  private timeEmbedding(tape: Tape, [t, r]: readonly Var[]): Var {
+    const one = (name: string, time: Var): Var => {
+      const raw = timestepEmbed(tape, time, { width: this.config.freqDim, dtype: statDType(this.options.residual) });
+      return dense(tape, this.weights, `${name}.2`, denseAct(tape, this.weights, `${name}.0`, raw, "silu"));
+    };
+    const e = one("time_embedding", t);
+    return r ? add(tape, e, one("time_embedding_r", r)) : e;
+  }
+
+  private block(tape: Tape, i: number, x: Var, e: Var, text: Var, rope: RopeTables): Var {
+    const { config: c, weights: p, options: o } = this;
+    const b = `blocks.${i}`;
+    const norm = (name: string, v: Var, tables: RopeTables | null): Var =>
+      rmsNormRope(tape, v, p.get(`${b}.${name}.weight`), { heads: c.heads, group: c.dim, rope: tables, pairing: "interleaved", eps: c.eps, dtype: null });
+    const modulation = addModulation(tape, p.get(`${b}.modulation`), e);
+
+    const s = adaLayerNorm(tape, x, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
+    const q = norm("self_attn.norm_q", dense(tape, p, `${b}.self_attn.q`, s), rope);
+    const k = norm("self_attn.norm_k", dense(tape, p, `${b}.self_attn.k`, s), rope);
+    const v = dense(tape, p, `${b}.self_attn.v`, s);
+    const self = dense(tape, p, `${b}.self_attn.o`, attention(tape, q, k, v, c.heads));
+    const x1 = gateResidual(tape, x, self, modulation, 2);
+
+    const n = layerNorm(tape, x1, p.get(`${b}.norm3.weight`), p.get(`${b}.norm3.bias`), c.eps, o.dtype);
+    const cq = norm("cross_attn.norm_q", dense(tape, p, `${b}.cross_attn.q`, n), null);
+    const ck = norm("cross_attn.norm_k", dense(tape, p, `${b}.cross_attn.k`, text), null);
+    const cv = dense(tape, p, `${b}.cross_attn.v`, text);
+    const cross = dense(tape, p, `${b}.cross_attn.o`, attention(tape, cq, ck, cv, c.heads));
+    const x2 = gateResidual(tape, x1, cross);
+
+    const m = adaLayerNorm(tape, x2, modulation, { shift: 3, scale: 4, eps: c.eps, dtype: o.dtype });
+    const ffn = dense(tape, p, `${b}.ffn.2`, denseAct(tape, p, `${b}.ffn.0`, m, "gelu_tanh"));
+    return gateResidual(tape, x2, ffn, modulation, 5);
+  }
+
+  private cast(v: Var): Var {
+    return v.x.dtype === this.options.dtype ? v : constant(v.x.to(this.options.dtype));
+  }
+}
