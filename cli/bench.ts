@@ -6,7 +6,7 @@ import { jvpError, jvpErrorLarge } from "../core/bench/jvp_error.ts";
 import { benchForward, benchJvp, benchRcmStep, benchSample, benchStudentStep, benchModels, gemmShapes, type NetworkSize } from "../core/bench/network.ts";
 import { benchLoad } from "../core/bench/load.ts";
 import { benchOps } from "../core/bench/ops.ts";
-import { benchStep } from "../core/bench/step.ts";
+import { benchStep, type StepRow } from "../core/bench/step.ts";
 import { TIMING, type BenchReport, type BenchRow, type TimeOptions } from "../core/bench/time.ts";
 import { benchVae, benchVaes } from "../core/bench/vae.ts";
 import type { DType } from "../core/dtype.ts";
@@ -237,9 +237,9 @@ const step = defineCommand({
     const view = progress(a.quiet);
     const b = benchStep(loadRecipe(a.recipe, [...repeated(rawArgs, "set"), ...(a.deterministic ? [] : ["train.deterministic=false"])]), { device: deviceOf(a.device), threads: integer(a.threads, "threads"), repeats: number(a, "repeats", 8), onEvent: (t) => view.update(Number(t.split("/")[0]), Number(t.split("/")[1]), "iterations", 10) });
     view.end();
-    const row = (name: string, r: { ms: number; gflop: number; gflops: number } | null): string => (r ? `${name.padEnd(8)} ${r.ms.toFixed(0).padStart(6)} ms  ${r.gflop.toFixed(1).padStart(7)} GFLOP  ${r.gflops.toFixed(0).padStart(5)} GFLOP/s\n` : "");
+    const row = (name: string, r: StepRow): string => `${name.padEnd(8)} ${r.ms.toFixed(0).padStart(6)} ms  ${r.gflop.toFixed(1).padStart(7)} GFLOP  ${r.gflops.toFixed(0).padStart(5)} GFLOP/s\n`;
     const ratio = b.ratio === null || b.openblas === null ? "OpenBLAS is not installed: no ratio" : `OpenBLAS 2048^3 on ${b.threads} threads ${(b.openblas / 1e9).toFixed(0)} GFLOP/s; the step runs at ${(100 * b.ratio).toFixed(0)} % of it`;
-    result(a.json, b, `${b.recipe}: batch ${b.batch}, ${b.tokens} tokens, ${b.device} ${b.isa}, ${b.threads} threads\n${row("student", b.student)}${row("critic", b.critic)}whole    ${(b.rate / 1e9).toFixed(0)} GFLOP/s, peak memory ${mebibytes(b.peakBytes)}\n${ratio}${b.recorded ? `\nevaluations are recorded: ${b.recorded.gpuMs.toFixed(2)} of the ${b.recorded.iterationMs.toFixed(2)} ms of an average iteration are the GPU's own time in them` : ""}`);
+    result(a.json, b, `${b.recipe}: batch ${b.batch}, ${b.tokens} tokens, ${b.device} ${b.isa}, ${b.threads} threads\n${Object.entries(b.turns).map(([role, r]) => row(role, r)).join("")}whole    ${(b.rate / 1e9).toFixed(0)} GFLOP/s, peak memory ${mebibytes(b.peakBytes)}\n${ratio}${b.recorded ? `\nevaluations are recorded: ${b.recorded.gpuMs.toFixed(2)} of the ${b.recorded.iterationMs.toFixed(2)} ms of an average iteration are the GPU's own time in them` : ""}`);
   },
 });
 

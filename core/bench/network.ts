@@ -54,9 +54,9 @@ export function countedDevice(device: Device): { device: Device; take: () => num
 }
 
 /** A model of random weights drawn on the device: normal of std 0.02 everywhere, around 1 for the weights of norms. */
-export function randomNetwork(device: Device, s: NetworkSize, trainable: boolean, stream: number): Network {
+export function randomNetwork(device: Device, s: NetworkSize, gradients: boolean | Tensor, stream: number): Network {
   const { dtype, residual, checkpoint } = s;
-  const model = Network.create(device, s.spec, { dtype, residual, checkpoint }, trainable);
+  const model = Network.create(device, s.spec, { dtype, residual, checkpoint }, gradients);
   for (const [i, spec] of model.params.specs.entries()) fillNoise(model.params.tensor(spec.name), stream * 4096 + i, 0.02, spec.init.kind === "ones" ? 1 : 0);
   return model;
 }
@@ -182,7 +182,8 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
   const { device, take } = countedDevice(base);
   using _closes = device;
   const { student, on, target, x0, eps, condition, tTrig, options, optimizer, ema } = stepOf(device, s);
-  const critic = randomNetwork(device, s, true, 3);
+  // As in training, student and critic share one gradient buffer: an iteration trains one of them.
+  const critic = randomNetwork(device, s, student.params.grad ?? true, 3);
   const criticOpt = adam(critic);
   const judge = trigDenoiser(velocityNet(critic));
   const draws = (n: number): DmdDraws => ({

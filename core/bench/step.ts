@@ -6,8 +6,9 @@ import { tokensOf } from "../models/family.ts";
 import { Rng } from "../rng.ts";
 import { Device } from "../tensor.ts";
 import { createNetwork, recipeNet } from "../networks/build.ts";
-import { phaseOf } from "../train/objective.ts";
-import { Trainer, type HostBatch } from "../train/trainer.ts";
+import type { HostBatch } from "../train/batch.ts";
+import type { RoleName } from "../train/role.ts";
+import { Trainer } from "../train/trainer.ts";
 import { median } from "./time.ts";
 import { counted } from "../../ffi/counting.ts";
 
@@ -19,9 +20,8 @@ export interface StepBench {
   isa: string;
   threads: number;
   blas: string;
-  /** Median milliseconds and counted matmul + attention FLOP of a student and a critic iteration. */
-  student: StepRow;
-  critic: StepRow | null;
+  /** Median milliseconds and counted matmul + attention FLOP of an iteration, by the role that it trains. */
+  turns: Record<string, StepRow>;
   /** FLOP/s of a whole cycle (one student iteration and its critic iterations). */
   rate: number;
   /** FLOP/s of OpenBLAS itself on 2048^3 with the same number of threads, measured in the same run; null without OpenBLAS. */
@@ -32,7 +32,7 @@ export interface StepBench {
   peakBytes: number;
 }
 
-interface StepRow {
+export interface StepRow {
   ms: number;
   gflop: number;
   gflops: number;
@@ -54,19 +54,24 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const weights = new Map(source.params.entries());
   const empty = device.persistent(() => device.zeros([1, text.length, text.width], "f32"));
   const trainer = new Trainer(device, r, { teacher: r.teacher ? weights : null, student: weights }, { negative: empty, empty });
-  trainer.step = phaseOf(r, 0).warmup; // the long phase of a run, with every objective on
-  const batch: HostBatch = { latents: randomHost([r.train.batch, ...latentShape(r)], rng), embeds: randomHost([r.train.batch, text.length, text.width], rng) };
-  const rows = { student: [] as [number, number][], critic: [] as [number, number][] };
+  const { method } = trainer;
+  // The long phase of a run, with every objective on, begins with the first kind of iteration that counts.
+  const start = Math.min(...method.kinds(r).filter((kind) => kind.share > 0).map((kind) => kind.step));
+  const batch: HostBatch = {
+    latents: randomHost([r.train.batch, ...latentShape(r)], rng),
+    embeds: randomHost([r.train.batch, text.length, text.width], rng),
+  };
+  const rows = new Map<RoleName, [ms: number, flop: number][]>();
   const freq = r.objective.dmd?.student_every ?? 1;
   const cycles = o.repeats + 2;
   for (let i = 0; i < cycles * freq; i++) {
-    const { kind } = phaseOf(r, trainer.step);
     if (i === 2 * freq) trainer.recordedMs();
     take();
     const t = performance.now();
-    trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch));
+    const at = { step: start + i, updates: method.updates(r, i, method.turn(r, start + i)) };
+    const { kind } = trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch), at);
     device.lib.sync();
-    if (i >= 2 * freq) rows[kind].push([performance.now() - t, take()]);
+    if (i >= 2 * freq) rows.set(kind, [...(rows.get(kind) ?? []), [performance.now() - t, take()]]);
     o.onEvent?.(`${i + 1}/${cycles * freq}`);
   }
   const row = (v: [number, number][]): StepRow => {
@@ -76,13 +81,13 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
     const mean = v.reduce((n, [m]) => n + m, 0) / v.length;
     return { ms, gflop: flop / 1e9, gflops: flop / 1e6 / mean };
   };
-  const all = [...rows.student, ...rows.critic];
+  const all = [...rows.values()].flat();
   const gpuMs = trainer.recordedMs();
   const rate = all.reduce((n, [, f]) => n + f, 0) / (all.reduce((n, [m]) => n + m, 0) / 1000);
   const { info, kind } = device.backend;
   const openblas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
   return {
     recipe: r.name, batch: r.train.batch, tokens: tokensOf(config, latentShape(r)), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
-    student: row(rows.student), critic: rows.critic.length > 0 ? row(rows.critic) : null, rate, openblas, recorded: gpuMs === null ? null : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length }, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
+    turns: Object.fromEntries([...rows].map(([role, v]) => [role, row(v)])), rate, openblas, recorded: gpuMs === null ? null : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length }, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
   };
 }

@@ -1,10 +1,16 @@
 import type { DType } from "../dtype.ts";
 import { at, evaluate, type Denoiser, type Time } from "../diffusion/predict.ts";
+import { RcmError } from "../error.ts";
 import { combine } from "../ops/lincomb.ts";
 import { sqLoss } from "../ops/sq_loss.ts";
 import type { Tensor } from "../tensor.ts";
 import { constant, Tape, type Var } from "../tape.ts";
 import { cosSin, finiteWeights, mean, norms, type Batch, type LossResult, type OnNonfinite } from "./loss.ts";
+
+type Term = [Float64Array, Tensor];
+
+/** c of the tangent normalisation g / (|g| + c). Source: sCM section 4.1. */
+const C = 0.1;
 
 /** How the total derivative of F along the teacher's trajectory is found. */
 export type TangentKind =
@@ -45,7 +51,7 @@ export interface ScmParts {
   fTeacher: Tensor;
   F: Var;
   /** cos sin dF/dt, the tangent. */
-  tF: Tensor;
+  D: Tensor;
   gRaw: Tensor;
   g: Tensor;
   gNorm: Float64Array;
@@ -55,7 +61,7 @@ export interface ScmParts {
  * Tangent, normalised target and student field of sCM. One pass of the student gives F with its record and its tangent.
  *
  *   g = -cos sqrt(1 - r^2 sin^2) (F - F*) - (r cos sin x_t + D),   D = JVP of F along (cos sin F*, cos sin)
- *   g <- g / (|g| + 0.1)
+ *   g <- g / (|g| + c)
  * Shapes: latents [B, C, T, Y, X]. Source: sCM Algorithm 1, rCM eq. 9 and its public recipe.
  */
 export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch: Batch, { tTrig, eps }: ScmDraws, o: ScmOptions): ScmParts {
@@ -65,51 +71,80 @@ export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch
   const xt = combine([[c, x0], [s, eps]]);
   const fTeacher = evaluate(teacher.field, xt, tTrig, condition);
 
-  const xDot = o.tangent === "finite_difference" ? null : combine([[cs, fTeacher]]);
-  const tDot = o.tangent === "jvp" ? cs : null;
-  const along = (on: Tape): Var => student.field(on, constant(xt, xDot), at(tTrig, tDot), condition);
-  const one = (o.passes === "one" && !o.precise) || o.tangent === "finite_difference";
-  const F = one ? along(tape) : student.field(tape, constant(xt), at(tTrig), condition);
-  const dot = one ? F.dot : o.precise ? exactly(o.precise, xt, xDot as Tensor, at(tTrig, tDot), condition, F.x.dtype) : along(new Tape(tape.device, { record: false })).dot;
-  const tF = o.tangent === "jvp" ? (dot as Tensor) : difference(student, F.x, dot, xt, fTeacher, tTrig, cs, condition, o);
+  const { F, D } = fieldAndTangent(tape, student, { xt, fTeacher, tTrig, cs, condition }, o);
 
   const r = o.ramp;
   const onSecond = o.rampScope === "second_term" ? r : 1;
   const pull = c.map((ci, b) => ci * Math.sqrt(1 - r * r * s[b] * s[b]));
-  const gRaw = combine([[pull.map((v) => -v), F.x], [pull, fTeacher], [cs.map((v) => -r * v), xt], [-onSecond, tF]]);
+  const gRaw = combine([[pull.map((v) => -v), F.x], [pull, fTeacher], [cs.map((v) => -r * v), xt], [-onSecond, D]]);
   const gNorm = norms(gRaw);
-  const g = combine([[gNorm.map((n) => 1 / (n + 0.1)), gRaw]]);
-  return { xt, fTeacher, F, tF, gRaw, g, gNorm };
+  const g = combine([[gNorm.map((n) => 1 / (n + C)), gRaw]]);
+  return { xt, fTeacher, F, D, gRaw, g, gNorm };
 }
 
-/** The tangent of a denoiser that computes in f32, rounded once at the end. */
-function exactly(precise: Denoiser, x: Tensor, xDot: Tensor, time: Time, condition: Tensor, dtype: DType): Tensor {
-  const scope = x.device.scope();
-  try {
-    const { dot } = precise.field(new Tape(x.device, { record: false }), constant(x.to("f32"), xDot.to("f32")), time, condition);
-    return scope.keep((dot as Tensor).to(dtype));
-  } finally {
-    scope[Symbol.dispose]();
+/** The point at which F and its tangent are wanted, and the direction: along the teacher's field, cos sin F*, and time, cos sin. */
+interface Point {
+  xt: Tensor;
+  fTeacher: Tensor;
+  tTrig: Float64Array;
+  cs: Float64Array;
+  condition: Tensor;
+}
+
+/** F on the tape and D = cos sin dF/dt, by the way that `o.tangent` names. */
+function fieldAndTangent(tape: Tape, student: Denoiser, p: Point, o: ScmOptions): { F: Var; D: Tensor } {
+  const { xt, fTeacher, tTrig, cs, condition } = p;
+  const field = (on: Tape, xDot: Tensor | null, tDot: Float64Array | null): Var => student.field(on, constant(xt, xDot), at(tTrig, tDot), condition);
+  const along = (tDot: Float64Array | null): { F: Var; dot: Tensor } => {
+    const xDot = combine([[cs, fTeacher]]);
+    if (o.precise) {
+      const F = field(tape, null, null);
+      return { F, dot: preciseTangent(o.precise, xt, xDot, at(tTrig, tDot), condition, F.x.dtype) };
+    }
+    const F = field(tape, o.passes === "one" ? xDot : null, o.passes === "one" ? tDot : null);
+    const { dot } = o.passes === "one" ? F : field(new Tape(tape.device, { record: false }), xDot, tDot);
+    if (!dot) throw new RcmError("E_INTERNAL", "the student gave no tangent", { op: "scm" });
+    return { F, dot };
+  };
+  switch (o.tangent) {
+    case "jvp": {
+      const { F, dot } = along(cs);
+      return { F, D: dot };
+    }
+    case "semi_continuous": {
+      const { F, dot } = along(null);
+      const [now, past] = backward(student, F.x, xt, p, o);
+      return { F, D: combine([[1, dot], now, past]) };
+    }
+    case "finite_difference": {
+      const F = field(tape, null, null);
+      const before = combine([[Math.cos(o.fdSize), xt], [-Math.sin(o.fdSize), fTeacher]]);
+      return { F, D: combine([...backward(student, F.x, before, p, o)]) };
+    }
   }
 }
 
-/** D by differences: cos sin (cos h F(x, t) - F(x', t - h)) / sin h, plus the JVP in x when x' = x. */
-function difference(student: Denoiser, F: Tensor, dot: Tensor | null, xt: Tensor, fTeacher: Tensor, tTrig: Float64Array, cs: Float64Array, condition: Tensor, o: ScmOptions): Tensor {
+/** The tangent of a denoiser that computes in f32, rounded once at the end. */
+function preciseTangent(precise: Denoiser, x: Tensor, xDot: Tensor, time: Time, condition: Tensor, dtype: DType): Tensor {
+  return x.device.keep(() => {
+    const { dot } = precise.field(new Tape(x.device, { record: false }), constant(x.to("f32"), xDot.to("f32")), time, condition);
+    if (!dot) throw new RcmError("E_INTERNAL", "the student gave no tangent", { op: "scm" });
+    return dot.to(dtype);
+  });
+}
+
+/** The two terms of the backward difference cos sin (cos h F(x, t) - F(x', t - h)) / sin h. */
+function backward(student: Denoiser, F: Tensor, xBefore: Tensor, p: Point, o: ScmOptions): [Term, Term] {
   const [ch, sh] = [Math.cos(o.fdSize), Math.sin(o.fdSize)];
-  const before = tTrig.map((t) => t - o.fdSize);
-  const semi = o.tangent === "semi_continuous";
-  const xBefore = semi ? xt : combine([[ch, xt], [-sh, fTeacher]]);
-  const fBefore = evaluate(student.field, xBefore, before, condition);
-  const now = cs.map((v) => (v * ch) / sh);
-  const past = cs.map((v) => -v / sh);
-  return semi ? combine([[1, dot as Tensor], [now, F], [past, fBefore]]) : combine([[now, F], [past, fBefore]]);
+  const fBefore = evaluate(student.field, xBefore, p.tTrig.map((t) => t - o.fdSize), p.condition);
+  return [[p.cs.map((v) => (v * ch) / sh), F], [p.cs.map((v) => -v / sh), fBefore]];
 }
 
 /** The sCM loss scale * sum (F - sg F - g)^2 per sample. Throws: E_NONFINITE (or drops the sample, as told). */
 export function scmLoss(tape: Tape, student: Denoiser, teacher: Denoiser, batch: Batch, draws: ScmDraws, o: ScmOptions): LossResult {
   const parts = scmParts(tape, student, teacher, batch, draws, o);
-  const { F, g, gNorm, tF } = parts;
+  const { F, g, gNorm, D } = parts;
   const { weight, skipped } = finiteWeights("scm", gNorm.map(() => o.scale), o.onNonfinite, { F: F.x, g });
   const loss_B = sqLoss(tape, F, { target: F.x, delta: g, weight });
-  return { loss_B, skipped, stats: { scm_loss: mean(loss_B.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(tF)) } };
+  return { loss_B, skipped, stats: { scm_loss: mean(loss_B.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(D)) } };
 }

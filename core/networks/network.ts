@@ -18,9 +18,9 @@ export class Network implements Net, Disposable {
     this.net = spec.family.net(spec.config, params, options);
   }
 
-  /** Allocates the parameters, zero filled, in `options.dtype`. */
-  static create(device: Device, spec: NetSpec, options: NetOptions, trainable = false): Network {
-    return new Network(spec, ParamSet.create(device, spec.family.params(spec.config), options.dtype, trainable), options);
+  /** Allocates the parameters, zero filled, in `options.dtype`; `gradients` as in ParamSet.create. */
+  static create(device: Device, spec: NetSpec, options: NetOptions, gradients: boolean | Tensor = false): Network {
+    return new Network(spec, ParamSet.create(device, spec.family.params(spec.config), options.dtype, gradients), options);
   }
 
   get config(): NetSpec["config"] {

@@ -31,6 +31,7 @@ const ALIGN = 64;
 export class ParamSet implements ParamSource, Disposable {
   readonly flat: Tensor;
   readonly grad: Tensor | null;
+  private readonly sharesGrad: boolean;
   private readonly offsets = new Map<string, number>();
   private readonly vars = new Map<string, Var>();
   private readonly byName: ReadonlyMap<string, ParamSpec>;
@@ -39,7 +40,7 @@ export class ParamSet implements ParamSource, Disposable {
     readonly device: Device,
     readonly specs: readonly ParamSpec[],
     readonly dtype: DType,
-    trainable: boolean,
+    gradients: boolean | Tensor,
     flat: Tensor | null,
   ) {
     this.byName = new Map(specs.map((spec) => [spec.name, spec]));
@@ -51,16 +52,20 @@ export class ParamSet implements ParamSource, Disposable {
     }
     this.flat = flat ?? device.zeros([size], dtype);
     if (this.flat.numel !== size) throw new RcmError("E_SHAPE", "flat buffer of another layout", { op: "params", want: size, got: this.flat.numel });
-    this.grad = trainable ? device.zeros([size], statDType(dtype)) : null;
+    this.grad = gradients === true ? device.zeros([size], statDType(dtype)) : gradients ? gradients.window(0, [size]) : null;
+    this.sharesGrad = typeof gradients !== "boolean";
     for (const spec of specs) {
       const x = this.tensor(spec.name);
       this.vars.set(spec.name, this.grad ? parameter(x, this.window(this.grad, spec.name)) : constant(x));
     }
   }
 
-  /** Allocates parameters of `dtype`, zero filled, for as long as the device lives. */
-  static create(device: Device, specs: readonly ParamSpec[], dtype: DType, trainable: boolean): ParamSet {
-    return device.persistent(() => new ParamSet(device, specs, dtype, trainable, null));
+  /**
+   * Allocates parameters of `dtype`, zero filled, for as long as the device lives. `gradients`: whether they are trainable, or
+   * the buffer of at least flatSize(specs) elements that their gradients share with other sets.
+   */
+  static create(device: Device, specs: readonly ParamSpec[], dtype: DType, gradients: boolean | Tensor): ParamSet {
+    return device.persistent(() => new ParamSet(device, specs, dtype, gradients, null));
   }
 
   /** Elements of the flat buffer that holds parameters of these specs. */
@@ -155,9 +160,9 @@ export class ParamSet implements ParamSource, Disposable {
     this.grad?.zero();
   }
 
-  /** Frees weights and gradients. */
+  /** Frees the weights, and gradients that are not shared. */
   [Symbol.dispose](): void {
     this.flat.free();
-    this.grad?.free();
+    if (!this.sharesGrad) this.grad?.free();
   }
 }

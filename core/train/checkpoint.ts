@@ -5,11 +5,10 @@ import { openCheckpoint, readStored } from "../io/checkpoint.ts";
 import { AtomicFile } from "../io/out_file.ts";
 import { streamSafetensors } from "../io/safetensors.ts";
 import type { StreamPosition } from "../io/webdataset.ts";
-import type { ParamSet } from "../nn/params.ts";
 import type { Tensor } from "../tensor.ts";
-import type { AdamW } from "../optim/adamw.ts";
 import { checkpointPath, listCheckpoints } from "../weights/run_folder.ts";
-import type { Trainer } from "./trainer.ts";
+import type { RoleName } from "./role.ts";
+import type { TrainState } from "./state.ts";
 
 /**
  * A checkpoint is one file `checkpoint_%09d.safetensors` with everything a bitwise resume needs: masters (or f32 weights),
@@ -19,8 +18,10 @@ import type { Trainer } from "./trainer.ts";
 interface CheckpointMeta {
   step: number;
   skipped: number;
-  studentUpdates: number;
-  criticUpdates: number;
+  /** Optimizer updates by role; checkpoints from before roles had a number of each kind. */
+  updates?: Partial<Record<RoleName, number>>;
+  studentUpdates?: number;
+  criticUpdates?: number;
   recipeHash: string;
   data: StreamPosition;
   /** Version of the keys that noise is drawn by; absent in checkpoints from before they had one. */
@@ -30,45 +31,36 @@ interface CheckpointMeta {
 /** Version 1 (unwritten) keyed by micro-batch and could repeat a noise; version 2 keys by use, step, sample of the global batch and index. */
 const NOISE_KEYS = 2;
 
-/** Flat states by name with the parameters whose layout they share. Rounded weights are not kept where a master says them in full. */
-function* states(trainer: Trainer): Generator<[string, Tensor, ParamSet]> {
-  const of = function* (role: string, opt: AdamW | null): Generator<[string, Tensor, ParamSet]> {
-    if (!opt) return;
-    const { params } = opt;
-    yield opt.master ? [`${role}.master`, opt.master, params] : [`${role}.weights`, params.flat, params];
-    if (opt.m) yield [`${role}.m`, opt.m, params];
-    yield [`${role}.v`, opt.v, params];
-  };
-  yield* of("student", trainer.studentOpt);
-  yield ["student.ema", trainer.ema, trainer.studentOpt.params];
-  yield* of("critic", trainer.criticOpt);
-}
-
-/** Every flat state cut into its parameters, `role.state/parameter`, so that a reader needs no layout. */
-function* windows(trainer: Trainer): Generator<[string, Tensor]> {
-  for (const [state, flat, params] of states(trainer)) for (const name of params.names) yield [`${state}/${name}`, params.window(flat, name)];
+/** Every saved buffer of every role cut into its parameters, `role.state/parameter`, so that a reader needs no layout. */
+function* windows({ roles }: TrainState): Generator<[string, Tensor]> {
+  for (const [name, role] of roles) {
+    const { params } = role.network;
+    for (const { state, tensor, saved } of role.buffers()) {
+      if (!saved) continue;
+      for (const parameter of params.names) yield [`${name}.${state}/${parameter}`, params.window(tensor, parameter)];
+    }
+  }
 }
 
 /** Bytes of a checkpoint's tensors. */
-export const checkpointBytes = (trainer: Trainer): number => [...windows(trainer)].reduce((n, [, t]) => n + t.bytes, 0);
+export const checkpointBytes = (state: TrainState): number => [...windows(state)].reduce((n, [, t]) => n + t.bytes, 0);
 
 /**
  * Writes a checkpoint, a piece of a tensor at a time from the device, and removes all but the newest `keep`.
  * Throws: E_IO, the previous checkpoints being untouched.
  */
-export function saveCheckpoint(trainer: Trainer, folder: string, recipeHash: string, data: StreamPosition, keep: number): string {
+export function saveCheckpoint(state: TrainState, folder: string, recipeHash: string, data: StreamPosition, keep: number): string {
   mkdirSync(folder, { recursive: true });
   const meta: CheckpointMeta = {
-    step: trainer.step,
-    skipped: trainer.skipped,
-    studentUpdates: trainer.studentOpt.updates,
-    criticUpdates: trainer.criticOpt?.updates ?? 0,
+    step: state.step,
+    skipped: state.skipped,
+    updates: Object.fromEntries([...state.roles].filter(([, role]) => role.optimizer).map(([name, role]) => [name, role.updates])),
     recipeHash,
     data,
     noiseKeys: NOISE_KEYS,
   };
-  const path = checkpointPath(folder, trainer.step);
-  const tensors = Array.from(windows(trainer), ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }));
+  const path = checkpointPath(folder, state.step);
+  const tensors = Array.from(windows(state), ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }));
   using file = new AtomicFile(path);
   streamSafetensors(file, tensors, { format: "rcm-checkpoint", state: JSON.stringify(meta) });
   file.commit();
@@ -82,8 +74,8 @@ export function sweepCheckpoints(folder: string): void {
   for (const file of readdirSync(folder)) if (/^\.checkpoint_\d{9}\.safetensors\.\d+\.tmp$/.test(file)) rmSync(join(folder, file), { force: true });
 }
 
-/** Restores a trainer bitwise, a piece of a tensor at a time. Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged. */
-export function loadCheckpoint(trainer: Trainer, path: string, recipeHash: string, warn: (message: string) => void = () => {}): StreamPosition {
+/** Restores a run's state bitwise, a piece of a tensor at a time. Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged. */
+export function loadCheckpoint(state: TrainState, path: string, recipeHash: string, warn: (message: string) => void = () => {}): StreamPosition {
   const { metadata, tensors } = openCheckpoint(path);
   if (metadata.format !== "rcm-checkpoint" || metadata.state === undefined) throw new RcmError("E_FORMAT", `${path} is not a checkpoint of a run`, { op: "resume" });
   const meta = JSON.parse(metadata.state) as CheckpointMeta;
@@ -93,15 +85,18 @@ export function loadCheckpoint(trainer: Trainer, path: string, recipeHash: strin
   if (meta.noiseKeys !== NOISE_KEYS) {
     warn(`${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ones, so this run will not repeat an old one bit for bit`);
   }
-  for (const [name, into] of windows(trainer)) {
+  for (const [name, into] of windows(state)) {
     const stored = tensors.get(name);
     if (!stored || stored.dtype !== into.dtype) throw new RcmError("E_FORMAT", `${path} lacks ${name} in ${into.dtype}`, { op: "resume", got: stored?.dtype ?? "nothing" });
     readStored(stored, into);
   }
-  for (const opt of [trainer.studentOpt, trainer.criticOpt]) if (opt?.master) opt.params.flat.set(opt.master);
-  trainer.step = meta.step;
-  trainer.skipped = meta.skipped;
-  trainer.studentOpt.updates = meta.studentUpdates;
-  if (trainer.criticOpt) trainer.criticOpt.updates = meta.criticUpdates;
+  const updates: CheckpointMeta["updates"] = meta.updates ?? { student: meta.studentUpdates, critic: meta.criticUpdates };
+  for (const [name, { optimizer, network }] of state.roles) {
+    if (!optimizer) continue;
+    if (optimizer.master) network.params.flat.set(optimizer.master);
+    optimizer.updates = updates[name] ?? 0;
+  }
+  state.step = meta.step;
+  state.skipped = meta.skipped;
   return meta.data;
 }

@@ -11,8 +11,8 @@ import { Device } from "../tensor.ts";
 import type { CheckpointMode } from "../tape.ts";
 import { checkpointBytes } from "./checkpoint.ts";
 import { FROM_TEACHER, recipeNet } from "../networks/build.ts";
-import { phaseOf } from "./objective.ts";
-import { Trainer, type HostBatch } from "./trainer.ts";
+import type { HostBatch } from "./batch.ts";
+import { Trainer, type Position } from "./trainer.ts";
 
 /** What stays on the device for the whole run. */
 export interface Resident {
@@ -62,12 +62,16 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   const { lib, take } = counted(base.lib, true);
   using device = new Device({ ...base, lib });
   const { config, text: { length, width } } = recipeNet(recipe);
-  const { train, objective } = recipe;
+  const { train } = recipe;
   const text = device.persistent(() => device.zeros([1, length, width], "bf16"));
   const nothing = (): void => {};
   const init = recipe.model.init;
-  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student: init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing }, { negative: text, empty: text });
-  const batch: HostBatch = { latents: zeros([train.batch, ...latentShape(recipe)], "bf16"), embeds: zeros([train.batch, length, width], "bf16") };
+  const student = init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing;
+  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student }, { negative: text, empty: text });
+  const batch: HostBatch = {
+    latents: zeros([train.batch, ...latentShape(recipe)], "bf16"),
+    embeds: zeros([train.batch, length, width], "bf16"),
+  };
   const vae = o.vae ? o.vae.family.create(device, o.vae.config, "bf16") : null;
 
   const turns: Turn[] = [];
@@ -78,34 +82,14 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
     body();
     turns.push({ name, bytes: device.memory().peak - current, flop: take() });
   };
-  const iterate = (): void => void trainer.iterate(Array.from({ length: train.accumulate }, () => batch));
+  const iterate = (at: Position): void => void trainer.iterate(Array.from({ length: train.accumulate }, () => batch), at);
+  const kinds = trainer.method.kinds(recipe);
   // The first use of a grid makes its rotary tables, which stay.
-  iterate();
-  const { warmup, dmd } = phaseOf(recipe, 0);
-  if (objective.dmd) {
-    trainer.step = warmup;
-    iterate();
-    trainer.step = warmup + 1;
-    if (objective.dmd.student_every > 1) iterate();
-  }
-  if (warmup > 0 || !dmd) {
-    trainer.step = 0;
-    play(warmup > 0 ? "student, warm-up" : "student", iterate);
-  }
-  let flopPerStep = turns[0]?.flop ?? 0;
-  if (objective.dmd) {
-    const { simulation_steps: N, student_every: every } = objective.dmd;
-    const kinds = every > 1 ? (["student", "critic"] as const) : (["student"] as const);
-    for (const kind of kinds) {
-      for (let n = 1; n <= N; n++) {
-        trainer.step = warmup + (kind === "student" ? 0 : 1);
-        trainer.studentOpt.updates = n - 1;
-        if (trainer.criticOpt) trainer.criticOpt.updates = n - 1;
-        play(`${kind}, ${n} simulation step${n === 1 ? "" : "s"}`, iterate);
-      }
-    }
-    const mean = (kind: string): number => turns.filter((t) => t.name.startsWith(`${kind}, `) && t.name.includes("simulation")).reduce((n, t) => n + t.flop / N, 0);
-    flopPerStep = (mean("student") + (every - 1) * mean("critic")) / every;
+  for (const step of new Set([0, ...kinds.map((k) => k.step)])) iterate({ step, updates: 0 });
+  let flopPerStep = 0;
+  for (const kind of kinds) {
+    play(kind.name, () => iterate(kind));
+    flopPerStep += kind.share * turns[turns.length - 1].flop;
   }
   if (vae) play("latents through the VAE", () => void roundTrip(vae, batch.latents));
   if (train.sample_every > 0) {
@@ -116,7 +100,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   }
   const most = Math.max(...turns.map((t) => t.bytes));
   return {
-    parameters: trainer.student.params.count,
+    parameters: trainer.role("student").network.params.count,
     tokens: tokensOf(config, latentShape(recipe)),
     resident: residents(trainer, vae, device.memory().current),
     turns,
@@ -130,16 +114,8 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
 function residents(trainer: Trainer, vae: Vae | null, current: number): Resident[] {
   const out: Resident[] = [];
   const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void => void (t && out.push({ name, dtype: t.dtype, bytes: t.bytes }));
-  for (const [role, opt] of [["student", trainer.studentOpt], ["critic", trainer.criticOpt]] as const) {
-    if (!opt) continue;
-    add(`${role} weights`, opt.params.flat);
-    add(`${role} gradients`, opt.params.grad);
-    add(`${role} masters`, opt.master);
-    add(`${role} first moments`, opt.m);
-    add(`${role} second moments`, opt.v);
-    if (role === "student") add("student EMA", trainer.ema);
-  }
-  add("teacher weights", trainer.teacher?.params.flat);
+  for (const [name, role] of trainer.roles) for (const { title, tensor } of role.buffers()) add(`${name} ${title}`, tensor);
+  add("gradients", [...trainer.roles.values()].map((r) => r.network.params.grad).find((grad) => grad !== null));
   add("VAE weights", vae?.params.flat);
   out.push({ name: "rotary tables, text, rounding of blocks", dtype: "", bytes: current - out.reduce((n, r) => n + r.bytes, 0) });
   return out;

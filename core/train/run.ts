@@ -1,11 +1,11 @@
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { numel, type HostTensor } from "../dtype.ts";
+import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { JsonlWriter, writeFileAtomic } from "../io/atomic.ts";
 import { EventWriter } from "../io/tfevents.ts";
-import { listShards, ShardStream, type Sample, type StreamPosition } from "../io/webdataset.ts";
+import { listShards, ShardStream, type StreamPosition } from "../io/webdataset.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { Device } from "../tensor.ts";
@@ -14,13 +14,13 @@ import { listCheckpoints } from "../weights/run_folder.ts";
 import { gridSheet, latentSheet } from "../data/sheet.ts";
 import { sampleStudent, sampleTeacher } from "../networks/sampler.ts";
 import { VAES } from "../models/families.ts";
-import { cutFrames } from "../data/latents.ts";
 import { roundTrip } from "../models/round_trip.ts";
 import type { LoadOptions, LoadProgress } from "../weights/fit.ts";
 import { openVae } from "../weights/vae.ts";
 import { FROM_TEACHER, recipeNet } from "../networks/build.ts";
 import { recipeTexts, type Texts } from "../text/recipe_texts.ts";
-import { Trainer, type HostBatch, type StepResult } from "./trainer.ts";
+import { collate } from "./batch.ts";
+import { Trainer, type StepResult } from "./trainer.ts";
 
 export interface DistillOptions {
   recipe: LoadedRecipe;
@@ -65,29 +65,6 @@ export function stateHash(recipe: Recipe): string {
   return createHash("sha256").update(JSON.stringify(kept)).digest("hex").slice(0, 16);
 }
 
-/** Joins samples into one batch, latents cut to the recipe's frames. Throws: E_SHAPE naming the sample that differs from the recipe. */
-export function collate(samples: Sample[], recipe: Recipe, embedShape: readonly number[]): HostBatch {
-  const join_ = (pick: (s: Sample) => HostTensor, what: string, stored: readonly number[], want: readonly number[], cut: (t: HostTensor) => HostTensor): HostTensor => {
-    const first = pick(samples[0]);
-    const each = cut(first).data.length;
-    const data = new Uint8Array(new ArrayBuffer(each * samples.length));
-    samples.forEach((s, b) => {
-      const t = pick(s);
-      const shape = t.shape.slice(-stored.length);
-      if (t.dtype !== first.dtype || shape.some((d, i) => d !== stored[i]) || numel(t.shape) !== numel(stored)) {
-        throw new RcmError("E_SHAPE", `${what} of sample ${s.key} does not fit the recipe`, { op: "data", want: `${stored} ${first.dtype}`, got: `${t.shape} ${t.dtype}` });
-      }
-      data.set(cut(t).data, b * each);
-    });
-    return { dtype: first.dtype, shape: [samples.length, ...want], data };
-  };
-  const shape = latentShape(recipe);
-  return {
-    latents: join_((s) => s.latent, "latent", recipe.data.shape, shape, (t) => cutFrames(t, shape[1])),
-    embeds: join_((s) => s.embed, "embed", embedShape, embedShape, (t) => t),
-  };
-}
-
 /** Trains a recipe to its end, or until told to stop. Throws: E_INTERRUPTED after a checkpoint; E_STATE when the folder holds another run. */
 export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const { recipe } = o.recipe;
@@ -115,7 +92,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
 
   const metrics = new MetricsLog(o.out, trainer.step);
-  o.onEvent({ kind: "start", step: trainer.step, steps: train.steps, device: device.backend.info.device, parameters: trainer.student.params.count, resumed });
+  o.onEvent({ kind: "start", step: trainer.step, steps: train.steps, device: device.backend.info.device, parameters: trainer.role("student").network.params.count, resumed });
   const began = performance.now();
   let last: StepResult | null = null;
   let position: StreamPosition = stream.position();

@@ -34,8 +34,7 @@ function streamsOf(r: Recipe, steps: number[]): number[] {
   try {
     const batch = { latents: zeros([r.train.batch, 1, 1, 28, 28]), embeds: zeros([r.train.batch, 24, 32]) };
     for (const step of steps) {
-      trainer.step = step;
-      trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch));
+      trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch), { step, updates: step });
     }
   } finally {
     Draws.prototype.stream = original;

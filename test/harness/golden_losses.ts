@@ -93,7 +93,7 @@ export function goldenLosses(device: () => Device, test: TestFunction): void {
             const tape = new Tape(device(), { record: true });
             const parts = scmParts(tape, s.student, s.teacher, s.batch, draws, scmOptions({ ramp: r, passes }));
             expect(relativeError(parts.xt.values(), values("xt"))).toBeLessThan(tol.value);
-            expect(relativeError(parts.tF.values(), values(`${name}.t_F`))).toBeLessThan(tol.tangent);
+            expect(relativeError(parts.D.values(), values(`${name}.t_F`))).toBeLessThan(tol.tangent);
             expect(relativeError(parts.gRaw.values(), values(`${name}.g_raw`))).toBeLessThan(tol.tangent);
             expect(relativeError(parts.g.values(), values(`${name}.g`))).toBeLessThan(tol.tangent);
             const again = new Tape(device(), { record: true });
@@ -109,7 +109,7 @@ export function goldenLosses(device: () => Device, test: TestFunction): void {
           const tape = new Tape(device(), { record: true });
           const draws = { tTrig: values("time"), eps: s.up("eps") };
           const parts = scmParts(tape, s.student, s.teacher, s.batch, draws, scmOptions({ tangent }));
-          expect(relativeError(parts.tF.values(), values(`${name}.t_F`))).toBeLessThan(tol.fd);
+          expect(relativeError(parts.D.values(), values(`${name}.t_F`))).toBeLessThan(tol.fd);
           expect(relativeError(parts.gRaw.values(), values(`${name}.g_raw`))).toBeLessThan(tol.fd);
           const loss = scmLoss(tape, s.student, s.teacher, s.batch, draws, scmOptions({ tangent }));
           expect(relativeError(loss.loss_B.x.values(), values(`${name}.loss_per_sample`))).toBeLessThan(tol.loss);
@@ -122,7 +122,7 @@ export function goldenLosses(device: () => Device, test: TestFunction): void {
         const draws = { tTrig: values("time"), eps: s.up("eps") };
         const run = (rampScope: "x_t" | "second_term") => scmParts(new Tape(device(), { record: true }), s.student, s.teacher, s.batch, draws, scmOptions({ ramp: 0.3, rampScope }));
         const [a, b] = [run("x_t"), run("second_term")];
-        const want = a.gRaw.values().map((v, i) => v + 0.7 * a.tF.values()[i]);
+        const want = a.gRaw.values().map((v, i) => v + 0.7 * a.D.values()[i]);
         expect(relativeError(b.gRaw.values(), want)).toBeLessThan(1e-5);
       });
 

@@ -4,8 +4,8 @@ import { latentShape, type Recipe } from "../../core/recipe/schema.ts";
 import { Rng } from "../../core/rng.ts";
 import { Device } from "../../core/tensor.ts";
 import { FROM_TEACHER, recipeNet } from "../../core/networks/build.ts";
-import { phaseOf } from "../../core/train/objective.ts";
-import { Trainer, type HostBatch } from "../../core/train/trainer.ts";
+import type { HostBatch } from "../../core/train/batch.ts";
+import { Trainer } from "../../core/train/trainer.ts";
 
 const random = (shape: number[], rng: Rng): HostTensor => hostTensor("bf16", shape, Float64Array.from({ length: numel(shape) }, () => rng.normal()));
 
@@ -28,21 +28,13 @@ export function measure(r: Recipe, kind: "cpu" | "cuda" = "cpu"): { peak: number
   device.lib.memoryResetPeak();
   const before = device.memory().current;
   const { trainer, batch } = setUp(device, r);
-  const { warmup } = phaseOf(r, 0);
   const flop: Record<string, number> = {};
   const n = r.objective.dmd?.simulation_steps ?? 1;
-  const turn = (name: string, step: number): void => {
-    trainer.step = step;
-    trainer.studentOpt.updates = n - 1;
-    if (trainer.criticOpt) trainer.criticOpt.updates = n - 1;
+  const kinds = trainer.method.kinds(r).filter(({ name }) => !name.includes("simulation") || name.includes(`, ${n} simulation`));
+  for (const { name, step } of kinds) {
     take();
-    trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch));
+    trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch), { step, updates: n - 1 });
     flop[name] = take();
-  };
-  if (warmup > 0 || !r.objective.dmd) turn(warmup > 0 ? "student, warm-up" : "student", 0);
-  if (r.objective.dmd) {
-    turn(`student, ${n} simulation steps`, warmup);
-    turn(`critic, ${n} simulation steps`, warmup + 1);
   }
   return { peak: device.memory().peak - before, flop };
 }

@@ -1,0 +1,26 @@
+import { drawRf } from "../../diffusion/time.ts";
+import { flowLoss } from "../../losses/flow.ts";
+import type { Batch } from "../../losses/loss.ts";
+import type { FlowRecipe } from "../../recipe/schema.ts";
+import type { Tensor } from "../../tensor.ts";
+import type { Draws } from "../draws.ts";
+import { single, type Method } from "../method.ts";
+
+/** Rectified-flow matching, the objective that teachers are trained with. Source: Liu et al. 2022. */
+export const flow = (c: FlowRecipe): Method =>
+  single(({ recipe, nets, batch, draws }, tape) => {
+    const eps = draws.noise("noise", batch.x0);
+    const tRf = draws.each("time", batch.x0.shape[0], (rng) => drawRf(c.times, rng));
+    const seen = dropText(batch, nets.empty, c.text_dropout, draws);
+    return flowLoss(tape, nets.velocity("student"), seen, { tRf, eps }, { onNonfinite: recipe.objective.on_nonfinite });
+  });
+
+/** Replaces the text of a random share of samples by the empty prompt. */
+function dropText(batch: Batch, empty: Tensor, share: number, draws: Draws): Batch {
+  const { condition } = batch;
+  const dropped = Array.from(draws.each("dropout", condition.shape[0], (rng) => rng.uniform()), (u) => u < share);
+  if (!dropped.includes(true)) return batch;
+  const out = condition.device.empty(condition.shape, condition.dtype).set(condition);
+  dropped.forEach((drop, b) => drop && out.window(b * empty.numel, empty.shape).set(empty));
+  return { x0: batch.x0, condition: out };
+}
