@@ -1,6 +1,7 @@
 import type { ArgsDef } from "citty";
 import { RcmError } from "../core/error.ts";
 import { didYouMean } from "../core/recipe/suggest.ts";
+import { readPrompts } from "../core/text/prompts.ts";
 
 /** Flags that several subcommands share. */
 export const DEVICE_ARGS = {
@@ -66,6 +67,10 @@ export function repeated(raw: readonly string[], name: string): string[] {
   });
   return out;
 }
+
+/** Prompts of --prompt and of the file of --prompts. Throws: E_IO, E_FORMAT. */
+export const promptsOf = (raw: readonly string[], file: string | undefined): string[] =>
+  [...repeated(raw, "prompt"), ...(file === undefined ? [] : readPrompts(file))];
 
 /** A whole number of a flag. Throws: E_ARG. */
 export function integer(text: string, flag: string, least = 0): number {

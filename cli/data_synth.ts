@@ -5,7 +5,7 @@ import { parseShard } from "../core/io/shard.ts";
 import { DEVICE_ARGS, decimal, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS } from "./args.ts";
 import { EXIT_HELP } from "./exit.ts";
 import { stopSignals } from "./signals.ts";
-import { mebibytes, progress, result, seconds } from "./ui.ts";
+import { mebibytes, progress, result, seconds, truncations } from "./ui.ts";
 
 const args = {
   weights: { type: "string", required: true, description: "checkpoint of the teacher (.pth, .safetensors, diffusers or DCP folder)", valueHint: "PATH" },
@@ -15,7 +15,7 @@ const args = {
   "text-encoder": { type: "string", description: "checkpoint of the umT5-xxl encoder", valueHint: "PATH" },
   tokenizer: { type: "string", description: "its tokenizer.json or sentencepiece model", valueHint: "FILE" },
   "text-cache": { type: "string", description: "folder that keeps embeddings of prompts", valueHint: "DIR" },
-  embeds: { type: "string", description: "embeddings made before: a folder of 000000000.embed.pt files or of shards", valueHint: "DIR" },
+  embeds: { type: "string", description: "embeddings made before: a folder of 000000000.embed.pt files or of shards, or a file of [n, tokens, width]", valueHint: "PATH" },
   "negative-prompt": { type: "string", default: "", description: "negative prompt of the guidance", valueHint: "TEXT" },
   "negative-embeds": { type: "string", alias: "negative-embed", description: "torch file with its embedding, in place of --negative-prompt", valueHint: "FILE" },
   shape: { type: "string", default: "16,21,60,104", description: "latent shape: channels, frames, rows, columns (81 frames of 832x480)", valueHint: "C,T,Y,X" },
@@ -51,6 +51,7 @@ export default defineCommand({
     const stop = stopSignals();
     const view = progress(a.quiet);
     try {
+      const { truncated, onTruncated } = truncations();
       const s = await synthRun({
         weights: a.weights, prompts: a.prompts, limit: integer(a.limit, "limit"), out: a.out, embeds: a.embeds ?? null, encoder,
         negativeEmbed: a["negative-embeds"] ?? null, negativePrompt: a["negative-prompt"], shape,
@@ -60,10 +61,10 @@ export default defineCommand({
         },
         time: oneOf(a.time, "time", ["exact", "bf16"]), dtype: oneOf(a.dtype, "dtype", ["bf16", "f32"]), residual: oneOf(a.residual, "residual", ["bf16", "f32"]),
         batch: integer(a.batch, "batch", 1), perShard: integer(a["per-shard"], "per-shard", 1), job: parseShard(a.shard), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
-        shouldStop: stop.asked, onStage: (text) => view.line(text), onEvent: (done, total, each) => view.update(done, total, `samples, ${seconds(each)} each, ${seconds(each * (total - done))} left`),
+        shouldStop: stop.asked, onTruncated, onStage: (text) => view.line(text), onEvent: (done, total, each) => view.update(done, total, `samples, ${seconds(each)} each, ${seconds(each * (total - done))} left`),
       });
       view.end();
-      result(a.json, s, `${s.samples} samples in ${s.shards} shards in ${s.out} (${s.kept} were there), ${seconds(s.secondsPerSample)} each, peak memory ${mebibytes(s.peakBytes)}`);
+      result(a.json, { ...s, truncated }, `${s.samples} samples in ${s.shards} shards in ${s.out} (${s.kept} were there), ${seconds(s.secondsPerSample)} each, peak memory ${mebibytes(s.peakBytes)}`);
     } finally {
       view.end();
       stop.restore();

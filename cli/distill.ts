@@ -8,7 +8,7 @@ import { byteSize, DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS, PAR
 import { EXIT_HELP } from "./exit.ts";
 import { showPlan } from "./distill_plan.ts";
 import { stopSignals } from "./signals.ts";
-import { loading, log, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
+import { loading, log, mebibytes, progress, rateOf, result, seconds, truncations, type Progress } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file (YAML)" },
@@ -39,12 +39,13 @@ export default defineCommand({
     const stop = stopSignals();
     const view = progress(a.quiet);
     try {
+      const { truncated, onTruncated } = truncations();
       const summary = await distill({
         recipe, out, device: deviceOf(a.device), threads: integer(a.threads, "threads"), resume: a.resume, load: loading(a["allow-partial"]),
-        shouldStop: stop.asked, onEvent: (e) => show(view, e, recipe.recipe.train.log_every),
+        shouldStop: stop.asked, onTruncated, onEvent: (e) => show(view, e, recipe.recipe.train.log_every),
       });
       view.end();
-      result(a.json, summary, `${summary.steps} steps in ${seconds(summary.seconds)}, peak memory ${mebibytes(summary.peakBytes)}\ncheckpoint ${summary.checkpoint}`);
+      result(a.json, { ...summary, truncated }, `${summary.steps} steps in ${seconds(summary.seconds)}, peak memory ${mebibytes(summary.peakBytes)}\ncheckpoint ${summary.checkpoint}`);
     } finally {
       view.end();
       stop.restore();

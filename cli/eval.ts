@@ -4,7 +4,7 @@ import { evaluateRecipe, plain } from "../core/eval/run.ts";
 import { renderTable } from "../core/metrics/report.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
-import { loading, progress, result } from "./ui.ts";
+import { loading, progress, result, truncations } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file, for example runs/rcm/recipe.yaml" },
@@ -29,12 +29,13 @@ export default defineCommand({
     expectKnown(rawArgs, args);
     const view = progress(a.quiet);
     const recipe = loadRecipe(a.recipe, repeated(rawArgs, "set"));
+    const { truncated, onTruncated } = truncations();
     const report = await evaluateRecipe({
       recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), load: loading(a["allow-partial"]), out: a.out, device: deviceOf(a.device), threads: integer(a.threads, "threads"),
       samples: integer(a.samples, "samples"), steps: integers(a.steps, "steps"), seed: integer(a.seed, "seed"), batch: integer(a.batch, "batch", 1), reuseTeacher: a["reuse-teacher"] ?? null,
-      command: `rcm eval ${rawArgs.join(" ")}`, onEvent: (e) => view.update(e.done, e.total, `${e.row} steps`, 500),
+      command: `rcm eval ${rawArgs.join(" ")}`, onTruncated, onEvent: (e) => view.update(e.done, e.total, `${e.row} steps`, 500),
     });
     view.end();
-    result(a.json, { ...plain(report), report: join(a.out, "report.html") }, `${renderTable(report)}\nreport ${join(a.out, "report.html")}`);
+    result(a.json, { ...plain(report), truncated, report: join(a.out, "report.html") }, `${renderTable(report)}\nreport ${join(a.out, "report.html")}`);
   },
 });

@@ -3,8 +3,8 @@ import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { sampleRun } from "../core/sample/run.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
-import { givenVideoFlags, promptsOf, sampleVideo, VIDEO_ARGS } from "./sample_video.ts";
-import { loading, mebibytes, progress, result, seconds } from "./ui.ts";
+import { givenVideoFlags, promptsOrRecipe, sampleVideo, VIDEO_ARGS } from "./sample_video.ts";
+import { loading, mebibytes, progress, result, seconds, truncations } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: false, description: "recipe file, for example runs/rcm/recipe.yaml; without one the flags say everything" },
@@ -41,15 +41,16 @@ export default defineCommand({
     const steps = a.steps === "" ? (a.teacher ? recipe.recipe.sample.teacher_steps : 4) : integer(a.steps, "steps", 1);
     const most = recipe.recipe.sample.mid_times.length + 1;
     if (role === "student" && steps > most) throw new RcmError("E_ARG", `--steps ${steps}: sample.mid_times has times for at most ${most} steps`, { op: "usage" });
-    const prompts = promptsOf(a, rawArgs, recipe.recipe);
+    const prompts = promptsOrRecipe(a, rawArgs, recipe.recipe);
     if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or sample.prompts", { op: "usage" });
     const view = progress(a.quiet);
+    const { truncated, onTruncated } = truncations();
     const s = await sampleRun({
       recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), load: loading(a["allow-partial"]), role, steps, prompts, each: integer(a.each, "each", 1), out: a.out,
       seed: integer(a.seed, "seed"), batch: a.batch === "" ? 64 : integer(a.batch, "batch", 1), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
-      onEvent: (done, total) => view.update(done, total, "pictures"),
+      onTruncated, onEvent: (done, total) => view.update(done, total, "pictures"),
     });
     view.end();
-    result(a.json, s, `${s.files.length} pictures in ${seconds(s.seconds)} (${(1000 * s.secondsPerSample).toFixed(1)} ms each, ${s.evaluations} network evaluations), peak memory ${mebibytes(s.peakBytes)}\ngrid ${s.grid}`);
+    result(a.json, { ...s, truncated }, `${s.files.length} pictures in ${seconds(s.seconds)} (${(1000 * s.secondsPerSample).toFixed(1)} ms each, ${s.evaluations} network evaluations), peak memory ${mebibytes(s.peakBytes)}\ngrid ${s.grid}`);
   },
 });

@@ -1,7 +1,5 @@
 import type { ArgsDef } from "citty";
-import { readFileSync } from "node:fs";
 import type { DType } from "../core/dtype.ts";
-import { RcmError } from "../core/error.ts";
 import { allPresets, presetNet } from "../core/models/families.ts";
 import type { NetSpec } from "../core/models/family.ts";
 import { latentShape, type Recipe } from "../core/recipe/schema.ts";
@@ -11,14 +9,15 @@ import { VIDEO_FORMATS } from "../core/sample/output.ts";
 import type { SampleEvent, VideoSummary } from "../core/sample/pipeline.ts";
 import { sampleVideos, type VideoOptions } from "../core/sample/video.ts";
 import { parseShard } from "../core/io/shard.ts";
+import { recipeEncoder } from "../core/text/open.ts";
 import { MOST_STEPS } from "../core/samplers/schedule.ts";
 import { FEW_STEP_MODES } from "../core/samplers/rcm.ts";
 import { recipeNet } from "../core/networks/build.ts";
 import { RESIZE_FILTERS, type ResizeFilter } from "../core/video/image.ts";
 import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } from "../core/video/sizes.ts";
-import { decimal, deviceOf, integer, oneOf, repeated, usage } from "./args.ts";
+import { decimal, deviceOf, integer, oneOf, promptsOf, usage } from "./args.ts";
 import { stopSignals } from "./signals.ts";
-import { loading, log, mebibytes, progress, rateOf, result, seconds, type Progress } from "./ui.ts";
+import { loading, log, mebibytes, progress, rateOf, result, seconds, truncations, type Progress } from "./ui.ts";
 
 const text = (description: string, valueHint: string) => ({ type: "string", default: "", description, valueHint }) as const;
 const flag = (description: string) => ({ type: "boolean", default: false, description }) as const;
@@ -29,7 +28,7 @@ export const VIDEO_ARGS = {
   "text-encoder": text("umT5 weights: .pth, .safetensors or folder", "FILE"),
   tokenizer: text("tokenizer.json or sentencepiece .model of umT5", "FILE"),
   "text-cache": text("folder that keeps encoded prompts", "DIR"),
-  embeds: text("text embeddings instead of a text encoder: .pt or .safetensors of [tokens, width] or [n, tokens, width]", "FILE"),
+  embeds: text("embeddings instead of a text encoder: .pt or .safetensors of [tokens, width] or [n, tokens, width], or a folder of them", "PATH"),
   "negative-embeds": text("embedding of the negative prompt", "FILE"),
   vae: text("Wan2.1 VAE weights", "FILE"),
   tile: text("decode in tiles of N latent rows and columns, for small cards; 0: whole; default 0", "N"),
@@ -111,18 +110,9 @@ function netOf(a: Values, recipe: Recipe | null): NetSpec | null {
   return a.model === "" ? null : presetNet(oneOf(String(a.model), "model", MODELS));
 }
 
-function lines(path: string): string[] {
-  try {
-    return readFileSync(path, "utf8").split("\n").filter((l) => l.trim() !== "");
-  } catch (cause) {
-    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "prompts", cause });
-  }
-}
-
-/** Prompts of --prompt, --prompts and, when neither is given, of the recipe. */
-export function promptsOf(a: Values, rawArgs: string[], recipe: Recipe | null): string[] {
-  const listed = a.prompts === undefined ? [] : lines(String(a.prompts));
-  const given = [...repeated(rawArgs, "prompt"), ...listed];
+/** Prompts of the flags and, without any, of the recipe. */
+export function promptsOrRecipe(a: Values, rawArgs: string[], recipe: Recipe | null): string[] {
+  const given = promptsOf(rawArgs, a.prompts === undefined ? undefined : String(a.prompts));
   return given.length > 0 ? given : (recipe?.sample.prompts ?? []);
 }
 
@@ -139,8 +129,11 @@ function sizeOf(a: Values, recipe: Recipe | null, i2v: boolean): { size: VideoSi
   return { size: size(), frames: a.frames === "" ? fallback : integer(String(a.frames), "frames", 1) };
 }
 
-const textOfRecipe = (recipe: Recipe | null, cache: string | null): VideoOptions["text"] =>
-  recipe?.text ? { weights: recipe.text.encoder, tokenizer: recipe.text.tokenizer, cache: cache ?? recipe.text.cache } : null;
+/** The recipe's text encoder, with the cache of the flag if there is one. */
+function encoderOf(recipe: Recipe | null, cache: string | null): VideoOptions["text"] {
+  const files = recipe && recipeEncoder(recipe);
+  return files && { ...files, cache: cache ?? files.cache };
+}
 
 /** Everything that the flags (and a recipe of Wan kind) say. Throws: E_ARG. */
 export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null): VideoOptions {
@@ -156,9 +149,9 @@ export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
     net: netOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
-    text: encoder === null ? textOfRecipe(recipe, given("text-cache")) : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
+    text: encoder === null ? encoderOf(recipe, given("text-cache")) : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
     vae: a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
-    embeds: given("embeds"), negativeEmbeds: given("negative-embeds") ?? (guided && a["negative-prompt"] === "" ? (recipe?.teacher?.negative_embed ?? null) : null), prompts: promptsOf(a, rawArgs, recipe),
+    embeds: given("embeds"), negativeEmbeds: given("negative-embeds") ?? (guided && a["negative-prompt"] === "" ? (recipe?.teacher?.negative_embed ?? null) : null), prompts: promptsOrRecipe(a, rawArgs, recipe),
     negativePrompt: guided ? (given("negative-prompt") ?? recipe?.teacher?.negative_prompt ?? "") : null,
     each: integer(String(a.each), "each", 1), plan, ...sizeOf(a, recipe, i2v),
     image: i2v ? { path: String(a.image), adaptive: a["adaptive-resolution"] === true, resize: oneOf(String(a.resize || "bicubic"), "resize", Object.keys(RESIZE_FILTERS) as ResizeFilter[]) } : null,
@@ -192,9 +185,10 @@ export async function sampleVideo(a: Values, rawArgs: string[], recipe: Recipe |
   const view = progress(a.quiet === true);
   const stop = stopSignals();
   try {
-    const s = await sampleVideos({ ...options, onEvent: (e) => (e.kind === "warning" ? log.warn(e.message) : show(view, e)), shouldStop: stop.asked });
+    const { truncated, onTruncated } = truncations();
+    const s = await sampleVideos({ ...options, onTruncated, onEvent: (e) => (e.kind === "warning" ? log.warn(e.message) : show(view, e)), shouldStop: stop.asked });
     view.end();
-    result(a.json === true, s, words(s));
+    result(a.json === true, { ...s, truncated }, words(s));
   } finally {
     view.end();
     stop.restore();

@@ -1,11 +1,10 @@
 import { defineCommand } from "citty";
-import { readFileSync } from "node:fs";
 import { RcmError } from "../core/error.ts";
 import { cleanPrompt } from "../core/text/clean.ts";
 import { Tokenizer } from "../core/text/tokenizers/tokenizer.ts";
-import { encodeToFiles } from "../core/text/files.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, repeated } from "./args.ts";
-import { mebibytes, progress, result, seconds } from "./ui.ts";
+import { encodeToFiles } from "../core/text/encode_run.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, promptsOf } from "./args.ts";
+import { mebibytes, progress, result, seconds, truncations } from "./ui.ts";
 
 const PROMPT_ARGS = {
   tokenizer: { type: "string", required: true, description: "tokenizer.json or sentencepiece .model", valueHint: "FILE" },
@@ -13,15 +12,6 @@ const PROMPT_ARGS = {
   prompts: { type: "string", description: "file with a prompt a line", valueHint: "FILE" },
   length: { type: "string", default: "512", description: "tokens a prompt, the end token included", valueHint: "N" },
 } as const;
-
-function promptsOf(raw: readonly string[], file: string | undefined): string[] {
-  if (file === undefined) return repeated(raw, "prompt");
-  try {
-    return [...repeated(raw, "prompt"), ...readFileSync(file, "utf8").split("\n").filter((l) => l.trim() !== "")];
-  } catch (cause) {
-    throw new RcmError("E_IO", `cannot read ${file}: ${(cause as Error).message}`, { op: "prompts", cause });
-  }
-}
 
 const encodeArgs = {
   weights: { type: "string", required: true, description: "umT5 encoder: .pth, .safetensors, shard index or folder; Wan's or transformers' keys", valueHint: "PATH" },
@@ -40,19 +30,19 @@ const encode = defineCommand({
     description: "Embed prompts with umT5.\n\n  rcm text encode --weights models_t5_umt5-xxl-enc-bf16.pth --tokenizer tokenizer.json --prompt 'a red kite' --out kite.embed.pt\n  rcm text encode --weights models_t5_umt5-xxl-enc-bf16.pth --tokenizer spiece.model --prompts prompts.txt --negative 'blurred' --cache cache --out embeds",
   },
   args: encodeArgs,
-  run({ args: a, rawArgs }) {
+  async run({ args: a, rawArgs }) {
     expectKnown(rawArgs, encodeArgs);
     const view = progress(a.quiet);
-    const s = encodeToFiles({
+    const s = await encodeToFiles({
       weights: a.weights, tokenizer: a.tokenizer, cache: a.cache === "" ? null : a.cache, prompts: promptsOf(rawArgs, a.prompts), negative: a.negative ?? null, out: a.out,
       dtype: oneOf(a.dtype, "dtype", ["bf16", "f16", "f32"]), length: integer(a.length, "length", 1), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
+      onTruncated: truncations().onTruncated,
       onProgress: (done, total) => view.update(Math.round(done / 2 ** 20), Math.round(total / 2 ** 20), "MiB of weights", Math.max(1, Math.round(total / 2 ** 20))),
       onPrompt: (done, total) => view.update(done, total, "prompts", 100),
     });
     view.end();
-    const cut = s.files.filter((f) => f.truncated).length;
     const loaded = s.load ? `; weights ${mebibytes(s.load.bytes)} in ${seconds(s.load.seconds)} (${(s.load.bytes / s.load.seconds / 1e9).toFixed(1)} GB/s)` : "";
-    result(a.json, s, `${s.files.length} embeddings [${s.shape.join(", ")}] ${s.dtype} in ${seconds(s.seconds)}: ${s.encoded} encoded, ${s.cached} from the cache${cut > 0 ? `, ${cut} cut to ${a.length} tokens` : ""}${loaded}; peak memory ${mebibytes(s.peakBytes)}\n${s.files.length === 1 ? s.files[0].path : a.out}`);
+    result(a.json, s, `${s.files.length} embeddings [${s.shape.join(", ")}] ${s.dtype} in ${seconds(s.seconds)}: ${s.encoded} encoded, ${s.cached} from the cache${s.truncated.length > 0 ? `, ${s.truncated.length} cut to ${a.length} tokens` : ""}${loaded}; peak memory ${mebibytes(s.peakBytes)}\n${s.files.length === 1 ? s.files[0].path : a.out}`);
   },
 });
 

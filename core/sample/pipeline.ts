@@ -1,5 +1,6 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { writeTorch } from "../io/torch.ts";
@@ -7,7 +8,7 @@ import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { firstFrame } from "../video/image.ts";
 import type { Picture } from "../video/sheet.ts";
 import { videoOf } from "../video/sizes.ts";
-import type { TextStore } from "../text/embeds.ts";
+import { textBatch, textsOf, type TextShape } from "../text/embedder.ts";
 import { pictureCondition, withPicture } from "./i2v.ts";
 import type { SampleNet } from "../networks/net.ts";
 import { folderSheet, VideoWriter, type VideoFormat } from "./output.ts";
@@ -18,9 +19,6 @@ import { Stages, type StageReport } from "./stages.ts";
 import { Manifest, type ManifestEntry, type Settings } from "../io/manifest.ts";
 import type { Shard } from "../io/shard.ts";
 import { ofShard, type WorkItem } from "./work.ts";
-
-/** Texts encoded at a time. */
-const TEXT_BATCH = 8;
 
 export interface VideoJob {
   items: readonly WorkItem[];
@@ -36,8 +34,9 @@ export interface VideoJob {
   plan: SamplePlan;
   /** Null without guidance. */
   negativePrompt: string | null;
-  /** Texts that need no encoder (from files); the others are added. */
-  texts: TextStore;
+  textShape: TextShape;
+  /** Embeddings that files give, by prompt; the text encoder makes the others. */
+  texts: ReadonlyMap<string, HostTensor>;
   /** The first frame, for I2V. */
   picture: Picture | null;
   format: VideoFormat;
@@ -102,6 +101,7 @@ class VideoRun {
   private readonly files: string[] = [];
   private readonly stepSeconds: number[][] = [];
   private readonly warnings: string[] = [];
+  private readonly known: Map<string, HostTensor>;
   private readonly writer: VideoWriter;
   private net: SampleNet | null = null;
   private vae: VideoVae | null = null;
@@ -116,6 +116,7 @@ class VideoRun {
     readonly onEvent: (e: SampleEvent) => void,
   ) {
     this.stages = new Stages(device);
+    this.known = new Map(job.texts);
     this.writer = new VideoWriter(job.out, job.format, this.stages, (message) => {
       this.warnings.push(message);
       onEvent({ kind: "warning", message });
@@ -125,18 +126,13 @@ class VideoRun {
   /** Encodes the texts that no file gave, then frees the encoder. */
   async texts(): Promise<void> {
     const { job, parts } = this;
-    const wanted = [...new Set([...this.pending.map((i) => i.prompt), ...(job.negativePrompt === null ? [] : [job.negativePrompt])])].filter((p) => !job.texts.has(p));
+    const wanted = [...new Set([...this.pending.map((i) => i.prompt), ...(job.negativePrompt === null ? [] : [job.negativePrompt])])].filter((p) => !this.known.has(p));
     if (wanted.length === 0) return;
     if (!parts.text) throw new RcmError("E_ARG", "a prompt needs a text encoder or its embedding", { op: "usage", got: wanted[0] });
     this.onEvent({ kind: "stage", text: `encoding ${wanted.length} texts` });
-    using encoder = await this.stages.runAsync("load text encoder", async () => await (parts.text as NonNullable<typeof parts.text>)());
-    await this.stages.runAsync("text", async () => {
-      for (let at = 0; at < wanted.length; at += TEXT_BATCH) {
-        using _scope = this.device.scope();
-        const part = wanted.slice(at, at + TEXT_BATCH);
-        job.texts.putAll(part, await encoder.encode(part));
-      }
-    });
+    using embedder = this.stages.run("load text encoder", parts.text);
+    const texts = await this.stages.runAsync("text", () => embedder.embed(wanted));
+    wanted.forEach((prompt, i) => this.known.set(prompt, texts[i]));
   }
 
   private async openVae(): Promise<VideoVae> {
@@ -198,8 +194,9 @@ class VideoRun {
     try {
       return stages.run("diffusion", () => {
         const like = device.empty([items.length, ...job.shape], "f32");
-        const condition = job.texts.batch(device, items.map((i) => i.prompt));
-        const negative = job.negativePrompt === null ? null : job.texts.batch(device, [job.negativePrompt]);
+        const texts = (prompts: string[]): Tensor => textBatch(device, textsOf(this.known, prompts), job.textShape);
+        const condition = texts(items.map((i) => i.prompt));
+        const negative = job.negativePrompt === null ? null : texts([job.negativePrompt]);
         const step = (k: number, body: () => Tensor): Tensor => {
           const t0 = performance.now();
           const out = body();

@@ -4,6 +4,7 @@ import { encodePng } from "../io/png.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
 import { Device } from "../tensor.ts";
+import type { OnTruncated } from "../text/embedder.ts";
 import { createNetwork, loadWeights, wantsSecondTime } from "../networks/build.ts";
 import { evaluationsOf, samplePrompts } from "./batches.ts";
 import { gridSheet, pictures } from "../data/sheet.ts";
@@ -29,6 +30,7 @@ export interface SampleOptions {
   device: "auto" | "cpu" | "cuda";
   threads?: number;
   onEvent?: (done: number, total: number) => void;
+  onTruncated?: OnTruncated;
 }
 
 export interface SampleSummary {
@@ -50,7 +52,7 @@ export async function sampleRun(o: SampleOptions): Promise<SampleSummary> {
   loadWeights(model, source, source, { kind: o.kind, ...o.load });
   const prompts = Array.from({ length: o.prompts.length * o.each }, (_, i) => o.prompts[i % o.prompts.length]);
   const job = { model, role: o.role, steps: o.steps } as const;
-  const set = await samplePrompts(device, job, recipe, prompts, o.seed, o.batch, (done) => o.onEvent?.(done, prompts.length));
+  const set = await samplePrompts(device, job, recipe, prompts, o.seed, o.batch, (done) => o.onEvent?.(done, prompts.length), o.onTruncated);
   const host = set.latents.toHost();
   if (hostValues(host).some((v) => !Number.isFinite(v))) throw new RcmError("E_NONFINITE", "the samples hold values that are not finite", { op: "sample" });
   mkdirSync(o.out, { recursive: true });

@@ -1,6 +1,5 @@
 import { statSync } from "node:fs";
 import { basename } from "node:path";
-import type { DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { VAES } from "../models/families.ts";
 import type { NetSpec } from "../models/family.ts";
@@ -8,9 +7,13 @@ import type { WeightKind } from "../models/layout.ts";
 import { Device } from "../tensor.ts";
 import { ImageFile, type ResizeFilter } from "../video/image.ts";
 import { adaptiveSize, videoLatentShape, type VideoSize } from "../video/sizes.ts";
-import { readEmbeds, TextStore, type TextShape } from "../text/embeds.ts";
+import type { DType, HostTensor } from "../dtype.ts";
+import { embedAll, type OnTruncated, type TextShape } from "../text/embedder.ts";
+import type { EncoderFiles } from "../text/encoder.ts";
+import { openEmbedder } from "../text/open.ts";
+import { openStored, readStoredText, StoredEmbedder } from "../text/stored.ts";
 import { experts, MASK_CHANNELS } from "./i2v.ts";
-import { openText, openTiledVae } from "./open_parts.ts";
+import { openTiledVae } from "./open_parts.ts";
 import { runVideos, type SampleEvent, type VideoSummary } from "./pipeline.ts";
 import type { SamplePlan } from "../networks/plan.ts";
 import type { VideoFormat } from "./output.ts";
@@ -28,8 +31,7 @@ export interface VideoOptions {
   weights: { path: string } | { high: string; low: string; boundary: number };
   kind: WeightKind;
   load?: LoadOptions;
-  /** Files of the text encoder; cache: folder of encoded prompts, null: none. */
-  text: { weights: string; tokenizer: string; cache: string | null } | null;
+  text: EncoderFiles | null;
   vae: { weights: string; tile: number } | null;
   /** Files with text embeddings that stand for the prompts, and for the negative prompt. */
   embeds: string | null;
@@ -57,6 +59,7 @@ export interface VideoOptions {
   device: "auto" | "cpu" | "cuda";
   threads?: number;
   onEvent?: (e: SampleEvent) => void;
+  onTruncated?: OnTruncated;
   shouldStop?: () => boolean;
 }
 
@@ -86,22 +89,24 @@ function settingsOf(o: VideoOptions, size: VideoSize): Settings {
 }
 
 /** Texts that files give; their names take the place of prompts that are not there. */
-function textsOfFiles(o: VideoOptions, shape: TextShape): { store: TextStore; prompts: string[]; negativePrompt: string | null } {
-  const store = new TextStore(shape);
-  let { prompts, negativePrompt } = o;
+async function textsOfFiles(o: VideoOptions, shape: TextShape): Promise<{ texts: Map<string, HostTensor>; prompts: readonly string[]; negativePrompt: string | null }> {
+  let texts = new Map<string, HostTensor>();
+  let prompts: readonly string[] = o.prompts;
+  let { negativePrompt } = o;
   if (o.embeds !== null) {
-    const given = readEmbeds(o.embeds);
-    if (prompts.length === 0) prompts = given.map((_, i) => `${basename(o.embeds as string)}#${i}`);
-    if (prompts.length !== given.length) throw new RcmError("E_ARG", `${o.embeds} holds another number of texts than there are prompts`, { op: "usage", want: prompts.length, got: given.length });
-    prompts.forEach((p, i) => store.put(p, given[i]));
+    const stored = openStored(o.embeds);
+    if (prompts.length > 0 && prompts.length !== stored.count) {
+      throw new RcmError("E_ARG", `${o.embeds} holds another number of texts than there are prompts`, { op: "usage", want: prompts.length, got: stored.count });
+    }
+    const embedder = new StoredEmbedder(stored, shape, prompts.length > 0 ? prompts : undefined);
+    ({ prompts } = embedder);
+    texts = await embedAll(embedder, prompts);
   }
   if (o.negativeEmbeds !== null && negativePrompt !== null) {
-    const given = readEmbeds(o.negativeEmbeds);
-    if (given.length !== 1) throw new RcmError("E_ARG", `${o.negativeEmbeds} holds more than one text`, { op: "usage", want: 1, got: given.length });
-    negativePrompt = negativePrompt === "" ? `${basename(o.negativeEmbeds)}` : negativePrompt;
-    store.put(negativePrompt, given[0]);
+    negativePrompt = negativePrompt === "" ? basename(o.negativeEmbeds) : negativePrompt;
+    texts.set(negativePrompt, readStoredText(o.negativeEmbeds, shape));
   }
-  return { store, prompts, negativePrompt };
+  return { texts, prompts, negativePrompt };
 }
 
 /** Videos of prompts with a Wan network: opens its parts from files and runs the pipeline. */
@@ -115,7 +120,7 @@ export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
   const fits = found.every((f) => f.spec.latent.inputChannels === channels && f.spec.latent.channels === shape[0]);
   if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out` });
-  const { store, prompts, negativePrompt } = textsOfFiles(o, { textLen: spec.text.length, textDim: spec.text.width });
+  const { texts, prompts, negativePrompt } = await textsOfFiles(o, spec.text);
   if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or --embeds", { op: "usage" });
   using device = Device.open({ device: o.device, threads: o.threads });
   const net = (f: FoundNet, events: number): SampleNet =>
@@ -123,13 +128,13 @@ export async function sampleVideos(o: VideoOptions): Promise<VideoSummary> {
   return runVideos(
     device,
     {
-      text: text && (() => openText(device, text, spec.text.length)),
+      text: text && (() => openEmbedder(device, { shape: spec.text, encoder: text, onTruncated: o.onTruncated })),
       net: () => ("path" in weights ? net(found[0], 0) : experts(net(found[0], 0), net(found[1], 4), weights.boundary)),
       vae: vae && (() => openTiledVae(device, vae, o.dtype, VAES[spec.latent.vae ?? ""])),
     },
     {
       items: workItems(prompts, o.each), shard: o.shard, out: o.out, settings: settingsOf(o, size), overwrite: o.overwrite, seed: o.seed, batch: o.batch, shape, plan: o.plan,
-      negativePrompt, texts: store, picture: image && o.image ? await image.pixels(size, o.image.resize) : null, format: o.format, saveLatents: o.saveLatents, offload: o.offload,
+      negativePrompt, textShape: spec.text, texts, picture: image && o.image ? await image.pixels(size, o.image.resize) : null, format: o.format, saveLatents: o.saveLatents, offload: o.offload,
     },
     o.onEvent,
     o.shouldStop,

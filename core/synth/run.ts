@@ -5,8 +5,11 @@ import { Device, type Tensor } from "../tensor.ts";
 import { Network } from "../networks/network.ts";
 import { loadFound } from "../weights/fit.ts";
 import { openNetwork, specOf } from "../weights/resolve.ts";
-import { readEmbedding, readPrompts, StoredEmbeds } from "../text/prompts.ts";
-import { encodeTexts, type EncoderFiles } from "../text/encode_texts.ts";
+import { padded, textBatch, type Embedder, type OnTruncated } from "../text/embedder.ts";
+import type { EncoderFiles } from "../text/encoder.ts";
+import { openEmbedder } from "../text/open.ts";
+import { readPrompts } from "../text/prompts.ts";
+import { readStoredText, StoredEmbedder } from "../text/stored.ts";
 import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "./synth.ts";
 
 export interface SynthRunOptions {
@@ -16,7 +19,7 @@ export interface SynthRunOptions {
   /** Most prompts to take; 0: all. */
   limit: number;
   out: string;
-  /** Folder of embeddings made before; null: `encoder` makes them. */
+  /** File or folder of embeddings made before; null: `encoder` makes them. */
   embeds: string | null;
   encoder: EncoderFiles | null;
   /** Torch file with the negative embedding; null: `negativePrompt` is encoded. */
@@ -35,6 +38,7 @@ export interface SynthRunOptions {
   shouldStop: () => boolean;
   onEvent?: (done: number, total: number, secondsPerSample: number) => void;
   onStage?: (text: string) => void;
+  onTruncated?: OnTruncated;
 }
 
 /** Opens the teacher and runs it over the prompts of a file. Throws: E_ARG when a text is wanted and nothing can embed it; as `synthesize`. */
@@ -49,18 +53,23 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   o.shape.slice(1).forEach((n, i) => {
     if (n % config.patch[i] !== 0) throw new RcmError("E_ARG", "frames, rows and columns of the latent are multiples of the patch", { op: "synth", want: config.patch, got: o.shape.slice(1) });
   });
-  const { length: textLen, width: textDim } = spec.text;
+  const shape = spec.text;
   const guided = o.sampler.guidance !== 1;
   using device = Device.open({ device: o.device, threads: o.threads });
-  const encode = async (texts: readonly string[]): Promise<HostTensor[]> => {
-    if (!o.encoder) throw new RcmError("E_ARG", "no text encoder: give --text-encoder and --tokenizer, or --embeds and --negative-embeds", { op: "usage" });
-    o.onStage?.(`encoding ${texts.length} prompt${texts.length === 1 ? "" : "s"}`);
-    return await encodeTexts(device, o.encoder, texts, textLen);
+  const { encoder, onTruncated } = o;
+  const embedder = openEmbedder(device, { shape, stored: o.embeds, prompts, encoder, onTruncated });
+  const embed = async (by: Embedder, texts: readonly string[]): Promise<HostTensor[]> => {
+    using opened = by;
+    if (!(by instanceof StoredEmbedder)) o.onStage?.(`encoding ${texts.length} prompt${texts.length === 1 ? "" : "s"}`);
+    return (await opened.embed(texts)).map((text) => padded(text, shape.length, "bf16"));
   };
-  const stored = o.embeds === null ? null : new StoredEmbeds(o.embeds);
-  if (!stored && !o.encoder) await encode([]);
-  const unwanted = !guided ? null : o.negativeEmbed === null ? (await encode([o.negativePrompt]))[0] : readEmbedding(o.negativeEmbed, textLen, textDim);
-  const negative: Tensor | null = unwanted && device.persistent(() => device.fromHost({ ...unwanted, shape: [1, textLen, textDim] }));
+  let negative: Tensor | null = null;
+  if (guided) {
+    const text = o.negativeEmbed === null
+      ? (await embed(openEmbedder(device, { shape, encoder, onTruncated }), [o.negativePrompt]))[0]
+      : padded(readStoredText(o.negativeEmbed, shape), shape.length, "bf16");
+    negative = device.persistent(() => textBatch(device, [text], shape));
+  }
   o.onStage?.(`loading ${weights}`);
   const teacher = Network.create(device, spec, { dtype: o.dtype, residual: o.residual, checkpoint: "none", time: o.time });
   loadFound(teacher.params, found);
@@ -69,7 +78,5 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
     residual: o.residual,
     negative: guided ? (o.negativeEmbed === null ? o.negativePrompt : fileIdentity(o.negativeEmbed)) : null,
   };
-  const embed = async (texts: readonly string[], first: number): Promise<HostTensor[]> =>
-    stored ? texts.map((_, i) => stored.get(first + i, textLen, textDim)) : await encode(texts);
-  return await synthesize(device, teacher, { ...o, prompts, embed, negative, identity });
+  return await synthesize(device, teacher, { ...o, prompts, embed: (texts) => embed(embedder, texts), negative, identity });
 }

@@ -31,9 +31,9 @@ export interface SynthSampler {
 export interface SynthOptions {
   out: string;
   prompts: readonly string[];
-  /** Embeddings of prompts first, first + 1, ... Shapes: [textLen, textDim] bf16 each. */
-  embed: (prompts: readonly string[], first: number) => Promise<HostTensor[]>;
-  /** Embedding of the negative prompt. Shapes: [1, textLen, textDim]. */
+  /** Shapes: [length, width] bf16 each. */
+  embed: (prompts: readonly string[]) => Promise<HostTensor[]>;
+  /** Embedding of the negative prompt. Shapes: [1, length, width]. */
   negative: Tensor | null;
   /** Latent shape: channels, frames, rows, columns. */
   shape: readonly number[];
@@ -109,7 +109,7 @@ export async function synthesize(device: Device, teacher: Network, o: SynthOptio
     const from = first + shard.keys.length;
     done += from - first;
     kept += from - first;
-    const embeds = from < end ? await o.embed(o.prompts.slice(from, end), from) : [];
+    const embeds = from < end ? await o.embed(o.prompts.slice(from, end)) : [];
     for (let at_ = from; at_ < end; at_ += o.batch) {
       await stopPoint(o.shouldStop);
       using _scope = device.scope();

@@ -6,7 +6,7 @@ import { numel } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { hasNonfinite } from "../data/inspect.ts";
 import { VAES } from "../models/families.ts";
-import { readEmbedding } from "../text/prompts.ts";
+import { storedNegative } from "../text/open.ts";
 import { decode, indexShard, listShards } from "../io/webdataset.ts";
 import { withFile } from "../io/tar.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
@@ -96,7 +96,7 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
   };
   if (teacher) checkWeights("teacher", teacher.weights);
   if (model.init !== "random" && model.init !== "teacher") checkWeights("student", model.init);
-  if (teacher?.negative_embed) attempt("teacher.negative_embed", () => readEmbedding(teacher.negative_embed as string, spec.text.length, spec.text.width));
+  attempt("teacher.negative_embed", () => storedNegative(recipe, spec.text));
   const vaePath = recipe.data.vae_round_trip;
   const vae = vaePath === null ? null : attempt("data.vae_round_trip", () => vaeIn(vaePath, VAES[spec.latent.vae ?? ""]));
   for (const [key, path] of Object.entries({ "text.encoder": text?.encoder, "text.tokenizer": text?.tokenizer })) {

@@ -18,8 +18,9 @@ import { roundTrip } from "../models/round_trip.ts";
 import type { LoadOptions, LoadProgress } from "../weights/fit.ts";
 import { openVae } from "../weights/vae.ts";
 import { FROM_TEACHER, recipeNet } from "../networks/build.ts";
-import { recipeTexts, type Texts } from "../text/recipe_texts.ts";
+import type { OnTruncated } from "../text/embedder.ts";
 import { collate } from "./batch.ts";
+import { trainingTexts, type Texts } from "./texts.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
 
 export interface DistillOptions {
@@ -31,6 +32,7 @@ export interface DistillOptions {
   /** How starting weights are loaded. */
   load?: LoadOptions;
   onEvent: (event: TrainEvent) => void;
+  onTruncated?: OnTruncated;
   /** True once a signal asked to stop: the loop writes a checkpoint and throws E_INTERRUPTED. */
   shouldStop: () => boolean;
 }
@@ -77,7 +79,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   mkdirSync(o.out, { recursive: true });
   using device = Device.open({ device: o.device, threads: o.threads });
   const spec = recipeNet(recipe);
-  const text = await recipeTexts(device, recipe, spec.text);
+  const text = await trainingTexts(device, recipe, spec.text, o.onTruncated);
   sweepCheckpoints(checkpoints);
   const resumed = existing.length > 0;
   const init = recipe.model.init;

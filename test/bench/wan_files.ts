@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ShardAppender } from "../../core/data/appender.ts";
-import { padEmbedding } from "../../core/text/prompts.ts";
+import { padded } from "../../core/text/embedder.ts";
 import { dtypeBytes, numel, type DType } from "../../core/dtype.ts";
 import { writeFileAtomic } from "../../core/io/atomic.ts";
 import { AtomicFile } from "../../core/io/out_file.ts";
@@ -78,7 +78,7 @@ if (!existsSync(path)) {
   for (let i = shard.keys.length; i < Number(a.samples); i++) {
     using _scope = device.scope();
     const latent = draw([16, 21, 60, 104], "bf16", 10_000 + i, 1).toHost();
-    shard.append({ key: fileKey(String(i)), latent, embed: padEmbedding(text(20_000 + i, 20 + (i % 100)), textLen, textDim, "random text"), prompt: `random sample ${i}` });
+    shard.append({ key: fileKey(String(i)), latent, embed: padded(text(20_000 + i, 20 + (i % 100)), textLen, "bf16"), prompt: `random sample ${i}` });
   }
   shard.finish();
   console.log(`${path}: ${a.samples} samples`);

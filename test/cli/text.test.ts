@@ -54,13 +54,25 @@ describe("rcm text", () => {
     expect(readTorchTensor(join(folder, "embeds/umT5_wan_negative_emb.pt"))).toMatchObject({ dtype: "f32", shape: [64, 32] });
   }, LONG);
 
+  test("a prompt that is too long is cut with a warning, and the result says so", () => {
+    const long = "rain ".repeat(30).trim();
+    const r = encode("--prompt", long, "--prompt", "rain", "--out", "cut", "--json", "--length", "16");
+    expect([r.status, r.err.includes("is cut to 16")]).toEqual([0, true]);
+    const { files, truncated } = JSON.parse(r.out);
+    expect(files.map((f: { truncated: boolean }) => f.truncated)).toEqual([true, false]);
+    expect(truncated).toEqual([{ prompt: long, tokens: expect.any(Number), kept: 16 }]);
+    expect(truncated[0].tokens).toBeGreaterThan(30);
+  }, LONG);
+
   test("wrong usage and files: exit status and one message", () => {
+    writeFileSync(join(folder, "latin1.txt"), Buffer.from("caf\xe9\n", "latin1"));
     for (const [status, message, args] of [
       [2, "no prompt", ["--out", "x.pt"]],
       [2, "takes one prompt", ["--prompt", "a", "--prompt", "b", "--out", "x.pt"]],
       [2, "allowed bf16, f16, f32", ["--prompt", "a", "--out", "x.pt", "--dtype", "f8"]],
       [2, "unknown flag --promt", ["--promt", "a", "--out", "x.pt"]],
       [3, "cannot read absent.txt", ["--prompts", "absent.txt", "--out", "x.pt"]],
+      [3, "is not UTF-8 (line 1, byte 4)", ["--prompts", "latin1.txt", "--out", "x.pt"]],
     ] as const) {
       const r = encode(...args);
       expect([r.status, r.err.includes(message), r.out]).toEqual([status, true, ""]);

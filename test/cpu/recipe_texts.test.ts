@@ -2,13 +2,15 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { HostTensor } from "../../core/dtype.ts";
 import { writeTorch } from "../../core/io/torch.ts";
 import { loadRecipe } from "../../core/recipe/load.ts";
 import { samplePrompts } from "../../core/sample/batches.ts";
-import { encodePrompts } from "../../core/text/encode.ts";
-import { PromptEncoder } from "../../core/text/encoder.ts";
+import { NetworkEmbedder } from "../../core/text/encoder.ts";
+import { embedAll, textBatch, textsOf } from "../../core/text/embedder.ts";
+import { recipeEmbedder } from "../../core/text/open.ts";
+import { ByteEmbedder } from "../../core/text/tokenizers/bytes.ts";
 import { createNetwork } from "../../core/networks/build.ts";
-import { sampleTexts } from "../../core/text/recipe_texts.ts";
 import { cpu } from "../harness/device.ts";
 import { TINY_TOKENIZER, tinyUmt5 } from "../harness/text_encoder_checks.ts";
 
@@ -31,12 +33,15 @@ test("a recipe's text encoder embeds the prompts of sampling and is freed before
   const r = withText();
   const { text } = createNetwork(cpu(), r, { trainable: false, secondTime: false }).spec;
   const before = cpu().memory().current;
-  const texts = await sampleTexts(cpu(), r, text, PROMPTS);
+  const embed = async (): Promise<HostTensor[]> => {
+    using embedder = recipeEmbedder(cpu(), r, text);
+    return textsOf(await embedAll(embedder, PROMPTS), PROMPTS);
+  };
+  const got = await embed();
   expect(cpu().memory().current).toBe(before);
-  const got = texts(PROMPTS);
-  using own = PromptEncoder.open(cpu(), { weights: encoder, tokenizer: TINY_TOKENIZER, cache: null, length: text.length });
-  expect(got.shape).toEqual([3, text.length, text.width]);
-  expect(got.values()).toEqual(own.encode(PROMPTS).values());
+  using own = NetworkEmbedder.open(cpu(), { weights: encoder, tokenizer: TINY_TOKENIZER, cache: null }, text);
+  expect(got).toEqual(await own.embed(PROMPTS));
+  expect(textBatch(cpu(), got, text).shape).toEqual([3, text.length, text.width]);
 });
 
 test("students and guided teachers are sampled with it; a batch changes nothing", async () => {
@@ -62,5 +67,5 @@ test("without a text section digits keep the byte-level encoder", async () => {
   using _scope = cpu().scope();
   const r = recipe();
   const { text } = createNetwork(cpu(), r, { trainable: false, secondTime: false }).spec;
-  expect((await sampleTexts(cpu(), r, text, PROMPTS))(PROMPTS).values()).toEqual(encodePrompts(cpu(), PROMPTS, text).values());
+  expect(await recipeEmbedder(cpu(), r, text).embed(PROMPTS)).toEqual(await new ByteEmbedder(text).embed(PROMPTS));
 });

@@ -5,9 +5,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { decodePng } from "../../core/io/png_read.ts";
-import { hostValues } from "../../core/dtype.ts";
+import { hostTensor, hostValues } from "../../core/dtype.ts";
 import { readTorchTensor } from "../../core/io/torch.ts";
-import { TextStore } from "../../core/text/embeds.ts";
 import { experts } from "../../core/sample/i2v.ts";
 import { residentNet, streamedNet, type SampleNet } from "../../core/networks/net.ts";
 import { StreamedWeights } from "../../core/networks/streamed.ts";
@@ -31,12 +30,12 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const job = (out: string, o: Partial<VideoJob> = {}): VideoJob => ({
   items: workItems(PROMPTS, 2), shard: { index: 0, count: 1 }, out: join(dir, out), settings: { steps: 2, seed: 5 }, overwrite: false, seed: 5, batch: 1,
-  shape: [16, 2, 4, 6], plan: STUDENT, negativePrompt: null, texts: new TextStore(TINY_WAN), picture: null, format: "png", saveLatents: true, offload: false, ...o,
+  shape: [16, 2, 4, 6], plan: STUDENT, negativePrompt: null, textShape: { width: TINY_WAN.textDim, length: TINY_WAN.textLen }, texts: new Map(), picture: null, format: "png", saveLatents: true, offload: false, ...o,
 });
 const resident = (seed = 1, config = TINY_WAN): SampleNet => (log.push("open net"), residentNet(tinyWan(cpu(), config, "f32", seed)));
 const run = (j: VideoJob, net: () => SampleNet = resident, onEvent?: (e: SampleEvent) => void, stop?: () => boolean): Promise<VideoSummary> => {
   log = [];
-  return runVideos(cpu(), { text: () => fakeText(cpu(), log), net, vae: () => fakeVae(cpu(), log) }, j, onEvent, stop);
+  return runVideos(cpu(), { text: () => fakeText(log), net, vae: () => fakeVae(cpu(), log) }, j, onEvent, stop);
 };
 const latent = (out: string, i: number): Float64Array => hostValues(readTorchTensor(join(dir, out, `00000${i}.pt`)));
 
@@ -137,8 +136,7 @@ describe("videos of prompts", () => {
   });
 
   test("no text encoder and no VAE: embeddings from elsewhere, latents only", async () => {
-    const texts = new TextStore(TINY_WAN);
-    texts.put("a cat", { dtype: "f32", shape: [2, 24], data: new Uint8Array(new Float32Array(48).fill(0.3).buffer) });
+    const texts = new Map([["a cat", hostTensor("f32", [2, 24], new Float64Array(48).fill(0.3))]]);
     const j = job("latents", { items: workItems(["a cat"], 2), texts });
     const s = await runVideos(cpu(), { text: null, net: resident, vae: null }, j);
     expect(s).toMatchObject({ fps: null, sheet: null });

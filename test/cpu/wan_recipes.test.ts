@@ -9,7 +9,7 @@ import { Rng } from "../../core/rng.ts";
 import { collate } from "../../core/train/batch.ts";
 import { distill } from "../../core/train/run.ts";
 import { planRun } from "../../core/train/plan.ts";
-import { padEmbedding } from "../../core/text/prompts.ts";
+import { padded } from "../../core/text/embedder.ts";
 import { hasNonfinite } from "../../core/data/inspect.ts";
 import { inspectRun } from "../../core/data/inspect_run.ts";
 import { roundTrip } from "../../core/models/round_trip.ts";
@@ -28,7 +28,7 @@ beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), "rcm-twins-"));
   writeTinyTeacher(join(dir, "teacher.pth"), 5);
   const { negative } = writeTinyTexts(dir, 1);
-  const sample = (i: number): Sample => ({ key: String(i), latent: latent(i), embed: padEmbedding(textEmbedding(i, 5), 512, 4096, "test"), prompt: `prompt ${i}` });
+  const sample = (i: number): Sample => ({ key: String(i), latent: latent(i), embed: padded(textEmbedding(i, 5), 512, "bf16"), prompt: `prompt ${i}` });
   writeShards(join(dir, "data"), Array.from({ length: 5 }, (_, i) => sample(i)));
   const text = writeText(dir, 4096);
   writeTinyVae(join(dir, "vae.pth"));
@@ -96,7 +96,7 @@ describe("tiny twins of the Wan2.1 recipes", () => {
     const { recipe } = twin("t2v-1.3b-480p.yaml");
     const [C, , Y, X] = TINY_SHAPE;
     const stored = latent(1);
-    const batch = collate([{ key: "a", latent: stored, embed: padEmbedding(textEmbedding(1, 2), 512, 4096, "test"), prompt: "" }], recipe, [512, 4096]);
+    const batch = collate([{ key: "a", latent: stored, embed: padded(textEmbedding(1, 2), 512, "bf16"), prompt: "" }], recipe, [512, 4096]);
     expect(batch.latents.shape).toEqual([1, C, 2, Y, X]);
     const each = 2 * Y * X * 2;
     for (let c = 0; c < C; c++) expect(Buffer.compare(batch.latents.data.subarray(c * each, (c + 1) * each), stored.data.subarray((c * each * 3) / 2, (c * each * 3) / 2 + each))).toBe(0);

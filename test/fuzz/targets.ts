@@ -15,7 +15,7 @@ import { readShard, writeShards } from "../../core/io/webdataset.ts";
 import { loadRecipe } from "../../core/recipe/load.ts";
 import type { Rng } from "../../core/rng.ts";
 import { parseSentencePiece, unigramJson } from "../../core/text/tokenizers/sentencepiece.ts";
-import { readEmbeds } from "../../core/text/embeds.ts";
+import { readEmbeddings } from "../../core/text/stored.ts";
 import { inspectWeights } from "../../core/weights/inspect.ts";
 import { cpu } from "../harness/device.ts";
 import { legacyFile, writeDcp, writeDiffusers } from "../harness/formats.ts";
@@ -210,6 +210,6 @@ export const TARGETS: Target[] = [
   { name: "data shard", valid: one("a.tar", shard), make: (r) => one("a.tar", damagedTar(r, shard)), run: (f) => void readShard(join(f, "a.tar")) },
   { name: "recipe", valid: recipeInput(RECIPES[1]), make: (r) => recipeInput(m.yaml(r, m.pick(r, RECIPES))), run: (f) => void loadRecipe(join(f, "recipe.yaml")) },
   { name: "sentencepiece model", valid: one("a.model", PIECES[0]), make: (r) => one("a.model", m.bytes(r, m.bytes(r, m.pick(r, PIECES)))), run: (f) => void unigramJson(parseSentencePiece(new Uint8Array(readFileSync(join(f, "a.model"))), "a.model"), "a.model") },
-  { name: "text embeddings", valid: one("a.pt", embed), make: (r) => one("a.pt", damagedZip(r, embedMembers, embed)), run: (f) => void readEmbeds(join(f, "a.pt")) },
+  { name: "text embeddings", valid: one("a.pt", embed), make: (r) => one("a.pt", damagedZip(r, embedMembers, embed)), run: (f) => void readEmbeddings(join(f, "a.pt")) },
   { name: "png", valid: one("a.png", png), make: (r) => one("a.png", damagedPng(r)), run: (f) => void decodePng(new Uint8Array(readFileSync(join(f, "a.png"))), "a.png") },
 ];

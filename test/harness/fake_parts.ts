@@ -1,16 +1,21 @@
 import type { Device, Tensor } from "../../core/tensor.ts";
-import type { TextStage, VideoVae } from "../../core/sample/parts.ts";
-import { encodePrompts } from "../../core/text/encode.ts";
+import type { VideoVae } from "../../core/sample/parts.ts";
+import type { Embedder } from "../../core/text/embedder.ts";
+import { ByteEmbedder } from "../../core/text/tokenizers/bytes.ts";
 import { TINY_WAN } from "./tiny_wan.ts";
 
 /** What a pipeline opened and closed, in order. */
 export type Log = string[];
 
 /** Text by the byte encoder of the digits recipes. */
-export function fakeText(device: Device, log: Log, config = TINY_WAN): TextStage {
+export function fakeText(log: Log, config = TINY_WAN): Embedder {
   log.push("open text");
+  const shape = { width: config.textDim, length: config.textLen };
+  const bytes = new ByteEmbedder(shape);
   return {
-    encode: (prompts) => (log.push(`encode ${prompts.join("|")}`), encodePrompts(device, prompts.map((p) => p.slice(0, config.textLen)), { length: config.textLen, width: config.textDim })),
+    ...shape,
+    identity: bytes.identity,
+    embed: (prompts) => (log.push(`encode ${prompts.join("|")}`), bytes.embed(prompts)),
     [Symbol.dispose]: () => void log.push("close text"),
   };
 }

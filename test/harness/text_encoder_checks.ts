@@ -9,7 +9,9 @@ import { UMT5_PRESETS } from "../../core/models/umt5/config.ts";
 import { umt5KeyIn, umt5Params } from "../../core/models/umt5/keys.ts";
 import { Umt5Encoder } from "../../core/models/umt5/model.ts";
 import type { Device } from "../../core/tensor.ts";
-import { PromptEncoder } from "../../core/text/encoder.ts";
+import { CachedEmbedder } from "../../core/text/cache.ts";
+import { textBatch } from "../../core/text/embedder.ts";
+import { openEncoder } from "../../core/text/open.ts";
 import { loadEncoder } from "../../core/weights/encoder.ts";
 import { cpu, type TestFunction } from "./device.ts";
 
@@ -32,10 +34,12 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
     let wan = "";
     const at = (name: string): string => join(folder, name);
     const renamed = (weights: Map<string, HostTensor>, prefix = ""): [string, HostTensor][] => [...weights].map(([n, t]) => [prefix + umt5KeyIn("transformers", n), t]);
-    const open = (weights: string, cache: string | null = null, dtype: "bf16" | "f32" = "bf16") => PromptEncoder.open(device(), { weights, tokenizer: TINY_TOKENIZER, cache, dtype });
-    const values = (encoder: PromptEncoder, prompts: string[]): Float64Array[] => {
+    const open = (weights: string, cache: string | null = null, dtype: "bf16" | "f32" = "bf16") => openEncoder(device(), { weights, tokenizer: TINY_TOKENIZER, cache }, { length: 512, dtype });
+    const network = (e: ReturnType<typeof open>) => (e instanceof CachedEmbedder ? e.inner : e);
+    const values = async (encoder: ReturnType<typeof open>, prompts: string[]): Promise<Float64Array[]> => {
+      const texts = await encoder.embed(prompts);
       using _scope = device().scope();
-      const y = encoder.encode(prompts);
+      const y = textBatch(device(), texts, { width: CONFIG.dim, length: 512 });
       expect(y.shape).toEqual([prompts.length, 512, CONFIG.dim]);
       return prompts.map((_, b) => y.window(b * 512 * CONFIG.dim, [512, CONFIG.dim]).values());
     };
@@ -48,7 +52,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
     });
     afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-    test("Wan's and transformers' names, safetensors, shards and folders give the same", () => {
+    test("Wan's and transformers' names, safetensors, shards and folders give the same", async () => {
       const weights = tinyUmt5();
       const names = renamed(weights);
       writeSafetensors(at("wan.safetensors"), weights);
@@ -57,26 +61,26 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       writeSafetensors(at("s1.safetensors"), [...names.slice(0, 9), ["encoder.embed_tokens.weight", names[0][1]]]);
       writeSafetensors(at("s2.safetensors"), names.slice(9));
       writeFileSync(at("model.safetensors.index.json"), JSON.stringify({ weight_map: Object.fromEntries([...names.map(([n], i) => [n, i < 9 ? "s1.safetensors" : "s2.safetensors"]), ["encoder.embed_tokens.weight", "s1.safetensors"]]) }));
-      const [first, ...others] = ["enc.pth", "wan.safetensors", "comfy.safetensors", "prefixed.safetensors", "model.safetensors.index.json"].map((name) => {
+      const [first, ...others] = await Promise.all(["enc.pth", "wan.safetensors", "comfy.safetensors", "prefixed.safetensors", "model.safetensors.index.json"].map(async (name) => {
         using encoder = open(at(name));
-        return values(encoder, PROMPTS);
-      });
+        return await values(encoder, PROMPTS);
+      }));
       for (const other of others) expect(other).toEqual(first);
       const { encoder, report } = loadEncoder(device(), at("comfy.safetensors"), { dtype: "bf16" });
       encoder[Symbol.dispose]();
       expect(report).toMatchObject({ layout: "transformers", tensors: weights.size, unexpected: [] });
     }, LONG);
 
-    test("rows past the tokens are zero, rows of tokens are not, and company changes no bit", () => {
+    test("rows past the tokens are zero, rows of tokens are not, and company changes no bit", async () => {
       using encoder = open(wan);
-      const together = values(encoder, PROMPTS);
-      PROMPTS.forEach((prompt, i) => {
-        const n = encoder.tokenize(prompt).ids.length;
+      const together = await values(encoder, PROMPTS);
+      for (const [i, prompt] of PROMPTS.entries()) {
+        const n = network(encoder).tokenize(prompt).ids.length;
         const rows = Array.from({ length: 512 }, (_, r) => together[i].subarray(r * CONFIG.dim, (r + 1) * CONFIG.dim).some((v) => v !== 0));
         expect(rows).toEqual(rows.map((_, r) => r < n));
-        expect(values(encoder, [prompt])[0]).toEqual(together[i]);
-      });
-      expect(values(encoder, ["a  cat jumps\n"])[0]).toEqual(together[0]);
+        expect((await values(encoder, [prompt]))[0]).toEqual(together[i]);
+      }
+      expect((await values(encoder, ["a  cat jumps\n"]))[0]).toEqual(together[0]);
       expect(encoder.counts).toEqual({ encoded: 7, cached: 0 });
     }, LONG);
 
@@ -91,7 +95,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       bare.forEach((v, i) => expect(Math.abs(padded[i] - v)).toBeLessThan(1e-4));
     }, LONG);
 
-    test("cached prompts need no weights, and give the same bits", () => {
+    test("cached prompts need no weights, and give the same bits", async () => {
       const cache = at("cache");
       const copy = at("moved.pth");
       writeFileSync(copy, readFileSync(wan));
@@ -99,7 +103,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       let first: Float64Array[];
       {
         using encoder = open(copy, cache);
-        first = values(encoder, PROMPTS);
+        first = await values(encoder, PROMPTS);
         expect(encoder.counts).toEqual({ encoded: 3, cached: 0 });
       }
       // The same size and time, but nothing that could be read as weights.
@@ -109,26 +113,26 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       utimesSync(copy, 1_000_000, 1_000_000);
       {
         using encoder = open(copy, cache);
-        expect(values(encoder, PROMPTS)).toEqual(first);
+        expect(await values(encoder, PROMPTS)).toEqual(first);
         expect(encoder.counts).toEqual({ encoded: 0, cached: 3 });
-        expect(() => encoder.encode(["a new one"])).toThrow("moved.pth");
+        await expect(encoder.embed(["a new one"])).rejects.toThrow("moved.pth");
       }
       // Other weights, another dtype, another place of the same weights.
       writeFileSync(at("other.pth"), writeTorch(tinyUmt5(4)));
       using other = open(at("other.pth"), cache);
-      expect(values(other, PROMPTS)[0]).not.toEqual(first[0]);
+      expect((await values(other, PROMPTS))[0]).not.toEqual(first[0]);
       using wide = open(wan, cache, "f32");
-      values(wide, PROMPTS);
+      await values(wide, PROMPTS);
       using same = open(wan, cache);
-      expect(values(same, PROMPTS)).toEqual(first);
-      expect([other.counts.encoded, wide.counts.encoded, same.counts.encoded]).toEqual([3, 3, 0]);
+      expect(await values(same, PROMPTS)).toEqual(first);
+      expect([other, wide, same].map((e) => e.counts.encoded)).toEqual([3, 3, 0]);
     }, LONG);
 
-    test("an entry holds the rows of the tokens alone; a damaged one is made again", () => {
+    test("an entry holds the rows of the tokens alone; a damaged one is made again", async () => {
       const cache = at("damaged");
       {
         using encoder = open(wan, cache);
-        values(encoder, ["a cat jumps"]);
+        await values(encoder, ["a cat jumps"]);
       }
       const entries = readdirSync(cache, { recursive: true, encoding: "utf8" }).filter((f) => f.endsWith(".safetensors"));
       expect(entries.length).toBe(1);
@@ -137,23 +141,23 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       expect(whole.length).toBeLessThan(9 * CONFIG.dim * 2 + 600);
       truncateSync(entry, whole.length - 5);
       using encoder = open(wan, cache);
-      values(encoder, ["a cat jumps"]);
+      await values(encoder, ["a cat jumps"]);
       expect(encoder.counts).toEqual({ encoded: 1, cached: 0 });
       expect(Buffer.compare(readFileSync(entry), whole)).toBe(0);
       expect(readdirSync(cache, { recursive: true, encoding: "utf8" }).filter((f) => /\.[0-9a-f]{16}$|tmp/.test(f))).toEqual([]);
     }, LONG);
 
-    test("disposing frees the weights", () => {
+    test("disposing frees the weights", async () => {
       const before = device().memory().current;
       const encoder = open(wan);
-      values(encoder, ["a cat jumps"]);
+      await values(encoder, ["a cat jumps"]);
       const held = device().memory().current - before;
       expect(held).toBeGreaterThan(umt5Params(CONFIG).reduce((n, s) => n + 2 * s.shape.reduce((a, b) => a * b, 1), 0) - 1);
       encoder[Symbol.dispose]();
       expect(device().memory().current).toBe(before);
     }, LONG);
 
-    test("files that do not fit are named", () => {
+    test("files that do not fit are named", async () => {
       const weights = tinyUmt5();
       const save = (name: string, change: (w: Map<string, HostTensor>) => void): string => {
         const w = new Map(weights);
@@ -161,25 +165,25 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
         writeSafetensors(at(name), w);
         return at(name);
       };
-      const run = (path: string) => () => {
+      const run = async (path: string): Promise<void> => {
         using encoder = open(path);
-        encoder.encode(["a"]);
+        await encoder.embed(["a"]);
       };
       const before = device().memory().current;
-      expect(run(save("less.safetensors", (w) => w.delete("blocks.1.attn.o.weight")))).toThrow("lacks blocks.1.attn.o.weight");
-      expect(run(save("shape.safetensors", (w) => w.set("blocks.1.attn.o.weight", hostTensor("f32", [2, 2], [0, 0, 0, 0]))))).toThrow("blocks.1.attn.o.weight has the wrong shape");
-      expect(run(save("dit.safetensors", (w) => w.delete("token_embedding.weight")))).toThrow("neither Wan's nor transformers' names");
-      expect(run(save("small.safetensors", (w) => w.set("token_embedding.weight", hostTensor("f32", [100, CONFIG.dim], new Float64Array(100 * CONFIG.dim)))))).toThrow("has more pieces than the encoder");
+      await expect(run(save("less.safetensors", (w) => w.delete("blocks.1.attn.o.weight")))).rejects.toThrow("lacks blocks.1.attn.o.weight");
+      await expect(run(save("shape.safetensors", (w) => w.set("blocks.1.attn.o.weight", hostTensor("f32", [2, 2], [0, 0, 0, 0]))))).rejects.toThrow("blocks.1.attn.o.weight has the wrong shape");
+      await expect(run(save("dit.safetensors", (w) => w.delete("token_embedding.weight")))).rejects.toThrow("neither Wan's nor transformers' names");
+      await expect(run(save("small.safetensors", (w) => w.set("token_embedding.weight", hostTensor("f32", [100, CONFIG.dim], new Float64Array(100 * CONFIG.dim)))))).rejects.toThrow("has more pieces than the encoder");
       const nan = save("nan.safetensors", (w) => w.set("norm.weight", hostTensor("f32", [CONFIG.dim], new Float64Array(CONFIG.dim).fill(Number.NaN))));
-      expect(run(nan)).toThrow("not finite");
+      await expect(run(nan)).rejects.toThrow("not finite");
       using encoder = open(nan, at("nan-cache"));
-      expect(() => encoder.encode(["a"])).toThrow("not finite");
+      await expect(encoder.embed(["a"])).rejects.toThrow("not finite");
       expect(readdirSync(at("nan-cache"), { recursive: true, encoding: "utf8" }).filter((f) => f.endsWith(".safetensors"))).toEqual([]);
-      encoder.release();
+      encoder[Symbol.dispose]();
       expect(device().memory().current).toBe(before);
       renameSync(nan, at("gone.safetensors"));
       expect(existsSync(nan)).toBe(false);
-      expect(run(nan)).toThrow("does not exist");
+      await expect(run(nan)).rejects.toThrow("does not exist");
     }, LONG);
   });
 }

@@ -6,7 +6,9 @@ import { ShardAppender } from "../../core/data/appender.ts";
 import { hasNonfinite, inspectShards } from "../../core/data/inspect.ts";
 import { inspectRun } from "../../core/data/inspect_run.ts";
 import { mergeShards, type MergeOptions } from "../../core/data/merge.ts";
-import { padEmbedding, readPrompts, StoredEmbeds } from "../../core/text/prompts.ts";
+import { padded, usedRows } from "../../core/text/embedder.ts";
+import { readPrompts } from "../../core/text/prompts.ts";
+import { openStored, StoredEmbedder } from "../../core/text/stored.ts";
 import { hostTensor, hostValues } from "../../core/dtype.ts";
 import { TAR_END, tarEntry } from "../../core/io/tar.ts";
 import { writeTorch } from "../../core/io/torch.ts";
@@ -23,7 +25,7 @@ const SHAPE = [3, 2, 2, 4];
 const sample = (i: number, value = i): Sample => ({
   key: String(i).padStart(9, "0"),
   latent: hostTensor("bf16", SHAPE, Float64Array.from({ length: 48 }, (_, k) => value + ((k % 5) - 2) / 4)),
-  embed: padEmbedding(hostTensor("f32", [1 + (i % 3), 4], new Float64Array(4 * (1 + (i % 3))).fill(value + 1)), 6, 4, "test"),
+  embed: padded(hostTensor("f32", [1 + (i % 3), 4], new Float64Array(4 * (1 + (i % 3))).fill(value + 1)), 6, "bf16"),
   prompt: `prompt ${i}`,
 });
 const keysOf = (path: string): string[] => readShard(path).map((s) => s.key);
@@ -161,22 +163,46 @@ describe("prompts and embeddings", () => {
     writeFileSync(join(dir, "p.txt"), "one fox\r\n\n  \ntwo café\n");
     expect(readPrompts(join(dir, "p.txt"))).toEqual(["one fox", "two café"]);
     writeFileSync(join(dir, "empty.txt"), "\n\n");
-    writeFileSync(join(dir, "latin.txt"), Uint8Array.of(0xe9, 0x0a));
     expect(() => readPrompts(join(dir, "empty.txt"))).toThrow("holds no prompt");
-    expect(() => readPrompts(join(dir, "latin.txt"))).toThrow("UTF-8");
     expect(() => readPrompts(join(dir, "none.txt"))).toThrow("cannot read");
   });
 
-  test("embeddings come from files or from shards, padded with zeros; what is missing is named", () => {
+  test("CRLF, a byte order mark and a missing last newline change nothing", () => {
+    const path = join(dir, "same.txt");
+    for (const text of ["one fox\ntwo café\n", "one fox\r\ntwo café\r\n", "\ufeffone fox\ntwo café\n", "\ufeffone fox\r\ntwo café", "\none fox\n\t\ntwo café"]) {
+      writeFileSync(path, text);
+      expect(readPrompts(path)).toEqual(["one fox", "two café"]);
+    }
+  });
+
+  test("a file that is not UTF-8 is refused with the place", () => {
+    const path = join(dir, "other.txt");
+    for (const [bytes, place] of [
+      [Buffer.from("plain\ncaf\xe9\nmore\n", "latin1"), "line 2, byte 4"],
+      [Buffer.from("\xe9 \n", "latin1"), "line 1, byte 1"],
+      [Buffer.from("\ufeffred", "utf16le"), "line 1, byte 1"],
+      [Buffer.from("caf\xc3", "latin1"), "line 1, byte 4"],
+    ] as const) {
+      writeFileSync(path, bytes);
+      expect(() => readPrompts(path)).toThrow(`is not UTF-8 (${place})`);
+    }
+  });
+
+  test("embeddings come from files or from shards; what is missing is named", async () => {
     const folder = join(dir, "embeds");
     mkdirSync(folder);
     writeFileSync(join(folder, "000000000.embed.pt"), writeTorch(hostTensor("f32", [1, 2, 4], [1, 2, 3, 4, 5, 6, 7, 8])));
-    const stored = new StoredEmbeds(folder);
-    expect(Array.from(hostValues(stored.get(0, 3, 4)))).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]);
-    expect(() => stored.get(1, 3, 4)).toThrow("no embedding of prompt 1 (000000001.embed.pt)");
-    expect(() => stored.get(0, 1, 4)).toThrow("no text embedding of this model");
-    expect(() => stored.get(0, 3, 5)).toThrow("no text embedding of this model");
-    expect(hostValues(new StoredEmbeds(join(dir, "good")).get(4, 6, 4))).toEqual(hostValues(sample(4).embed));
-    expect(() => new StoredEmbeds(join(dir, "cut"))).toThrow("holds neither");
+    writeFileSync(join(folder, "000002.embed.pt"), writeTorch(hostTensor("f32", [2, 4], [1, 0, 0, 0, 0, 0, 0, 0])));
+    const open = (length: number, width: number) => new StoredEmbedder(openStored(folder), { length, width }, ["zero", "one", "two", "zero"]);
+    const [zero, two, again] = await open(3, 4).embed(["zero", "two", "zero"]);
+    expect([zero.shape, two.shape, again]).toEqual([[2, 4], [1, 4], zero]);
+    expect(Array.from(hostValues(padded(zero, 3)))).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]);
+    await expect(open(3, 4).embed(["one"])).rejects.toThrow("no embedding of prompt 1 (000000001.embed.pt)");
+    await expect(open(3, 4).embed(["three"])).rejects.toMatchObject({ code: "E_ARG", got: "three" });
+    for (const [length, width] of [[1, 4], [3, 5]]) await expect(open(length, width).embed(["zero"])).rejects.toThrow("no text embedding of this model");
+    const [four] = await new StoredEmbedder(openStored(join(dir, "good")), { length: 6, width: 4 }, ["", "", "", "", "four"]).embed(["four"]);
+    expect(four.shape).toEqual([usedRows(sample(4).embed), 4]);
+    expect(padded(four, 6)).toEqual(sample(4).embed);
+    expect(() => openStored(join(dir, "cut"))).toThrow("holds neither");
   });
 });

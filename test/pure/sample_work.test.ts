@@ -2,10 +2,10 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { hostTensor } from "../../core/dtype.ts";
+import { hostTensor, type HostTensor } from "../../core/dtype.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { writeTorch } from "../../core/io/torch.ts";
-import { readEmbeds, TextStore } from "../../core/text/embeds.ts";
+import { readEmbeddings, readStoredText } from "../../core/text/stored.ts";
 import { Stages } from "../../core/sample/stages.ts";
 import { parseShard } from "../../core/io/shard.ts";
 import { ofShard, workItems } from "../../core/sample/work.ts";
@@ -38,21 +38,25 @@ describe("text embeddings of files", () => {
     writeFileSync(join(dir, "a.pt"), writeTorch(one));
     writeFileSync(join(dir, "b.pt"), writeTorch([["embeds", several]]));
     writeSafetensors(join(dir, "c.safetensors"), new Map([["x", several]]));
-    expect(readEmbeds(join(dir, "a.pt"))).toEqual([one]);
+    expect(readEmbeddings(join(dir, "a.pt"))).toEqual([one]);
     for (const f of ["b.pt", "c.safetensors"]) {
-      expect(readEmbeds(join(dir, f)).map((t) => [t.dtype, t.shape, t.data.length])).toEqual([["bf16", [3, 4], 24], ["bf16", [3, 4], 24]]);
-      expect([...readEmbeds(join(dir, f))[1].data]).toEqual([...several.data.subarray(24)]);
+      expect(readEmbeddings(join(dir, f)).map((t) => [t.dtype, t.shape, t.data.length])).toEqual([["bf16", [3, 4], 24], ["bf16", [3, 4], 24]]);
+      expect([...readEmbeddings(join(dir, f))[1].data]).toEqual([...several.data.subarray(24)]);
     }
     writeFileSync(join(dir, "d.pt"), writeTorch(hostTensor("f32", [5], [1, 2, 3, 4, 5])));
-    expect(() => readEmbeds(join(dir, "d.pt"))).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
+    expect(() => readEmbeddings(join(dir, "d.pt"))).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
     writeFileSync(join(dir, "e.pt"), writeTorch([["a", one], ["b", one]]));
-    expect(() => readEmbeds(join(dir, "e.pt"))).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
-    rmSync(dir, { recursive: true });
+    expect(() => readEmbeddings(join(dir, "e.pt"))).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
   });
   test("a text of another width or too long is refused", () => {
-    const store = new TextStore({ textLen: 5, textDim: 4 });
-    store.put("fits", one);
-    for (const shape of [[6, 4], [3, 5], [12]]) expect(() => store.put("x", hostTensor("f32", shape, new Float64Array(shape.reduce((a, b) => a * b))))).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
+    const read = (shape: number[]): HostTensor => {
+      writeFileSync(join(dir, "x.pt"), writeTorch(hostTensor("f32", shape, new Float64Array(shape.reduce((a, b) => a * b)).fill(1))));
+      return readStoredText(join(dir, "x.pt"), { length: 5, width: 4 });
+    };
+    expect(read([3, 4])).toMatchObject({ dtype: "f32", shape: [3, 4] });
+    for (const shape of [[6, 4], [3, 5]]) expect(() => read(shape)).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
+    for (const shape of [[12], [2, 3, 4]]) expect(() => read(shape)).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
+    rmSync(dir, { recursive: true });
   });
 });
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { crc32 } from "node:zlib";
 import { hostValues } from "../../core/dtype.ts";
 import { RcmError } from "../../core/error.ts";
-import { encodeBytes } from "../../core/text/bytes.ts";
+import { encodeBytes } from "../../core/text/tokenizers/bytes.ts";
 
 const rows = (prompt: string, length: number, dim: number): number[][] => {
   const values = hostValues(encodeBytes(prompt, length, dim));

@@ -1,5 +1,7 @@
-import type { HostTensor } from "../dtype.ts";
-import { RcmError } from "../error.ts";
+import { isUtf8 } from "node:buffer";
+import type { HostTensor } from "../../dtype.ts";
+import { RcmError } from "../../error.ts";
+import { eachOnce, truncationReport, type Embedder, type OnTruncated, type TextShape } from "../embedder.ts";
 
 /**
  * The built-in text encoder: no weights, no download. A prompt's UTF-8 bytes become tokens by fixed pseudo-random
@@ -107,4 +109,44 @@ export function encodeBytes(prompt: string, length: number, dim: number): HostTe
     }
   }
   return { dtype: "f32", shape: [length, dim], data: new Uint8Array(out.buffer) };
+}
+
+/** The first bytes of a prompt, whole characters only. */
+function cut(bytes: Uint8Array, length: number): Uint8Array {
+  let end = Math.min(length, bytes.length);
+  while (!isUtf8(bytes.subarray(0, end))) end--;
+  return bytes.subarray(0, end);
+}
+
+/** The byte-level encoder as an embedder: a byte is a token, and a prompt of too many is cut at a character. */
+export class ByteEmbedder implements Embedder {
+  readonly width: number;
+  readonly length: number;
+  private readonly report: OnTruncated;
+
+  constructor({ width, length }: TextShape, onTruncated?: OnTruncated) {
+    this.width = width;
+    this.length = length;
+    this.report = truncationReport(onTruncated);
+  }
+
+  get identity(): string {
+    return JSON.stringify({ encoder: "bytes", width: this.width, length: this.length });
+  }
+
+  /** Shapes: f32 [bytes, width] each. */
+  async embed(prompts: readonly string[]): Promise<HostTensor[]> {
+    return eachOnce(prompts, (prompt) => this.rowsOf(prompt));
+  }
+
+  private rowsOf(prompt: string): HostTensor {
+    const { width, length } = this;
+    const bytes = new TextEncoder().encode(prompt);
+    const kept = cut(bytes, length);
+    this.report({ prompt, tokens: bytes.length, kept: kept.length });
+    const { dtype, data } = encodeBytes(new TextDecoder("utf-8", { ignoreBOM: true }).decode(kept), length, width);
+    return { dtype, shape: [kept.length, width], data: data.subarray(0, 4 * width * kept.length) };
+  }
+
+  [Symbol.dispose](): void {}
 }
