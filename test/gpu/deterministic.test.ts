@@ -1,34 +1,46 @@
 import { describe, expect } from "bun:test";
 import { attentionOp } from "../../core/ops/attention.ts";
 import type { Op } from "../../core/op.ts";
+import type { DType } from "../../core/dtype.ts";
+import type { Device } from "../../core/tensor.ts";
 import { caseInputs, evaluateCase, TOLERANCE, type Evaluated, type OpCase } from "../harness/check_op.ts";
-import { gpuTier } from "../harness/device.ts";
+import { cpu, gpuTier } from "../harness/device.ts";
+import { relativeError } from "../harness/golden.ts";
 
-/** rcm_deterministic(0): attention's backward may come from cuDNN; what it gives is the same within rounding, and the mode ends. */
+/** rcm_deterministic(0): attention's backward may come from cuDNN; what it gives is as exact, and the mode ends. */
 
 const { device, test } = gpuTier();
 
-function evaluate(K: number, L: number, mode: 0 | 1): Evaluated {
-  const c: OpCase<never> = { name: "", shapes: [[1, L, 2 * K], [1, L, 2 * K], [1, L, 2 * K]], params: () => ({ heads: 2, scale: null }) as never, tangent: [] };
-  const x = caseInputs(device(), c as unknown as OpCase, 3, "bf16");
-  const yBar = caseInputs(device(), c as unknown as OpCase, 4, "bf16")[0] as Float64Array;
+function evaluate(on: Device, dtype: DType, K: number, L: number): Evaluated {
+  const shape = [1, L, 2 * K];
+  const params = () => ({ heads: 2, scale: null }) as never;
+  const c: OpCase<never> = { name: "", shapes: [shape, shape, shape], params, tangent: [] };
+  const x = caseInputs(cpu(), c as unknown as OpCase, 3, "bf16");
+  const [yBar] = caseInputs(cpu(), c as unknown as OpCase, 4, "bf16");
+  return evaluateCase(on, attentionOp as Op<never>, c, x, null, yBar, dtype);
+}
+
+function onGpu(K: number, L: number, mode: 0 | 1): Evaluated {
   device().lib.deterministic(mode);
   try {
-    return evaluateCase(device(), attentionOp as Op<never>, c, x, null, yBar, "bf16");
+    return evaluate(device(), "bf16", K, L);
   } finally {
     device().lib.deterministic(1);
   }
 }
 
-const farthest = (a: Float64Array, b: Float64Array): number => a.reduce((most, v, i) => Math.max(most, Math.abs(v - b[i])), 0) / b.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
-
 describe("gpu: sums in any order", () => {
   for (const [K, L] of [[64, 2304], [64, 2500], [128, 400]] as const) {
     test(`attention backward, K=${K} L=${L}`, () => {
-      const [free, fixed, again] = [evaluate(K, L, 0), evaluate(K, L, 1), evaluate(K, L, 1)];
+      const [free, fixed, again] = [onGpu(K, L, 0), onGpu(K, L, 1), onGpu(K, L, 1)];
       expect(free.y).toEqual(fixed.y);
-      fixed.bars.forEach((bar, i) => expect(farthest(free.bars[i] as Float64Array, bar as Float64Array)).toBeLessThan(TOLERANCE.bf16.gradient));
       expect(again).toEqual(fixed);
-    });
+      const [exact, own] = [evaluate(cpu(), "f64", K, L), evaluate(cpu(), "bf16", K, L)];
+      exact.bars.forEach((bar, i) => {
+        const [want, got] = [bar as Float64Array, free.bars[i] as Float64Array];
+        const bound = 2 * relativeError(own.bars[i] as Float64Array, want) + TOLERANCE.bf16.floor.gradient;
+        expect(relativeError(got, want)).toBeLessThanOrEqual(bound);
+      });
+    }, 120_000);
   }
 });

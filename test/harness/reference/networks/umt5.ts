@@ -40,8 +40,8 @@ export function umt5({ config: c, weights, ids, lengths, dtype, residual }: Umt5
       return buckets.v[relativeBucket(distance, c) * c.heads + head];
     }));
     const n = norm(x, `${block}.norm1`);
-    const [q, k, v] = ["q", "k", "v"].map((part) => project(n, `${block}.attn.${part}`));
-    const attended = stored(biasAttention(q, k, v, bias, { heads: c.heads, scale: 1, lengths }));
+    const qkv = ["q", "k", "v"].map((part) => project(n, `${block}.attn.${part}`));
+    const attended = stored(biasAttention(qkv, bias, { heads: c.heads, scale: 1, lengths }));
     x = plus(x, linear(attended, weight(`${block}.attn.o`), null));
     const m = norm(x, `${block}.norm2`);
     const hidden = stored(geluGate(project(m, `${block}.ffn.fc1`), project(m, `${block}.ffn.gate.0`)));
