@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostValues } from "../../core/dtype.ts";
 import { readTorchTensor, writeTorch } from "../../core/io/torch.ts";
-import { TINY_TOKENIZER, tinyUmt5 } from "../harness/text_encoder_checks.ts";
+import { TINY_TOKENIZER, tinyUmt5 } from "../harness/tiny_umt5.ts";
 
 /** For a busy machine: every command is a process of its own. */
 const LONG = 60_000;

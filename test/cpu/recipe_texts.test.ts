@@ -10,7 +10,7 @@ import { PromptEncoder } from "../../core/text/encoder.ts";
 import { createNetwork } from "../../core/networks/build.ts";
 import { sampleTexts } from "../../core/text/recipe_texts.ts";
 import { cpu } from "../harness/device.ts";
-import { TINY_TOKENIZER, tinyUmt5 } from "../harness/text_encoder_checks.ts";
+import { TINY_TOKENIZER, tinyUmt5 } from "../harness/tiny_umt5.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const PROMPTS = ["a cat", "a brown dog", "a cat"];

@@ -1,45 +1,40 @@
 import { afterAll, beforeAll, describe, expect } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import { truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { hostTensor, type HostTensor } from "../../core/dtype.ts";
-import { writeSafetensors } from "../../core/io/safetensors.ts";
-import { writeTorch } from "../../core/io/torch.ts";
-import { UMT5_PRESETS } from "../../core/models/umt5/config.ts";
-import { umt5KeyIn, umt5Params } from "../../core/models/umt5/keys.ts";
-import { Umt5Encoder } from "../../core/models/umt5/model.ts";
-import type { Device } from "../../core/tensor.ts";
-import { PromptEncoder } from "../../core/text/encoder.ts";
-import { loadEncoder } from "../../core/weights/encoder.ts";
-import { cpu, type TestFunction } from "./device.ts";
+import { hostTensor, numel, type HostTensor } from "../../../core/dtype.ts";
+import { writeSafetensors } from "../../../core/io/safetensors.ts";
+import { writeTorch } from "../../../core/io/torch.ts";
+import { umt5KeyIn, umt5Params } from "../../../core/models/umt5/keys.ts";
+import { PromptEncoder } from "../../../core/text/encoder.ts";
+import { loadUmt5 } from "../../../core/weights/umt5.ts";
+import { onEachDevice } from "../../harness/device.ts";
+import { TINY_TOKENIZER, TINY_UMT5, tinyUmt5 } from "../../harness/tiny_umt5.ts";
+
+/** The prompt encoder from file to cache. */
 
 const LONG = 60_000;
-export const TINY_TOKENIZER = join(import.meta.dir, "../golden/text/tiny.model");
-const CONFIG = { ...UMT5_PRESETS["umt5-tiny"], vocab: 576 };
+const PROMPTS = ["a cat jumps", "", "Waves break on black sand; gulls circle above the cliffs. ".repeat(4)];
+const DIM = TINY_UMT5.dim;
 
-/** Weights of a small encoder for the test tokenizer, in bf16, by Wan's names. */
-export function tinyUmt5(seed = 3): Map<string, HostTensor> {
-  using _scope = cpu().scope();
-  using encoder = Umt5Encoder.create(cpu(), CONFIG, { dtype: "bf16" });
-  encoder.params.init(seed);
-  return new Map(encoder.params.entries());
-}
-
-/** The prompt encoder from file to cache, on a device. */
-export function promptEncoderChecks(device: () => Device, test: TestFunction): void {
+onEachDevice((device, test) => {
   describe("prompt encoder", () => {
     let folder = "";
     let wan = "";
     const at = (name: string): string => join(folder, name);
-    const renamed = (weights: Map<string, HostTensor>, prefix = ""): [string, HostTensor][] => [...weights].map(([n, t]) => [prefix + umt5KeyIn("transformers", n), t]);
-    const open = (weights: string, cache: string | null = null, dtype: "bf16" | "f32" = "bf16") => PromptEncoder.open(device(), { weights, tokenizer: TINY_TOKENIZER, cache, dtype });
+    const renamed = (weights: Map<string, HostTensor>, prefix = ""): [string, HostTensor][] =>
+      [...weights].map(([n, t]) => [prefix + umt5KeyIn("transformers", n), t]);
+    const open = (weights: string, cache: string | null = null, dtype: "bf16" | "f32" = "bf16") =>
+      PromptEncoder.open(device(), { weights, tokenizer: TINY_TOKENIZER, cache, dtype });
     const values = (encoder: PromptEncoder, prompts: string[]): Float64Array[] => {
       using _scope = device().scope();
       const y = encoder.encode(prompts);
-      expect(y.shape).toEqual([prompts.length, 512, CONFIG.dim]);
-      return prompts.map((_, b) => y.window(b * 512 * CONFIG.dim, [512, CONFIG.dim]).values());
+      expect(y.shape).toEqual([prompts.length, 512, DIM]);
+      return prompts.map((_, b) => y.window(b * 512 * DIM, [512, DIM]).values());
     };
-    const PROMPTS = ["a cat jumps", "", "Waves break on black sand; gulls circle above the cliffs. ".repeat(4)];
+    const filesOf = (folder: string): string[] => readdirSync(folder, { recursive: true, encoding: "utf8" });
+    const entriesOf = (folder: string): string[] => filesOf(folder).filter((f) => f.endsWith(".safetensors"));
 
     beforeAll(() => {
       folder = mkdtempSync(join(tmpdir(), "rcm-encoder-"));
@@ -52,17 +47,21 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       const weights = tinyUmt5();
       const names = renamed(weights);
       writeSafetensors(at("wan.safetensors"), weights);
-      writeSafetensors(at("comfy.safetensors"), [...names, ["spiece_model", { dtype: "u8", shape: [3], data: new Uint8Array(3) }]]);
+      const tokenizer: HostTensor = { dtype: "u8", shape: [3], data: new Uint8Array(3) };
+      writeSafetensors(at("comfy.safetensors"), [...names, ["spiece_model", tokenizer]]);
       writeSafetensors(at("prefixed.safetensors"), renamed(weights, "text_encoder."));
       writeSafetensors(at("s1.safetensors"), [...names.slice(0, 9), ["encoder.embed_tokens.weight", names[0][1]]]);
       writeSafetensors(at("s2.safetensors"), names.slice(9));
-      writeFileSync(at("model.safetensors.index.json"), JSON.stringify({ weight_map: Object.fromEntries([...names.map(([n], i) => [n, i < 9 ? "s1.safetensors" : "s2.safetensors"]), ["encoder.embed_tokens.weight", "s1.safetensors"]]) }));
-      const [first, ...others] = ["enc.pth", "wan.safetensors", "comfy.safetensors", "prefixed.safetensors", "model.safetensors.index.json"].map((name) => {
+      const shards = [...names.map(([n], i) => [n, i < 9 ? "s1.safetensors" : "s2.safetensors"])];
+      const map = Object.fromEntries([...shards, ["encoder.embed_tokens.weight", "s1.safetensors"]]);
+      writeFileSync(at("model.safetensors.index.json"), JSON.stringify({ weight_map: map }));
+      const files = ["enc.pth", "wan.safetensors", "comfy.safetensors", "prefixed.safetensors", "model.safetensors.index.json"];
+      const [first, ...others] = files.map((name) => {
         using encoder = open(at(name));
         return values(encoder, PROMPTS);
       });
       for (const other of others) expect(other).toEqual(first);
-      const { encoder, report } = loadEncoder(device(), at("comfy.safetensors"), { dtype: "bf16" });
+      const { encoder, report } = loadUmt5(device(), at("comfy.safetensors"), { dtype: "bf16" });
       encoder[Symbol.dispose]();
       expect(report).toMatchObject({ layout: "transformers", tensors: weights.size, unexpected: [] });
     }, LONG);
@@ -72,7 +71,8 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       const together = values(encoder, PROMPTS);
       PROMPTS.forEach((prompt, i) => {
         const n = encoder.tokenize(prompt).ids.length;
-        const rows = Array.from({ length: 512 }, (_, r) => together[i].subarray(r * CONFIG.dim, (r + 1) * CONFIG.dim).some((v) => v !== 0));
+        const row = (r: number): Float64Array => together[i].subarray(r * DIM, (r + 1) * DIM);
+        const rows = Array.from({ length: 512 }, (_, r) => row(r).some((v) => v !== 0));
         expect(rows).toEqual(rows.map((_, r) => r < n));
         expect(values(encoder, [prompt])[0]).toEqual(together[i]);
       });
@@ -82,12 +82,14 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
 
     test("padding to whole tiles changes nothing beyond rounding", () => {
       using _scope = device().scope();
-      const { encoder, report } = loadEncoder(device(), wan, { dtype: "f32" });
+      const { encoder, report } = loadUmt5(device(), wan, { dtype: "f32" });
       using network = encoder;
       expect(report.layout).toBe("wan");
       const ids = [261, 276, 310, 259, 537, 319, 320, 260, 1];
-      const bare = network.forward(device().fromValues(ids, [1, 9], "i32"), null).values();
-      const padded = network.forward(device().fromValues([...ids, ...Array(7).fill(0)], [1, 16], "i32"), device().fromValues([9], [1], "i32")).values();
+      const up = (values: number[]) => device().fromValues(values, [1, values.length], "i32");
+      const bare = network.forward(up(ids), null).values();
+      const lengths = device().fromValues([9], [1], "i32");
+      const padded = network.forward(up([...ids, ...Array(7).fill(0)]), lengths).values();
       bare.forEach((v, i) => expect(Math.abs(padded[i] - v)).toBeLessThan(1e-4));
     }, LONG);
 
@@ -130,17 +132,17 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
         using encoder = open(wan, cache);
         values(encoder, ["a cat jumps"]);
       }
-      const entries = readdirSync(cache, { recursive: true, encoding: "utf8" }).filter((f) => f.endsWith(".safetensors"));
+      const entries = entriesOf(cache);
       expect(entries.length).toBe(1);
       const entry = join(cache, entries[0]);
       const whole = readFileSync(entry);
-      expect(whole.length).toBeLessThan(9 * CONFIG.dim * 2 + 600);
+      expect(whole.length).toBeLessThan(9 * DIM * 2 + 600);
       truncateSync(entry, whole.length - 5);
       using encoder = open(wan, cache);
       values(encoder, ["a cat jumps"]);
       expect(encoder.counts).toEqual({ encoded: 1, cached: 0 });
       expect(Buffer.compare(readFileSync(entry), whole)).toBe(0);
-      expect(readdirSync(cache, { recursive: true, encoding: "utf8" }).filter((f) => /\.[0-9a-f]{16}$|tmp/.test(f))).toEqual([]);
+      expect(filesOf(cache).filter((f) => /\.[0-9a-f]{16}$|tmp/.test(f))).toEqual([]);
     }, LONG);
 
     test("disposing frees the weights", () => {
@@ -148,7 +150,7 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       const encoder = open(wan);
       values(encoder, ["a cat jumps"]);
       const held = device().memory().current - before;
-      expect(held).toBeGreaterThan(umt5Params(CONFIG).reduce((n, s) => n + 2 * s.shape.reduce((a, b) => a * b, 1), 0) - 1);
+      expect(held).toBeGreaterThanOrEqual(umt5Params(TINY_UMT5).reduce((n, s) => n + 2 * numel(s.shape), 0));
       encoder[Symbol.dispose]();
       expect(device().memory().current).toBe(before);
     }, LONG);
@@ -166,15 +168,21 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
         encoder.encode(["a"]);
       };
       const before = device().memory().current;
-      expect(run(save("less.safetensors", (w) => w.delete("blocks.1.attn.o.weight")))).toThrow("lacks blocks.1.attn.o.weight");
-      expect(run(save("shape.safetensors", (w) => w.set("blocks.1.attn.o.weight", hostTensor("f32", [2, 2], [0, 0, 0, 0]))))).toThrow("blocks.1.attn.o.weight has the wrong shape");
-      expect(run(save("dit.safetensors", (w) => w.delete("token_embedding.weight")))).toThrow("neither Wan's nor transformers' names");
-      expect(run(save("small.safetensors", (w) => w.set("token_embedding.weight", hostTensor("f32", [100, CONFIG.dim], new Float64Array(100 * CONFIG.dim)))))).toThrow("has more pieces than the encoder");
-      const nan = save("nan.safetensors", (w) => w.set("norm.weight", hostTensor("f32", [CONFIG.dim], new Float64Array(CONFIG.dim).fill(Number.NaN))));
+      const less = save("less.safetensors", (w) => w.delete("blocks.1.attn.o.weight"));
+      expect(run(less)).toThrow("lacks blocks.1.attn.o.weight");
+      const shape = save("shape.safetensors", (w) => w.set("blocks.1.attn.o.weight", hostTensor("f32", [2, 2], [0, 0, 0, 0])));
+      expect(run(shape)).toThrow("blocks.1.attn.o.weight has the wrong shape");
+      const dit = save("dit.safetensors", (w) => w.delete("token_embedding.weight"));
+      expect(run(dit)).toThrow("neither Wan's nor transformers' names");
+      const hundred = hostTensor("f32", [100, DIM], new Float64Array(100 * DIM));
+      const small = save("small.safetensors", (w) => w.set("token_embedding.weight", hundred));
+      expect(run(small)).toThrow("has more pieces than the encoder");
+      const nans = hostTensor("f32", [DIM], new Float64Array(DIM).fill(Number.NaN));
+      const nan = save("nan.safetensors", (w) => w.set("norm.weight", nans));
       expect(run(nan)).toThrow("not finite");
       using encoder = open(nan, at("nan-cache"));
       expect(() => encoder.encode(["a"])).toThrow("not finite");
-      expect(readdirSync(at("nan-cache"), { recursive: true, encoding: "utf8" }).filter((f) => f.endsWith(".safetensors"))).toEqual([]);
+      expect(entriesOf(at("nan-cache"))).toEqual([]);
       encoder.release();
       expect(device().memory().current).toBe(before);
       renameSync(nan, at("gone.safetensors"));
@@ -182,4 +190,4 @@ export function promptEncoderChecks(device: () => Device, test: TestFunction): v
       expect(run(nan)).toThrow("does not exist");
     }, LONG);
   });
-}
+});
