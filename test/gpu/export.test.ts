@@ -7,12 +7,9 @@ import { OUT_DTYPES } from "../../core/export/convert.ts";
 import { exportWeights, type ExportSummary } from "../../core/export/run.ts";
 import { lowRank, times } from "../../core/export/svd.ts";
 import { gpuTier } from "../harness/device.ts";
-import { f8Checks } from "../harness/f8_checks.ts";
 import { tinyWeights, writeWeights } from "../harness/wan_files.ts";
 
 const { device, test } = gpuTier();
-
-describe("gpu: f8", () => f8Checks(device, test));
 
 describe("gpu: export", () => {
   let dir = "";

@@ -1,10 +1,9 @@
 import { describe, expect } from "bun:test";
-import type { DType } from "../../core/dtype.ts";
-import type { Device } from "../../core/tensor.ts";
-import { pushFrames } from "../../core/video/frames.ts";
-import type { TestFunction } from "./device.ts";
+import type { DType } from "../../../core/dtype.ts";
+import { pushFrames } from "../../../core/video/frames.ts";
+import { onEachDevice } from "../../harness/device.ts";
 
-export function pixelChecks(device: () => Device, test: TestFunction): void {
+onEachDevice((device, test) => {
   describe("frames as bytes", () => {
     for (const dtype of ["f32", "f64", "bf16", "f16"] as DType[]) {
       test(`${dtype}: rounded to the nearest level, limited, interleaved, a sink a sample`, () => {
@@ -12,7 +11,8 @@ export function pixelChecks(device: () => Device, test: TestFunction): void {
         using _scope = d.scope();
         const [B, t, Y, X] = [2, 3, 5, 7];
         const n = B * 3 * t * Y * X;
-        const x = d.fromValues(Float64Array.from({ length: n }, (_, i) => Math.sin(i * 12.9898) * 1.3), [B, 3, t, Y, X], dtype);
+        const levels = Float64Array.from({ length: n }, (_, i) => Math.sin(i * 12.9898) * 1.3);
+        const x = d.fromValues(levels, [B, 3, t, Y, X], dtype);
         const v = x.values();
         const got: Uint8Array[][] = [[], []];
         pushFrames(x, got.map((frames) => ({ frame: (p: Uint8Array) => void frames.push(p.slice()) })));
@@ -37,8 +37,9 @@ export function pixelChecks(device: () => Device, test: TestFunction): void {
       const d = device();
       using _scope = d.scope();
       const got: number[] = [];
-      pushFrames(d.fromValues([NaN, -Infinity, Infinity], [1, 3, 1, 1, 1], "f32"), [{ frame: (p) => void got.push(...p) }]);
+      const odd = d.fromValues([NaN, -Infinity, Infinity], [1, 3, 1, 1, 1], "f32");
+      pushFrames(odd, [{ frame: (p) => void got.push(...p) }]);
       expect(got).toEqual([0, 0, 255]);
     });
   });
-}
+});
