@@ -11,10 +11,10 @@ import { writeTorch } from "../../core/io/torch.ts";
 import type { LoadOptions } from "../../core/weights/fit.ts";
 import { networkIn, specOf } from "../../core/weights/resolve.ts";
 import { inspectWeights } from "../../core/weights/inspect.ts";
-import { cpu, type TestFunction } from "../harness/device.ts";
+import { cpu } from "../harness/device.ts";
 import { legacyFile, writeDcp, writeDiffusers } from "../harness/formats.ts";
 import { writeText, writeVae } from "../harness/tiny_files.ts";
-import { both, config, goldenFormats, original, outputError as outputErrorOn, published, under } from "../harness/golden_formats.ts";
+import { both, config, original, outputError as outputErrorOn, published, under } from "../harness/golden_formats.ts";
 
 let dir = "";
 beforeAll(() => void (dir = mkdtempSync(join(tmpdir(), "rcm-weights-"))));
@@ -31,8 +31,6 @@ const failure = (run: () => unknown): string => {
   }
   return "no error";
 };
-
-goldenFormats(cpu, test as TestFunction);
 
 describe("names", () => {
   test("every parameter keeps its identity through every layout, and norm2 and norm3 change places", () => {

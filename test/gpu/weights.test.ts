@@ -6,11 +6,8 @@ import { RcmError } from "../../core/error.ts";
 import { Rng } from "../../core/rng.ts";
 import { readFileWindow } from "../../ffi/memory.ts";
 import { gpuTier } from "../harness/device.ts";
-import { goldenFormats } from "../harness/golden_formats.ts";
 
 const { device, test } = gpuTier();
-
-goldenFormats(device, test);
 
 describe("gpu: windows of files", () => {
   let dir = "";
