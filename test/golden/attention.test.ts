@@ -48,7 +48,9 @@ onEachDevice((device, test) => {
           const Lk = g.get("k").shape[1];
           const lse = device().empty(g.get("lse").shape, dtype);
           const [o, scale] = [device().empty(q.shape, dtype), 1 / Math.sqrt(K)];
-          lib.attentionFwd(q.ptr, k.ptr, v.ptr, o.ptr, lse.ptr, 0, B, H, Lq, Lk, K, K, scale, q.code);
+          lib.attentionFwd({
+            q: q.ptr, k: k.ptr, v: v.ptr, o: o.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv: K, scale, dtype: q.code,
+          });
           close(lse, "lse", tolO);
         });
       });

@@ -20,7 +20,7 @@ onEachDevice((device, test) => {
         const x = device().fromHost(host);
         for (const scale of [1, 0.25, 2 ** -9, 0.3, 1e-3]) {
           const y = device().empty([65536], "f8_e4m3");
-          device().lib.f8Encode(x.ptr, y.ptr, x.numel, scale, x.code);
+          device().lib.f8Encode({ src: x.ptr, dst: y.ptr, n: x.numel, scale, srcDtype: x.code });
           const got = y.toHost().data;
           values.forEach((v, i) => {
             const want = toF8Bits(round(round(v) / round(scale)));
@@ -44,7 +44,9 @@ onEachDevice((device, test) => {
       for (const dtype of FLOATS) {
         expect([...all.to(dtype).values()]).toEqual(exact);
         const scaled = device().empty([255], dtype);
-        device().lib.f8Decode(all.window(1, [255]).ptr, scaled.ptr, 255, 0.125, scaled.code);
+        device().lib.f8Decode({
+          src: all.window(1, [255]).ptr, dst: scaled.ptr, n: 255, scale: 0.125, dstDtype: scaled.code,
+        });
         const eighths = hostTensor(dtype, [255], exact.slice(1).map((v) => v / 8));
       expect([...scaled.values()]).toEqual([...hostValues(eighths)]);
       }
@@ -53,9 +55,12 @@ onEachDevice((device, test) => {
     test("a scale or dtype that cannot be is refused", () => {
       using _scope = device().scope();
       const [x, y] = [device().zeros([4], "f32"), device().empty([4], "f8_e4m3")];
-      for (const scale of [0, -1, 1e-60]) expect(() => device().lib.f8Encode(x.ptr, y.ptr, 4, scale, x.code)).toThrow("scale");
-      expect(() => device().lib.f8Encode(x.ptr, y.ptr, 4, 1, 3)).toThrow("src_dtype");
-      expect(() => device().lib.f8Decode(y.ptr, x.ptr, 4, 1, 6)).toThrow("dst_dtype");
+      const lib = device().lib;
+      const encode = (scale: number, srcDtype: typeof x.code) => () =>
+        lib.f8Encode({ src: x.ptr, dst: y.ptr, n: 4, scale, srcDtype });
+      for (const scale of [0, -1, 1e-60]) expect(encode(scale, x.code)).toThrow("scale");
+      expect(encode(1, 3)).toThrow("src_dtype");
+      expect(() => lib.f8Decode({ src: y.ptr, dst: x.ptr, n: 4, scale: 1, dstDtype: 6 })).toThrow("dst_dtype");
     });
   });
 });
