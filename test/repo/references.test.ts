@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 const ROOT = join(import.meta.dir, "../..");
 
-// test/cpu/reference.test.ts runs them over OP_CASES.
+// test/cpu/ops/reference.test.ts runs them over OP_CASES.
 test("every op has a reference in plain loops, exported under the op's name", async () => {
   for (const file of readdirSync(join(ROOT, "core/ops"))) {
     const path = join(ROOT, "test/harness/reference", file);
