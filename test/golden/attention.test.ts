@@ -28,7 +28,8 @@ onEachDevice((device, test) => {
           close(o.x, "o", tolO);
           close(o.dot as Tensor, "to", tolDot);
           tape.backward(o, up("do"));
-          for (const [name, x] of [["dq", q], ["dk", k], ["dv", v]] as const) close(x.node?.bar as Tensor, name, tolDot);
+          for (const [name, x] of [["dq", q], ["dk", k], ["dv", v]] as const)
+            close(x.node?.bar as Tensor, name, tolDot);
         });
 
         if (g.has("to_tkv_zero")) {
@@ -49,7 +50,8 @@ onEachDevice((device, test) => {
           const lse = device().empty(g.get("lse").shape, dtype);
           const [o, scale] = [device().empty(q.shape, dtype), 1 / Math.sqrt(K)];
           lib.attentionFwd({
-            q: q.ptr, k: k.ptr, v: v.ptr, o: o.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv: K, scale, dtype: q.code,
+            q: q.ptr, k: k.ptr, v: v.ptr, o: o.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv: K, scale,
+            dtype: q.code,
           });
           close(lse, "lse", tolO);
         });

@@ -5,8 +5,7 @@ import { join } from "node:path";
 import { hostTensor, hostValues } from "../../core/dtype.ts";
 import { writeSafetensors } from "../../core/io/safetensors.ts";
 import { writeTorch } from "../../core/io/torch.ts";
-import type { WanLayout } from "../../core/models/wan/layouts.ts";
-import { loadWan } from "../../core/weights/load.ts";
+import { loadNetwork } from "../../core/weights/fit.ts";
 import { onEachDevice } from "../harness/device.ts";
 import { legacyFile, renamed, writeDcp, writeDiffusers, type Tensors } from "../harness/formats.ts";
 import { both, build, config, original, outputError, published, under } from "../harness/golden_formats.ts";
@@ -19,7 +18,7 @@ const other: Tensors = new Map([...published].map(([k, t]) => [k, { ...t, data: 
 interface Format {
   name: string;
   make: (path: string) => void;
-  want: { format: string; layout: WanLayout; prefix: string };
+  want: { format: string; layout: string; prefix: string };
   kind?: "ema" | "student";
 }
 
@@ -46,7 +45,10 @@ const FORMATS: Format[] = [
   {
     name: "a diffusers folder",
     make: (f) => {
-      writeDiffusers(join(f, "transformer"), published, { num_attention_heads: config.heads, patch_size: config.patch });
+      writeDiffusers(join(f, "transformer"), published, {
+        num_attention_heads: config.heads,
+        patch_size: config.patch,
+      });
       writeFileSync(join(f, "model_index.json"), "{}");
     },
     want: { format: "safetensors", layout: "diffusers", prefix: "" },
@@ -123,9 +125,9 @@ onEachDevice((device, test) => {
       using _scope = device().scope();
       const [wide, small] = [build(device(), "f32"), build(device(), "bf16")];
       let last = { done: 0, total: -1 };
-      loadWan(wide.params, at("narrow.pth"), { onProgress: (p) => (last = p) });
+      loadNetwork(wide.params, at("narrow.pth"), { onProgress: (p) => (last = p) });
       expect(last.done).toBe(last.total);
-      loadWan(small.params, at("wide.safetensors"));
+      loadNetwork(small.params, at("wide.safetensors"));
       for (const name of wide.params.names) {
         const [from, to] = [wide.params.tensor(name).to("bf16"), small.params.tensor(name)];
         expect(Buffer.compare(from.toHost().data, to.toHost().data)).toBe(0);

@@ -8,13 +8,13 @@ import { dmdLoss, type DmdDraws } from "../../core/losses/dmd.ts";
 import type { LossResult } from "../../core/losses/loss.ts";
 import { scmLoss, scmParts, type ScmDraws, type ScmOptions } from "../../core/losses/scm.ts";
 import { simulate } from "../../core/losses/simulate.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
 import { Tape } from "../../core/tape.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
-import { velocityNet } from "../../core/networks/build.ts";
+import { type Network, velocityNet } from "../../core/networks/network.ts";
 import { onEachDevice } from "../harness/device.ts";
 import { golden, relativeError } from "../harness/golden.ts";
 import { goldenConfig } from "../harness/golden_wan.ts";
+import { wanNetwork } from "../harness/wan_net.ts";
 
 /** Every loss of the public reference, its parts and its gradients. */
 
@@ -30,9 +30,9 @@ const TOL = {
 
 /** The three networks and the batch of the vectors. */
 function setup(device: Device, dtype: "f32" | "f64") {
-  const net = (role: string, trainable: boolean): WanModel => {
+  const net = (role: string, trainable: boolean): Network => {
     const options = { dtype, residual: dtype, checkpoint: "none", trainable } as const;
-    const model = WanModel.create(device, goldenConfig(G.metadata.config), options);
+    const model = wanNetwork(device, goldenConfig(G.metadata.config), options);
     model.load(P.under(`params.${role}.`), role);
     return model;
   };
@@ -79,7 +79,7 @@ function settings(kind: string, part: string): string[] {
 }
 
 /** Backpropagates the sum of the per-sample losses and compares with the stored loss and gradients. */
-function expectLoss(s: Setup, name: string, model: WanModel, tape: Tape, result: LossResult): void {
+function expectLoss(s: Setup, name: string, model: Network, tape: Tape, result: LossResult): void {
   expectClose(`${name}.loss_per_sample`, result.loss_B.x.values(), s.tol.loss);
   expect(result.skipped).toBe(0);
   const B = result.loss_B.x.numel;
@@ -88,7 +88,8 @@ function expectLoss(s: Setup, name: string, model: WanModel, tape: Tape, result:
   const grad = model.params.grad as Tensor;
   const stored = G.names.filter((n) => n.startsWith(`${name}.grads.`));
   expect(stored.length).toBeGreaterThan(0);
-  for (const key of stored) expectClose(key, model.params.window(grad, key.slice(name.length + 7)).values(), s.tol.grad);
+  for (const key of stored)
+    expectClose(key, model.params.window(grad, key.slice(name.length + 7)).values(), s.tol.grad);
   const all = Math.sqrt(grad.values().reduce((a, g) => a + g * g, 0));
   expect(Math.abs(all / values(`${name}.grad_norm_all`)[0] - 1)).toBeLessThan(s.tol.grad);
 }
@@ -119,7 +120,9 @@ onEachSetup("sCM", (test) => {
       test(`by JVP, r = ${ramp}, ${passes} pass(es)`, (s) => {
         const name = `scm_r${ramp}`;
         const options = scmOptions({ ramp: Number(ramp), passes });
-        const parts = scmParts(new Tape(s.device, { record: true }), s.student, s.teacher, s.batch, scmDraws(s), options);
+        const parts = scmParts(
+          new Tape(s.device, { record: true }), s.student, s.teacher, s.batch, scmDraws(s), options,
+        );
         expectClose("xt", parts.xt.values(), s.tol.value);
         expectClose(`${name}.t_F`, parts.tF.values(), s.tol.tangent);
         expectClose(`${name}.g_raw`, parts.gRaw.values(), s.tol.tangent);
@@ -175,7 +178,9 @@ onEachSetup("dCM", (test) => {
 function dmdDraws(s: Setup, name: string, n: number): DmdDraws {
   const B = s.batch.x0.shape[0];
   const drawn = n > 1 ? values(`${name}.sim_time_draws`) : new Float64Array(0);
-  const times = Array.from({ length: n - 1 }, (_, k) => Float64Array.from({ length: B }, (_, b) => drawn[b * (n - 1) + k]));
+  const times = Array.from({ length: n - 1 }, (_, k) =>
+    Float64Array.from({ length: B }, (_, b) => drawn[b * (n - 1) + k]),
+  );
   const renoise = times.map((_, k) => s.up(`${name}.sim_noise.${k + 1}`));
   const simulation = { noise: s.up(`${name}.sim_noise.0`), times, renoise };
   return { simulation, tTrig: values(`${name}.D_time`), eps: s.up(`${name}.eps`) };

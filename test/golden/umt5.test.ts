@@ -22,13 +22,19 @@ const config = ((): Umt5Config => {
 })();
 
 const [B, L] = g.get("ids").shape;
-const lengths = Array.from({ length: B }, (_, b) => values("mask").subarray(b * L, (b + 1) * L).reduce((n, v) => n + v, 0));
+const lengths = Array.from({ length: B }, (_, b) =>
+  values("mask")
+    .subarray(b * L, (b + 1) * L)
+    .reduce((n, v) => n + v, 0),
+);
 
 function encode(device: Device, dtype: DType, masked: boolean): Float64Array {
   using _scope = device.scope();
   using encoder = Umt5Encoder.create(device, config, { dtype });
   encoder.params.load(weights, "golden");
-  return encoder.forward(device.fromHost(g.get("ids")), masked ? device.fromValues(lengths, [B], "i32") : null).values();
+  return encoder
+    .forward(device.fromHost(g.get("ids")), masked ? device.fromValues(lengths, [B], "i32") : null)
+    .values();
 }
 
 /** Error of plain loops that round where the encoder stores. */
@@ -82,7 +88,9 @@ onEachDevice((device, test) => {
     for (const dtype of ["bf16", "f16"] as const) {
       test(`values, ${dtype}: at most twice the error of a plain run`, () => {
         const stated = dtype === "bf16" ? statedBf16Error(g, "all bf16", "all positions", "max") : null;
-        expect(relativeError(encode(device(), dtype, true), values("y"))).toBeLessThan(2 * (stated ?? plainError(dtype)));
+        expect(relativeError(encode(device(), dtype, true), values("y"))).toBeLessThan(
+          2 * (stated ?? plainError(dtype)),
+        );
       });
     }
   });

@@ -1,12 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { hostValues, type DType } from "../../core/dtype.ts";
-import { WanModel } from "../../core/models/wan/model.ts";
+import type { Network } from "../../core/networks/network.ts";
 import { ropeAngles } from "../../core/nn/rope.ts";
 import { CHECKPOINT_MODES, constant, leaf, Tape, type CheckpointMode } from "../../core/tape.ts";
 import type { Tensor } from "../../core/tensor.ts";
 import { onEachDevice } from "../harness/device.ts";
 import { golden, relativeError } from "../harness/golden.ts";
 import { goldenConfig } from "../harness/golden_wan.ts";
+import { netTime, wanNetwork } from "../harness/wan_net.ts";
 
 /** Value, tangent and gradients of the Wan DiT against the golden vectors. */
 
@@ -23,14 +24,16 @@ test("rope angles", () => {
 });
 
 onEachDevice((device, test) => {
-  function build(dtype: DType, checkpoint: CheckpointMode): WanModel {
-    const model = WanModel.create(device(), config, { dtype, residual: dtype, checkpoint, trainable: true });
+  function build(dtype: DType, checkpoint: CheckpointMode): Network {
+    const model = wanNetwork(device(), config, { dtype, residual: dtype, checkpoint, trainable: true });
     model.load(dit.under("params."), "golden");
     return model;
   }
 
   function inputs(dtype: DType) {
-    const [x, xDot, context, yBar] = ["x", "x_dot", "context", "y_bar"].map((n) => device().fromHost(dit.get(n)).to(dtype));
+    const [x, xDot, context, yBar] = ["x", "x_dot", "context", "y_bar"].map((n) =>
+      device().fromHost(dit.get(n)).to(dtype),
+    );
     return { x, xDot, context, yBar };
   }
 
@@ -47,7 +50,7 @@ onEachDevice((device, test) => {
         const { x, xDot, context } = inputs(dtype);
         const run = (dx: Tensor | null, dt: Float64Array | null) => {
           const tape = new Tape(device(), { record: false });
-          return model.forward(tape, constant(x, dx), { t, dot: dt }, constant(context));
+          return model.forward(tape, constant(x, dx), [netTime(device(), t, dt)], constant(context));
         };
         const both = run(xDot, tDot);
         expect(errorOf(both.x, values("y"))).toBeLessThan(tolY);
@@ -64,7 +67,7 @@ onEachDevice((device, test) => {
           const { x, xDot, context, yBar } = inputs(dtype);
           const tape = new Tape(device(), { record: true });
           const [vx, vc] = [leaf(x, xDot), leaf(context)];
-          const y = model.forward(tape, vx, { t, dot: tDot }, vc);
+          const y = model.forward(tape, vx, [netTime(device(), t, tDot)], vc);
           expect(errorOf(y.dot, values("y_dot"))).toBeLessThan(tolY);
           tape.backward(y, yBar);
           const all = model.params.grad as Tensor;

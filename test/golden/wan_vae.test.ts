@@ -49,7 +49,10 @@ describe("Wan2.1 VAE on the host", () => {
 
 onEachDevice((device, test) => {
   describe("Wan2.1 VAE against the public reference", () => {
-    const at = (name: string, dtype: DType): Tensor => device().fromHost(g.get(name)).to(dtype === "f64" ? "f64" : "f32");
+    const at = (name: string, dtype: DType): Tensor =>
+      device()
+        .fromHost(g.get(name))
+        .to(dtype === "f64" ? "f64" : "f32");
     for (const dtype of ["f32", "f64", "bf16", "f16"] as const) {
       // In pieces of one latent frame, and all at once.
       for (const chunk of [1, g.get("z").shape[2]]) {

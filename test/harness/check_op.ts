@@ -23,10 +23,11 @@ export interface OpCase<P = unknown> {
 }
 
 /**
- * One table for every op: relative errors (max |a - b| over max |b|). In 16 bits the bound is twice the error of a plain
- * run over the same inputs (op_checks.ts). `floor` is what a GPU may add to twice the CPU library's own error: in 16 bits
- * half an ulp at the top of the range for values and one ulp for tangents and gradients (a kernel may round what it hands
- * from one matmul to the next), in f32 and f64 the growth of a sum kept in the storage type (the CPU keeps many in f64).
+ * One table for every op: relative errors (max |a - b| over max |b|). In 16 bits the bound is twice the error of a
+ * plain run over the same inputs (op_checks.ts). `floor` is what a GPU may add to twice the CPU library's own error: in
+ * 16 bits half an ulp at the top of the range for values and one ulp for tangents and gradients (a kernel may round
+ * what it hands from one matmul to the next), in f32 and f64 the growth of a sum kept in the storage type (the CPU
+ * keeps many in f64).
  */
 export const TOLERANCE = {
   f64: { difference: 2e-7, adjoint: 1e-11, floor: { value: 1e-13, tangent: 1e-12, gradient: 1e-12 } },

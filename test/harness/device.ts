@@ -12,8 +12,8 @@ export const cpu = (): Device => (shared ??= Device.open({ device: "cpu" }));
 const state = globalThis as { rcmGpu?: { device: Device | null } };
 
 /**
- * One GPU device for all tests of a process; null, with the reason printed once, when the library or the GPU is missing.
- * A library built from another header is an error, never a skip.
+ * One GPU device for all tests of a process; null, with the reason printed once, when the library or the GPU is
+ * missing. A library built from another header is an error, never a skip.
  */
 export function cuda(): Device | null {
   if (state.rcmGpu) return state.rcmGpu.device;

@@ -10,12 +10,20 @@ export type Log = string[];
 export function fakeText(device: Device, log: Log, config = TINY_WAN): TextStage {
   log.push("open text");
   return {
-    encode: (prompts) => (log.push(`encode ${prompts.join("|")}`), encodePrompts(device, prompts.map((p) => p.slice(0, config.textLen)), { length: config.textLen, width: config.textDim })),
+    encode: (prompts) => (
+      log.push(`encode ${prompts.join("|")}`),
+      encodePrompts(
+        device, prompts.map((p) => p.slice(0, config.textLen)), { length: config.textLen, width: config.textDim },
+      )
+    ),
     [Symbol.dispose]: () => void log.push("close text"),
   };
 }
 
-/** A decoder that shows the first three latent channels as blocks of pixels, one chunk a latent frame; and its inverse by picking pixels. */
+/**
+ * A decoder that shows the first three latent channels as blocks of pixels, one chunk a latent frame; and its inverse
+ * by picking pixels.
+ */
 export function fakeVae(device: Device, log: Log): VideoVae {
   log.push("open vae");
   return {
@@ -25,7 +33,9 @@ export function fakeVae(device: Device, log: Log): VideoVae {
       const v = video.values();
       log.push("encode picture");
       return device.fromValues(Float64Array.from({ length: 16 * T * y * x }, (_, i) => {
-        const [c, t, r, q] = [Math.floor(i / (T * y * x)) % 3, Math.floor(i / (y * x)) % T, Math.floor(i / x) % y, i % x];
+        const [c, t, r, q] = [
+          Math.floor(i / (T * y * x)) % 3, Math.floor(i / (y * x)) % T, Math.floor(i / x) % y, i % x,
+        ];
         return v[((c * F + Math.min(F - 1, t * 4)) * Y + r * 8) * X + q * 8];
       }), [1, 16, T, y, x], "f32");
     },

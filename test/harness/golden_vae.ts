@@ -18,7 +18,10 @@ export const vaeGolden = () => golden("wan_vae.safetensors");
 export function vaeConfig(text: string): WanVaeConfig {
   const c = JSON.parse(text) as RawConfig;
   const { mean, std } = WAN_VAE;
-  return { dim: c.dim, zDim: c.z_dim, mult: c.dim_mult, resBlocks: c.num_res_blocks, temporal: c.temperal_downsample, mean, std };
+  return {
+    dim: c.dim, zDim: c.z_dim, mult: c.dim_mult, resBlocks: c.num_res_blocks, temporal: c.temperal_downsample, mean,
+    std,
+  };
 }
 
 export function goldenVae(device: Device, dtype: DType): WanVae {

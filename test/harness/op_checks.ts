@@ -37,7 +37,12 @@ export const checkTangent: Check = (device, op, c) => {
   const { yDot } = evaluateCase(device, op, c, x, dots, null, "f64");
   const at = (h: number) => evaluateCase(device, op, c, moved(x, dots, h), null, null, "f64").y;
   const [up, down] = [at(H), at(-H)];
-  expect(relativeError(yDot as Float64Array, up.map((v, i) => (v - down[i]) / (2 * H)))).toBeLessThan(TOLERANCE.f64.difference);
+  expect(
+    relativeError(
+      yDot as Float64Array,
+      up.map((v, i) => (v - down[i]) / (2 * H)),
+    ),
+  ).toBeLessThan(TOLERANCE.f64.difference);
 };
 
 /** <yBar, J d> = <J^T yBar, d>, and every gradient, parameters too, along a random direction by difference; f64. */
@@ -64,7 +69,9 @@ export const checkAdjoint: Check = (device, op, c) => {
 };
 
 /** Inputs and cotangent that `dtype` holds exactly, for runs in any dtype on any device. */
-function sharedInputs(c: OpCase<never>, op: Op<never>, dtype: FloatType): Pick<Evaluation, "c" | "x" | "dots" | "yBar"> {
+function sharedInputs(
+  c: OpCase<never>, op: Op<never>, dtype: FloatType,
+): Pick<Evaluation, "c" | "x" | "dots" | "yBar"> {
   const x = inputs(c, 6, dtype);
   const dots = tangentsOf(c, inputs(c, 7, dtype));
   const { y } = evaluateCase(cpu(), op, c, x, null, null, "f64");
@@ -90,7 +97,9 @@ type Part = "value" | "tangent" | "gradient";
 const parts = (e: Evaluated): [what: string, part: Part, v: Float64Array][] => [
   ["value", "value", e.y],
   ["tangent", "tangent", e.yDot as Float64Array],
-  ...e.bars.flatMap((bar, i): [string, Part, Float64Array][] => (bar ? [[`gradient of input ${i}`, "gradient", bar]] : [])),
+  ...e.bars.flatMap((bar, i): [string, Part, Float64Array][] =>
+    bar ? [[`gradient of input ${i}`, "gradient", bar]] : [],
+  ),
 ];
 
 /** f32 against f64 on the same inputs and device; the bound is TOLERANCE. */
@@ -104,8 +113,8 @@ export function checkF32(device: Device, op: Op<never>, c: OpCase<never>): void 
 }
 
 /**
- * 16 bits against f64 on the same inputs: at most twice the error of a plain run, and what sums in f32 lose. Plain is the
- * run in f64 where everything that the op stores is rounded to the type it is stored in; for a fused op, the ops it
+ * 16 bits against f64 on the same inputs: at most twice the error of a plain run, and what sums in f32 lose. Plain is
+ * the run in f64 where everything that the op stores is rounded to the type it is stored in; for a fused op, the ops it
  * stands for one by one.
  */
 export function check16Bits(device: Device, op: Op<never>, c: OpCase<never>, dtype: "bf16" | "f16"): void {
@@ -132,7 +141,10 @@ function rounded({ y, yDot, bars }: Evaluated, stored: Evaluated["stored"]): Eva
   };
 }
 
-/** A device against f64 on the CPU: at most twice the CPU library's own error at that dtype, plus the floor of TOLERANCE. */
+/**
+ * A device against f64 on the CPU: at most twice the CPU library's own error at that dtype, plus the floor of
+ * TOLERANCE.
+ */
 export function checkBesideCpu(device: Device, op: Op<never>, c: OpCase<never>, dtype: FloatType): void {
   const { run, got, want } = pair(device, op, c, dtype);
   const exact = parts(want);
@@ -165,7 +177,10 @@ export function checkRepeats(device: Device, op: Op<never>, c: OpCase<never>, dt
       const exact = run(cpu(), "f64");
       const bound = 2 * relativeError(run(cpu(), dtype), exact) + TOLERANCE[dtype].floor.value;
       expect(relativeError(y, exact)).toBeLessThanOrEqual(bound);
-    } else expect([dtype, "primal of the tangent pass", sameBits(a.y, y)]).toEqual([dtype, "primal of the tangent pass", true]);
+    } else
+      expect([dtype, "primal of the tangent pass", sameBits(a.y, y)]).toEqual([
+        dtype, "primal of the tangent pass", true,
+      ]);
     const same = sameBits(a.y, b.y) && sameBits(a.yDot, b.yDot) && a.bars.every((bar, i) => sameBits(bar, b.bars[i]));
     expect([dtype, "two runs", same]).toEqual([dtype, "two runs", true]);
   }

@@ -10,7 +10,8 @@ const normal = (n: number, stream: number): Float64Array => {
 };
 const product = (a: Float64Array, b: Float64Array, n: number, r: number, k: number): Float64Array => {
   const out = new Float64Array(n * k);
-  for (let i = 0; i < n; i++) for (let p = 0; p < r; p++) for (let j = 0; j < k; j++) out[i * k + j] += a[i * r + p] * b[p * k + j];
+  for (let i = 0; i < n; i++)
+    for (let p = 0; p < r; p++) for (let j = 0; j < k; j++) out[i * k + j] += a[i * r + p] * b[p * k + j];
   return out;
 };
 const norm = (v: Float64Array): number => Math.sqrt(v.reduce((s, x) => s + x * x, 0));
@@ -34,14 +35,19 @@ describe("low-rank approximation", () => {
     }
   });
 
-  test("full rank: the error is within two percent of the optimum that all singular values give, and they agree", () => {
+  test("full rank: the error is within two percent of the optimum by all singular values, and they agree", () => {
     const [n, k] = [60, 90];
     // A spectrum that falls like 1/i: the hard case for a randomised method.
     const left = normal(n * n, 4);
-    const values = product(left.map((v, i) => v / (1 + (i % n))), normal(n * k, 5), n, n, k);
+    const values = product(
+      left.map((v, i) => v / (1 + (i % n))), normal(n * k, 5), n, n, k,
+    );
     const gram = new Float64Array(n * n);
-    for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) for (let p = 0; p < k; p++) gram[i * n + j] += values[i * k + p] * values[j * k + p];
-    const exact = symmetricEigenvalues(gram, n).map((v) => Math.sqrt(Math.max(v, 0))).reverse();
+    for (let i = 0; i < n; i++)
+      for (let j = 0; j < n; j++) for (let p = 0; p < k; p++) gram[i * n + j] += values[i * k + p] * values[j * k + p];
+    const exact = symmetricEigenvalues(gram, n)
+      .map((v) => Math.sqrt(Math.max(v, 0)))
+      .reverse();
     for (const rank of [1, 4, 16]) {
       using _scope = device.scope();
       const found = lowRank(matrix(values, n, k), rank);
@@ -57,7 +63,7 @@ describe("low-rank approximation", () => {
     }
   });
 
-  test("rank at or above the smaller side reproduces anything; zero gives nothing; twice the same gives the same bits", () => {
+  test("rank at or above the smaller side reproduces anything; zero gives nothing; repeats give the same bits", () => {
     using _scope = device.scope();
     const values = normal(7 * 11, 9);
     const all = lowRank(matrix(values, 7, 11), 64);

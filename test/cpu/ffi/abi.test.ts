@@ -32,26 +32,44 @@ function echoSource(): string {
   const header = readFileSync(join(INCLUDE, "rcm.h"), "utf8").replace(/\/\*[\s\S]*?\*\//g, "");
   const bodies = declarations.filter((d) => d.returns === "status").map((d) => {
     const list = new RegExp(`\\b${d.name}\\(([^)]*)\\)`).exec(header)?.[1] as string;
-    const store = d.params.map((p, i) => `  seen[${i}] = ${p.kind === "f64" ? p.name : p.kind === "i32" || p.kind === "i64" ? `(double)${p.name}` : `(double)(uintptr_t)${p.name}`};`);
+    const asDouble = ({ kind, name }: Param): string => {
+      if (kind === "f64") return name;
+      return kind === "i32" || kind === "i64" ? `(double)${name}` : `(double)(uintptr_t)${name}`;
+    };
+    const store = d.params.map((p, i) => `  seen[${i}] = ${asDouble(p)};`);
     return `rcm_status ${d.name}(${list}) {\n  calls++;\n${store.join("\n")}\n  return answer;\n}`;
   });
   return `#include "rcm.h"\nstatic double seen[64];\nstatic int calls, answer;
-double echo_seen(int i) { return seen[i]; }\nint echo_calls(void) { return calls; }\nvoid echo_answer(int a) { answer = a; }
+double echo_seen(int i) { return seen[i]; }
+int echo_calls(void) { return calls; }
+void echo_answer(int a) { answer = a; }
 const char* rcm_last_error(void) { return "[some_op] text from C"; }\n${bodies.join("\n")}\n`;
 }
 
 /** A value of the kind that fits no other place of the call, at the far end of its range. */
 const sample = (p: Param, i: number): number =>
-  p.kind === "f64" ? -1.25 - i : p.kind === "i32" ? 2 ** 31 - 1 - i : p.kind === "i64" ? 2 ** 53 - 1 - i : 2 ** 47 - 8 * (i + 1);
+  p.kind === "f64"
+    ? -1.25 - i
+    : p.kind === "i32"
+      ? 2 ** 31 - 1 - i
+      : p.kind === "i64"
+        ? 2 ** 53 - 1 - i
+        : 2 ** 47 - 8 * (i + 1);
 
 describe.skipIf(!compiler)("what crosses the ABI", () => {
-  const echo = compiler ? dlopen(compile("echo.so", echoSource()), {
-    ...(SYMBOLS as unknown as Parameters<typeof dlopen>[1]),
-    echo_seen: { args: ["i32"], returns: "f64" }, echo_calls: { args: [], returns: "i32" }, echo_answer: { args: ["i32"], returns: "void" },
-  }).symbols as unknown as Symbols : {};
+  const echo = compiler
+    ? (dlopen(compile("echo.so", echoSource()), {
+        ...(SYMBOLS as unknown as Parameters<typeof dlopen>[1]),
+        echo_seen: { args: ["i32"], returns: "f64" },
+        echo_calls: { args: [], returns: "i32" },
+        echo_answer: { args: ["i32"], returns: "void" },
+      }).symbols as unknown as Symbols)
+    : {};
   const lib = bind(echo) as unknown as Record<string, (...args: unknown[]) => void>;
   const status = declarations.filter((d) => d.returns === "status");
-  /** Calls a function as core does: one argument by itself, more as fields of one object; "absent" leaves a field out. */
+  /**
+   * Calls a function as core does: one argument by itself, more as fields of one object; "absent" leaves a field out.
+   */
   const absent = Symbol();
   const call = (d: Declaration, values: readonly unknown[]): void => {
     const fields = d.params.map((p, i) => [camel(p.name), values[i]] as const).filter(([, v]) => v !== absent);
@@ -79,10 +97,15 @@ describe.skipIf(!compiler)("what crosses the ABI", () => {
     };
     for (const d of status) {
       d.params.forEach((p, i) => {
-        for (const wrong of [...bad[p.kind], ...(p.kind === "device" || p.kind === "host" ? (p.optional ? [] : [0]) : [])]) {
+        for (const wrong of [
+          ...bad[p.kind],
+          ...(p.kind === "device" || p.kind === "host" ? (p.optional ? [] : [0]) : []),
+        ]) {
           const values: unknown[] = d.params.map(sample);
           values[i] = wrong;
-          expect([d.name, p.name, String(wrong), refusal(() => call(d, values))]).toEqual([d.name, p.name, String(wrong), `E_ARG ${d.name.slice(4)} ${camel(p.name)}`]);
+          expect([d.name, p.name, String(wrong), refusal(() => call(d, values))]).toEqual([
+            d.name, p.name, String(wrong), `E_ARG ${d.name.slice(4)} ${camel(p.name)}`,
+          ]);
         }
       });
     }
@@ -137,21 +160,36 @@ function refusal(run: () => void): string {
     run();
     return "accepted";
   } catch (error) {
-    return error instanceof RcmError ? `${error.code} ${error.op} ${/^\[\w+\] (\w+) is not acceptable/.exec(error.message)?.[1]}` : String(error);
+    return error instanceof RcmError
+      ? `${error.code} ${error.op} ${/^\[\w+\] (\w+) is not acceptable/.exec(error.message)?.[1]}`
+      : String(error);
   }
 }
 
 describe.skipIf(!compiler)("opening", () => {
   const stubs = (hash: string): string => {
-    const others = declarations.filter((d: Declaration) => !/abi_hash|last_error|rcm_init/.test(d.name)).map((d) => `int ${d.name}(void) { return 0; }`);
-    return `#include <stdint.h>\nint rcm_abi_hash(int64_t* out) { *out = ${hash}; return 0; }\nconst char* rcm_last_error(void) { return "[init] no GPU"; }
+    const others = declarations
+      .filter((d: Declaration) => !/abi_hash|last_error|rcm_init/.test(d.name))
+      .map((d) => `int ${d.name}(void) { return 0; }`);
+    return `#include <stdint.h>
+int rcm_abi_hash(int64_t* out) { *out = ${hash}; return 0; }
+const char* rcm_last_error(void) { return "[init] no GPU"; }
 int rcm_init(int a, int b) { return 5; }\n${others.join("\n")}\n`;
   };
   /** Opens in a child, as the search folders and the forced variant come from the environment. */
   const open = (device: string, env: Record<string, string> = {}): string => {
-    const code = `const { openBackend } = await import(${JSON.stringify(join(import.meta.dir, "../../../ffi/open.ts"))});
-      try { const b = openBackend({ device: ${JSON.stringify(device)}, threads: 1 }); console.log(b.kind, b.info.isa, b.info.threads); } catch (e) { console.log(e.code, e.message); }`;
-    const r = spawnSync(process.execPath, ["-e", code], { encoding: "utf8", env: { ...process.env, RCM_ISA: "", RCM_LIB_DIR: folder, ...env } });
+    const module = JSON.stringify(join(import.meta.dir, "../../../ffi/open.ts"));
+    const code = `const { openBackend } = await import(${module});
+      try {
+        const b = openBackend({ device: ${JSON.stringify(device)}, threads: 1 });
+        console.log(b.kind, b.info.isa, b.info.threads);
+      } catch (e) {
+        console.log(e.code, e.message);
+      }`;
+    const r = spawnSync(process.execPath, ["-e", code], {
+      encoding: "utf8",
+      env: { ...process.env, RCM_ISA: "", RCM_LIB_DIR: folder, ...env },
+    });
     return r.stdout.trim() || `status ${r.status} signal ${r.signal} ${r.stderr}`;
   };
   const put = (file: string, hash: string): string => compile(file, stubs(hash));
@@ -159,14 +197,17 @@ int rcm_init(int a, int b) { return 5; }\n${others.join("\n")}\n`;
 
   test("a library built from another header is refused, with the command that helps", () => {
     put("librcm_cpu.so", "12345");
-    expect(open("cpu")).toMatch(/^E_BACKEND .*librcm_cpu\.so was built from another rcm\.h; run `npm run build`: want \d+, got 12345$/);
+    expect(open("cpu")).toMatch(
+      /^E_BACKEND .*librcm_cpu\.so was built from another rcm\.h; run `npm run build`: want \d+, got 12345$/,
+    );
     remove("librcm_cpu.so");
     put("librcm_cuda.so", "12345");
     expect(open("auto")).toMatch(/^E_BACKEND .*librcm_cuda\.so was built from another rcm\.h/);
   });
   test("a CUDA library without a GPU: auto takes the CPU, cuda says why not", () => {
     const built = join(import.meta.dir, "../../../build/lib");
-    for (const file of readdirSync(built).filter((f) => f.startsWith("librcm_cpu"))) symlinkSync(join(built, file), join(folder, file));
+    for (const file of readdirSync(built).filter((f) => f.startsWith("librcm_cpu")))
+      symlinkSync(join(built, file), join(folder, file));
     put("librcm_cuda.so", String(ABI_HASH));
     expect(open("auto")).toMatch(/^cpu \w+ 1$/);
     expect(open("cuda")).toBe("E_BACKEND [init] no GPU");

@@ -49,7 +49,10 @@ RCM_API rcm_status rcm_one_fwd(const void* x, RCM_OPT const void* x_dot, int64_t
 RCM_API rcm_status rcm_free(RCM_OPT void* memory);`));
 
   test("several arguments are fields of one object, and only the generated call has their order", () => {
-    expect(text).toContain("export interface OneFwdArgs {\n  x: Pointer;\n  xDot: Pointer | 0;\n  n: Int;\n  eps: number;\n  xDtype: Code;\n}");
+    expect(text).toContain(
+      "export interface OneFwdArgs {\n  x: Pointer;\n  xDot: Pointer | 0;\n  n: Int;\n  eps: number;\n" +
+        "  xDtype: Code;\n}",
+    );
     expect(text).toContain("  oneFwd(a: OneFwdArgs): void;");
     expect(text).toContain("s.rcm_one_fwd(x, xDot, n, eps, xDtype)");
   });
@@ -87,6 +90,8 @@ describe("what the ABI does not allow is an error that names the line", () => {
     expect(() => generate(Buffer.from(text))).toThrow('rcm_a: two parameters become the field "xDot"');
   });
   test("a function declared twice", () => {
-    expect(() => parseHeader("RCM_API rcm_status rcm_a(void);\nRCM_API rcm_status rcm_a(void);")).toThrow("rcm.h:2: rcm_a is declared twice");
+    expect(() => parseHeader("RCM_API rcm_status rcm_a(void);\nRCM_API rcm_status rcm_a(void);")).toThrow(
+      "rcm.h:2: rcm_a is declared twice",
+    );
   });
 });

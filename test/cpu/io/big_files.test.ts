@@ -46,13 +46,21 @@ function expectValues(path: string, names: string[], format: string): void {
 
 describe("files beyond 4 GiB", () => {
   test("safetensors", () => {
-    const header = new TextEncoder().encode(JSON.stringify({ pad: { dtype: "U8", shape: [HUGE], data_offsets: [0, HUGE] }, w: { dtype: "F32", shape: [4, 4], data_offsets: [HUGE, HUGE + 64] } }));
-    const path = sparse("a.safetensors", 8 + header.length + HUGE + 64, [[0, p.file(p.le(header.length, 8))], [8, header], [8 + header.length + HUGE, bytes]]);
+    const header = new TextEncoder().encode(
+      JSON.stringify({
+        pad: { dtype: "U8", shape: [HUGE], data_offsets: [0, HUGE] },
+        w: { dtype: "F32", shape: [4, 4], data_offsets: [HUGE, HUGE + 64] },
+      }),
+    );
+    const path = sparse("a.safetensors", 8 + header.length + HUGE + 64, [
+      [0, p.file(p.le(header.length, 8))], [8, header], [8 + header.length + HUGE, bytes],
+    ]);
     expectValues(path, ["w"], "safetensors");
   });
 
   const dict = (legacy: boolean): Uint8Array => {
-    const tensor = (storage: string, type: string, count: number, offset: number, shape: number[], strides: number[]) => p.tensor({ storage, type, count, offset, shape, strides, legacy });
+    const tensor = (storage: string, type: string, count: number, offset: number, shape: number[], strides: number[]) =>
+      p.tensor({ storage, type, count, offset, shape, strides, legacy });
     const entries: [p.Bytes, p.Bytes][] = [
       [p.str("pad"), tensor("0", "Float", HUGE / 4, 0, [HUGE / 4], [1])],
       [p.str("tail"), tensor("0", "Float", HUGE / 4, HUGE / 4 - 16, [16], [1])],
@@ -65,9 +73,14 @@ describe("files beyond 4 GiB", () => {
     const pickle = dict(false);
     const member = (name: string, size: number, crc: number, at: number) => {
       const zip64 = [...p.le(1, 2), ...p.le(24, 2), ...p.le(size, 8), ...p.le(size, 8), ...p.le(at, 8)];
-      const local = p.file(p.le(0x04034b50, 4), p.le(45, 2), p.le(0, 8), p.le(crc, 4), p.le(0xffffffff, 4), p.le(0xffffffff, 4), p.le(name.length, 2), p.le(zip64.length, 2), p.utf8(name), zip64);
+      const local = p.file(
+        p.le(0x04034b50, 4), p.le(45, 2), p.le(0, 8), p.le(crc, 4), p.le(0xffffffff, 4), p.le(0xffffffff, 4),
+        p.le(name.length, 2), p.le(zip64.length, 2), p.utf8(name), zip64,
+      );
       const central = p.file(
-        p.le(0x02014b50, 4), p.le(45, 2), p.le(45, 2), p.le(0, 8), p.le(crc, 4), p.le(0xffffffff, 4), p.le(0xffffffff, 4), p.le(name.length, 2), p.le(zip64.length, 2), p.le(0, 10), p.le(0xffffffff, 4), p.utf8(name), zip64,
+        p.le(0x02014b50, 4), p.le(45, 2), p.le(45, 2), p.le(0, 8), p.le(crc, 4), p.le(0xffffffff, 4),
+        p.le(0xffffffff, 4), p.le(name.length, 2), p.le(zip64.length, 2), p.le(0, 10), p.le(0xffffffff, 4),
+        p.utf8(name), zip64,
       );
       return { local, central, data: at + local.length, end: at + local.length + size };
     };
@@ -76,20 +89,34 @@ describe("files beyond 4 GiB", () => {
     const c = member("m/data/1", 64, crc32(bytes), b.end);
     const directory = new Uint8Array(Buffer.concat([a.central, b.central, c.central]));
     const at = c.end;
-    const end64 = p.file(p.le(0x06064b50, 4), p.le(44, 8), p.le(45, 4), p.le(0, 8), p.le(3, 8), p.le(3, 8), p.le(directory.length, 8), p.le(at, 8));
-    const end = p.file(p.le(0x07064b50, 4), p.le(0, 4), p.le(at + directory.length, 8), p.le(1, 4), p.le(0x06054b50, 4), p.le(0, 4), p.le(0xffff, 2), p.le(0xffff, 2), p.le(0xffffffff, 4), p.le(0xffffffff, 4), p.le(0, 2));
+    const end64 = p.file(
+      p.le(0x06064b50, 4), p.le(44, 8), p.le(45, 4), p.le(0, 8), p.le(3, 8), p.le(3, 8), p.le(directory.length, 8),
+      p.le(at, 8),
+    );
+    const end = p.file(
+      p.le(0x07064b50, 4), p.le(0, 4), p.le(at + directory.length, 8), p.le(1, 4), p.le(0x06054b50, 4), p.le(0, 4),
+      p.le(0xffff, 2), p.le(0xffff, 2), p.le(0xffffffff, 4), p.le(0xffffffff, 4), p.le(0, 2),
+    );
     const parts: [number, Uint8Array][] = [
-      [0, a.local], [a.data, pickle], [a.end, b.local], [b.end - 64, bytes], [b.end, c.local], [c.data, bytes], [at, directory], [at + directory.length, end64], [at + directory.length + end64.length, end],
+      [0, a.local], [a.data, pickle], [a.end, b.local], [b.end - 64, bytes], [b.end, c.local], [c.data, bytes],
+      [at, directory], [at + directory.length, end64], [at + directory.length + end64.length, end],
     ];
     expectValues(sparse("b.pth", at + directory.length + end64.length + end.length, parts), ["w", "tail"], "torch");
   });
 
   test("legacy torch", () => {
     const magic = [0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-    const head = p.file(p.proto(2), magic, p.STOP, p.proto(2), p.int(1001), p.STOP, p.proto(2), p.dict([p.str("little_endian"), p.bool(true)]), p.STOP, [...dict(true)], p.proto(2), p.list(p.str("0"), p.str("1")), p.STOP);
+    const head = p.file(
+      p.proto(2), magic, p.STOP, p.proto(2), p.int(1001), p.STOP, p.proto(2),
+      p.dict([p.str("little_endian"), p.bool(true)]), p.STOP, [...dict(true)], p.proto(2),
+      p.list(p.str("0"), p.str("1")), p.STOP,
+    );
     const first = head.length + 8;
     const second = first + HUGE + 8;
-    const parts: [number, Uint8Array][] = [[0, head], [head.length, p.file(p.le(HUGE / 4, 8))], [first + HUGE - 64, bytes], [first + HUGE, p.file(p.le(16, 8))], [second, bytes]];
+    const parts: [number, Uint8Array][] = [
+      [0, head], [head.length, p.file(p.le(HUGE / 4, 8))], [first + HUGE - 64, bytes],
+      [first + HUGE, p.file(p.le(16, 8))], [second, bytes],
+    ];
     expectValues(sparse("c.pth", second + 64, parts), ["w", "tail"], "torch-legacy");
   });
 });

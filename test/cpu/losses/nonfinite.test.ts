@@ -5,7 +5,7 @@ import { constant, leaf, Tape } from "../../../core/tape.ts";
 import { cpu } from "../../harness/device.ts";
 
 describe("values that are not finite", () => {
-  test("raise names sample and tensor; skip drops and counts; zero drops silently; the dropped sample has no gradient", () => {
+  test("raise names sample and tensor; skip drops and counts; zero drops silently, without gradient", () => {
     using _scope = cpu().scope();
     const x = cpu().fromValues([1, 2, Number.NaN, 4], [2, 2], "f32");
     const weight = Float64Array.of(1, 1);
@@ -29,6 +29,8 @@ describe("values that are not finite", () => {
     };
     const forward = () => ({ y: cpu().fromValues([Number.NaN], [1], "f32"), own: [] });
     const x = constant(cpu().zeros([1], "f32"));
-    expect(() => tape.run({ name: "breaks", forward, jvp: unused, vjp: unused }, [x], null)).toThrow(/\[breaks\] y holds 1/);
+    expect(() => tape.run({ name: "breaks", forward, jvp: unused, vjp: unused }, [x], null)).toThrow(
+      /\[breaks\] y holds 1/,
+    );
   });
 });

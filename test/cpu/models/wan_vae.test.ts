@@ -22,7 +22,9 @@ describe("conv3d", () => {
     const [x, w] = [cpu().zeros([2, 4, 4, 3], "f32"), cpu().zeros([4, 3, 3, 3, 3], "f32")];
     const packed = packConv(w, 3, causal(3, 3));
     expect(() => conv3d({ x, w: packed, past: cpu().zeros([3, 4, 4, 3], "f32") }, causal(3, 3))).toThrow("[conv3d]");
-    expect(() => conv3d({ x: cpu().zeros([2, 4, 4, 4], "f32"), w: packed }, causal(3, 3))).toThrow("w has the wrong shape");
+    expect(() => conv3d({ x: cpu().zeros([2, 4, 4, 4], "f32"), w: packed }, causal(3, 3))).toThrow(
+      "w has the wrong shape",
+    );
     expect(() => conv3d({ x: x.to("bf16"), w: packed }, causal(3, 3))).toThrow("w has the wrong dtype");
     expect(() => packConv(w, 2, causal(3, 3))).toThrow("[conv3d_pack]");
     expect(() => conv3d({ x, w: packed }, { ...causal(3, 3), split: 3 })).toThrow("split");
@@ -30,7 +32,9 @@ describe("conv3d", () => {
 });
 
 describe("tiles", () => {
-  test.each([[60, 104, 32, 8], [33, 32, 32, 8], [7, 90, 10, 4], [5, 5, 8, 2], [100, 9, 9, 0]])("%d x %d in tiles of %d, overlap %d, sum to one", (h, w, size, overlap) => {
+  test.each([
+    [60, 104, 32, 8], [33, 32, 32, 8], [7, 90, 10, 4], [5, 5, 8, 2], [100, 9, 9, 0],
+  ])("%d x %d in tiles of %d, overlap %d, sum to one", (h, w, size, overlap) => {
     using _scope = cpu().scope();
     const sum = cpu().zeros([1, h, w], "f64");
     for (const t of tiles(h, w, { size, overlap })) {
@@ -41,7 +45,8 @@ describe("tiles", () => {
     }
     expect(Math.max(...sum.values().map((v) => Math.abs(v - 1)))).toBeLessThan(1e-12);
   });
-  test("an overlap of half a tile is refused", () => expect(() => tiles(20, 20, { size: 8, overlap: 4 })).toThrow("[vae tiles]"));
+  test("an overlap of half a tile is refused", () =>
+    expect(() => tiles(20, 20, { size: 8, overlap: 4 })).toThrow("[vae tiles]"));
 });
 
 describe("Wan VAE", () => {
@@ -50,9 +55,11 @@ describe("Wan VAE", () => {
     const vae = tiny();
     const video = cpu().randn([2, 3, 17, 16, 8], "f64", 1, 2);
     const latents = [1, 2, 3, 5].map((chunk) => vae.encode(video, { chunk }));
-    for (const l of latents) expect([l.shape, relativeError(l.values(), latents[0].values()) < 1e-12]).toEqual([[2, 16, 5, 2, 1], true]);
+    for (const l of latents)
+      expect([l.shape, relativeError(l.values(), latents[0].values()) < 1e-12]).toEqual([[2, 16, 5, 2, 1], true]);
     const frames = [1, 2, 3, 5].map((chunk) => decodeAll(vae, latents[0], { chunk }));
-    for (const f of frames) expect([f.length, relativeError(f, frames[0]) < 1e-12]).toEqual([2 * 3 * 17 * 16 * 8, true]);
+    for (const f of frames)
+      expect([f.length, relativeError(f, frames[0]) < 1e-12]).toEqual([2 * 3 * 17 * 16 * 8, true]);
   });
 
   test("a later frame changes nothing before it", () => {
@@ -61,7 +68,8 @@ describe("Wan VAE", () => {
     const [a, b] = [cpu().randn([1, 3, 9, 8, 8], "f64", 1, 2), cpu().randn([1, 3, 9, 8, 8], "f64", 1, 2)];
     for (let c = 0; c < 3; c++) b.window((c * 9 + 5) * 64, [4 * 64]).zero();
     const [la, lb] = [vae.encode(a), vae.encode(b)].map((l) => l.values());
-    const differs = (t: number): boolean => Array.from({ length: 16 }, (_, c) => la[c * 3 + t] !== lb[c * 3 + t]).some(Boolean);
+    const differs = (t: number): boolean =>
+      Array.from({ length: 16 }, (_, c) => la[c * 3 + t] !== lb[c * 3 + t]).some(Boolean);
     expect([0, 1, 2].map(differs)).toEqual([false, false, true]);
   });
 
@@ -72,7 +80,9 @@ describe("Wan VAE", () => {
     const whole = decodeAll(vae, latent);
     expect(decodeAll(vae, latent, { tile: { size: 8, overlap: 2 } })).toEqual(whole);
     const tiled = decodeAll(vae, latent, { tile: { size: 4, overlap: 1 }, chunk: 1 });
-    expect([tiled.length, tiled.every(Number.isFinite), relativeError(tiled, whole) < 1]).toEqual([whole.length, true, true]);
+    expect([tiled.length, tiled.every(Number.isFinite), relativeError(tiled, whole) < 1]).toEqual([
+      whole.length, true, true,
+    ]);
     const video = cpu().randn([1, 3, 5, 32, 24], "f64", 1, 2);
     expect(vae.encode(video, { tile: { size: 8, overlap: 2 } }).values()).toEqual(vae.encode(video).values());
     const small = vae.encode(video, { tile: { size: 3, overlap: 1 } });

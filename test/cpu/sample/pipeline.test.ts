@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { wanParams } from "../../core/models/wan/params.ts";
-import { wanSpec } from "../harness/wan_net.ts";
+import { wanParams } from "../../../core/models/wan/params.ts";
+import { wanSpec } from "../../harness/wan_net.ts";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,18 +30,24 @@ beforeAll(() => {
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const job = (out: string, o: Partial<VideoJob> = {}): VideoJob => ({
-  items: workItems(PROMPTS, 2), shard: { index: 0, count: 1 }, out: join(dir, out), settings: { steps: 2, seed: 5 }, overwrite: false, seed: 5, batch: 1,
-  shape: [16, 2, 4, 6], plan: STUDENT, negativePrompt: null, texts: new TextStore(TINY_WAN), picture: null, format: "png", saveLatents: true, offload: false, ...o,
+  items: workItems(PROMPTS, 2), shard: { index: 0, count: 1 }, out: join(dir, out), settings: { steps: 2, seed: 5 },
+  overwrite: false, seed: 5, batch: 1, shape: [16, 2, 4, 6], plan: STUDENT, negativePrompt: null,
+  texts: new TextStore(TINY_WAN), picture: null, format: "png", saveLatents: true, offload: false, ...o,
 });
-const resident = (seed = 1, config = TINY_WAN): SampleNet => (log.push("open net"), residentNet(tinyWan(cpu(), config, "f32", seed)));
-const run = (j: VideoJob, net: () => SampleNet = resident, onEvent?: (e: SampleEvent) => void, stop?: () => boolean): Promise<VideoSummary> => {
+const resident = (seed = 1, config = TINY_WAN): SampleNet => (
+  log.push("open net"),
+  residentNet(tinyWan(cpu(), config, "f32", seed))
+);
+const run = (
+  j: VideoJob, net: () => SampleNet = resident, onEvent?: (e: SampleEvent) => void, stop?: () => boolean,
+): Promise<VideoSummary> => {
   log = [];
   return runVideos(cpu(), { text: () => fakeText(cpu(), log), net, vae: () => fakeVae(cpu(), log) }, j, onEvent, stop);
 };
 const latent = (out: string, i: number): Float64Array => hostValues(readTorchTensor(join(dir, out, `00000${i}.pt`)));
 
 describe("videos of prompts", () => {
-  test("every file, one manifest line each, parts opened in turn and freed before the next needs the device", async () => {
+  test("every file, one manifest line each, parts opened in turn and freed before the next one opens", async () => {
     const before = cpu().memory().blocks;
     const s = await run(job("a"));
     expect(cpu().memory().blocks - before).toBeLessThanOrEqual(2); // rope tables stay
@@ -50,13 +56,21 @@ describe("videos of prompts", () => {
     expect(log.slice(0, 4)).toEqual(["open text", "encode a cat|a dog|a cow", "close text", "open net"]);
     expect(log.filter((l) => l === "open vae").length).toBe(1);
     const names = readdirSync(join(dir, "a")).sort();
-    for (const f of ["000000", "000000.json", "000000.pt", "000000_sheet.png", "000005", "samples.jsonl", "sheet.png"]) expect(names).toContain(f);
+    for (const f of ["000000", "000000.json", "000000.pt", "000000_sheet.png", "000005", "samples.jsonl", "sheet.png"])
+      expect(names).toContain(f);
     expect(names.filter((n) => n.startsWith("."))).toEqual([]);
     expect(readdirSync(join(dir, "a/000003")).length).toBe(5);
-    const lines = readFileSync(join(dir, "a/samples.jsonl"), "utf8").trim().split("\n").map((l) => JSON.parse(l));
+    const lines = readFileSync(join(dir, "a/samples.jsonl"), "utf8")
+      .trim()
+      .split("\n")
+      .map((l) => JSON.parse(l));
     expect(lines[0]).toEqual({ settings: { steps: 2, seed: 5 } });
-    expect(lines.slice(1).map((l) => [l.index, l.prompt, l.file])).toEqual(PROMPTS.flatMap((p, i) => [[2 * i, p, `00000${2 * i}`], [2 * i + 1, p, `00000${2 * i + 1}`]]));
-    expect(JSON.parse(readFileSync(join(dir, "a/000004.json"), "utf8"))).toMatchObject({ prompt: "a cow", index: 4, seed: 5, steps: 2 });
+    expect(lines.slice(1).map((l) => [l.index, l.prompt, l.file])).toEqual(
+      PROMPTS.flatMap((p, i) => [[2 * i, p, `00000${2 * i}`], [2 * i + 1, p, `00000${2 * i + 1}`]]),
+    );
+    expect(JSON.parse(readFileSync(join(dir, "a/000004.json"), "utf8"))).toMatchObject({
+      prompt: "a cow", index: 4, seed: 5, steps: 2,
+    });
     const sheet = decodePng(readFileSync(join(dir, "a/sheet.png")));
     const row = decodePng(readFileSync(join(dir, "a/000000_sheet.png")));
     expect([sheet.width, sheet.height]).toEqual([row.width, 6 * row.height]);
@@ -66,7 +80,9 @@ describe("videos of prompts", () => {
   test("times and peaks of every stage; frames a second from them", async () => {
     const steps: string[] = [];
     const s = await run(job("times"), resident, (e) => e.kind === "step" && steps.push(`${e.step}/${e.steps}`));
-    expect(s.stages.map((r) => r.name)).toEqual(["load text encoder", "text", "load network", "diffusion", "write", "load VAE", "decode"]);
+    expect(s.stages.map((r) => r.name)).toEqual([
+      "load text encoder", "text", "load network", "diffusion", "write", "load VAE", "decode",
+    ]);
     for (const r of s.stages) expect(r.seconds).toBeGreaterThan(0);
     const of = (name: string) => s.stages.find((r) => r.name === name)?.seconds as number;
     expect(s.fps).toBeCloseTo(30 / (of("diffusion") + of("decode")), 6);
@@ -95,14 +111,23 @@ describe("videos of prompts", () => {
       expect(latent("stopped", i)).toEqual(want);
     }
     expect(latent("a", 0)).not.toEqual(latent("a", 1));
-    expect(readdirSync(join(dir, "sharded")).filter((f) => f.endsWith(".jsonl")).sort()).toEqual(["samples-0-of-3.jsonl", "samples-1-of-3.jsonl", "samples-2-of-3.jsonl"]);
+    expect(
+      readdirSync(join(dir, "sharded"))
+        .filter((f) => f.endsWith(".jsonl"))
+        .sort(),
+    ).toEqual(["samples-0-of-3.jsonl", "samples-1-of-3.jsonl", "samples-2-of-3.jsonl"]);
     const whole = await run(job("sharded")); // finished by another number of shards
     expect([whole.skipped, whole.files.length, log]).toEqual([6, 0, []]);
   });
 
   test("another setting or prompt is an error that names it, and --overwrite draws anew", async () => {
-    await expect(run(job("a", { settings: { steps: 4, seed: 5 } }))).rejects.toMatchObject({ code: "E_STATE", message: expect.stringContaining("steps: there 2, here 4") });
-    await expect(run(job("a", { items: workItems(["a bat", "a dog", "a cow"], 2) }))).rejects.toMatchObject({ code: "E_STATE", want: "a bat", got: "a cat" });
+    await expect(run(job("a", { settings: { steps: 4, seed: 5 } }))).rejects.toMatchObject({
+      code: "E_STATE",
+      message: expect.stringContaining("steps: there 2, here 4"),
+    });
+    await expect(run(job("a", { items: workItems(["a bat", "a dog", "a cow"], 2) }))).rejects.toMatchObject({
+      code: "E_STATE", want: "a bat", got: "a cat",
+    });
     const more = await run(job("a", { items: workItems([...PROMPTS, "a fox"], 2) }));
     expect([more.skipped, more.files.length]).toEqual([6, 2]);
     const again = await run(job("a", { overwrite: true, settings: { steps: 4, seed: 5 } }));
@@ -113,7 +138,7 @@ describe("videos of prompts", () => {
     await expect(run(job("a"))).rejects.toMatchObject({ code: "E_FORMAT" });
   });
 
-  test("streamed weights give the latents of resident ones, bitwise, and leave the device while frames are decoded", async () => {
+  test("streamed weights give the latents of resident ones, bitwise, and are released while decoding", async () => {
     await run(job("plain"));
     let weights: StreamedWeights | null = null;
     const streamed = (): SampleNet => {
@@ -121,14 +146,22 @@ describe("videos of prompts", () => {
       return streamedNet(wanSpec(TINY_WAN), weights, { dtype: "f32", residual: "f32", checkpoint: "none" });
     };
     const residentWhileDecoding: boolean[] = [];
-    await run(job("streamed", { offload: true }), streamed, (e) => e.kind === "item" && residentWhileDecoding.push((weights as StreamedWeights).resident));
+    await run(
+      job("streamed", { offload: true }),
+      streamed,
+      (e) => e.kind === "item" && residentWhileDecoding.push((weights as StreamedWeights).resident),
+    );
     for (let i = 0; i < 6; i++) expect(latent("streamed", i)).toEqual(latent("plain", i));
     expect(residentWhileDecoding).toEqual([false, false, false, false, false, false]);
   });
 
   test("a guided teacher, Euler and UniPC, with a negative prompt", async () => {
     for (const sampler of ["euler", "unipc"] as const) {
-      const s = await run(job(sampler, { items: workItems(["a cat"], 1), plan: teacherPlan(3, sampler, 4, 5, 5000), negativePrompt: "blurry" }));
+      const s = await run(
+        job(sampler, {
+          items: workItems(["a cat"], 1), plan: teacherPlan(3, sampler, 4, 5, 5000), negativePrompt: "blurry",
+        }),
+      );
       expect(s).toMatchObject({ steps: 3, evaluations: 6 });
       expect(log[1]).toBe("encode a cat|blurry");
       expect(latent(sampler, 0).every(Number.isFinite)).toBe(true);
@@ -142,8 +175,12 @@ describe("videos of prompts", () => {
     const j = job("latents", { items: workItems(["a cat"], 2), texts });
     const s = await runVideos(cpu(), { text: null, net: resident, vae: null }, j);
     expect(s).toMatchObject({ fps: null, sheet: null });
-    expect(readdirSync(join(dir, "latents")).sort()).toEqual(["000000.json", "000000.pt", "000001.json", "000001.pt", "samples.jsonl"]);
-    await expect(runVideos(cpu(), { text: null, net: resident, vae: null }, job("none"))).rejects.toMatchObject({ code: "E_ARG" });
+    expect(readdirSync(join(dir, "latents")).sort()).toEqual([
+      "000000.json", "000000.pt", "000001.json", "000001.pt", "samples.jsonl",
+    ]);
+    await expect(runVideos(cpu(), { text: null, net: resident, vae: null }, job("none"))).rejects.toMatchObject({
+      code: "E_ARG",
+    });
   });
 
   test("a still is one PNG", async () => {
@@ -158,7 +195,10 @@ describe("videos of prompts", () => {
       cpu().lib.fill({ out: model.params.tensor("head.head.bias").ptr, n: 4, value: Number.MAX_VALUE, dtype: 0 });
       return residentNet(model);
     };
-    await expect(run(job("nan"), broken)).rejects.toMatchObject({ code: "E_NONFINITE", message: expect.stringContaining("000000") });
+    await expect(run(job("nan"), broken)).rejects.toMatchObject({
+      code: "E_NONFINITE",
+      message: expect.stringContaining("000000"),
+    });
     expect(existsSync(join(dir, "nan/samples.jsonl"))).toBe(false);
   });
 
@@ -171,7 +211,9 @@ describe("videos of prompts", () => {
       expect(s.warnings).toEqual([expect.stringContaining("no such codec")]);
       expect(readdirSync(join(dir, "fallback/000005")).length).toBe(5);
       process.env.RCM_FFMPEG = join(dir, "absent");
-      expect((await run(job("absent", { format: "mp4" }))).warnings).toEqual([expect.stringContaining("ffmpeg is not there")]);
+      expect((await run(job("absent", { format: "mp4" }))).warnings).toEqual([
+        expect.stringContaining("ffmpeg is not there"),
+      ]);
     } finally {
       if (before === undefined) delete process.env.RCM_FFMPEG;
       else process.env.RCM_FFMPEG = before;
@@ -197,7 +239,12 @@ describe("a picture as first frame", () => {
   test("two experts change at the boundary; with streaming one at a time is on the device; same latents", async () => {
     const plan = studentPlan({ steps: 4, sigmaMax: 200, midTimes: null, form: "rf", mode: "ode" });
     const calls: string[] = [];
-    const spy = (net: SampleNet, name: string): SampleNet => ({ ...net, velocity: (tape, x, t, c) => (calls.push(`${name} ${t.t[0].toFixed(2)}`), net.velocity(tape, x, t, c)), release: net.release, [Symbol.dispose]: () => net[Symbol.dispose]() });
+    const spy = (net: SampleNet, name: string): SampleNet => ({
+      ...net,
+      velocity: (tape, x, t, c) => (calls.push(`${name} ${t.t[0].toFixed(2)}`), net.velocity(tape, x, t, c)),
+      release: net.release,
+      [Symbol.dispose]: () => net[Symbol.dispose](),
+    });
     const j = (out: string, offload: boolean) => job(out, { items: workItems(["a cat"], 2), plan, picture, offload });
     await run(j("i2v", false), () => experts(spy(resident(1, I2V), "high"), spy(resident(2, I2V), "low")));
     expect(calls.slice(0, 4)).toEqual(["high 1.00", "high 0.93", "low 0.85", "low 0.61"]);
@@ -205,7 +252,10 @@ describe("a picture as first frame", () => {
     const [high, a] = streamed(1, 0);
     const [low, b] = streamed(2, 4);
     const both: string[] = [];
-    await run(j("i2v-offload", true), () => experts(high, low), (e) => e.kind === "step" && both.push(`${a.resident}/${b.resident}`));
+    await run(
+      j("i2v-offload", true), () => experts(high, low),
+      (e) => e.kind === "step" && both.push(`${a.resident}/${b.resident}`),
+    );
     expect(both).toEqual([...Array(2)].flatMap(() => ["true/false", "true/false", "false/true", "false/true"]));
     for (const i of [0, 1]) expect(latent("i2v-offload", i)).toEqual(latent("i2v", i));
     const other = { ...picture, pixels: picture.pixels.map((v) => 255 - v) };

@@ -11,7 +11,14 @@ test("processes that share a cache leave one whole entry a prompt", async () => 
     writeFileSync(join(folder, "enc.pth"), writeTorch(tinyUmt5()));
     const main = join(import.meta.dir, "../../../cli/main.ts");
     const runs = [0, 1, 2].map((i) =>
-      Bun.spawn([process.execPath, main, "text", "encode", "--weights", join(folder, "enc.pth"), "--tokenizer", TINY_TOKENIZER, "--cache", join(folder, "cache"), "--device", "cpu", "--threads", "1", "--json", "--out", join(folder, `out${i}`), ...["a cat", "a dog runs", "rain"].flatMap((p) => ["--prompt", p])], { stdout: "pipe", stderr: "pipe" }),
+      Bun.spawn(
+        [
+          process.execPath, main, "text", "encode", "--weights", join(folder, "enc.pth"), "--tokenizer",
+          TINY_TOKENIZER, "--cache", join(folder, "cache"), "--device", "cpu", "--threads", "1", "--json", "--out",
+          join(folder, `out${i}`), ...["a cat", "a dog runs", "rain"].flatMap((p) => ["--prompt", p]),
+        ],
+        { stdout: "pipe", stderr: "pipe" },
+      ),
     );
     const texts = await Promise.all(runs.map((r) => new Response(r.stdout).text()));
     expect(await Promise.all(runs.map((r) => r.exited))).toEqual([0, 0, 0]);

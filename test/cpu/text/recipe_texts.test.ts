@@ -7,7 +7,7 @@ import { loadRecipe } from "../../../core/recipe/load.ts";
 import { samplePrompts } from "../../../core/sample/batches.ts";
 import { encodePrompts } from "../../../core/text/encode.ts";
 import { PromptEncoder } from "../../../core/text/encoder.ts";
-import { createModel } from "../../../core/networks/build.ts";
+import { createNetwork } from "../../../core/networks/build.ts";
 import { sampleTexts } from "../../../core/text/recipe_texts.ts";
 import { cpu } from "../../harness/device.ts";
 import { TINY_TOKENIZER, tinyUmt5 } from "../../harness/tiny_umt5.ts";
@@ -23,32 +23,37 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const recipe = (...sets: string[]) => loadRecipe(join(ROOT, "recipes/digits/scm.yaml"), ["model.layers=1", ...sets]).recipe;
-const withText = () => recipe(`text={encoder: ${encoder}, tokenizer: ${TINY_TOKENIZER}}`, "teacher.negative_prompt=blurred");
+const recipe = (...sets: string[]) =>
+  loadRecipe(join(ROOT, "recipes/digits/scm.yaml"), ["model.layers=1", ...sets]).recipe;
+const withText = () =>
+  recipe(`text={encoder: ${encoder}, tokenizer: ${TINY_TOKENIZER}}`, "teacher.negative_prompt=blurred");
 
 test("a recipe's text encoder embeds the prompts of sampling and is freed before", async () => {
   using _scope = cpu().scope();
   const r = withText();
-  const { config } = createModel(cpu(), r, { trainable: false, secondTime: false });
+  const { text } = createNetwork(cpu(), r, { trainable: false, secondTime: false }).spec;
   const before = cpu().memory().current;
-  const texts = await sampleTexts(cpu(), r, config, PROMPTS);
+  const texts = await sampleTexts(cpu(), r, text, PROMPTS);
   expect(cpu().memory().current).toBe(before);
   const got = texts(PROMPTS);
-  using own = PromptEncoder.open(cpu(), { weights: encoder, tokenizer: TINY_TOKENIZER, cache: null, length: config.textLen });
-  expect(got.shape).toEqual([3, config.textLen, config.textDim]);
+  using own = PromptEncoder.open(cpu(), {
+    weights: encoder, tokenizer: TINY_TOKENIZER, cache: null, length: text.length,
+  });
+  expect(got.shape).toEqual([3, text.length, text.width]);
   expect(got.values()).toEqual(own.encode(PROMPTS).values());
 });
 
 test("students and guided teachers are sampled with it; a batch changes nothing", async () => {
   using _scope = cpu().scope();
   const r = withText();
-  const model = createModel(cpu(), r, { trainable: false, secondTime: false });
+  const model = createNetwork(cpu(), r, { trainable: false, secondTime: false });
   model.params.init(1);
   cpu().lib.fill({
     out: model.params.tensor("head.head.weight").ptr, n: model.params.tensor("head.head.weight").numel, value: 0.01,
     dtype: model.params.tensor("head.head.weight").code,
   });
-  const draw = async (from: typeof r, role: "student" | "teacher", batch: number): Promise<Float64Array> => (await samplePrompts(cpu(), { model, role, steps: 1 }, from, PROMPTS, 5, batch)).latents.values();
+  const draw = async (from: typeof r, role: "student" | "teacher", batch: number): Promise<Float64Array> =>
+    (await samplePrompts(cpu(), { model, role, steps: 1 }, from, PROMPTS, 5, batch)).latents.values();
   for (const role of ["student", "teacher"] as const) {
     const y = await draw(r, role, 3);
     expect(y.every(Number.isFinite)).toBe(true);
@@ -61,6 +66,8 @@ test("students and guided teachers are sampled with it; a batch changes nothing"
 test("without a text section digits keep the byte-level encoder", async () => {
   using _scope = cpu().scope();
   const r = recipe();
-  const { config } = createModel(cpu(), r, { trainable: false, secondTime: false });
-  expect((await sampleTexts(cpu(), r, config, PROMPTS))(PROMPTS).values()).toEqual(encodePrompts(cpu(), PROMPTS, config).values());
+  const { text } = createNetwork(cpu(), r, { trainable: false, secondTime: false }).spec;
+  expect((await sampleTexts(cpu(), r, text, PROMPTS))(PROMPTS).values()).toEqual(
+    encodePrompts(cpu(), PROMPTS, text).values(),
+  );
 });

@@ -10,20 +10,29 @@ import { Draws } from "../../../core/train/draws.ts";
 import { Trainer } from "../../../core/train/trainer.ts";
 import { cpu } from "../../harness/device.ts";
 
-const TINY = ["model.dim=8", "model.heads=1", "model.layers=1", "model.ffn_dim=8", "train.batch=1", "train.sample_every=0"];
+const TINY = [
+  "model.dim=8", "model.heads=1", "model.layers=1", "model.ffn_dim=8", "train.batch=1", "train.sample_every=0",
+];
 
 const recipe = (name: string, sets: string[]): Recipe => {
   return loadRecipe(join(import.meta.dir, `../../../recipes/digits/${name}.yaml`), [...TINY, ...sets]).recipe;
 };
 
-const zeros = (shape: number[]): HostTensor => ({ dtype: "bf16", shape, data: new Uint8Array(numel(shape) * dtypeBytes("bf16")) });
+const zeros = (shape: number[]): HostTensor => ({
+  dtype: "bf16", shape, data: new Uint8Array(numel(shape) * dtypeBytes("bf16")),
+});
 
-/** Every stream that the iterations of a recipe draw from, on a device that computes nothing. Rows of a noise count one each. */
+/**
+ * Every stream that the iterations of a recipe draw from, on a device that computes nothing. Rows of a noise count one
+ * each.
+ */
 function streamsOf(r: Recipe, steps: number[]): number[] {
   using device = new Device(countingBackend("cpu"));
   const text = device.persistent(() => device.zeros([1, 24, 32], "bf16"));
   const nothing = (): void => {};
-  const trainer = new Trainer(device, r, { teacher: r.teacher && nothing, student: nothing }, { negative: text, empty: text });
+  const trainer = new Trainer(
+    device, r, { teacher: r.teacher && nothing, student: nothing }, { negative: text, empty: text },
+  );
   const seen: number[] = [];
   const original = Draws.prototype.stream;
   Draws.prototype.stream = function (this: Draws, use: RandomUse, b: number, index?: number): number {
@@ -47,7 +56,9 @@ describe("random keys", () => {
     const last = { step: KEY_RANGE.step - 1, sample: KEY_RANGE.sample - 1, index: KEY_RANGE.index - 1 };
     const bits = Array.from({ length: 8 }, (_, i) => [i & 1, (i >> 1) & 1, i >> 2]);
     const corners = bits.flatMap(([a, b, c]) =>
-      (["init", "metric"] as const).map((use) => streamOf({ use, step: a * last.step, sample: b * last.sample, index: c * last.index })),
+      (["init", "metric"] as const).map((use) =>
+        streamOf({ use, step: a * last.step, sample: b * last.sample, index: c * last.index }),
+      ),
     );
     expect(new Set(corners).size).toBe(16);
     expect(corners.every(Number.isSafeInteger)).toBe(true);
@@ -65,11 +76,14 @@ describe("random keys", () => {
 
   for (const accumulate of [1, 64, 65, 256, 1024]) {
     test(`no two of a run's keys agree at accumulate ${accumulate}`, () => {
-      const r = recipe("rcm", [`train.accumulate=${accumulate}`, "objective.consistency.tangent_warmup=0", "objective.dmd.student_every=2"]);
+      const r = recipe("rcm", [
+        `train.accumulate=${accumulate}`, "objective.consistency.tangent_warmup=0", "objective.dmd.student_every=2",
+      ]);
       // Student with one simulated step, critic, student with two.
       const seen = streamsOf(r, [0, 1, 2]);
       expect(seen.length).toBeGreaterThan(15 * accumulate);
-      // A noise asks for its last row's key as well, as a range check; with one sample a micro-batch that is the same key again.
+      // A noise asks for its last row's key as well, as a range check; with one sample a micro-batch that is the same
+      // key again.
       const noises = seen.filter((s, i) => s !== seen[i - 1]);
       expect(new Set(noises).size).toBe(noises.length);
     }, 120_000);

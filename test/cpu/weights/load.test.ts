@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { keyOf, nameOf } from "../../harness/wan_net.ts";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,13 +8,15 @@ import { RcmError } from "../../../core/error.ts";
 import { openCheckpoint, readHost, readStored } from "../../../core/io/checkpoint.ts";
 import { writeSafetensors } from "../../../core/io/safetensors.ts";
 import { writeTorch } from "../../../core/io/torch.ts";
-import { fromOriginal, toOriginal } from "../../../core/models/wan/layouts.ts";
-import { wanConfigOf, type LoadOptions } from "../../../core/weights/load.ts";
+import type { LoadOptions } from "../../../core/weights/fit.ts";
+import { networkIn, specOf } from "../../../core/weights/resolve.ts";
 import { inspectWeights } from "../../../core/weights/inspect.ts";
 import { cpu } from "../../harness/device.ts";
 import { legacyFile, writeDcp, writeDiffusers } from "../../harness/formats.ts";
 import { writeText, writeVae } from "../../harness/tiny_files.ts";
-import { both, config, original, outputError as outputErrorOn, published, under } from "../../harness/golden_formats.ts";
+import {
+  both, config, original, outputError as outputErrorOn, published, under,
+} from "../../harness/golden_formats.ts";
 
 let dir = "";
 beforeAll(() => void (dir = mkdtempSync(join(tmpdir(), "rcm-weights-"))));
@@ -34,18 +37,20 @@ const failure = (run: () => unknown): string => {
 describe("names", () => {
   test("every parameter keeps its identity through every layout, and norm2 and norm3 change places", () => {
     for (const layout of ["original", "diffusers", "comfyui"] as const) {
-      for (const key of original.keys()) expect(toOriginal(layout, "p.", fromOriginal(layout, "p.", key))).toBe(key);
+      for (const key of original.keys()) expect(nameOf(layout, "p.", keyOf(layout, "p.", key))).toBe(key);
     }
-    expect(fromOriginal("diffusers", "", "blocks.7.norm3.weight")).toBe("blocks.7.norm2.weight");
-    expect(fromOriginal("diffusers", "", "head.modulation")).toBe("scale_shift_table");
-    expect(fromOriginal("diffusers", "", "blocks.0.cross_attn.o.bias")).toBe("blocks.0.attn2.to_out.0.bias");
-    expect(new Set([...original.keys()].map((k) => fromOriginal("diffusers", "", k))).size).toBe(original.size);
-    expect(toOriginal("original", "net.", "vae.x")).toBeNull();
+    expect(keyOf("diffusers", "", "blocks.7.norm3.weight")).toBe("blocks.7.norm2.weight");
+    expect(keyOf("diffusers", "", "head.modulation")).toBe("scale_shift_table");
+    expect(keyOf("diffusers", "", "blocks.0.cross_attn.o.bias")).toBe("blocks.0.attn2.to_out.0.bias");
+    expect(new Set([...original.keys()].map((k) => keyOf("diffusers", "", k))).size).toBe(original.size);
+    expect(nameOf("original", "net.", "vae.x")).toBeNull();
   });
 
   test("the configuration comes from shapes, and heads from a config.json", () => {
-    writeDiffusers(at("cfg"), published, { num_attention_heads: config.heads, patch_size: config.patch, text_len: config.textLen });
-    expect(wanConfigOf(openCheckpoint(at("cfg")))).toEqual(config);
+    writeDiffusers(at("cfg"), published, {
+      num_attention_heads: config.heads, patch_size: config.patch, text_len: config.textLen,
+    });
+    expect(specOf(networkIn(openCheckpoint(at("cfg")))).config).toEqual(config);
   });
 
   test("what does not fit is refused by name, and loaded in part when asked", () => {
@@ -56,12 +61,21 @@ describe("names", () => {
     lame.set("surplus.weight", hostTensor("f32", [1], [1]));
     writeSafetensors(at("lame.safetensors"), lame);
     const text = failure(() => outputError(at("lame.safetensors")));
-    for (const part of ["E_FORMAT", "lame.safetensors", "1 missing (blocks.1.ffn.2.bias)", "1 unexpected (surplus.weight)", "blocks.0.self_attn.q.bias want [", "got f32 [3]", "got i64 ["]) expect(text).toContain(part);
+    for (const part of [
+      "E_FORMAT", "lame.safetensors", "1 missing (blocks.1.ffn.2.bias)", "1 unexpected (surplus.weight)",
+      "blocks.0.self_attn.q.bias want [", "got f32 [3]", "got i64 [",
+    ])
+      expect(text).toContain(part);
     let told = "";
     const { report } = outputError(at("lame.safetensors"), { allowPartial: true, onPartial: (t) => (told = t) });
-    expect(report).toMatchObject({ missing: ["blocks.1.ffn.2.bias"], unexpected: ["surplus.weight"], loaded: original.size - 3 });
+    expect(report).toMatchObject({
+      missing: ["blocks.1.ffn.2.bias"], unexpected: ["surplus.weight"], loaded: original.size - 3,
+    });
     expect(told).toContain("surplus.weight");
-    expect(inspectWeights(at("lame.safetensors"))).toMatchObject({ config: null, problem: expect.stringContaining("how large") });
+    expect(inspectWeights(at("lame.safetensors"))).toMatchObject({
+      config: null,
+      problem: expect.stringContaining("how large"),
+    });
     mkdirSync(at("lame"));
     writeFileSync(at("lame", "config.json"), JSON.stringify({ num_heads: config.heads }));
     cpSync(at("lame.safetensors"), at("lame", "w.safetensors"));
@@ -73,13 +87,22 @@ describe("names", () => {
   test("a text encoder and an autoencoder are known, and what they lack", () => {
     const { weights } = writeText(at());
     writeVae(at("vae.safetensors"));
-    expect(inspectWeights(weights)).toMatchObject({ companion: { kind: "umt5", size: expect.stringContaining("2 layers") }, config: null, problem: null });
+    expect(inspectWeights(weights)).toMatchObject({
+      companion: { kind: "umt5", size: expect.stringContaining("2 layers") },
+      config: null,
+      problem: null,
+    });
     expect(inspectWeights(at("vae.safetensors"))).toMatchObject({ companion: { kind: "wan-vae" }, problem: null });
     for (const [file, key] of [[weights, "blocks.1.ffn.fc2.weight"], [at("vae.safetensors"), "decoder.head.2.bias"]]) {
-      const tensors = new Map([...openCheckpoint(file).tensors].filter(([name]) => name !== key).map(([name, t]) => [name, readHost(t)]));
+      const tensors = new Map(
+        [...openCheckpoint(file).tensors].filter(([name]) => name !== key).map(([name, t]) => [name, readHost(t)]),
+      );
       expect(tensors.size).toBe(openCheckpoint(file).tensors.size - 1);
       writeSafetensors(at("part.safetensors"), tensors);
-      expect(inspectWeights(at("part.safetensors"))).toMatchObject({ companion: null, problem: expect.stringContaining(key) });
+      expect(inspectWeights(at("part.safetensors"))).toMatchObject({
+        companion: null,
+        problem: expect.stringContaining(key),
+      });
     }
   });
 
@@ -105,8 +128,12 @@ describe("damaged checkpoints are refused with their path", () => {
       writeFileSync(file, JSON.stringify(change(index) ?? index));
       return failure(() => stored(at(name)));
     };
-    expect(broken("i1", (i) => void (i.weight_map["proj_out.weight"] = "../secret.safetensors"))).toMatch(/E_FORMAT .*outside its folder/);
-    expect(broken("i2", (i) => void (i.weight_map.ghost = Object.values(i.weight_map)[0]))).toMatch(/E_FORMAT .*lacks ghost/);
+    expect(broken("i1", (i) => void (i.weight_map["proj_out.weight"] = "../secret.safetensors"))).toMatch(
+      /E_FORMAT .*outside its folder/,
+    );
+    expect(broken("i2", (i) => void (i.weight_map.ghost = Object.values(i.weight_map)[0]))).toMatch(
+      /E_FORMAT .*lacks ghost/,
+    );
     expect(broken("i3", () => [])).toMatch(/E_FORMAT .*no weight_map/);
     expect(broken("i4", () => ({ weight_map: {} }))).toMatch(/E_FORMAT .*no shards/);
     expect(broken("i5", (i) => void (i.weight_map.x = "gone.safetensors"))).toMatch(/E_IO .*gone\.safetensors/);
@@ -123,13 +150,19 @@ describe("damaged checkpoints are refused with their path", () => {
     expect(failure(() => stored(at("cut.safetensors")))).toMatch(/E_FORMAT .*outside the file/);
     const opened = openCheckpoint(at("whole.safetensors"));
     writeFileSync(at("whole.safetensors"), whole.subarray(0, 4096));
-    for (const t of opened.tensors.values()) expect(failure(() => readHost(t))).toMatch(/no error|E_IO .*whole\.safetensors/);
+    for (const t of opened.tensors.values())
+      expect(failure(() => readHost(t))).toMatch(/no error|E_IO .*whole\.safetensors/);
     using _scope = cpu().scope();
-    for (const t of opened.tensors.values()) expect(failure(() => readStored(t, cpu().empty(t.shape, "f32")))).toMatch(/no error|E_IO .*ends at byte 4096.*whole\.safetensors/);
+    for (const t of opened.tensors.values())
+      expect(failure(() => readStored(t, cpu().empty(t.shape, "f32")))).toMatch(
+        /no error|E_IO .*ends at byte 4096.*whole\.safetensors/,
+      );
     rmSync(at("whole.safetensors"));
     const [t] = opened.tensors.values();
     expect(failure(() => readStored(t, cpu().empty(t.shape, "f32")))).toMatch(/E_IO .*cannot open.*whole\.safetensors/);
-    expect(failure(() => readStored({ ...t, file: dir }, cpu().empty(t.shape, "f32")))).toMatch(/E_IO .*not a regular file/);
+    expect(failure(() => readStored({ ...t, file: dir }, cpu().empty(t.shape, "f32")))).toMatch(
+      /E_IO .*not a regular file/,
+    );
     expect(failure(() => readStored({ ...t, file: "a\0b" }, cpu().empty(t.shape, "f32")))).toContain("E_ARG");
   });
 
@@ -139,7 +172,9 @@ describe("damaged checkpoints are refused with their path", () => {
     bytes[bytes.length >> 1] ^= 1;
     writeFileSync(at("flip.pth"), bytes);
     expect(failure(() => inspectWeights(at("flip.pth")))).toBe("no error");
-    expect(failure(() => inspectWeights(at("flip.pth"), "ema", { verify: true }))).toMatch(/E_FORMAT .*data\/\d+ is damaged/);
+    expect(failure(() => inspectWeights(at("flip.pth"), "ema", { verify: true }))).toMatch(
+      /E_FORMAT .*data\/\d+ is damaged/,
+    );
     writeDcp(at("flip"), published, { ranks: 2 });
     expect(failure(() => inspectWeights(at("flip"), "ema", { verify: true }))).toBe("no error");
     const part = readFileSync(at("flip", "__1_0.distcp"));
@@ -171,7 +206,9 @@ describe("damaged checkpoints are refused with their path", () => {
     expect(swap("d2", "__1_0.distcp", "__9_0.distcp")).toMatch(/E_IO .*__9_0\.distcp/);
     expect(swap("d3", "float32", "int8\nxx")).toMatch(/E_FORMAT/);
     expect(swap("d4", "TensorProperties", "TensorPropertiez")).toMatch(/no error|E_FORMAT/);
-    expect(swap("d5", "torch.distributed.checkpoint.filesystem", "torch.distributed.checkpoint.filesystex")).toMatch(/E_FORMAT .*refused/);
+    expect(swap("d5", "torch.distributed.checkpoint.filesystem", "torch.distributed.checkpoint.filesystex")).toMatch(
+      /E_FORMAT .*refused/,
+    );
     writeFileSync(at("dcp", "__0_0.distcp"), new Uint8Array(100));
     expect(failure(() => stored(at("dcp")))).toMatch(/E_FORMAT .*__0_0\.distcp/);
   });

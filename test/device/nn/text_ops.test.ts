@@ -59,7 +59,9 @@ onEachDevice((device, test) => {
           const rows = [4, 0, 2, 2];
           const ids = device().fromValues(rows, [4], "i32");
           const want = (n: number[]): Float64Array => device().fromValues(n, [n.length], out).values();
-          expect(embedding(t, ids, out).values()).toEqual(want(rows.flatMap((r) => [...p.v.subarray(6 * r, 6 * r + 6)])));
+          expect(embedding(t, ids, out).values()).toEqual(
+            want(rows.flatMap((r) => [...p.v.subarray(6 * r, 6 * r + 6)])),
+          );
           const bias = relativeBias(t, ids, out);
           expect(bias.shape).toEqual([6, 4]);
           const transposed = Array.from({ length: 24 }, (_, n) => p.v[rows[n % 4] * 6 + Math.floor(n / 4)]);

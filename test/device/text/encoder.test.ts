@@ -8,7 +8,7 @@ import { writeSafetensors } from "../../../core/io/safetensors.ts";
 import { writeTorch } from "../../../core/io/torch.ts";
 import { umt5KeyIn, umt5Params } from "../../../core/models/umt5/keys.ts";
 import { PromptEncoder } from "../../../core/text/encoder.ts";
-import { loadUmt5 } from "../../../core/weights/umt5.ts";
+import { loadEncoder } from "../../../core/weights/encoder.ts";
 import { onEachDevice } from "../../harness/device.ts";
 import { TINY_TOKENIZER, TINY_UMT5, tinyUmt5 } from "../../harness/tiny_umt5.ts";
 
@@ -55,13 +55,15 @@ onEachDevice((device, test) => {
       const shards = [...names.map(([n], i) => [n, i < 9 ? "s1.safetensors" : "s2.safetensors"])];
       const map = Object.fromEntries([...shards, ["encoder.embed_tokens.weight", "s1.safetensors"]]);
       writeFileSync(at("model.safetensors.index.json"), JSON.stringify({ weight_map: map }));
-      const files = ["enc.pth", "wan.safetensors", "comfy.safetensors", "prefixed.safetensors", "model.safetensors.index.json"];
+      const files = [
+        "enc.pth", "wan.safetensors", "comfy.safetensors", "prefixed.safetensors", "model.safetensors.index.json",
+      ];
       const [first, ...others] = files.map((name) => {
         using encoder = open(at(name));
         return values(encoder, PROMPTS);
       });
       for (const other of others) expect(other).toEqual(first);
-      const { encoder, report } = loadUmt5(device(), at("comfy.safetensors"), { dtype: "bf16" });
+      const { encoder, report } = loadEncoder(device(), at("comfy.safetensors"), { dtype: "bf16" });
       encoder[Symbol.dispose]();
       expect(report).toMatchObject({ layout: "transformers", tensors: weights.size, unexpected: [] });
     }, LONG);
@@ -82,7 +84,7 @@ onEachDevice((device, test) => {
 
     test("padding to whole tiles changes nothing beyond rounding", () => {
       using _scope = device().scope();
-      const { encoder, report } = loadUmt5(device(), wan, { dtype: "f32" });
+      const { encoder, report } = loadEncoder(device(), wan, { dtype: "f32" });
       using network = encoder;
       expect(report.layout).toBe("wan");
       const ids = [261, 276, 310, 259, 537, 319, 320, 260, 1];
@@ -170,7 +172,9 @@ onEachDevice((device, test) => {
       const before = device().memory().current;
       const less = save("less.safetensors", (w) => w.delete("blocks.1.attn.o.weight"));
       expect(run(less)).toThrow("lacks blocks.1.attn.o.weight");
-      const shape = save("shape.safetensors", (w) => w.set("blocks.1.attn.o.weight", hostTensor("f32", [2, 2], [0, 0, 0, 0])));
+      const shape = save("shape.safetensors", (w) =>
+        w.set("blocks.1.attn.o.weight", hostTensor("f32", [2, 2], [0, 0, 0, 0])),
+      );
       expect(run(shape)).toThrow("blocks.1.attn.o.weight has the wrong shape");
       const dit = save("dit.safetensors", (w) => w.delete("token_embedding.weight"));
       expect(run(dit)).toThrow("neither Wan's nor transformers' names");

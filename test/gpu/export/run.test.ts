@@ -18,13 +18,29 @@ describe("gpu: export", () => {
     dir = mkdtempSync(join(tmpdir(), "rcm-gpu-export-"));
     const base = tinyWeights(41);
     writeWeights(at("base.safetensors"), base);
-    writeWeights(at("student.safetensors"), new Map([...base].map(([name, t]) => [name, hostTensor("f32", t.shape, hostValues(t).map((v, i) => v + 0.01 * Math.sin(i * i)))])));
+    writeWeights(
+      at("student.safetensors"),
+      new Map(
+        [...base].map(([name, t]) => [
+          name,
+          hostTensor(
+            "f32", t.shape, hostValues(t).map((v, i) => v + 0.01 * Math.sin(i * i)),
+          ),
+        ]),
+      ),
+    );
   });
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
   const both = (out: string, o: Partial<Parameters<typeof exportWeights>[0]>): ExportSummary[] =>
-    (["cuda", "cpu"] as const).map((kind) => exportWeights({ weights: at("student.safetensors"), kind: "ema", out: at(`${kind}-${out}`), dtype: "f32", metadata: {}, device: { device: kind }, ...o }));
-  const sameFiles = (out: string): boolean => Buffer.compare(readFileSync(at(`cuda-${out}`)), readFileSync(at(`cpu-${out}`))) === 0;
+    (["cuda", "cpu"] as const).map((kind) =>
+      exportWeights({
+        weights: at("student.safetensors"), kind: "ema", out: at(`${kind}-${out}`), dtype: "f32", metadata: {},
+        device: { device: kind }, ...o,
+      }),
+    );
+  const sameFiles = (out: string): boolean =>
+    Buffer.compare(readFileSync(at(`cuda-${out}`)), readFileSync(at(`cpu-${out}`))) === 0;
 
   test("every dtype: the file of the CPU, byte for byte", () => {
     for (const dtype of OUT_DTYPES) {
@@ -34,14 +50,18 @@ describe("gpu: export", () => {
   });
 
   test("merge: the file of the CPU, byte for byte", () => {
-    both("merged.safetensors", { merge: { target: at("base.safetensors"), base: at("base.safetensors"), weight: 0.5 } });
+    both("merged.safetensors", {
+      merge: { target: at("base.safetensors"), base: at("base.safetensors"), weight: 0.5 },
+    });
     expect(sameFiles("merged.safetensors")).toBe(true);
   });
 
   test("LoRA: every layer's error is that of the CPU", () => {
     const [gpu, cpu] = both("lora.safetensors", { lora: { base: at("base.safetensors"), rank: 16 } });
     expect(gpu.lora?.layers.length).toBeGreaterThan(20);
-    gpu.lora?.layers.forEach((l, i) => expect([l.name, Math.abs(l.error - (cpu.lora?.layers[i].error ?? 0)) < 1e-3]).toEqual([l.name, true]));
+    gpu.lora?.layers.forEach((l, i) =>
+      expect([l.name, Math.abs(l.error - (cpu.lora?.layers[i].error ?? 0)) < 1e-3]).toEqual([l.name, true]),
+    );
   }, 600_000);
 
   test("a matrix of the 14B network: rank 8 comes back to round-off", () => {

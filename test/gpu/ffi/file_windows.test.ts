@@ -29,7 +29,8 @@ describe("gpu: windows of files", () => {
       readFileWindow(device().lib, path(), into.ptr, offset, n);
       return { offset, n, into };
     });
-    for (const { offset, n, into } of windows) expect(Buffer.compare(into.toHost().data, bytes.subarray(offset, offset + n))).toBe(0);
+    for (const { offset, n, into } of windows)
+      expect(Buffer.compare(into.toHost().data, bytes.subarray(offset, offset + n))).toBe(0);
   }, 120_000);
 
   test("a file that is too short, or is none, is named; the next read works", () => {

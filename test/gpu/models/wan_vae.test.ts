@@ -19,7 +19,10 @@ describe("gpu: conv3d", () => {
   }
 });
 
-/** The real widths at a small size, where the kernels of bf16 are others: at most twice as far from f32 as the CPU's bf16. */
+/**
+ * The real widths at a small size, where the kernels of bf16 are others: at most twice as far from f32 as the CPU's
+ * bf16.
+ */
 describe("gpu: Wan VAE at its real widths", () => {
   const REAL: WanVaeConfig = { ...WAN_VAE, resBlocks: 1 };
   const weights = new Map<string, HostTensor>();

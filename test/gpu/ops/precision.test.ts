@@ -27,16 +27,27 @@ function errors(op: Op<never>, c: OpCase<never>, dtype: DType, split: boolean): 
   const exact = evaluateCase(cpu(), op, c, x, dots, null, "f64");
   const run = () => evaluateCase(device(), op, c, x, dots, null, dtype);
   const got = split ? device().splitProducts(run) : run();
-  return { value: relativeL2(got.y, exact.y), tangent: relativeL2(got.yDot as Float64Array, exact.yDot as Float64Array) };
+  return {
+    value: relativeL2(got.y, exact.y),
+    tangent: relativeL2(got.yDot as Float64Array, exact.yDot as Float64Array),
+  };
 }
 
-const self = (K: number, Lq: number, Lk: number, tangent: number[]): OpCase<never> => ({ name: "", shapes: [[2, Lq, 3 * K], [2, Lk, 3 * K], [2, Lk, 3 * K]], params: () => ({ heads: 3, scale: null }) as never, tangent });
+const self = (K: number, Lq: number, Lk: number, tangent: number[]): OpCase<never> => ({
+  name: "", shapes: [[2, Lq, 3 * K], [2, Lk, 3 * K], [2, Lk, 3 * K]],
+  params: () => ({ heads: 3, scale: null }) as never, tangent,
+});
 
 describe("gpu: f32-grade products", () => {
-  for (const [K, Lq, Lk, tangent] of [[128, 300, 300, [0, 1, 2]], [64, 129, 257, [0, 1, 2]], [128, 300, 77, [0]], [32, 40, 40, [1]], [24, 70, 33, [2]]] as const) {
+  for (const [K, Lq, Lk, tangent] of [
+    [128, 300, 300, [0, 1, 2]], [64, 129, 257, [0, 1, 2]], [128, 300, 77, [0]], [32, 40, 40, [1]], [24, 70, 33, [2]],
+  ] as const) {
     const c = self(K, Lq, Lk, [...tangent]);
     test(`attention K=${K} Lq=${Lq} Lk=${Lk}, tangents ${tangent}: at least 10 times nearer than bf16`, () => {
-      const [split, coarse] = [errors(attentionOp as Op<never>, c, "f32", true), errors(attentionOp as Op<never>, c, "bf16", false)];
+      const [split, coarse] = [
+        errors(attentionOp as Op<never>, c, "f32", true),
+        errors(attentionOp as Op<never>, c, "bf16", false),
+      ];
       expect(split.value).toBeLessThan(2e-5);
       expect(split.tangent).toBeLessThan(5e-5);
       expect(coarse.tangent / split.tangent).toBeGreaterThan(10);
@@ -44,8 +55,13 @@ describe("gpu: f32-grade products", () => {
     });
   }
   test("linear: f32 factors in halves", () => {
-    const c: OpCase<never> = { name: "", shapes: [[3, 100, 384], [256, 384], [256]], params: () => ({ dtype: null }) as never, tangent: [0] };
-    const [split, plain] = [errors(linearOp as Op<never>, c, "f32", true), errors(linearOp as Op<never>, c, "f32", false)];
+    const c: OpCase<never> = {
+      name: "", shapes: [[3, 100, 384], [256, 384], [256]], params: () => ({ dtype: null }) as never, tangent: [0],
+    };
+    const [split, plain] = [
+      errors(linearOp as Op<never>, c, "f32", true),
+      errors(linearOp as Op<never>, c, "f32", false),
+    ];
     expect(split.value).toBeLessThan(1e-5);
     expect(split.tangent).toBeLessThan(1e-5);
     expect(plain.value).toBeLessThan(1e-6);
@@ -58,7 +74,10 @@ describe("gpu: f32-grade products", () => {
   test("the primal is the same bit for bit with and without a tangent", () => {
     const c = self(128, 200, 130, [0, 1, 2]);
     const [x, d] = [1, 2].map((seed) => caseInputs(cpu(), c as unknown as OpCase, seed, "f32"));
-    const [with_, without] = device().splitProducts(() => [evaluateCase(device(), attentionOp as Op<never>, c, x, d, null, "f32"), evaluateCase(device(), attentionOp as Op<never>, c, x, null, null, "f32")]);
+    const [with_, without] = device().splitProducts(() => [
+      evaluateCase(device(), attentionOp as Op<never>, c, x, d, null, "f32"),
+      evaluateCase(device(), attentionOp as Op<never>, c, x, null, null, "f32"),
+    ]);
     expect(Buffer.compare(Buffer.from(with_.y.buffer), Buffer.from(without.y.buffer))).toBe(0);
   });
 });

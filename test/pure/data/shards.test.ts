@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ShardAppender } from "../../../core/data/appender.ts";
@@ -22,8 +24,17 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 const SHAPE = [3, 2, 2, 4];
 const sample = (i: number, value = i): Sample => ({
   key: String(i).padStart(9, "0"),
-  latent: hostTensor("bf16", SHAPE, Float64Array.from({ length: 48 }, (_, k) => value + ((k % 5) - 2) / 4)),
-  embed: padEmbedding(hostTensor("f32", [1 + (i % 3), 4], new Float64Array(4 * (1 + (i % 3))).fill(value + 1)), 6, 4, "test"),
+  latent: hostTensor(
+    "bf16",
+    SHAPE,
+    Float64Array.from({ length: 48 }, (_, k) => value + ((k % 5) - 2) / 4),
+  ),
+  embed: padEmbedding(
+    hostTensor("f32", [1 + (i % 3), 4], new Float64Array(4 * (1 + (i % 3))).fill(value + 1)),
+    6,
+    4,
+    "test",
+  ),
   prompt: `prompt ${i}`,
 });
 const keysOf = (path: string): string[] => readShard(path).map((s) => s.key);
@@ -48,7 +59,13 @@ describe("a shard that grows", () => {
     const whole = bytesOf(3, "reference");
     const path = join(dir, "cut/shard_000000.tar");
     const ends = [0, 1, 2, 3].map((n) => {
-      const parts = Array.from({ length: n }, (_, i) => sample(i)).flatMap((s) => [[`${s.key}.latent.pt`, writeTorch(s.latent)], [`${s.key}.embed.pt`, writeTorch(s.embed)], [`${s.key}.prompt.txt`, new TextEncoder().encode(s.prompt)]] as [string, Uint8Array][]);
+      const parts = Array.from({ length: n }, (_, i) => sample(i)).flatMap(
+        (s) =>
+          [
+            [`${s.key}.latent.pt`, writeTorch(s.latent)], [`${s.key}.embed.pt`, writeTorch(s.embed)],
+            [`${s.key}.prompt.txt`, new TextEncoder().encode(s.prompt)],
+          ] as [string, Uint8Array][],
+      );
       return parts.reduce((sum, [name, data]) => sum + [...tarEntry(name, data)].reduce((m, b) => m + b.length, 0), 0);
     });
     expect(ends[3]).toBe(whole.length - TAR_END.length);
@@ -77,17 +94,23 @@ describe("a shard that grows", () => {
 });
 
 describe("merging", () => {
-  const options = (o: Partial<MergeOptions>): MergeOptions => ({ inputs: [], out: "", perShard: 3, naming: "underscore", renumber: false, check: true, ...o });
+  const options = (o: Partial<MergeOptions>): MergeOptions => ({
+    inputs: [], out: "", perShard: 3, naming: "underscore", renumber: false, check: true, ...o,
+  });
 
   test("samples keep their order and bytes; equal ones are taken once; names as asked", () => {
     writeShards(join(dir, "a"), [0, 1, 2, 3].map((i) => sample(i)), 2);
     writeShards(join(dir, "b"), [3, 4].map((i) => sample(i)), 2);
-    const m = mergeShards(options({ inputs: [join(dir, "a"), join(dir, "b/shard_000000.tar")], out: join(dir, "ab"), naming: "dash" }));
+    const m = mergeShards(
+      options({ inputs: [join(dir, "a"), join(dir, "b/shard_000000.tar")], out: join(dir, "ab"), naming: "dash" }),
+    );
     expect(m).toMatchObject({ samples: 5, shards: 2, duplicates: 1 });
     expect(readdirSync(join(dir, "ab")).sort()).toEqual(["shard-00000.tar", "shard-00001.tar"]);
     const all = ["shard-00000.tar", "shard-00001.tar"].flatMap((f) => readShard(join(dir, "ab", f)));
     expect(all.map((s) => s.prompt)).toEqual([0, 1, 2, 3, 4].map((i) => `prompt ${i}`));
-    expect(all.map((s) => Buffer.from(s.latent.data))).toEqual([0, 1, 2, 3, 4].map((i) => Buffer.from(sample(i).latent.data)));
+    expect(all.map((s) => Buffer.from(s.latent.data))).toEqual(
+      [0, 1, 2, 3, 4].map((i) => Buffer.from(sample(i).latent.data)),
+    );
   });
 
   test("two different samples of one key are refused by name, or numbered anew", () => {
@@ -95,15 +118,23 @@ describe("merging", () => {
     const inputs = [join(dir, "a"), join(dir, "c")];
     expect(() => mergeShards(options({ inputs, out: join(dir, "ac") }))).toThrow("different samples of key 000000001");
     expect(existsSync(join(dir, "ac"))).toBe(false);
-    expect(mergeShards(options({ inputs, out: join(dir, "ac"), renumber: true }))).toMatchObject({ samples: 5, duplicates: 0 });
-    expect(["shard_000000.tar", "shard_000001.tar"].flatMap((f) => keysOf(join(dir, "ac", f)))).toEqual([0, 1, 2, 3, 4].map((i) => sample(i).key));
+    expect(mergeShards(options({ inputs, out: join(dir, "ac"), renumber: true }))).toMatchObject({
+      samples: 5,
+      duplicates: 0,
+    });
+    expect(["shard_000000.tar", "shard_000001.tar"].flatMap((f) => keysOf(join(dir, "ac", f)))).toEqual(
+      [0, 1, 2, 3, 4].map((i) => sample(i).key),
+    );
     expect(() => mergeShards(options({ inputs, out: join(dir, "ac") }))).toThrow("already holds shards");
   });
 
   test("a member in a folder of its key is found too", () => {
     const s = sample(7);
     const path = join(dir, "folders.tar");
-    for (const [name, data] of [["7/latent.pt", writeTorch(s.latent)], ["7/embed.pt", writeTorch(s.embed)], ["7/prompt.txt", new TextEncoder().encode("seven")]] as const) {
+    for (const [name, data] of [
+      ["7/latent.pt", writeTorch(s.latent)], ["7/embed.pt", writeTorch(s.embed)],
+      ["7/prompt.txt", new TextEncoder().encode("seven")],
+    ] as const) {
       for (const b of tarEntry(name, data)) appendFileSync(path, b);
     }
     appendFileSync(path, TAR_END);
@@ -115,43 +146,65 @@ describe("inspection", () => {
   test("counts, statistics and tokens are those of the samples", () => {
     writeShards(join(dir, "good"), [0, 1, 2, 3, 4, 5].map((i) => sample(i)), 4);
     const { report, sheet } = inspectShards({ inputs: [join(dir, "good")], statistics: 0, sheet: 3 });
-    expect(report).toMatchObject({ shards: 2, samples: 6, latents: { "[3, 2, 2, 4] bf16": 6 }, embeds: { "[6, 4] bf16": 6 }, embedTokens: { least: 1, mean: 2, most: 3 }, promptLength: { least: 8, most: 8 }, nonfinite: 0, ok: true, problems: [] });
+    expect(report).toMatchObject({
+      shards: 2, samples: 6, latents: { "[3, 2, 2, 4] bf16": 6 }, embeds: { "[6, 4] bf16": 6 },
+      embedTokens: { least: 1, mean: 2, most: 3 }, promptLength: { least: 8, most: 8 }, nonfinite: 0, ok: true,
+      problems: [],
+    });
     const all = [0, 1, 2, 3, 4, 5].flatMap((i) => Array.from(hostValues(sample(i).latent).subarray(0, 16)));
     const mean = all.reduce((a, b) => a + b, 0) / all.length;
     expect(report.channels[0].mean).toBeCloseTo(mean, 12);
-    expect(report.channels[0].std).toBeCloseTo(Math.sqrt(all.reduce((a, b) => a + (b - mean) ** 2, 0) / all.length), 12);
+    expect(report.channels[0].std).toBeCloseTo(
+      Math.sqrt(all.reduce((a, b) => a + (b - mean) ** 2, 0) / all.length),
+      12,
+    );
     expect(sheet.map((s) => s.key)).toEqual([0, 2, 4].map((i) => sample(i).key));
   });
 
   test("what is wrong is listed: NaN, mixed shapes, repeated keys and prompts, a cut shard", () => {
-    const nan = { ...sample(1), latent: hostTensor("bf16", SHAPE, Float64Array.from({ length: 48 }, (_, i) => (i === 40 ? Number.NaN : 0))) };
+    const nan = {
+      ...sample(1),
+      latent: hostTensor(
+        "bf16",
+        SHAPE,
+        Float64Array.from({ length: 48 }, (_, i) => (i === 40 ? Number.NaN : 0)),
+      ),
+    };
     const other = { ...sample(2), latent: hostTensor("bf16", [3, 1, 2, 4], new Float64Array(24)), prompt: "prompt 0" };
     writeShards(join(dir, "bad"), [sample(0), nan, other]);
     writeShards(join(dir, "bad2"), [sample(0)]);
     writeShards(join(dir, "bad3"), [sample(8)]);
     truncateSync(join(dir, "bad3/shard_000000.tar"), 3000);
-    const { report } = inspectShards({ inputs: ["bad", "bad2", "bad3"].map((f) => join(dir, f)), statistics: 0, sheet: 0 });
+    const { report } = inspectShards({
+      inputs: ["bad", "bad2", "bad3"].map((f) => join(dir, f)), statistics: 0, sheet: 0,
+    });
     expect(report).toMatchObject({ samples: 4, nonfinite: 1, duplicateKeys: 1, duplicatePrompts: 2, ok: false });
-    for (const text of ["cut off", "not finite", "latents differ", "1 keys come twice"]) expect([text, report.problems.some((p) => p.includes(text))]).toEqual([text, true]);
+    for (const text of ["cut off", "not finite", "latents differ", "1 keys come twice"])
+      expect([text, report.problems.some((p) => p.includes(text))]).toEqual([text, true]);
     expect(report.problems.length).toBe(4);
   });
 
   test("the contact sheet is a PNG of three frames a sample; a preview spans its channel", () => {
     const out = join(dir, "sheet.png");
-    expect(inspectRun({ inputs: [join(dir, "good")], statistics: 4, count: 5, sheet: out, vae: null, device: "cpu" })).toMatchObject({ sheet: out, statisticsSamples: 4 });
+    expect(
+      inspectRun({ inputs: [join(dir, "good")], statistics: 4, count: 5, sheet: out, vae: null, device: "cpu" }),
+    ).toMatchObject({ sheet: out, statisticsSamples: 4 });
     const png = readFileSync(out);
     // 4 columns of 2 frames, each 4 * 64 wide, 2 apart and around.
     expect([png.readUInt32BE(16), png.readUInt32BE(20)]).toEqual([8 * (256 + 2) + 2, 2 * (128 + 2) + 2]);
     const ramp = hostTensor("f32", [3, 1, 1, 2], [-1, 1, 0, 0, 5, -5]);
     expect(Array.from(latentPreview(ramp, [0])[0])).toEqual([77, 128, 179, 179, 128, 77]);
     expect(latentSheet([ramp], 1).subarray(1, 4)).toEqual(new TextEncoder().encode("PNG"));
-    expect(() => inspectRun({ inputs: [join(dir, "good")], statistics: 0, count: 1, sheet: null, vae: "x", device: "cpu" })).toThrow("--sheet");
+    expect(() =>
+      inspectRun({ inputs: [join(dir, "good")], statistics: 0, count: 1, sheet: null, vae: "x", device: "cpu" }),
+    ).toThrow("--sheet");
   });
 
   test("values that are not finite are found in every dtype", () => {
     for (const dtype of ["bf16", "f16", "f32", "f64"] as const) {
       expect(hasNonfinite(hostTensor(dtype, [3], [1, -2, 3e4]))).toBe(false);
-      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) expect(hasNonfinite(hostTensor(dtype, [3], [1, bad, 0]))).toBe(true);
+      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])
+        expect(hasNonfinite(hostTensor(dtype, [3], [1, bad, 0]))).toBe(true);
     }
   });
 });
@@ -170,7 +223,10 @@ describe("prompts and embeddings", () => {
   test("embeddings come from files or from shards, padded with zeros; what is missing is named", () => {
     const folder = join(dir, "embeds");
     mkdirSync(folder);
-    writeFileSync(join(folder, "000000000.embed.pt"), writeTorch(hostTensor("f32", [1, 2, 4], [1, 2, 3, 4, 5, 6, 7, 8])));
+    writeFileSync(
+      join(folder, "000000000.embed.pt"),
+      writeTorch(hostTensor("f32", [1, 2, 4], [1, 2, 3, 4, 5, 6, 7, 8])),
+    );
     const stored = new StoredEmbeds(folder);
     expect(Array.from(hostValues(stored.get(0, 3, 4)))).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]);
     expect(() => stored.get(1, 3, 4)).toThrow("no embedding of prompt 1 (000000001.embed.pt)");

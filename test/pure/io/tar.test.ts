@@ -101,7 +101,9 @@ describe("readTar and writeTar", () => {
       header("b256", 0, "0", base256), body("abc"),
       header("old", 1, "\0"), body("o"), END,
     );
-    expect(list()).toEqual([["pre/fix/b", "hi"], ["gnu/n", "1"], ["päx/n", "2"], ["sized", "12345"], ["b256", "abc"], ["old", "o"]]);
+    expect(list()).toEqual([
+      ["pre/fix/b", "hi"], ["gnu/n", "1"], ["päx/n", "2"], ["sized", "12345"], ["b256", "abc"], ["old", "o"],
+    ]);
   });
 
   test("gives each member's header offset", () => {
@@ -164,7 +166,10 @@ describe("hostile tars", () => {
   });
 
   test("damaged pax records", () => {
-    for (const record of ["0 a=b\n", "99 path=a\n", "8 path=a\n", "x path=a\n", "7 path\n", "10 path=a\nzz", "99999999999 a=b\n", "10 size=x\n", "11 size=-1\n", "22 size=9999999999999\n"]) {
+    for (const record of [
+      "0 a=b\n", "99 path=a\n", "8 path=a\n", "x path=a\n", "7 path\n", "10 path=a\nzz", "99999999999 a=b\n",
+      "10 size=x\n", "11 size=-1\n", "22 size=9999999999999\n",
+    ]) {
       put(header("p", record.length, "x"), body(record), header("a", 0), END);
       expect(failure(list)).toStartWith("E_FORMAT");
     }
@@ -180,12 +185,15 @@ describe("hostile tars", () => {
   test("1000 seeded mutations throw only RcmError", () => {
     const random = lcg(77);
     const below = (n: number): number => Math.floor(random() * n);
-    writeTar(path, [["a.txt", utf8.encode("alpha")], [`${"p/".repeat(70)}b`, new Uint8Array(600)], ["c", new Uint8Array(0)]]);
+    writeTar(path, [
+      ["a.txt", utf8.encode("alpha")], [`${"p/".repeat(70)}b`, new Uint8Array(600)], ["c", new Uint8Array(0)],
+    ]);
     const whole = new Uint8Array(readFileSync(path));
     const outcomes = new Set<string>();
     for (let i = 0; i < 1000; i++) {
       const bytes = whole.slice(0, below(4) === 0 ? below(whole.length) : whole.length);
-      for (let n = 1 + below(4); n > 0 && bytes.length > 0; n--) bytes[below(bytes.length)] = below(3) === 0 ? 48 + below(10) : below(256);
+      for (let n = 1 + below(4); n > 0 && bytes.length > 0; n--)
+        bytes[below(bytes.length)] = below(3) === 0 ? 48 + below(10) : below(256);
       // half of the mutants get right checksums, so that damage reaches the fields behind them
       if (below(2) === 0) {
         for (let at = 0; at + 512 <= bytes.length; at += 512) {

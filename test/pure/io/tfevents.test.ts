@@ -80,7 +80,8 @@ function events(path: string): Map<number, Field>[] {
   }
   return found;
 }
-const value = (event: Map<number, Field>): Map<number, Field> => parse(parse(event.get(5) as Uint8Array).get(1) as Uint8Array);
+const value = (event: Map<number, Field>): Map<number, Field> =>
+  parse(parse(event.get(5) as Uint8Array).get(1) as Uint8Array);
 const string = (field: Field | undefined): string => new TextDecoder().decode(field as Uint8Array);
 function code(run: () => unknown): string {
   try {
@@ -136,9 +137,9 @@ describe("EventWriter", () => {
     ];
     for (const [tag, v, step, time] of rows) writer.scalar(tag, v, step, time);
     const back = events(writer.path).slice(1);
-    expect(back.map((e) => [string(value(e).get(1)), value(e).get(2), BigInt.asIntN(64, e.get(2) as bigint), e.get(1)])).toEqual(
-      rows.map(([tag, v, step, time]) => [tag, Math.fround(v), BigInt(step), time]),
-    );
+    expect(
+      back.map((e) => [string(value(e).get(1)), value(e).get(2), BigInt.asIntN(64, e.get(2) as bigint), e.get(1)]),
+    ).toEqual(rows.map(([tag, v, step, time]) => [tag, Math.fround(v), BigInt(step), time]));
     writer.close();
   });
 

@@ -24,7 +24,8 @@ const failure = (run: () => unknown): string => {
   }
   return "no error";
 };
-const torchFile = (pickle: Uint8Array): Uint8Array => writeZip([["archive/data.pkl", pickle], ["archive/data/0", new Uint8Array(24)]]);
+const torchFile = (pickle: Uint8Array): Uint8Array =>
+  writeZip([["archive/data.pkl", pickle], ["archive/data/0", new Uint8Array(24)]]);
 
 /** Seeded byte mutations: flips, cuts, insertions. */
 function* mutations(bytes: Uint8Array, count: number): Generator<Uint8Array> {
@@ -40,15 +41,20 @@ describe("torch files", () => {
   test("one tensor and a state dict, every dtype, bitwise", () => {
     for (const dtype of DTYPES) expect(readTorchTensor(writeTorch(sample(dtype)))).toEqual(sample(dtype));
     const dict = DTYPES.map((d): [string, HostTensor] => [`layer.${d}`, sample(d)]);
-    expect([...readTorchTensors(writeTorch(dict))].map(([k, t]) => [k, { ...t, data: new Uint8Array(t.data) }])).toEqual(dict as never);
+    expect(
+      [...readTorchTensors(writeTorch(dict))].map(([k, t]) => [k, { ...t, data: new Uint8Array(t.data) }]),
+    ).toEqual(dict as never);
     expect(readTorchTensor(writeTorch(hostTensor("f32", [], [3]))).shape).toEqual([]);
     expect(readTorchTensor(writeTorch(hostTensor("f32", [0, 4], []))).data.length).toBe(0);
-    expect(readTorchTensor(writeTorch(hostTensor("u8", [70_000], new Uint8Array(70_000).fill(7)))).shape).toEqual([70_000]);
+    expect(readTorchTensor(writeTorch(hostTensor("u8", [70_000], new Uint8Array(70_000).fill(7)))).shape).toEqual([
+      70_000,
+    ]);
   });
 
   test("data start at multiples of 64 bytes", () => {
     const file = writeTorch([["a", sample("f32")], ["b", sample("u8")]]);
-    for (const [name, data] of readZip(file, "x")) if (name.includes("/data/")) expect((data.byteOffset - file.byteOffset) % 64).toBe(0);
+    for (const [name, data] of readZip(file, "x"))
+      if (name.includes("/data/")) expect((data.byteOffset - file.byteOffset) % 64).toBe(0);
   });
 
   test("a pickle that calls os.system is refused by name, and nothing runs", () => {
@@ -57,20 +63,34 @@ describe("torch files", () => {
     expect(failure(() => readTorch(torchFile(evil), "evil.pt"))).toMatch(/E_FORMAT.*evil\.pt.*posix\.system.*refused/);
     const stacked = Uint8Array.from([0x80, 4, 0x8c, 2, ...text("os"), 0x8c, 6, ...text("system"), 0x93, 0x2e]);
     expect(failure(() => unpickle(stacked, "evil.pt"))).toContain("os.system");
-    for (const op of ["i", "o", "\x81", "\x92", "\x82", "P"]) expect(failure(() => unpickle(text(`(${op}.`), "evil.pt"))).toContain("E_FORMAT");
+    for (const op of ["i", "o", "\x81", "\x92", "\x82", "P"])
+      expect(failure(() => unpickle(text(`(${op}.`), "evil.pt"))).toContain("E_FORMAT");
     expect(existsSync(marker)).toBe(false);
   });
 
   test("deep nesting, cycles and references to nothing", () => {
-    expect(failure(() => unpickle(Uint8Array.from([...new Array(5000).fill(0x5d), ...new Array(4999).fill(0x61), 0x2e]), "deep"))).toContain("nested too deeply");
-    expect(failure(() => unpickle(Uint8Array.from([0x5d, 0x71, 0, 0x68, 0, 0x61, 0x2e]), "cycle"))).toContain("contains itself");
+    expect(
+      failure(() =>
+        unpickle(Uint8Array.from([...new Array(5000).fill(0x5d), ...new Array(4999).fill(0x61), 0x2e]), "deep"),
+      ),
+    ).toContain("nested too deeply");
+    expect(failure(() => unpickle(Uint8Array.from([0x5d, 0x71, 0, 0x68, 0, 0x61, 0x2e]), "cycle"))).toContain(
+      "contains itself",
+    );
     expect(failure(() => unpickle(Uint8Array.from([0x68, 9, 0x2e]), "memo"))).toContain("not stored");
   });
 
   test("tensors that reach outside their storage", () => {
     const file = writeTorch(hostTensor("f32", [100], new Float32Array(100)));
     const pickle = readZip(file, "x").get("archive/data.pkl") as Uint8Array;
-    expect(failure(() => readTorch(writeZip([["archive/data.pkl", pickle], ["archive/data/0", new Uint8Array(8)]]), "short.pt"))).toContain("short.pt");
+    expect(
+      failure(() =>
+        readTorch(
+          writeZip([["archive/data.pkl", pickle], ["archive/data/0", new Uint8Array(8)]]),
+          "short.pt",
+        ),
+      ),
+    ).toContain("short.pt");
     expect(failure(() => readTorch(writeZip([["archive/data.pkl", pickle]]), "none.pt"))).toContain("data/0");
   });
 
@@ -85,7 +105,10 @@ describe("torch files", () => {
   });
 
   test("3,000 mutations only ever raise RcmError", () => {
-    const pickle = readZip(writeTorch([["a", sample("f32")], ["b", sample("i64")]]), "x").get("archive/data.pkl") as Uint8Array;
+    const pickle = readZip(
+      writeTorch([["a", sample("f32")], ["b", sample("i64")]]),
+      "x",
+    ).get("archive/data.pkl") as Uint8Array;
     for (const m of mutations(pickle, 2000)) failure(() => unpickle(m, "fuzz"));
     for (const m of mutations(writeTorch(sample("f32")), 1000)) failure(() => readTorch(m, "fuzz"));
   });
@@ -123,8 +146,20 @@ describe("safetensors", () => {
       [build('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}', new Uint8Array(4)), "wrong size"],
       [build('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', new Uint8Array(4)), "outside the file"],
       [build('{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', new Uint8Array(4)), "no valid shape"],
-      [build('{"a":{"dtype":"F32","shape":[9007199254740991,9007199254740991],"data_offsets":[0,4]}}', new Uint8Array(4)), "wrong size"],
-      [build('{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}', new Uint8Array(6)), "overlap"],
+      [
+        build(
+          '{"a":{"dtype":"F32","shape":[9007199254740991,9007199254740991],"data_offsets":[0,4]}}',
+          new Uint8Array(4),
+        ),
+        "wrong size",
+      ],
+      [
+        build(
+          '{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}',
+          new Uint8Array(6),
+        ),
+        "overlap",
+      ],
     ];
     for (const [bytes, want] of cases) expect(failure(() => parseSafetensors(bytes, "x.safetensors"))).toContain(want);
   });

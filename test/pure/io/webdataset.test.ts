@@ -1,5 +1,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostTensor } from "../../../core/dtype.ts";
@@ -19,7 +21,9 @@ const sample = (i: number): Sample => ({
   prompt: `número ${i}\n`,
 });
 const samples = (n: number, from = 0): Sample[] => Array.from({ length: n }, (_, i) => sample(from + i));
-const plain = (s: Sample): unknown => ({ ...s, latent: { ...s.latent, data: [...s.latent.data] }, embed: { ...s.embed, data: [...s.embed.data] } });
+const plain = (s: Sample): unknown => ({
+  ...s, latent: { ...s.latent, data: [...s.latent.data] }, embed: { ...s.embed, data: [...s.embed.data] },
+});
 function failure(run: () => unknown): string {
   try {
     run();
@@ -42,7 +46,9 @@ describe("shards", () => {
   test("roundtrip, with the documented names", () => {
     const dir = folder(7, 3);
     expect(readdirSync(dir).sort()).toEqual(["shard_000000.tar", "shard_000001.tar", "shard_000002.tar"]);
-    expect(Array.from(readTar(join(dir, "shard_000001.tar")), (m) => m.name).slice(0, 4)).toEqual(["000000003.latent.pt", "000000003.embed.pt", "000000003.prompt.txt", "000000004.latent.pt"]);
+    expect(Array.from(readTar(join(dir, "shard_000001.tar")), (m) => m.name).slice(0, 4)).toEqual([
+      "000000003.latent.pt", "000000003.embed.pt", "000000003.prompt.txt", "000000004.latent.pt",
+    ]);
     expect(listShards(dir).flatMap(readShard).map(plain)).toEqual(samples(7).map(plain));
   });
 
@@ -62,7 +68,8 @@ describe("shards", () => {
     expect(seen).toEqual([["0002.tar", 12], ["0003.tar", 13]]);
     expect(statSync(join(dir, "shard_000000.tar")).ino).toBe(before.ino);
     const fresh = folder(13, 4);
-    for (const name of readdirSync(fresh)) expect(readFileSync(join(dir, name)).equals(readFileSync(join(fresh, name)))).toBe(true);
+    for (const name of readdirSync(fresh))
+      expect(readFileSync(join(dir, name)).equals(readFileSync(join(fresh, name)))).toBe(true);
     expect(writeShards(dir, samples(13), 4, () => seen.push(["none", 0]))).toBe(13);
     expect(seen.length).toBe(2);
   });
@@ -102,8 +109,13 @@ describe("shards", () => {
     expect(failure(() => listShards(dir))).toMatch(/^E_IO .*give the folder/);
     mkdirSync(dir);
     expect(failure(() => listShards(dir))).toMatch(/^E_FORMAT .*data\.path/);
-    for (const name of ["shard-00010.tar", "shard-00002.tar", "shard_1000000.tar", "other.tar", ".shard_000000.tar.1.tmp"]) writeFileSync(join(dir, name), "");
-    expect(listShards(dir).map((p) => p.slice(dir.length + 1))).toEqual(["shard-00002.tar", "shard-00010.tar", "shard_1000000.tar"]);
+    for (const name of [
+      "shard-00010.tar", "shard-00002.tar", "shard_1000000.tar", "other.tar", ".shard_000000.tar.1.tmp",
+    ])
+      writeFileSync(join(dir, name), "");
+    expect(listShards(dir).map((p) => p.slice(dir.length + 1))).toEqual([
+      "shard-00002.tar", "shard-00010.tar", "shard_1000000.tar",
+    ]);
   });
 
   test("lacking, doubled and damaged members name shard and member", () => {
@@ -111,7 +123,9 @@ describe("shards", () => {
     const dir = folder(2, 2);
     const entries = Array.from(readTar(listShards(dir)[0]), (m): [string, Uint8Array] => [m.name, m.data]);
     writeTar(path, entries.filter(([name]) => name !== "000000001.embed.pt"));
-    expect(failure(() => readShard(path))).toMatch(/^E_FORMAT .*shard_000000\.tar \(byte \d+\) lacks its member 000000001\.embed\.pt/);
+    expect(failure(() => readShard(path))).toMatch(
+      /^E_FORMAT .*shard_000000\.tar \(byte \d+\) lacks its member 000000001\.embed\.pt/,
+    );
     expect(failure(() => new ShardStream({ paths: [path], seed: 0, shuffleBuffer: 4 }).next())).toStartWith("E_FORMAT");
     writeTar(path, [...entries, entries[0]]);
     expect(failure(() => readShard(path))).toMatch(/^E_FORMAT .*000000000\.latent\.pt twice/);
@@ -160,7 +174,9 @@ describe("ShardStream", () => {
   test("a buffer of one keeps the order inside shards; a large one mixes shards", () => {
     const shard = (key: string): number => Math.floor(Number(key) / 7);
     const changes = (buffer: number): number =>
-      take(new ShardStream({ paths, seed: 2, shuffleBuffer: buffer }), 53).filter((key, i, all) => i > 0 && shard(key) !== shard(all[i - 1])).length;
+      take(new ShardStream({ paths, seed: 2, shuffleBuffer: buffer }), 53).filter(
+        (key, i, all) => i > 0 && shard(key) !== shard(all[i - 1]),
+      ).length;
     expect(changes(1)).toBe(7);
     expect(changes(1000)).toBeGreaterThan(25);
   });
@@ -199,17 +215,24 @@ describe("ShardStream", () => {
     const options = { paths, seed: 5, shuffleBuffer: 10 };
     const stream = new ShardStream(options);
     const position = stream.position();
-    for (const change of [{ seed: 6 }, { rank: 1 }, { world: 2 }, { shuffleBuffer: 11 }, { data: 1 }, { index: 54 }, { index: -1 }, { epoch: 0.5 }, { epoch: undefined }]) {
+    for (const change of [
+      { seed: 6 }, { rank: 1 }, { world: 2 }, { shuffleBuffer: 11 }, { data: 1 }, { index: 54 }, { index: -1 },
+      { epoch: 0.5 }, { epoch: undefined },
+    ]) {
       expect(failure(() => stream.restore({ ...position, ...change } as typeof position))).toStartWith("E_STATE");
     }
-    expect(failure(() => new ShardStream({ ...options, paths: paths.slice(1) }).restore(position))).toStartWith("E_STATE");
+    expect(failure(() => new ShardStream({ ...options, paths: paths.slice(1) }).restore(position))).toStartWith(
+      "E_STATE",
+    );
     stream.restore({ ...position, index: 53 });
     expect(stream.next().key).toBe(take(new ShardStream(options), 54)[53]);
   });
 
   test("bad options are E_ARG; more ranks than samples is E_FORMAT", () => {
     const good = { paths, seed: 0, shuffleBuffer: 1 };
-    for (const bad of [{ paths: [] }, { rank: 1 }, { rank: -1 }, { world: 0 }, { world: 2000 }, { seed: 0.5 }, { shuffleBuffer: 0 }])
+    for (const bad of [
+      { paths: [] }, { rank: 1 }, { rank: -1 }, { world: 0 }, { world: 2000 }, { seed: 0.5 }, { shuffleBuffer: 0 },
+    ])
       expect(failure(() => new ShardStream({ ...good, ...bad }))).toStartWith("E_ARG");
     expect(failure(() => new ShardStream({ ...good, world: 60, rank: 59 }).next())).toStartWith("E_FORMAT");
   });

@@ -32,7 +32,10 @@ function whole(path: string, write: (file: OutFile) => void): string {
   file.commit();
   return path;
 }
-const readAll = (path: string): Record<string, HostTensor> => Object.fromEntries([...openCheckpoint(path).tensors].map(([n, t]) => [n, { ...readHost(t), data: Uint8Array.from(readHost(t).data) }]));
+const readAll = (path: string): Record<string, HostTensor> =>
+  Object.fromEntries(
+    [...openCheckpoint(path).tensors].map(([n, t]) => [n, { ...readHost(t), data: Uint8Array.from(readHost(t).data) }]),
+  );
 const wanted = Object.fromEntries(TENSORS.map(([n, t]) => [n, { ...t, data: Uint8Array.from(t.data) }]));
 
 describe("writers, read back by header", () => {
@@ -42,7 +45,8 @@ describe("writers, read back by header", () => {
     const opened = openCheckpoint(path);
     expect([...opened.tensors.keys()]).toEqual(TENSORS.map(([n]) => n));
     expect(opened.metadata).toEqual({ k: "v" });
-    for (const t of opened.tensors.values()) if ("offset" in t) expect([t.name, t.offset % dtypeBytes(t.dtype)]).toEqual([t.name, 0]);
+    for (const t of opened.tensors.values())
+      if ("offset" in t) expect([t.name, t.offset % dtypeBytes(t.dtype)]).toEqual([t.name, 0]);
   });
 
   test("torch archive: every dtype, data at multiples of 64 bytes", () => {
@@ -116,12 +120,25 @@ describe("pickler", () => {
   test("values come back", () => {
     const numbers = [0, 255, 256, 65_535, 65_536, 2 ** 31 - 1, 2 ** 31, 2 ** 40, 2 ** 53 - 1];
     const text = "é漢字";
-    expect(unpickle(pickle(dict([["numbers", numbers], [text, tuple(null, true, false, text)], ["none", orderedDict([])]])), "x")).toEqual(
-      new Map<string, unknown>([["numbers", numbers], [text, [null, true, false, text]], ["none", new Map()]]) as never,
+    expect(
+      unpickle(
+        pickle(
+          dict([["numbers", numbers], [text, tuple(null, true, false, text)], ["none", orderedDict([])]]),
+        ),
+        "x",
+      ),
+    ).toEqual(
+      new Map<string, unknown>([
+        ["numbers", numbers], [text, [null, true, false, text]], ["none", new Map()],
+      ]) as never,
     );
   });
   test("bytes as Python's own protocol 2 has them, without memo", () => {
-    expect(Buffer.from(pickle(dict([["a", tuple(1, 300)]]))).toString("latin1")).toBe("\x80\x02}(X\x01\x00\x00\x00a(K\x01M,\x01tu.");
-    expect(readFileSync(join(dir, "dcp/.metadata")).toString("latin1")).toContain("ctorch.distributed.checkpoint.metadata\nTensorStorageMetadata\n)\x81");
+    expect(Buffer.from(pickle(dict([["a", tuple(1, 300)]]))).toString("latin1")).toBe(
+      "\x80\x02}(X\x01\x00\x00\x00a(K\x01M,\x01tu.",
+    );
+    expect(readFileSync(join(dir, "dcp/.metadata")).toString("latin1")).toContain(
+      "ctorch.distributed.checkpoint.metadata\nTensorStorageMetadata\n)\x81",
+    );
   });
 });

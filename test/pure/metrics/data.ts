@@ -11,5 +11,8 @@ export function lcg(seed: number): () => number {
 /** Standard normal numbers (Box-Muller over `lcg`). */
 export function normals(count: number, seed: number, shift = 0): Float32Array {
   const random = lcg(seed);
-  return Float32Array.from({ length: count }, () => shift + Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()));
+  return Float32Array.from(
+    { length: count },
+    () => shift + Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()),
+  );
 }

@@ -65,7 +65,8 @@ describe("symmetricEigen", () => {
     const a = new Float64Array(n * n);
     for (let k = 0; k < n; k++) {
       const value = k < 20 ? 2 : -1;
-      for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) a[i * n + j] += value * vectors[k * n + i] * vectors[k * n + j];
+      for (let i = 0; i < n; i++)
+        for (let j = 0; j < n; j++) a[i * n + j] += value * vectors[k * n + i] * vectors[k * n + j];
     }
     expect(residual(a, n)).toBeLessThan(1e-13);
     symmetricEigenvalues(a, n).forEach((value, i) => expect(value).toBeCloseTo(i < 4 ? -1 : 2, 12));
@@ -78,7 +79,9 @@ describe("symmetricEigen", () => {
       a[i * n + i] = 2;
       if (i > 0) a[i * n + i - 1] = a[(i - 1) * n + i] = -1;
     }
-    symmetricEigenvalues(a, n).forEach((value, i) => expect(value).toBeCloseTo(2 - 2 * Math.cos(((i + 1) * Math.PI) / (n + 1)), 13));
+    symmetricEigenvalues(a, n).forEach((value, i) =>
+      expect(value).toBeCloseTo(2 - 2 * Math.cos(((i + 1) * Math.PI) / (n + 1)), 13),
+    );
   });
 
   test("very large and very small matrices keep their digits", () => {
@@ -88,14 +91,16 @@ describe("symmetricEigen", () => {
     }
   });
 
-  // Its small eigenvalues are round-off of the large ones; QL sweeps that only compare neighbours would never end on most of these.
+  // Its small eigenvalues are round-off of the large ones; QL sweeps that only compare neighbours would never end on
+  // most of these.
   test("Gram matrices of three directions and faint noise converge, and keep their precision", () => {
     const [n, rows, rank] = [74, 128, 3];
     for (let seed = 0; seed < 12; seed++) {
       const noise = normals(rows * n, 100 + seed);
       const [u, v] = [normals(rows * rank, 200 + seed), normals(rank * n, 300 + seed)];
       const m = Float64Array.from(noise, (x) => 1e-7 * x);
-      for (let i = 0; i < rows; i++) for (let j = 0; j < n; j++) for (let p = 0; p < rank; p++) m[i * n + j] += u[i * rank + p] * v[p * n + j];
+      for (let i = 0; i < rows; i++)
+        for (let j = 0; j < n; j++) for (let p = 0; p < rank; p++) m[i * n + j] += u[i * rank + p] * v[p * n + j];
       const gram = columnGram(m, rows, n);
       expect(residual(gram, n)).toBeLessThan(1e-14 * trace(gram, n));
     }
@@ -112,7 +117,9 @@ describe("symmetricEigen", () => {
   test("bad input has a code", () => {
     expect(() => symmetricEigen(new Float64Array(3), 2)).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
     expect(() => symmetricEigen(new Float64Array(0), 0)).toThrow(expect.objectContaining({ code: "E_ARG" }));
-    expect(() => symmetricEigen(Float64Array.from([1, NaN, NaN, 1]), 2)).toThrow(expect.objectContaining({ code: "E_NONFINITE" }));
+    expect(() => symmetricEigen(Float64Array.from([1, NaN, NaN, 1]), 2)).toThrow(
+      expect.objectContaining({ code: "E_NONFINITE" }),
+    );
   });
 });
 

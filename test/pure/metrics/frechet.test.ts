@@ -56,7 +56,8 @@ describe("frechetDistance", () => {
     const build = (spectrum: number[]): FeatureStats => {
       const cov = new Float64Array(d * d);
       spectrum.forEach((value, k) => {
-        for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) cov[i * d + j] += value * vectors[k * d + i] * vectors[k * d + j];
+        for (let i = 0; i < d; i++)
+          for (let j = 0; j < d; j++) cov[i * d + j] += value * vectors[k * d + i] * vectors[k * d + j];
       });
       return { mean: new Float64Array(d), cov, n: 40 };
     };
@@ -76,7 +77,11 @@ describe("frechetDistance", () => {
   });
 
   test("bad input has a code", () => {
-    expect(() => frechetDistance(diagonal([0], [1]), diagonal([0, 0], [1, 1]))).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
-    expect(() => frechetDistance(diagonal([NaN], [1]), diagonal([0], [1]))).toThrow(expect.objectContaining({ code: "E_NONFINITE" }));
+    expect(() => frechetDistance(diagonal([0], [1]), diagonal([0, 0], [1, 1]))).toThrow(
+      expect.objectContaining({ code: "E_SHAPE" }),
+    );
+    expect(() => frechetDistance(diagonal([NaN], [1]), diagonal([0], [1]))).toThrow(
+      expect.objectContaining({ code: "E_NONFINITE" }),
+    );
   });
 });

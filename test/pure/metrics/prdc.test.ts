@@ -51,7 +51,9 @@ describe("prdc", () => {
   });
 
   test("sets far apart: all 0", () => {
-    expect(prdc(normals(50 * 3, 1), normals(40 * 3, 2, 1000), 3, 5)).toEqual({ precision: 0, recall: 0, density: 0, coverage: 0 });
+    expect(prdc(normals(50 * 3, 1), normals(40 * 3, 2, 1000), 3, 5)).toEqual({
+      precision: 0, recall: 0, density: 0, coverage: 0,
+    });
   });
 
   test("mode collapse: full precision, little recall and coverage", () => {

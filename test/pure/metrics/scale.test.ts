@@ -1,5 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { autoScale, linearScale, logScale, niceTicks, stepScale, tickText } from "../../../core/metrics/report_scale.ts";
+import {
+  autoScale, linearScale, logScale, niceTicks, stepScale, tickText,
+} from "../../../core/metrics/report_scale.ts";
 import { lcg } from "./data.ts";
 
 describe("plot scales", () => {
@@ -22,7 +24,10 @@ describe("plot scales", () => {
     expect(share.ticks[share.ticks.length - 1]).toBe(1);
     expect(share.at(1)).toBe(100);
     expect(linearScale([3, 7], 0, 100, { zero: true }).at(0)).toBe(0);
-    for (const scale of [linearScale([5], 0, 100), linearScale([0], 0, 100), linearScale([1], 0, 100, { cap: 1 }), logScale([3], 0, 100), linearScale([1e12, 2e12], 0, 100)]) {
+    for (const scale of [
+      linearScale([5], 0, 100), linearScale([0], 0, 100), linearScale([1], 0, 100, { cap: 1 }), logScale([3], 0, 100),
+      linearScale([1e12, 2e12], 0, 100),
+    ]) {
       for (const tick of scale.ticks) expect(Number.isFinite(scale.at(tick))).toBe(true);
       expect(scale.ticks.length).toBeGreaterThan(1);
     }

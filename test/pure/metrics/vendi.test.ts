@@ -31,7 +31,10 @@ describe("vendiScore", () => {
 
   test("rbf on two points: eigenvalues (1 +- e^-gamma r^2) / 2", () => {
     const p = (1 + Math.exp(-0.5 * 4)) / 2;
-    expect(vendiScore(Float32Array.of(1, 3), 2, 1, RBF)).toBeCloseTo(Math.exp(-p * Math.log(p) - (1 - p) * Math.log(1 - p)), 13);
+    expect(vendiScore(Float32Array.of(1, 3), 2, 1, RBF)).toBeCloseTo(
+      Math.exp(-p * Math.log(p) - (1 - p) * Math.log(1 - p)),
+      13,
+    );
   });
 
   test("rows far apart under rbf count as n", () => {
@@ -47,7 +50,9 @@ describe("vendiScore", () => {
   test("bad input has a code", () => {
     const n = VENDI_RBF_MAX_ROWS + 1;
     expect(() => vendiScore(new Float32Array(n), n, 1, RBF)).toThrow(expect.objectContaining({ code: "E_ARG" }));
-    expect(() => vendiScore(normals(4, 1), 4, 1, { kernel: "rbf", gamma: 0 })).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    expect(() => vendiScore(normals(4, 1), 4, 1, { kernel: "rbf", gamma: 0 })).toThrow(
+      expect.objectContaining({ code: "E_ARG" }),
+    );
     expect(() => vendiScore(new Float32Array(4), 2, 2)).toThrow(expect.objectContaining({ code: "E_ARG" }));
     expect(() => vendiScore(new Float32Array(4), 3, 2)).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
     expect(() => vendiScore(Float32Array.of(NaN), 1, 1)).toThrow(expect.objectContaining({ code: "E_NONFINITE" }));

@@ -41,18 +41,34 @@ describe("recipes", () => {
   });
 
   const bad: [string, string, string[]][] = [
-    ["unknown key", GOOD.replace("lr: 0.001", "lr: 0.001, epss: 1"), [':5:24 optimizer.epss: unknown key', 'did you mean "eps"']],
+    [
+      "unknown key", GOOD.replace("lr: 0.001", "lr: 0.001, epss: 1"),
+      [":5:24 optimizer.epss: unknown key", 'did you mean "eps"'],
+    ],
     ["wrong type", GOOD.replace("0.001", "fast"), [':5:13 optimizer.lr: found "fast", allowed number']],
     ["out of range", GOOD.replace("batch: 2", "batch: 0"), [":6:19 train.batch: found 0, allowed at least 1"]],
     ["missing", GOOD.replace(", batch: 2", ""), [":6:1 train.batch: missing"]],
-    ["bad kind", GOOD.replace("kind: flow", "kind: flaw"), [":4:27 objective.consistency.kind: found \"flaw\"", 'did you mean "flow"']],
+    [
+      "bad kind",
+      GOOD.replace("kind: flow", "kind: flaw"),
+      [':4:27 objective.consistency.kind: found "flaw"', 'did you mean "flow"'],
+    ],
     ["picklist", GOOD.replace("wan-digits", "wan-digit"), [":2:9 model.preset", 'did you mean "wan-digits"']],
     ["duplicate key", `${GOOD}name: twice\n`, [":7:1: ", "unique"]],
     ["syntax", GOOD.replace("[1, 1, 28, 28]", "[1, 1"), [":"]],
-    ["heads", GOOD.replace("preset: wan-digits", "preset: wan-digits, heads: 5"), [":2:29 model.heads: found 5 heads for width 128"]],
-    ["no objective", GOOD.replace("{consistency: {kind: flow}}", "{consistency: null}"), [":4:1 objective: found neither"]],
+    [
+      "heads", GOOD.replace("preset: wan-digits", "preset: wan-digits, heads: 5"),
+      [":2:29 model.heads: found 5 heads for width 128"],
+    ],
+    [
+      "no objective", GOOD.replace("{consistency: {kind: flow}}", "{consistency: null}"),
+      [":4:1 objective: found neither"],
+    ],
     ["teacher wanted", GOOD.replace("kind: flow", "kind: scm"), ["teacher: found nothing"]],
-    ["latent shape", GOOD.replace("28, 28", "28, 27"), [":3:20 data.shape: found 27, allowed multiples of the patch 4"]],
+    [
+      "latent shape", GOOD.replace("28, 28", "28, 27"),
+      [":3:20 data.shape: found 27, allowed multiples of the patch 4"],
+    ],
     ["list at the top", "- 1\n", [":1:1: found object"]],
   ];
   for (const [name, text, wants] of bad) {
@@ -70,8 +86,15 @@ describe("recipes", () => {
 
   test("extends merges key by key, positions name the file, kinds replace, circles are found", () => {
     file(GOOD, "parent.yaml");
-    const child = loadRecipe(file("name: child\nextends: ./parent.yaml\ntrain: {steps: 9}\nobjective: {consistency: {kind: meanflow, velocity: data}}\n"));
-    expect([child.recipe.train.steps, child.recipe.train.batch, child.recipe.objective.consistency?.kind]).toEqual([9, 2, "meanflow"]);
+    const child = loadRecipe(
+      file(
+        "name: child\nextends: ./parent.yaml\ntrain: {steps: 9}\n" +
+          "objective: {consistency: {kind: meanflow, velocity: data}}\n",
+      ),
+    );
+    expect([child.recipe.train.steps, child.recipe.train.batch, child.recipe.objective.consistency?.kind]).toEqual([
+      9, 2, "meanflow",
+    ]);
     file(GOOD.replace("batch: 2", "batch: 0"), "broken.yaml");
     expect(message(file("extends: ./broken.yaml\nname: c\n"))).toContain("D/broken.yaml:6:19 train.batch");
     file("extends: ./b.yaml\n", "a.yaml");
@@ -82,7 +105,10 @@ describe("recipes", () => {
 
   test("--set parses YAML, keeps order, and suggests keys", () => {
     const path = file(GOOD);
-    expect(loadRecipe(path, ["train.steps=5", "train.steps=6", "sample.steps=[1, 2]"]).recipe).toMatchObject({ train: { steps: 6 }, sample: { steps: [1, 2] } });
+    expect(loadRecipe(path, ["train.steps=5", "train.steps=6", "sample.steps=[1, 2]"]).recipe).toMatchObject({
+      train: { steps: 6 },
+      sample: { steps: [1, 2] },
+    });
     expect(message(path, ["train.stops=5"])).toContain('did you mean "steps"');
     expect(message(path, ["train.steps=x"])).toContain("--set train.steps train.steps: found \"x\"");
     expect(message(path, ["train.steps"])).toContain("key=value");
@@ -94,7 +120,9 @@ describe("recipes", () => {
     process.env.RCM_TEST_DIR = "/elsewhere";
     expect(loadRecipe(path).recipe.data.path).toBe("/elsewhere/x");
     delete process.env.RCM_TEST_DIR;
-    expect(message(file(GOOD.replace("path: here", "path: '${RCM_TEST_UNSET}/x'")))).toContain("RCM_TEST_UNSET is not set");
+    expect(message(file(GOOD.replace("path: here", "path: '${RCM_TEST_UNSET}/x'")))).toContain(
+      "RCM_TEST_UNSET is not set",
+    );
   });
 
   test("suggestions", () => {

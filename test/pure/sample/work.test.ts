@@ -26,7 +26,8 @@ describe("work", () => {
     expect(workItems(["a", "b", "c"], 2).slice(0, 4)).toEqual(workItems(["a", "b"], 2));
   });
   test("shards that are none", () => {
-    for (const bad of ["", "1", "2/2", "a/b", "1/0", "-1/2", "1/2/3", "0.5/2"]) expect(() => parseShard(bad)).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    for (const bad of ["", "1", "2/2", "a/b", "1/0", "-1/2", "1/2/3", "0.5/2"])
+      expect(() => parseShard(bad)).toThrow(expect.objectContaining({ code: "E_ARG" }));
   });
 });
 
@@ -40,7 +41,10 @@ describe("text embeddings of files", () => {
     writeSafetensors(join(dir, "c.safetensors"), new Map([["x", several]]));
     expect(readEmbeds(join(dir, "a.pt"))).toEqual([one]);
     for (const f of ["b.pt", "c.safetensors"]) {
-      expect(readEmbeds(join(dir, f)).map((t) => [t.dtype, t.shape, t.data.length])).toEqual([["bf16", [3, 4], 24], ["bf16", [3, 4], 24]]);
+      expect(readEmbeds(join(dir, f)).map((t) => [t.dtype, t.shape, t.data.length])).toEqual([
+        ["bf16", [3, 4], 24],
+        ["bf16", [3, 4], 24],
+      ]);
       expect([...readEmbeds(join(dir, f))[1].data]).toEqual([...several.data.subarray(24)]);
     }
     writeFileSync(join(dir, "d.pt"), writeTorch(hostTensor("f32", [5], [1, 2, 3, 4, 5])));
@@ -52,14 +56,20 @@ describe("text embeddings of files", () => {
   test("a text of another width or too long is refused", () => {
     const store = new TextStore({ textLen: 5, textDim: 4 });
     store.put("fits", one);
-    for (const shape of [[6, 4], [3, 5], [12]]) expect(() => store.put("x", hostTensor("f32", shape, new Float64Array(shape.reduce((a, b) => a * b))))).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
+    for (const shape of [[6, 4], [3, 5], [12]])
+      expect(() => store.put("x", hostTensor("f32", shape, new Float64Array(shape.reduce((a, b) => a * b))))).toThrow(
+        expect.objectContaining({ code: "E_SHAPE" }),
+      );
   });
 });
 
 test("stages: time goes to the innermost, peaks to whoever was open", () => {
   let now = 0;
   let peak = 0;
-  const device = { lib: { sync() {}, memoryResetPeak: () => void (peak = 0) }, memory: () => ({ peak, reservedPeak: 2 * peak }) } as unknown as Device;
+  const device = {
+    lib: { sync() {}, memoryResetPeak: () => void (peak = 0) },
+    memory: () => ({ peak, reservedPeak: 2 * peak }),
+  } as unknown as Device;
   const stages = new Stages(device, () => now);
   const work = (ms: number, bytes: number): void => {
     now += ms;

@@ -41,7 +41,8 @@ describe("encodeBytes", () => {
   });
 
   test("refuses sizes that are not positive whole numbers", () => {
-    for (const [length, dim] of [[0, 4], [4, 0], [1.5, 4], [4, Number.NaN], [-1, 4]]) expect(codeOf(() => encodeBytes("", length, dim))).toStartWith("E_ARG");
+    for (const [length, dim] of [[0, 4], [4, 0], [1.5, 4], [4, Number.NaN], [-1, 4]])
+      expect(codeOf(() => encodeBytes("", length, dim))).toStartWith("E_ARG");
   });
 
   test("a token depends on its own byte and the two before it, by lag", () => {
@@ -75,7 +76,10 @@ describe("encodeBytes", () => {
       expect(square).toBeGreaterThan(1 + 0.125 - 0.1);
       expect(square).toBeLessThan(1 + 0.125 + 0.1);
     }
-    const [x, y] = [difference(plain[10], rows("~".repeat(64), 64, dim)[10]), difference(plain[50], rows("~".repeat(64), 64, dim)[50])];
+    const [x, y] = [
+      difference(plain[10], rows("~".repeat(64), 64, dim)[10]),
+      difference(plain[50], rows("~".repeat(64), 64, dim)[50]),
+    ];
     const variance = x.reduce((s, v) => s + v * v, 0) / dim;
     expect(variance).toBeGreaterThan(1.85);
     expect(variance).toBeLessThan(2.15);

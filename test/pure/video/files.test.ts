@@ -6,7 +6,9 @@ import { encodePng } from "../../../core/io/png.ts";
 import { decodePng } from "../../../core/io/png_read.ts";
 import { ImageFile } from "../../../core/video/image.ts";
 import { evenly, SheetRow, shrink, stack } from "../../../core/video/sheet.ts";
-import { adaptiveSize, ASPECTS, videoLatentShape, parseSize, RESOLUTIONS, STRIDE, videoOf, videoSize } from "../../../core/video/sizes.ts";
+import {
+  adaptiveSize, ASPECTS, videoLatentShape, parseSize, RESOLUTIONS, STRIDE, videoOf, videoSize,
+} from "../../../core/video/sizes.ts";
 
 describe("sizes", () => {
   test("every entry is whole patches, has its aspect, and about the pixels of its resolution", () => {
@@ -25,11 +27,15 @@ describe("sizes", () => {
     expect(videoLatentShape(77, videoSize("720p", "16:9"))).toEqual([16, 20, 90, 160]);
     expect(videoLatentShape(1, videoSize("480p", "1:1"))).toEqual([16, 1, 80, 80]);
     expect(videoOf([16, 21, 60, 104])).toEqual({ frames: 81, width: 832, height: 480 });
-    for (const frames of [0, 2, 80, 82, 5.5]) expect(() => videoLatentShape(frames, { width: 16, height: 16 })).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    for (const frames of [0, 2, 80, 82, 5.5])
+      expect(() => videoLatentShape(frames, { width: 16, height: 16 })).toThrow(
+        expect.objectContaining({ code: "E_ARG" }),
+      );
   });
   test("a size of one's own", () => {
     expect(parseSize("704x544")).toEqual({ width: 704, height: 544 });
-    for (const bad of ["704", "704x540", "0x16", "700x544", "axb", "-16x16"]) expect(() => parseSize(bad)).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    for (const bad of ["704", "704x540", "0x16", "700x544", "axb", "-16x16"])
+      expect(() => parseSize(bad)).toThrow(expect.objectContaining({ code: "E_ARG" }));
   });
   test("adaptive: the picture's aspect, the resolution's area", () => {
     const base = videoSize("720p", "16:9");
@@ -43,7 +49,8 @@ describe("sizes", () => {
   });
 });
 
-const noise = (n: number): Uint8Array => Uint8Array.from({ length: n }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 11) & 255);
+const noise = (n: number): Uint8Array =>
+  Uint8Array.from({ length: n }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 11) & 255);
 
 describe("PNG in", () => {
   test("what the encoder wrote, and grey as three channels", () => {
@@ -51,13 +58,23 @@ describe("PNG in", () => {
       const pixels = noise(w * h * 3);
       expect(decodePng(encodePng(pixels, w, h, 3))).toEqual({ pixels, width: w, height: h });
       const grey = noise(w * h);
-      expect(decodePng(encodePng(grey, w, h, 1)).pixels).toEqual(Uint8Array.from({ length: w * h * 3 }, (_, i) => grey[Math.floor(i / 3)]));
+      expect(decodePng(encodePng(grey, w, h, 1)).pixels).toEqual(
+        Uint8Array.from({ length: w * h * 3 }, (_, i) => grey[Math.floor(i / 3)]),
+      );
     }
   });
   test("every filter: what another encoder wrote", async () => {
     // A gradient with noise makes an adaptive encoder use several filters.
     const [w, h] = [61, 47];
-    const pixels = Uint8Array.from({ length: w * h * 3 }, (_, i) => (3 * Math.floor(i / 3 / w) + 2 * (Math.floor(i / 3) % w) + 40 * (i % 3) + (noise(i % 97 + 1).at(-1) as number) % 5) & 255);
+    const pixels = Uint8Array.from(
+      { length: w * h * 3 },
+      (_, i) =>
+        (3 * Math.floor(i / 3 / w) +
+          2 * (Math.floor(i / 3) % w) +
+          40 * (i % 3) +
+          ((noise((i % 97) + 1).at(-1) as number) % 5)) &
+        255,
+    );
     const again = await new Bun.Image(encodePng(pixels, w, h, 3)).png({ compressionLevel: 9 }).bytes();
     expect(decodePng(again).pixels).toEqual(pixels);
   });
@@ -106,7 +123,11 @@ describe("contact sheets", () => {
   });
   test("shrinking is the mean of blocks", () => {
     const pixels = Uint8Array.from([0, 0, 0, 100, 10, 20, 50, 50, 50, 50, 10, 20, 9, 9, 9, 9, 9, 9]);
-    expect(shrink(pixels, { width: 3, height: 2 }, 2)).toEqual({ width: 1, height: 1, pixels: Uint8Array.from([Math.round(159 / 4), Math.round(29 / 4), Math.round(49 / 4)]) });
+    expect(shrink(pixels, { width: 3, height: 2 }, 2)).toEqual({
+      width: 1,
+      height: 1,
+      pixels: Uint8Array.from([Math.round(159 / 4), Math.round(29 / 4), Math.round(49 / 4)]),
+    });
   });
   test("a row holds the chosen frames in order; rows stack", () => {
     const size = { width: 16, height: 16 };
@@ -116,6 +137,8 @@ describe("contact sheets", () => {
     expect([r.width, r.height]).toEqual([8 * 16 + 9 * 4, 24]);
     expect(evenly(17).map((_, k) => r.pixels[(10 * r.width + 4 + k * 20 + 8) * 3])).toEqual(evenly(17));
     const both = stack([r, { width: 2, height: 1, pixels: new Uint8Array(6) }]);
-    expect([both.width, both.height, both.pixels[24 * r.width * 3], both.pixels[24 * r.width * 3 + 6]]).toEqual([r.width, 25, 0, 255]);
+    expect([both.width, both.height, both.pixels[24 * r.width * 3], both.pixels[24 * r.width * 3 + 6]]).toEqual([
+      r.width, 25, 0, 255,
+    ]);
   });
 });

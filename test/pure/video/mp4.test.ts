@@ -17,7 +17,8 @@ beforeAll(() => {
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 /** A frame of one grey level with a brighter left half. */
-const frame = (level: number): Uint8Array => Uint8Array.from({ length: 64 * 48 * 3 }, (_, i) => (Math.floor(i / 3) % 64 < 32 ? level + 60 : level));
+const frame = (level: number): Uint8Array =>
+  Uint8Array.from({ length: 64 * 48 * 3 }, (_, i) => (Math.floor(i / 3) % 64 < 32 ? level + 60 : level));
 
 /** A script that stands for ffmpeg. */
 function script(name: string, body: string): string {
@@ -35,7 +36,11 @@ describe("mp4", () => {
     for (let i = 0; i < 33; i++) sink.frame(frame(5 * i));
     expect(await sink.close()).toBe(path);
     expect(readdirSync(dir)).toEqual(["a.mp4"]);
-    const raw = spawnSync(ffmpeg as string, ["-loglevel", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], { maxBuffer: 1 << 26 }).stdout;
+    const raw = spawnSync(
+      ffmpeg as string,
+      ["-loglevel", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+      { maxBuffer: 1 << 26 },
+    ).stdout;
     expect(raw.length).toBe(33 * 64 * 48 * 3);
     for (let i = 0; i < 33; i++) {
       const at = i * 64 * 48 * 3;
@@ -49,7 +54,7 @@ describe("mp4", () => {
     expect(about).toContain("64x48");
   });
 
-  test("one that fails at once, one that dies half way, one that is not there: E_IO with its words, and nothing left behind", async () => {
+  test("one that fails at once, dies half way or is missing: E_IO with its words, nothing left behind", async () => {
     const cases: [string, RegExp][] = [
       [script("fails", "echo 'Unknown encoder libx264' >&2; exit 1"), /Unknown encoder libx264/],
       [script("dies", "head -c 20000 >/dev/null; echo 'no space' >&2; exit 3"), /no space/],

@@ -1,5 +1,7 @@
 import { numel, type DType, type HostTensor } from "../../../../core/dtype.ts";
-import { decoderLayers, encoderLayers, type VaeLayer, type WanVaeConfig } from "../../../../core/models/wan_vae/config.ts";
+import {
+  decoderLayers, encoderLayers, type VaeLayer, type WanVaeConfig,
+} from "../../../../core/models/wan_vae/config.ts";
 import { causal, type ConvPlan } from "../../../../core/nn/video.ts";
 import { add } from "../add.ts";
 import { channelNorm } from "../channel_norm.ts";
@@ -88,8 +90,8 @@ export class PlainVae {
   }
 
   /**
-   * One head over the positions of each frame, added to x. Probabilities are stored; as their rows sum to one, the bias of
-   * the values is added behind the sum.
+   * One head over the positions of each frame, added to x. Probabilities are stored; as their rows sum to one, the bias
+   * of the values is added behind the sum.
    */
   private attention(name: string, x: Plain): Plain {
     const [T, Y, X, C] = x.shape;
@@ -120,8 +122,8 @@ export class PlainVae {
   }
 
   /**
-   * A 3x3 convolution on the grid doubled by repetition. What is stored is a kernel on the grid itself for each parity of
-   * the output, with the taps that meet in one pixel summed.
+   * A 3x3 convolution on the grid doubled by repetition. What is stored is a kernel on the grid itself for each parity
+   * of the output, with the taps that meet in one pixel summed.
    */
   private enlarged(name: string, x: Plain): Plain {
     const [w, b] = [this.weight(`${name}.weight`), this.weight(`${name}.bias`)];
