@@ -124,7 +124,7 @@ onEachSetup("sCM", (test) => {
           new Tape(s.device, { record: true }), s.student, s.teacher, s.batch, scmDraws(s), options,
         );
         expectClose("xt", parts.xt.values(), s.tol.value);
-        expectClose(`${name}.t_F`, parts.tF.values(), s.tol.tangent);
+        expectClose(`${name}.t_F`, parts.D.values(), s.tol.tangent);
         expectClose(`${name}.g_raw`, parts.gRaw.values(), s.tol.tangent);
         expectClose(`${name}.g`, parts.g.values(), s.tol.tangent);
         const tape = new Tape(s.device, { record: true });
@@ -139,7 +139,7 @@ onEachSetup("sCM", (test) => {
       const tape = new Tape(s.device, { record: true });
       const options = scmOptions({ tangent });
       const parts = scmParts(tape, s.student, s.teacher, s.batch, scmDraws(s), options);
-      expectClose(`${name}.t_F`, parts.tF.values(), s.tol.fd);
+      expectClose(`${name}.t_F`, parts.D.values(), s.tol.fd);
       expectClose(`${name}.g_raw`, parts.gRaw.values(), s.tol.fd);
       const loss = scmLoss(tape, s.student, s.teacher, s.batch, scmDraws(s), options);
       expectClose(`${name}.loss_per_sample`, loss.loss_B.x.values(), s.tol.loss);
@@ -152,8 +152,8 @@ onEachSetup("sCM", (test) => {
       return scmParts(tape, s.student, s.teacher, s.batch, scmDraws(s), scmOptions({ ramp: 0.3, rampScope }));
     };
     const [a, b] = [run("x_t"), run("second_term")];
-    const tF = a.tF.values();
-    const want = a.gRaw.values().map((v, i) => v + 0.7 * tF[i]);
+    const D = a.D.values();
+    const want = a.gRaw.values().map((v, i) => v + 0.7 * D[i]);
     expect(relativeError(b.gRaw.values(), want)).toBeLessThan(1e-5);
   });
 });

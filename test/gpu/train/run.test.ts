@@ -12,7 +12,8 @@ import { Device } from "../../../core/tensor.ts";
 import { listCheckpoints } from "../../../core/weights/run_folder.ts";
 import { recipeNet } from "../../../core/networks/build.ts";
 import { distill } from "../../../core/train/run.ts";
-import { Trainer, type HostBatch } from "../../../core/train/trainer.ts";
+import type { HostBatch } from "../../../core/train/batch.ts";
+import { Trainer } from "../../../core/train/trainer.ts";
 import { gpuTier } from "../../harness/device.ts";
 
 const ROOT = join(import.meta.dir, "../../..");
@@ -47,10 +48,9 @@ function train(
   const weights = shipped && r.teacher ? readWeights(r.teacher.weights) : null;
   const empty = device.persistent(() => device.zeros([1, length, width], "f32"));
   // Without shipped weights the teacher starts as the student does: from the recipe's seed.
+  const untaught = () => new Trainer(device, r, { teacher: null, student: null }, { negative: empty, empty });
   const fresh = (): ReadonlyMap<string, HostTensor> =>
-    new Map(
-      new Trainer(device, r, { teacher: null, student: null }, { negative: empty, empty }).student.params.entries(),
-    );
+    new Map(untaught().role("student").network.params.entries());
   const start = weights ?? fresh();
   const trainer = new Trainer(device, r, { teacher: start, student: start }, { negative: empty, empty });
   const losses: number[] = [];
