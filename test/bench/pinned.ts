@@ -1,6 +1,7 @@
 /**
- * Hashes of what tiny runs give: checkpoints of 50 iterations of every digits recipe and of the twins of the Wan recipes, and
- * samples of every kind, all through the command line. A change that should not change results is run before and after:
+ * Hashes of what tiny runs give: checkpoints of 50 iterations of every digits recipe and of the twins of the Wan
+ * recipes, and samples of every kind, all through the command line. A change that should not change results is run
+ * before and after:
  *
  *   sh cli/bun.sh test/bench/pinned.ts --device cpu --out before.json
  *   sh cli/bun.sh test/bench/pinned.ts --device cpu --against before.json
@@ -31,7 +32,9 @@ const sha = (bytes: Uint8Array): string => createHash("sha256").update(bytes).di
 
 function rcm(...args: string[]): void {
   const env = { ...process.env, WAN_TEXT_CACHE: "", ...inputs };
-  const r = spawnSync("sh", [join(ROOT, "cli/rcm"), ...args, "--device", o.device, "--threads", "2", "-q"], { encoding: "utf8", cwd: dir, env });
+  const r = spawnSync("sh", [join(ROOT, "cli/rcm"), ...args, "--device", o.device, "--threads", "2", "-q"], {
+    encoding: "utf8", cwd: dir, env,
+  });
   if (r.status !== 0) throw new Error(`rcm ${args.join(" ")}: status ${r.status}\n${r.stderr}`);
 }
 
@@ -68,8 +71,11 @@ const inputs: Record<string, string> = {};
 const steps = `train.steps=${o.steps}`;
 const began = performance.now();
 try {
-  const small = ["model.dim=32", "model.layers=2", "model.ffn_dim=48", "model.heads=2", "train.batch=4", "train.accumulate=2", "train.sample_every=25",
-    "data.shuffle_buffer=20", `data.path=${join(dir, "digits/train")}`, steps, "optimizer.warmup_steps=5", "model.checkpoint=block"];
+  const small = [
+    "model.dim=32", "model.layers=2", "model.ffn_dim=48", "model.heads=2", "train.batch=4", "train.accumulate=2",
+    "train.sample_every=25", "data.shuffle_buffer=20", `data.path=${join(dir, "digits/train")}`, steps,
+    "optimizer.warmup_steps=5", "model.checkpoint=block",
+  ];
   rcmData();
   trained("teacher", join(ROOT, "recipes/digits/teacher.yaml"), [...small, "optimizer.decay_steps=0"]);
   rcm2("export", "teacher", "--out", "digits_teacher.safetensors", "--dtype", "f32");
@@ -79,12 +85,18 @@ try {
     trained(name, join(ROOT, `recipes/digits/${name}.yaml`), [...students, ...warmup]);
     filesHash(`${name}/samples`);
     for (const n of ["1", "2", "4"]) {
-      rcm("sample", join(dir, name, "recipe.yaml"), "--weights", name, "--prompt", "a handwritten zero", "--prompt", "a handwritten seven", "--each", "3", "--steps", n, "--out", `${name}_${n}`);
+      rcm(
+        "sample", join(dir, name, "recipe.yaml"), "--weights", name, "--prompt", "a handwritten zero", "--prompt",
+        "a handwritten seven", "--each", "3", "--steps", n, "--out", `${name}_${n}`,
+      );
       filesHash(`${name}_${n}`);
     }
   }
   for (const sampler of ["euler", "unipc"]) {
-    rcm("sample", join(dir, "rcm/recipe.yaml"), "--teacher", "--prompt", "a handwritten seven", "--steps", "6", "--out", `digits_${sampler}`, "--set", `sample.teacher_sampler=${sampler}`);
+    rcm(
+      "sample", join(dir, "rcm/recipe.yaml"), "--teacher", "--prompt", "a handwritten seven", "--steps", "6", "--out",
+      `digits_${sampler}`, "--set", `sample.teacher_sampler=${sampler}`,
+    );
     filesHash(`digits_${sampler}`);
   }
 
@@ -94,32 +106,51 @@ try {
   writeTinyVae(join(dir, "vae.pth"));
   const text = writeText(dir, 4096);
   Object.assign(inputs, {
-    WAN_TEACHER: join(dir, "teacher.pth"), WAN_DATA: join(dir, "wan_euler"), WAN_NEGATIVE_EMBED: texts.negative, WAN_TEXT_ENCODER: text.weights, WAN_TOKENIZER: text.tokenizer,
+    WAN_TEACHER: join(dir, "teacher.pth"), WAN_DATA: join(dir, "wan_euler"), WAN_NEGATIVE_EMBED: texts.negative,
+    WAN_TEXT_ENCODER: text.weights, WAN_TOKENIZER: text.tokenizer,
   });
   for (const sampler of ["euler", "unipc"]) {
-    rcm("data", "synth", "--weights", "teacher.pth", "--prompts", texts.prompts, "--embeds", texts.embeds, "--negative-embeds", texts.negative,
-      "--shape", TINY_SHAPE.join(","), "--steps", "5", "--per-shard", "2", "--sampler", sampler, "--out", `wan_${sampler}`);
+    rcm(
+      "data", "synth", "--weights", "teacher.pth", "--prompts", texts.prompts, "--embeds", texts.embeds,
+      "--negative-embeds", texts.negative, "--shape", TINY_SHAPE.join(","), "--steps", "5", "--per-shard", "2",
+      "--sampler", sampler, "--out", `wan_${sampler}`,
+    );
     filesHash(`wan_${sampler}`);
   }
-  const video = ["--embeds", join(dir, "texts/000000001.embed.pt"), "--size", "32x48", "--frames", "9", "--vae", "vae.pth", "--format", "png", "--save-latents"];
+  const video = [
+    "--embeds", join(dir, "texts/000000001.embed.pt"), "--size", "32x48", "--frames", "9", "--vae", "vae.pth",
+    "--format", "png", "--save-latents",
+  ];
   for (const [name, more] of Object.entries({
-    rf: ["--steps", "4"], trig: ["--steps", "2", "--form", "trig"], ode: ["--steps", "6", "--sampler", "ode"],
-    guided: ["--teacher", "--steps", "4", "--negative-embeds", texts.negative], teacher_euler: ["--teacher", "--steps", "4", "--sampler", "euler", "--guidance", "1"], streamed: ["--steps", "2", "--offload"],
+    rf: ["--steps", "4"],
+    trig: ["--steps", "2", "--form", "trig"],
+    ode: ["--steps", "6", "--sampler", "ode"],
+    guided: ["--teacher", "--steps", "4", "--negative-embeds", texts.negative],
+    teacher_euler: ["--teacher", "--steps", "4", "--sampler", "euler", "--guidance", "1"],
+    streamed: ["--steps", "2", "--offload"],
   })) {
     rcm("sample", "--weights", "teacher.pth", ...video, ...more, "--out", `video_${name}`);
     filesHash(`video_${name}`);
   }
   for (const file of readdirSync(join(ROOT, "recipes/wan2.1")).filter((f) => f !== "base.yaml").sort()) {
-    const short = file.includes("14b") || /-(scm|dcm|dmd)\./.test(file) ? [] : ["objective.consistency.tangent_warmup=10"];
+    const short =
+      file.includes("14b") || /-(scm|dcm|dmd)\./.test(file) ? [] : ["objective.consistency.tangent_warmup=10"];
     const frames = file.includes("14b") ? [] : ["data.frames=2"];
-    trained(file.replace(".yaml", ""), join(ROOT, "recipes/wan2.1", file), [...TINY_SETS, ...short, ...frames, "train.accumulate=2", "train.keep_checkpoints=1", "train.sample_every=0", steps]);
+    trained(file.replace(".yaml", ""), join(ROOT, "recipes/wan2.1", file), [
+      ...TINY_SETS, ...short, ...frames, "train.accumulate=2", "train.keep_checkpoints=1", "train.sample_every=0",
+      steps,
+    ]);
   }
 } finally {
   rmSync(dir, { recursive: true, force: true });
 }
 
 function rcmData(): void {
-  const r = spawnSync("sh", [join(ROOT, "cli/rcm"), "data", "digits", "--out", "digits", "--limit", "96", "--test-limit", "16", "-q"], { cwd: dir, encoding: "utf8" });
+  const r = spawnSync(
+    "sh",
+    [join(ROOT, "cli/rcm"), "data", "digits", "--out", "digits", "--limit", "96", "--test-limit", "16", "-q"],
+    { cwd: dir, encoding: "utf8" },
+  );
   if (r.status !== 0) throw new Error(r.stderr);
 }
 
@@ -130,7 +161,12 @@ function rcm2(...args: string[]): void {
 
 if (o.out) writeFileSync(o.out, `${JSON.stringify(hashes, null, 1)}\n`);
 const before = o.against ? (JSON.parse(readFileSync(o.against, "utf8")) as Record<string, string>) : null;
-const differ = before ? [...new Set([...Object.keys(before), ...Object.keys(hashes)])].filter((k) => before[k] !== hashes[k]) : [];
+const differ = before
+  ? [...new Set([...Object.keys(before), ...Object.keys(hashes)])].filter((k) => before[k] !== hashes[k])
+  : [];
 for (const k of differ) console.log(`differs: ${k}: before ${before?.[k]}, now ${hashes[k]}`);
-console.log(`${Object.keys(hashes).length} hashes in ${((performance.now() - began) / 1000).toFixed(0)} s${before ? `, ${differ.length} differ` : ""}`);
+console.log(
+  `${Object.keys(hashes).length} hashes in ${((performance.now() - began) / 1000).toFixed(0)} s` +
+    (before ? `, ${differ.length} differ` : ""),
+);
 process.exit(differ.length === 0 ? 0 : 1);

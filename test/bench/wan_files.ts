@@ -17,9 +17,9 @@ import type { ParamSpec } from "../../core/nn/params.ts";
 import { Device, type Tensor } from "../../core/tensor.ts";
 
 /**
- * Files of true size for measuring, without running a network: a random teacher as `teacher.pth`, a random VAE as `vae.pth`, shards of
- * random latents and text embeddings as `data/`, a negative embedding as `negative.pt`. What is there already is kept; host memory
- * stays small.
+ * Files of true size for measuring, without running a network: a random teacher as `teacher.pth`, a random VAE as
+ * `vae.pth`, shards of random latents and text embeddings as `data/`, a negative embedding as `negative.pt`. What is
+ * there already is kept; host memory stays small.
  *
  *   sh cli/bun.sh test/bench/wan_files.ts --out bench/wan --size 1.3b --dtype f32 --samples 64
  */
@@ -44,12 +44,21 @@ const draw = (shape: readonly number[], of: DType, stream: number, std: number, 
   return t.axpy(device.randn(shape, of, 1, stream), std);
 };
 
-/** A torch file of random parameters, a piece of one at a time; `stored` gives a tensor's shape in the file where it is another. */
-function writeRandom(path: string, specs: readonly ParamSpec[], of: DType, first: number, stored: (spec: ParamSpec) => readonly number[] = (s) => s.shape): void {
+/**
+ * A torch file of random parameters, a piece of one at a time; `stored` gives a tensor's shape in the file where it is
+ * another.
+ */
+function writeRandom(
+  path: string, specs: readonly ParamSpec[], of: DType, first: number,
+  stored: (spec: ParamSpec) => readonly number[] = (s) => s.shape,
+): void {
   if (existsSync(path)) return;
   const began = performance.now();
   const tensors = specs.map((spec, i): TensorStream => ({
-    name: spec.name, dtype: of, shape: stored(spec), bytes: numel(spec.shape) * dtypeBytes(of),
+    name: spec.name,
+    dtype: of,
+    shape: stored(spec),
+    bytes: numel(spec.shape) * dtypeBytes(of),
     *chunks() {
       using _scope = device.scope();
       yield* draw(spec.shape, of, first + i, 0.02, spec.init.kind === "ones" ? 1 : 0).hostChunks();
@@ -62,7 +71,9 @@ function writeRandom(path: string, specs: readonly ParamSpec[], of: DType, first
   console.log(`${path}: ${(size / 1e9).toFixed(2)} GB in ${((performance.now() - began) / 1000).toFixed(1)} s`);
 }
 
-writeRandom(join(a.out, "teacher.pth"), wanParams(config), dtype, 0, ({ name, shape }) => (name === "patch_embedding.weight" ? [config.dim, config.inDim, ...config.patch] : shape));
+writeRandom(join(a.out, "teacher.pth"), wanParams(config), dtype, 0, ({ name, shape }) =>
+  name === "patch_embedding.weight" ? [config.dim, config.inDim, ...config.patch] : shape,
+);
 writeRandom(join(a.out, "vae.pth"), wanVaeParams(WAN_VAE), "f32", 100_000);
 
 const { textLen, textDim } = config;

@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { spawn, spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readSafetensors } from "../../core/io/safetensors.ts";
@@ -11,14 +13,19 @@ let dir = "";
 let base: string[] = [];
 
 const rcm = (args: string[], env: Record<string, string> = {}) => {
-  const r = spawnSync("sh", [RCM, ...args], { encoding: "utf8", cwd: dir, env: { ...process.env, ...env }, timeout: 300_000 });
+  const r = spawnSync("sh", [RCM, ...args], {
+    encoding: "utf8", cwd: dir, env: { ...process.env, ...env }, timeout: 300_000,
+  });
   return { status: r.status, out: r.stdout, err: r.stderr };
 };
 
 beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), "rcm-cli-"));
   expect(rcm(["data", "digits", "--limit", "200", "--test-limit", "120", "--out", "digits", "-q"]).status).toBe(0);
-  base = [join(ROOT, "recipes/digits/scm.yaml"), "--set", `data.path=${dir}/digits/train`, "--set", `eval.data=${dir}/digits/test`, "--set", "train.batch=2", "--set", "train.sample_every=0"];
+  base = [
+    join(ROOT, "recipes/digits/scm.yaml"), "--set", `data.path=${dir}/digits/train`, "--set",
+    `eval.data=${dir}/digits/test`, "--set", "train.batch=2", "--set", "train.sample_every=0",
+  ];
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -80,18 +87,29 @@ describe("the command line", () => {
     expect(d.status).toBe(0);
     expect(JSON.parse(d.out)).toMatchObject({ steps: 4 });
     expect(d.err).not.toContain("\x1b[");
-    const s = rcm(["sample", "run/recipe.yaml", "--weights", "run", "--steps", "2", "--prompt", "a handwritten seven", "--prompt", "a handwritten one", "--each", "3", "--out", "pics", "--json", "-q"]);
+    const s = rcm([
+      "sample", "run/recipe.yaml", "--weights", "run", "--steps", "2", "--prompt", "a handwritten seven", "--prompt",
+      "a handwritten one", "--each", "3", "--out", "pics", "--json", "-q",
+    ]);
     expect(s.err).toBe("");
     expect(JSON.parse(s.out).files.length).toBe(6);
     expect(readFileSync(join(dir, "pics/grid.png")).subarray(1, 4).toString()).toBe("PNG");
-    const batched = rcm(["sample", "run/recipe.yaml", "--weights", "run", "--steps", "2", "--prompt", "a handwritten seven", "--prompt", "a handwritten one", "--each", "3", "--batch", "4", "--out", "pics2", "-q"]);
+    const batched = rcm([
+      "sample", "run/recipe.yaml", "--weights", "run", "--steps", "2", "--prompt", "a handwritten seven", "--prompt",
+      "a handwritten one", "--each", "3", "--batch", "4", "--out", "pics2", "-q",
+    ]);
     expect(batched.status).toBe(0);
-    for (const f of ["000000.png", "000005.png"]) expect(Buffer.compare(readFileSync(join(dir, "pics", f)), readFileSync(join(dir, "pics2", f)))).toBe(0);
-    const e = rcm(["eval", "run/recipe.yaml", "--weights", "run", "--samples", "100", "--steps", "1,2", "--set", "sample.teacher_steps=3", "--out", "ev", "--json", "-q"]);
+    for (const f of ["000000.png", "000005.png"])
+      expect(Buffer.compare(readFileSync(join(dir, "pics", f)), readFileSync(join(dir, "pics2", f)))).toBe(0);
+    const e = rcm([
+      "eval", "run/recipe.yaml", "--weights", "run", "--samples", "100", "--steps", "1,2", "--set",
+      "sample.teacher_steps=3", "--out", "ev", "--json", "-q",
+    ]);
     expect(e.status).toBe(0);
     const report = JSON.parse(e.out);
     expect(report.rows.map((r: { steps: number }) => r.steps)).toEqual([1, 2]);
-    for (const row of [report.teacher, ...report.rows]) for (const k of ["fd", "precision", "recall", "vendi", "agreement"]) expect(Number.isFinite(row[k])).toBe(true);
+    for (const row of [report.teacher, ...report.rows])
+      for (const k of ["fd", "precision", "recall", "vendi", "agreement"]) expect(Number.isFinite(row[k])).toBe(true);
     expect(readFileSync(join(dir, "ev/report.html"), "utf8")).toContain("</html>");
     const x = rcm(["export", "run", "--out", "w.safetensors", "--json"]);
     expect(JSON.parse(x.out)).toMatchObject({ dtype: "bf16" });
@@ -103,7 +121,10 @@ describe("the command line", () => {
   for (const signal of ["SIGTERM", "SIGUSR1"] as const) {
     test(`${signal}: a checkpoint, exit 75, and --resume goes on to the end`, async () => {
       const out = `stopped-${signal}`;
-      const args = ["distill", ...base, "--set", "train.steps=30", "--set", "train.log_every=1", "--set", "train.checkpoint_every=1000", "--out", out];
+      const args = [
+        "distill", ...base, "--set", "train.steps=30", "--set", "train.log_every=1", "--set",
+        "train.checkpoint_every=1000", "--out", out,
+      ];
       const child = spawn("sh", [RCM, ...args], { cwd: dir, stdio: ["ignore", "pipe", "pipe"] });
       const status = await new Promise<number | null>((resolve) => {
         let sent = false;
@@ -121,19 +142,27 @@ describe("the command line", () => {
     }, 600_000);
   }
 
-  test("kill -9 around checkpoints loses nothing: what is there loads, and the run ends as an undisturbed one", async () => {
-    const sets = [...base, "--set", "train.steps=16", "--set", "train.checkpoint_every=1", "--set", "train.keep_checkpoints=2", "--set", "optimizer.warmup_steps=2"];
+  test("kill -9 around checkpoints loses nothing: all files load, and the run ends as an undisturbed one", async () => {
+    const sets = [
+      ...base, "--set", "train.steps=16", "--set", "train.checkpoint_every=1", "--set", "train.keep_checkpoints=2",
+      "--set", "optimizer.warmup_steps=2",
+    ];
     const begin = performance.now();
     expect(rcm(["distill", ...sets, "--out", "calm", "-q"]).status).toBe(0);
     const calm = performance.now() - begin;
     for (let round = 0; round < 4; round++) {
-      const child = spawn("sh", [RCM, "distill", ...sets, "--out", "killed", "--resume", "-q"], { cwd: dir, stdio: "ignore" });
+      const child = spawn("sh", [RCM, "distill", ...sets, "--out", "killed", "--resume", "-q"], {
+        cwd: dir,
+        stdio: "ignore",
+      });
       const ended = new Promise((resolve) => child.on("exit", resolve));
       await Promise.race([ended, Bun.sleep(calm * (0.4 + 0.1 * round))]);
       child.kill("SIGKILL");
       await ended;
       const folder = join(dir, "killed/checkpoints");
-      for (const f of existsSync(folder) ? readdirSync(folder).filter((n) => n.endsWith(".safetensors") && !n.startsWith(".")) : []) {
+      for (const f of existsSync(folder)
+        ? readdirSync(folder).filter((n) => n.endsWith(".safetensors") && !n.startsWith("."))
+        : []) {
         expect(readSafetensors(join(folder, f)).metadata.format).toBe("rcm-checkpoint");
       }
     }
@@ -150,13 +179,17 @@ describe("the command line", () => {
       return;
     }
     try {
-      const args = ["distill", ...base, "--set", "train.steps=12", "--set", "train.checkpoint_every=1", "--set", "train.keep_checkpoints=9", "--out", "tiny/run"];
+      const args = [
+        "distill", ...base, "--set", "train.steps=12", "--set", "train.checkpoint_every=1", "--set",
+        "train.keep_checkpoints=9", "--out", "tiny/run",
+      ];
       const r = rcm(args);
       expect(r.status).toBe(3);
       expect(r.err).toContain("disk full");
       const kept = readdirSync(join(mount, "run/checkpoints"));
       expect(kept.length).toBeGreaterThan(0);
-      for (const f of kept) expect(readSafetensors(join(mount, "run/checkpoints", f)).metadata.format).toBe("rcm-checkpoint");
+      for (const f of kept)
+        expect(readSafetensors(join(mount, "run/checkpoints", f)).metadata.format).toBe("rcm-checkpoint");
     } finally {
       spawnSync("umount", [mount]);
     }
@@ -173,12 +206,20 @@ describe("the command line", () => {
     const cut = rcm(["distill", base[0], "--set", `data.path=${dir}/cut`, "--out", "cutrun"]);
     expect([cut.status, cut.err.includes("shard_000000.tar")]).toEqual([3, true]);
 
-    writeFileSync(join(dir, "broken.safetensors"), readFileSync(join(ROOT, "recipes/digits/teacher.safetensors")).subarray(0, 4000));
-    const broken = rcm(["distill", ...base, "--set", `teacher.weights=${dir}/broken.safetensors`, "--out", "brokenrun"]);
+    writeFileSync(
+      join(dir, "broken.safetensors"),
+      readFileSync(join(ROOT, "recipes/digits/teacher.safetensors")).subarray(0, 4000),
+    );
+    const broken = rcm([
+      "distill", ...base, "--set", `teacher.weights=${dir}/broken.safetensors`, "--out", "brokenrun",
+    ]);
     expect([broken.status, broken.err.includes("broken.safetensors")]).toEqual([3, true]);
 
     const wrong = rcm(["distill", ...base, "--set", "model.dim=64", "--out", "wrongrun"]);
-    expect([wrong.status, wrong.err.includes("of another shape (patch_embedding.weight want [64,16] got f32 [128,16]")]).toEqual([3, true]);
+    expect([
+      wrong.status,
+      wrong.err.includes("of another shape (patch_embedding.weight want [64,16] got f32 [128,16]"),
+    ]).toEqual([3, true]);
     expect(statSync(join(dir, "digits/train/shard_000000.tar")).size).toBe(shard.length);
   }, 600_000);
 

@@ -12,13 +12,17 @@ import { FILE_WAN, writeEmbeds, writeText, writeVae, writeWan } from "../harness
 const ROOT = join(import.meta.dir, "../..");
 const RCM = join(ROOT, "cli/rcm");
 let dir = "";
-const BASE = ["sample", "--weights", "tiny.safetensors", "--embeds", "texts.pt", "--latents-only", "--size", "48x32", "--frames", "5", "-q"];
+const BASE = [
+  "sample", "--weights", "tiny.safetensors", "--embeds", "texts.pt", "--latents-only", "--size", "48x32", "--frames",
+  "5", "-q",
+];
 
 const rcm = (args: string[]) => {
   const r = spawnSync("sh", [RCM, ...args], { encoding: "utf8", cwd: dir, timeout: 120_000 });
   return { status: r.status, out: r.stdout, err: r.stderr };
 };
-const latent = (folder: string, i: number): string => Buffer.from(readTorchTensor(join(dir, folder, `00000${i}.pt`)).data).toString("base64");
+const latent = (folder: string, i: number): string =>
+  Buffer.from(readTorchTensor(join(dir, folder, `00000${i}.pt`)).data).toString("base64");
 
 beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), "rcm-cli-video-"));
@@ -48,7 +52,8 @@ describe("rcm sample for Wan", () => {
 
   test("offload, batches and shards change nothing; the form changes little, the seed everything", () => {
     expect(rcm([...BASE, "--out", "b", "--steps", "2", "--each", "2", "--offload"]).status).toBe(0);
-    for (const shard of ["0/2", "1/2"]) expect(rcm([...BASE, "--out", "c", "--steps", "2", "--each", "2", "--shard", shard]).status).toBe(0);
+    for (const shard of ["0/2", "1/2"])
+      expect(rcm([...BASE, "--out", "c", "--steps", "2", "--each", "2", "--shard", shard]).status).toBe(0);
     for (let i = 0; i < 4; i++) expect([latent("b", i), latent("c", i)]).toEqual([latent("a", i), latent("a", i)]);
     expect(rcm([...BASE, "--out", "d", "--steps", "2", "--each", "2", "--seed", "1"]).status).toBe(0);
     expect(latent("d", 0)).not.toBe(latent("a", 0));
@@ -56,18 +61,30 @@ describe("rcm sample for Wan", () => {
   });
 
   test("a teacher with guidance and a negative embedding", () => {
-    const r = rcm([...BASE, "--teacher", "--steps", "3", "--guidance", "4", "--negative-embeds", "negative.pt", "--sampler", "euler", "--out", "t", "--json"]);
+    const r = rcm([
+      ...BASE, "--teacher", "--steps", "3", "--guidance", "4", "--negative-embeds", "negative.pt", "--sampler",
+      "euler", "--out", "t", "--json",
+    ]);
     expect(JSON.parse(r.out)).toMatchObject({ steps: 3, evaluations: 6 });
   });
 
-  test("prompts through the text encoder, from a .pth with the public prefix; the cache answers without the encoder", () => {
+  test("prompts through the text encoder, from a .pth with the public prefix; the cache needs no encoder", () => {
     const text = writeText(dir);
-    const args = ["sample", "--weights", "tiny.pth", "--tokenizer", text.tokenizer, "--text-cache", "cache", "--latents-only", "--size", "48x32", "--frames", "1", "-q", "--json"];
+    const args = [
+      "sample", "--weights", "tiny.pth", "--tokenizer", text.tokenizer, "--text-cache", "cache", "--latents-only",
+      "--size", "48x32", "--frames", "1", "-q", "--json",
+    ];
     writeFileSync(join(dir, "prompts.txt"), "a cat\n\na dog\n");
-    const first = rcm([...args, "--text-encoder", text.weights, "--prompts", "prompts.txt", "--prompt", "a fox", "--out", "p"]);
+    const first = rcm([
+      ...args, "--text-encoder", text.weights, "--prompts", "prompts.txt", "--prompt", "a fox", "--out", "p",
+    ]);
     expect([first.status, first.err]).toEqual([0, ""]);
     expect(JSON.parse(first.out).files.length).toBe(3);
-    const lines = readFileSync(join(dir, "p/samples.jsonl"), "utf8").trim().split("\n").slice(1).map((l) => JSON.parse(l).prompt);
+    const lines = readFileSync(join(dir, "p/samples.jsonl"), "utf8")
+      .trim()
+      .split("\n")
+      .slice(1)
+      .map((l) => JSON.parse(l).prompt);
     expect(lines).toEqual(["a fox", "a cat", "a dog"]);
     expect(new Set([0, 1, 2].map((i) => latent("p", i))).size).toBe(3);
     const again = rcm([...args, "--text-encoder", text.weights, "--prompt", "a fox", "--prompt", "a cat", "--out", "q"]);
@@ -104,11 +121,17 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
   test("from files to an mp4: umT5, network, VAE; the video decodes to its frames", () => {
     const text = writeText(dir);
     writeVae(join(dir, "vae.pth"));
-    const args = ["sample", "--weights", "tiny.pth", "--text-encoder", text.weights, "--tokenizer", text.tokenizer, "--vae", "vae.pth", "--prompt", "a cat", "--size", "64x48", "--frames", "9", "--steps", "2", "--save-latents", "-q", "--json"];
+    const args = [
+      "sample", "--weights", "tiny.pth", "--text-encoder", text.weights, "--tokenizer", text.tokenizer, "--vae",
+      "vae.pth", "--prompt", "a cat", "--size", "64x48", "--frames", "9", "--steps", "2", "--save-latents", "-q",
+      "--json",
+    ];
     const r = rcm([...args, "--out", "video"]);
     expect([r.status, r.err.includes("rror")]).toEqual([0, false]);
     const s = JSON.parse(r.out);
-    expect(s.stages.map((x: { name: string }) => x.name)).toEqual(["load text encoder", "text", "load network", "diffusion", "write", "load VAE", "decode"]);
+    expect(s.stages.map((x: { name: string }) => x.name)).toEqual([
+      "load text encoder", "text", "load network", "diffusion", "write", "load VAE", "decode",
+    ]);
     expect(s.fps).toBeGreaterThan(0);
     expect(existsSync(join(dir, "video/000000_sheet.png"))).toBe(true);
     const streamed = rcm([...args, "--offload", "--format", "png", "--out", "video-offload"]);
@@ -118,12 +141,20 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     const ffmpeg = findFfmpeg();
     if (ffmpeg === null) return console.warn("skipped: mp4: ffmpeg is not installed; frames were written as PNGs");
     expect(s.files).toEqual(["video/000000.mp4"]);
-    const raw = spawnSync(ffmpeg, ["-loglevel", "error", "-i", join(dir, s.files[0]), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], { maxBuffer: 1 << 26 }).stdout;
+    const raw = spawnSync(
+      ffmpeg,
+      ["-loglevel", "error", "-i", join(dir, s.files[0]), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+      { maxBuffer: 1 << 26 },
+    ).stdout;
     expect(raw.length).toBe(9 * 64 * 48 * 3);
     for (const i of [0, 8]) {
       // Brightness alone: colour is stored at half the resolution, and the frames of random weights are noise.
-      const luma = (p: Uint8Array): number[] => Array.from({ length: 64 * 48 }, (_, k) => 0.299 * p[3 * k] + 0.587 * p[3 * k + 1] + 0.114 * p[3 * k + 2]);
-      const [want, got] = [luma(decodePng(readFileSync(join(dir, `video-offload/000000/frame_000${i}.png`))).pixels), luma(raw.subarray(i * 9216, (i + 1) * 9216))];
+      const luma = (p: Uint8Array): number[] =>
+        Array.from({ length: 64 * 48 }, (_, k) => 0.299 * p[3 * k] + 0.587 * p[3 * k + 1] + 0.114 * p[3 * k + 2]);
+      const [want, got] = [
+        luma(decodePng(readFileSync(join(dir, `video-offload/000000/frame_000${i}.png`))).pixels),
+        luma(raw.subarray(i * 9216, (i + 1) * 9216)),
+      ];
       const error = want.reduce((sum, v, k) => sum + Math.abs(v - got[k]), 0) / want.length;
       expect(error).toBeLessThan(5);
     }
@@ -132,16 +163,27 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
   test("Wan2.2 I2V: a picture, two experts, resident or one at a time", () => {
     writeVae(join(dir, "vae.safetensors"));
     // The published size is far too large for a test, so the network is named by its weights alone.
-    const args = ["sample", "--image", "picture.png", "--weights-high", "i2v.safetensors", "--weights-low", "i2v_low.safetensors", "--embeds", "one.pt", "--vae", "vae.safetensors", "--frames", "5", "--save-latents", "--sampler", "ode", "--format", "png", "-q", "--json"];
+    const args = [
+      "sample", "--image", "picture.png", "--weights-high", "i2v.safetensors", "--weights-low", "i2v_low.safetensors",
+      "--embeds", "one.pt", "--vae", "vae.safetensors", "--frames", "5", "--save-latents", "--sampler", "ode",
+      "--format", "png", "-q", "--json",
+    ];
     writeWan(join(dir, "i2v_low.safetensors"), { ...FILE_WAN, inDim: 36 }, 2);
     writeEmbeds(join(dir, "one.pt"), 1, 3, FILE_WAN.textDim);
     const s = JSON.parse(rcm([...args, "--size", "64x64", "--adaptive-resolution", "--out", "i2v"]).out);
     expect(s).toMatchObject({ width: 80, height: 48, frames: 5, steps: 4 });
     expect(s.stages.map((x: { name: string }) => x.name)).toContain("encode picture");
-    expect(JSON.parse(readFileSync(join(dir, "i2v/000000.json"), "utf8")).plan).toMatchObject({ mode: "ode", times: [Number(Math.atan(200).toPrecision(12)), 1.5, 1.4, 1, 0] });
-    expect(rcm([...args, "--size", "64x64", "--adaptive-resolution", "--offload", "--out", "i2v-offload"]).status).toBe(0);
+    expect(JSON.parse(readFileSync(join(dir, "i2v/000000.json"), "utf8")).plan).toMatchObject({
+      mode: "ode",
+      times: [Number(Math.atan(200).toPrecision(12)), 1.5, 1.4, 1, 0],
+    });
+    expect(rcm([...args, "--size", "64x64", "--adaptive-resolution", "--offload", "--out", "i2v-offload"]).status).toBe(
+      0,
+    );
     expect(latent("i2v-offload", 0)).toBe(latent("i2v", 0));
-    const still = rcm(["sample", "--weights", "i2v.safetensors", "--embeds", "one.pt", "--latents-only", "--frames", "1"]);
+    const still = rcm([
+      "sample", "--weights", "i2v.safetensors", "--embeds", "one.pt", "--latents-only", "--frames", "1",
+    ]);
     expect([still.status, still.err.includes("text alone")]).toEqual([2, true]);
   }, 120_000);
 
@@ -177,9 +219,18 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     for (const [args, words] of [
       [["sample", "--weights", "absent.pth", "--embeds", "texts.pt", "--latents-only"], "absent.pth"],
       [["sample", "--weights", "tiny.safetensors", "--embeds", "absent.pt", "--latents-only"], "absent.pt"],
-      [["sample", "--weights", "tiny.safetensors", "--prompts", "absent.txt", "--embeds", "texts.pt", "--latents-only"], "absent.txt"],
+      [
+        [
+          "sample", "--weights", "tiny.safetensors", "--prompts", "absent.txt", "--embeds", "texts.pt",
+          "--latents-only",
+        ],
+        "absent.txt",
+      ],
       [["sample", "--weights", "texts.pt", "--embeds", "texts.pt", "--latents-only"], "texts.pt"],
-      [["sample", "--model", "wan2.1-1.3b", "--weights", "i2v.safetensors", "--embeds", "texts.pt", "--latents-only"], "text embedding"],
+      [
+        ["sample", "--model", "wan2.1-1.3b", "--weights", "i2v.safetensors", "--embeds", "texts.pt", "--latents-only"],
+        "text embedding",
+      ],
     ] as [string[], string][]) {
       const r = rcm([...args, "--size", "48x32", "--frames", "1", "--out", "bad"]);
       expect([args.join(" "), r.status, r.err.includes(words)]).toEqual([args.join(" "), 3, true]);

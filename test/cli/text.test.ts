@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostValues } from "../../core/dtype.ts";
 import { readTorchTensor, writeTorch } from "../../core/io/torch.ts";
-import { TINY_TOKENIZER, tinyUmt5 } from "../harness/text_encoder_checks.ts";
+import { TINY_TOKENIZER, tinyUmt5 } from "../harness/tiny_umt5.ts";
 
 /** For a busy machine: every command is a process of its own. */
 const LONG = 60_000;
@@ -17,18 +17,28 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function rcm(...args: string[]): { status: number; out: string; err: string } {
-  const r = Bun.spawnSync([process.execPath, MAIN, "text", ...args], { cwd: folder, env: { ...process.env, NO_COLOR: "1" } });
+  const r = Bun.spawnSync([process.execPath, MAIN, "text", ...args], {
+    cwd: folder,
+    env: { ...process.env, NO_COLOR: "1" },
+  });
   return { status: r.exitCode, out: r.stdout.toString(), err: r.stderr.toString() };
 }
-const encode = (...args: string[]) => rcm("encode", "--weights", "enc.pth", "--tokenizer", TINY_TOKENIZER, "--device", "cpu", ...args);
+const encode = (...args: string[]) =>
+  rcm("encode", "--weights", "enc.pth", "--tokenizer", TINY_TOKENIZER, "--device", "cpu", ...args);
 
 describe("rcm text", () => {
   test("tokenize shows ids and pieces of the cleaned prompt", () => {
-    const r = rcm("tokenize", "--tokenizer", TINY_TOKENIZER, "--prompt", "  a cat &amp;\n jumps", "--prompt", "x", "--json", "--length", "5");
+    const r = rcm(
+      "tokenize", "--tokenizer", TINY_TOKENIZER, "--prompt", "  a cat &amp;\n jumps", "--prompt", "x", "--json",
+      "--length", "5",
+    );
     expect(r.status).toBe(0);
     const { prompts, size } = JSON.parse(r.out);
     expect(size).toBe(560);
-    expect(prompts[0]).toMatchObject({ clean: "a cat & jumps", truncated: true, ids: [261, 276, 310, 259, 1], pieces: ["\u2581a", "\u2581c", "at", "\u2581", "</s>"] });
+    expect(prompts[0]).toMatchObject({
+      clean: "a cat & jumps", truncated: true, ids: [261, 276, 310, 259, 1],
+      pieces: ["\u2581a", "\u2581c", "at", "\u2581", "</s>"],
+    });
     expect(rcm("tokenize", "--tokenizer", TINY_TOKENIZER, "--prompt", "a").out).toBe("2 tokens: \u2581a:261 </s>:1\n");
   }, LONG);
 
@@ -41,17 +51,28 @@ describe("rcm text", () => {
     expect(rows.subarray(0, 9 * 32).every((v) => v === 0)).toBe(false);
     expect(rows.subarray(9 * 32).every((v) => v === 0)).toBe(true);
     const again = encode("--prompt", "a cat jumps", "--out", "again.pt", "--json", "--cache", "cache");
-    expect(JSON.parse(again.out)).toMatchObject({ encoded: 0, cached: 1, load: null, shape: [512, 32], files: [{ tokens: 9, truncated: false }] });
+    expect(JSON.parse(again.out)).toMatchObject({
+      encoded: 0, cached: 1, load: null, shape: [512, 32], files: [{ tokens: 9, truncated: false }],
+    });
     expect(readFileSync(join(folder, "again.pt")).equals(readFileSync(join(folder, "cat.embed.pt")))).toBe(true);
   }, LONG);
 
   test("a folder gets a pair of files a prompt, and the negative prompt under its public name", () => {
     writeFileSync(join(folder, "list.txt"), "a red kite\n\na brown dog\n");
-    const r = encode("--prompts", "list.txt", "--prompt", "rain", "--negative", "blurred", "--out", "embeds", "--json", "--dtype", "f32", "--length", "64");
+    const r = encode(
+      "--prompts", "list.txt", "--prompt", "rain", "--negative", "blurred", "--out", "embeds", "--json", "--dtype",
+      "f32", "--length", "64",
+    );
     expect(r.status).toBe(0);
-    expect(readdirSync(join(folder, "embeds")).sort()).toEqual(["000000.embed.pt", "000000.prompt.txt", "000001.embed.pt", "000001.prompt.txt", "000002.embed.pt", "000002.prompt.txt", "umT5_wan_negative_emb.pt"]);
+    expect(readdirSync(join(folder, "embeds")).sort()).toEqual([
+      "000000.embed.pt", "000000.prompt.txt", "000001.embed.pt", "000001.prompt.txt", "000002.embed.pt",
+      "000002.prompt.txt", "umT5_wan_negative_emb.pt",
+    ]);
     expect(readFileSync(join(folder, "embeds/000001.prompt.txt"), "utf8")).toBe("a red kite");
-    expect(readTorchTensor(join(folder, "embeds/umT5_wan_negative_emb.pt"))).toMatchObject({ dtype: "f32", shape: [64, 32] });
+    expect(readTorchTensor(join(folder, "embeds/umT5_wan_negative_emb.pt"))).toMatchObject({
+      dtype: "f32",
+      shape: [64, 32],
+    });
   }, LONG);
 
   test("a prompt that is too long is cut with a warning, and the result says so", () => {
@@ -77,7 +98,10 @@ describe("rcm text", () => {
       const r = encode(...args);
       expect([r.status, r.err.includes(message), r.out]).toEqual([status, true, ""]);
     }
-    const r = rcm("encode", "--weights", "absent.pth", "--tokenizer", TINY_TOKENIZER, "--device", "cpu", "--prompt", "a", "--out", "x.pt");
+    const r = rcm(
+      "encode", "--weights", "absent.pth", "--tokenizer", TINY_TOKENIZER, "--device", "cpu", "--prompt", "a", "--out",
+      "x.pt",
+    );
     expect([r.status, r.err.includes("absent.pth")]).toEqual([3, true]);
     expect(existsSync(join(folder, "x.pt"))).toBe(false);
   }, LONG);

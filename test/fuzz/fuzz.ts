@@ -34,8 +34,14 @@ export function place(folder: string, input: Input): void {
   for (const [name, data] of input) writeFileSync(join(folder, name), data);
 }
 
-/** Feeds inputs [first, first + count) to a target: each must end in a value or an RcmError, soon, and without asking for much memory. */
-export function fuzz(target: Target, seed: number, first: number, count: number, o: { onInput?: (index: number) => void; cpuMs?: number } = {}): Outcome {
+/**
+ * Feeds inputs [first, first + count) to a target: each must end in a value or an RcmError, soon, and without asking
+ * for much memory.
+ */
+export function fuzz(
+  target: Target, seed: number, first: number, count: number,
+  o: { onInput?: (index: number) => void; cpuMs?: number } = {},
+): Outcome {
   const cpuMs = o.cpuMs ?? LIMITS.cpuMs;
   const folder = mkdtempSync(join(tmpdir(), "rcm-fuzz-"));
   const outcome: Outcome = { inputs: 0, ends: {}, slowestMs: 0, largestArray: 0, findings: [] };
@@ -58,8 +64,10 @@ export function fuzz(target: Target, seed: number, first: number, count: number,
       outcome.largestArray = Math.max(outcome.largestArray, asked.largest);
       if (end.stack !== null) found(end.stack);
       if (ms > cpuMs) found(`took ${ms.toFixed(0)} ms`);
-      if (asked.largest > LIMITS.floor + LIMITS.largestTimes * size) found(`asked for an array of ${asked.largest} bytes; the input has ${size}`);
-      if (asked.total > 16 * LIMITS.floor + LIMITS.totalTimes * size) found(`asked for ${asked.total} bytes in all; the input has ${size}`);
+      if (asked.largest > LIMITS.floor + LIMITS.largestTimes * size)
+        found(`asked for an array of ${asked.largest} bytes; the input has ${size}`);
+      if (asked.total > 16 * LIMITS.floor + LIMITS.totalTimes * size)
+        found(`asked for ${asked.total} bytes in all; the input has ${size}`);
       const grown = process.memoryUsage().rss - before;
       if (grown > LIMITS.residentBytes) {
         Bun.gc(true);

@@ -1,4 +1,7 @@
-/** Counts what an input asks for: the largest array and the sum of all arrays, of every kind that JavaScript code can make. */
+/**
+ * Counts what an input asks for: the largest array and the sum of all arrays, of every kind that JavaScript code can
+ * make.
+ */
 
 interface Asked {
   largest: number;
@@ -16,7 +19,10 @@ function note(bytes: number): void {
 
 type Maker = new (...args: never[]) => object;
 
-/** Replaces a constructor by one that notes the bytes it is asked for before it makes them; the result puts the old one back. */
+/**
+ * Replaces a constructor by one that notes the bytes it is asked for before it makes them; the result puts the old one
+ * back.
+ */
 function watch(name: string, bytesOf: (args: unknown[]) => number): () => void {
   const scope = globalThis as unknown as Record<string, Maker>;
   const original = scope[name];
@@ -32,8 +38,15 @@ function watch(name: string, bytesOf: (args: unknown[]) => number): () => void {
 /** Watches all constructors of arrays until disposed. */
 export function watchArrays(): Disposable {
   const count = (v: unknown): number => (typeof v === "number" ? v : 0);
-  const restore = [watch("ArrayBuffer", ([n]) => count(n)), watch("Array", ([n, ...more]) => (more.length === 0 ? 8 * count(n) : 0))];
-  for (const [name, each] of [["Uint8Array", 1], ["Uint16Array", 2], ["Int32Array", 4], ["Float32Array", 4], ["Float64Array", 8], ["BigInt64Array", 8]] as const) restore.push(watch(name, ([n]) => each * count(n)));
+  const restore = [
+    watch("ArrayBuffer", ([n]) => count(n)),
+    watch("Array", ([n, ...more]) => (more.length === 0 ? 8 * count(n) : 0)),
+  ];
+  for (const [name, each] of [
+    ["Uint8Array", 1], ["Uint16Array", 2], ["Int32Array", 4], ["Float32Array", 4], ["Float64Array", 8],
+    ["BigInt64Array", 8],
+  ] as const)
+    restore.push(watch(name, ([n]) => each * count(n)));
   return { [Symbol.dispose]: () => restore.forEach((r) => r()) };
 }
 

@@ -36,7 +36,10 @@ export interface Target {
 
 const text = (s: string): Uint8Array => new TextEncoder().encode(s);
 const one = (name: string, data: Uint8Array): Input => new Map([[name, data]]);
-const values = (shape: number[], dtype: HostTensor["dtype"] = "f32"): HostTensor => hostTensor(dtype, shape, Array.from({ length: numel(shape) }, (_, i) => i % 7));
+const values = (shape: number[], dtype: HostTensor["dtype"] = "f32"): HostTensor =>
+  hostTensor(
+    dtype, shape, Array.from({ length: numel(shape) }, (_, i) => i % 7),
+  );
 
 /** Enough of a Wan network for its layout and sizes to be recognised. */
 const STATE = new Map<string, HostTensor>([
@@ -94,7 +97,10 @@ function damagedZip(rng: Rng, from: [string, Uint8Array][], whole: Uint8Array): 
     const at = whole.length - 22 - from.reduce((n, [name]) => n + 46 + name.length, 0);
     return new Uint8Array(Buffer.concat([whole.subarray(0, at), m.bytes(rng, whole.subarray(at))]));
   }
-  const list = from.map(([name, data]): [string, Uint8Array] => [name, name.endsWith("data.pkl") ? (rng.below(4) === 0 ? m.bytes(rng, data) : m.pickle(rng, data)) : data]);
+  const list = from.map(([name, data]): [string, Uint8Array] => [
+    name,
+    name.endsWith("data.pkl") ? (rng.below(4) === 0 ? m.bytes(rng, data) : m.pickle(rng, data)) : data,
+  ]);
   if (rng.below(4) === 0) list.splice(rng.below(list.length), 1);
   if (rng.below(8) === 0) list[rng.below(list.length)][1] = m.bytes(rng, m.pick(rng, list)[1]);
   return writeZip(list);
@@ -113,25 +119,43 @@ function damagedSafetensors(rng: Rng): Uint8Array {
 }
 
 /** Damage of one of the pickles at the head, or anywhere. */
-const legacySeeds = [legacyFile(STATE.size > 0 ? new Map([...STATE].filter(([, t]) => t.dtype === "f32")) : STATE), legacyFile(new Map([["w", values([3, 4])], ["b", values([4])]]), { share: true }), legacyFile(new Map([["w", values([3, 4])]]), { transposed: true })];
+const legacySeeds = [
+  legacyFile(STATE.size > 0 ? new Map([...STATE].filter(([, t]) => t.dtype === "f32")) : STATE),
+  legacyFile(
+    new Map([["w", values([3, 4])], ["b", values([4])]]),
+    { share: true },
+  ),
+  legacyFile(new Map([["w", values([3, 4])]]), { transposed: true }),
+];
 function damagedLegacy(rng: Rng): Uint8Array {
   const seed = m.pick(rng, legacySeeds);
   if (rng.below(3) === 0) return m.bytes(rng, seed);
   const cuts = pickleEnds(seed);
   const i = rng.below(5);
   const [from, to] = [i === 0 ? 0 : cuts[i - 1], cuts[i]];
-  return new Uint8Array(Buffer.concat([seed.subarray(0, from), m.pickle(rng, seed.subarray(from, to)), rng.below(6) === 0 ? m.bytes(rng, seed.subarray(to)) : seed.subarray(to)]));
+  return new Uint8Array(
+    Buffer.concat([
+      seed.subarray(0, from),
+      m.pickle(rng, seed.subarray(from, to)),
+      rng.below(6) === 0 ? m.bytes(rng, seed.subarray(to)) : seed.subarray(to),
+    ]),
+  );
 }
 
 /** Ends of the five pickles of a legacy seed: after each comes the start of the next, or the first storage. */
 function pickleEnds(file: Uint8Array): number[] {
-  const starts = [...file.keys()].filter((i) => file[i] === 0x80 && file[i + 1] === 2 && (i === 0 || file[i - 1] === 0x2e)).slice(0, 5);
+  const starts = [...file.keys()]
+    .filter((i) => file[i] === 0x80 && file[i + 1] === 2 && (i === 0 || file[i - 1] === 0x2e))
+    .slice(0, 5);
   const last = file.indexOf(0x2e, starts[4]);
   return [...starts.slice(1), last + 1];
 }
 
 const DCP_FILES = [".metadata", "__0_0.distcp", "__1_0.distcp"];
-const dcp = made((f) => writeDcp(f, new Map([...STATE].map(([k, t]) => [`net.${k}`, t])), { ranks: 2, grid: true }), DCP_FILES);
+const dcp = made(
+  (f) => writeDcp(f, new Map([...STATE].map(([k, t]) => [`net.${k}`, t])), { ranks: 2, grid: true }),
+  DCP_FILES,
+);
 function damagedDcp(rng: Rng): Input {
   const name = rng.below(5) === 0 ? m.pick(rng, DCP_FILES) : ".metadata";
   const data = dcp.get(name) as Uint8Array;
@@ -139,24 +163,49 @@ function damagedDcp(rng: Rng): Input {
 }
 
 const INDEX = "diffusion_pytorch_model.safetensors.index.json";
-const folderFiles = [INDEX, "config.json", ...[1, 2].map((i) => `diffusion_pytorch_model-0000${i}-of-00002.safetensors`)];
-const folder = made((f) => writeDiffusers(f, STATE, { num_attention_heads: 1, patch_size: [1, 2, 2], text_len: 5 }, 2), folderFiles);
+const folderFiles = [
+  INDEX,
+  "config.json",
+  ...[1, 2].map((i) => `diffusion_pytorch_model-0000${i}-of-00002.safetensors`),
+];
+const folder = made(
+  (f) => writeDiffusers(f, STATE, { num_attention_heads: 1, patch_size: [1, 2, 2], text_len: 5 }, 2),
+  folderFiles,
+);
 function damagedFolder(rng: Rng): Input {
   const name = m.pick(rng, [INDEX, INDEX, "config.json"]);
   const data = folder.get(name) as Uint8Array;
-  const bad = rng.below(3) === 0 ? m.bytes(rng, data) : text(JSON.stringify(m.json(rng, JSON.parse(new TextDecoder().decode(data)))));
+  const bad =
+    rng.below(3) === 0
+      ? m.bytes(rng, data)
+      : text(JSON.stringify(m.json(rng, JSON.parse(new TextDecoder().decode(data)))));
   return new Map([...folder, [name, bad]]);
 }
 
 const longName = `${"deep/".repeat(30)}file`;
-const tar = made((f) => writeTar(join(f, "a"), [["one.txt", text("hello")], [longName, values([40]).data], ["empty", new Uint8Array(0)]]), ["a"]).get("a") as Uint8Array;
-const shard = made((f) => writeShards(f, [0, 1].map((i) => ({ key: String(i), latent: values([1, 1, 2, 2], "bf16"), embed: values([2, 3], "bf16"), prompt: "é" }))), ["shard_000000.tar"]).get("shard_000000.tar") as Uint8Array;
+const tar = made(
+  (f) =>
+    writeTar(join(f, "a"), [["one.txt", text("hello")], [longName, values([40]).data], ["empty", new Uint8Array(0)]]),
+  ["a"],
+).get("a") as Uint8Array;
+const shard = made(
+  (f) =>
+    writeShards(
+      f,
+      [0, 1].map((i) => ({
+        key: String(i), latent: values([1, 1, 2, 2], "bf16"), embed: values([2, 3], "bf16"), prompt: "é",
+      })),
+    ),
+  ["shard_000000.tar"],
+).get("shard_000000.tar") as Uint8Array;
 
 /** Damage of a header field with its checksum set right, or anywhere. */
 function damagedTar(rng: Rng, seed: Uint8Array): Uint8Array {
   if (rng.below(3) === 0) return m.bytes(rng, seed);
   const b = seed.slice();
-  const headers = Array.from({ length: b.length / 512 }, (_, i) => i * 512).filter((at) => new TextDecoder().decode(b.subarray(at + 257, at + 262)) === "ustar");
+  const headers = Array.from({ length: b.length / 512 }, (_, i) => i * 512).filter(
+    (at) => new TextDecoder().decode(b.subarray(at + 257, at + 262)) === "ustar",
+  );
   const at = m.pick(rng, headers);
   const put = (field: number, value: string): void => b.set(text(value), at + field);
   switch (rng.below(6)) {
@@ -173,9 +222,15 @@ function damagedTar(rng: Rng, seed: Uint8Array): Uint8Array {
   return rng.below(5) === 0 ? b.subarray(0, rng.below(b.length)) : b;
 }
 
-const RECIPES = ["base.yaml", "rcm.yaml", "teacher.yaml", "distill.yaml"].map((n) => readFileSync(join(import.meta.dir, "../../recipes/digits", n), "utf8"));
-const recipeInput = (yaml: string): Input => new Map([["recipe.yaml", text(yaml)], ["base.yaml", text(RECIPES[0])], ["distill.yaml", text(RECIPES[3])]]);
-const PIECES = ["plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "tiny.model"].map((n) => new Uint8Array(readFileSync(join(import.meta.dir, "../golden/text", n))));
+const RECIPES = ["base.yaml", "rcm.yaml", "teacher.yaml", "distill.yaml"].map((n) =>
+  readFileSync(join(import.meta.dir, "../../recipes/digits", n), "utf8"),
+);
+const recipeInput = (yaml: string): Input =>
+  new Map([["recipe.yaml", text(yaml)], ["base.yaml", text(RECIPES[0])], ["distill.yaml", text(RECIPES[3])]]);
+const PIECES = [
+  "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model",
+  "tiny.model",
+].map((n) => new Uint8Array(readFileSync(join(import.meta.dir, "../golden/text", n))));
 const png = encodePng(new Uint8Array(5 * 7 * 3).map((_, i) => i * 37), 7, 5, 3);
 
 /** Damage inside a chunk with its checksum set right, or of the pixels before they are packed, or anywhere. */
@@ -188,7 +243,11 @@ function damagedPng(rng: Rng): Uint8Array {
     const length = view.getUint32(at);
     const type = png.subarray(at + 4, at + 8);
     let body: Uint8Array = png.subarray(at + 8, at + 8 + length);
-    if (i === hurt) body = i === 1 && rng.below(2) === 0 ? new Uint8Array(deflateSync(m.bytes(rng, new Uint8Array(inflateSync(body))))) : m.bytes(rng, body);
+    if (i === hurt)
+      body =
+        i === 1 && rng.below(2) === 0
+          ? new Uint8Array(deflateSync(m.bytes(rng, new Uint8Array(inflateSync(body)))))
+          : m.bytes(rng, body);
     const chunk = new Uint8Array(Buffer.concat([new Uint8Array(4), type, body, new Uint8Array(4)]));
     const out = new DataView(chunk.buffer);
     out.setUint32(0, body.length);
@@ -200,10 +259,22 @@ function damagedPng(rng: Rng): Uint8Array {
 }
 
 export const TARGETS: Target[] = [
-  { name: "torch zip", valid: one("a.pth", torchZip), make: (r) => one("a.pth", damagedZip(r, members, torchZip)), run: (f) => checkpoint(join(f, "a.pth")) },
-  { name: "torch zip in memory", valid: one("a.pt", torchZip), make: (r) => one("a.pt", damagedZip(r, members, torchZip)), run: (f) => void readTorchTensors(join(f, "a.pt")) },
-  { name: "torch legacy", valid: one("a.pth", legacySeeds[0]), make: (r) => one("a.pth", damagedLegacy(r)), run: (f) => checkpoint(join(f, "a.pth")) },
-  { name: "safetensors", valid: one("a.safetensors", safetensors), make: (r) => one("a.safetensors", damagedSafetensors(r)), run: (f) => checkpoint(join(f, "a.safetensors")) },
+  {
+    name: "torch zip", valid: one("a.pth", torchZip), make: (r) => one("a.pth", damagedZip(r, members, torchZip)),
+    run: (f) => checkpoint(join(f, "a.pth")),
+  },
+  {
+    name: "torch zip in memory", valid: one("a.pt", torchZip),
+    make: (r) => one("a.pt", damagedZip(r, members, torchZip)), run: (f) => void readTorchTensors(join(f, "a.pt")),
+  },
+  {
+    name: "torch legacy", valid: one("a.pth", legacySeeds[0]), make: (r) => one("a.pth", damagedLegacy(r)),
+    run: (f) => checkpoint(join(f, "a.pth")),
+  },
+  {
+    name: "safetensors", valid: one("a.safetensors", safetensors),
+    make: (r) => one("a.safetensors", damagedSafetensors(r)), run: (f) => checkpoint(join(f, "a.safetensors")),
+  },
   { name: "shard index and config", valid: folder, make: damagedFolder, run: checkpoint },
   { name: "distributed checkpoint", valid: dcp, make: damagedDcp, run: checkpoint },
   { name: "tar", valid: one("a.tar", tar), make: (r) => one("a.tar", damagedTar(r, tar)), run: (f) => { for (const entry of readTar(join(f, "a.tar"))) entry.data.length; } },

@@ -27,15 +27,25 @@ function network(role: "net" | "teacher", dtype: DType) {
   const hidden = w1.shape[0];
   const rest = 2 + C;
   const specs = [
-    { name: "l1x", shape: [hidden, N] }, { name: "l1r", shape: [hidden, rest] }, { name: "l1.bias", shape: [hidden] },
-    ...["l2", "l3"].flatMap((l) => [{ name: `${l}.weight`, shape: stored.get(`${l}.weight`)?.shape ?? [] }, { name: `${l}.bias`, shape: stored.get(`${l}.bias`)?.shape ?? [] }]),
+    { name: "l1x", shape: [hidden, N] },
+    { name: "l1r", shape: [hidden, rest] },
+    { name: "l1.bias", shape: [hidden] },
+    ...["l2", "l3"].flatMap((l) => [
+      { name: `${l}.weight`, shape: stored.get(`${l}.weight`)?.shape ?? [] },
+      { name: `${l}.bias`, shape: stored.get(`${l}.bias`)?.shape ?? [] },
+    ]),
   ].map((s) => ({ ...s, init: { kind: "zeros" as const } }));
   const params = ParamSet.create(cpu(), specs, dtype, true);
   const w = hostValues(w1);
-  const part = (from: number, to: number): Float64Array => Float64Array.from({ length: hidden * (to - from) }, (_, i) => w[Math.floor(i / (to - from)) * (N + rest) + from + (i % (to - from))]);
+  const part = (from: number, to: number): Float64Array =>
+    Float64Array.from(
+      { length: hidden * (to - from) },
+      (_, i) => w[Math.floor(i / (to - from)) * (N + rest) + from + (i % (to - from))],
+    );
   params.tensor("l1x").set(cpu().fromValues(part(0, N), [hidden, N], dtype));
   params.tensor("l1r").set(cpu().fromValues(part(N, N + rest), [hidden, rest], dtype));
-  for (const name of ["l1.bias", "l2.weight", "l2.bias", "l3.weight", "l3.bias"]) params.tensor(name).setHost(stored.get(name) as never);
+  for (const name of ["l1.bias", "l2.weight", "l2.bias", "l3.weight", "l3.bias"])
+    params.tensor(name).setHost(stored.get(name) as never);
 
   const net: MeanVelocityNet = (tape, x, t, r, condition) => {
     const cond = condition.values();
@@ -50,7 +60,13 @@ function network(role: "net" | "teacher", dtype: DType) {
     };
     const tr: Var = constant(columns(t, r, true, "t"), t.dot || r.dot ? columns(t, r, false, "dot") : null);
     const flat = tape.reshape(x, [B, N]);
-    const h1 = activation(tape, add(tape, linear(tape, flat, params.get("l1x"), null), linear(tape, tr, params.get("l1r"), params.get("l1.bias"))), "tanh");
+    const h1 = activation(
+      tape,
+      add(
+        tape, linear(tape, flat, params.get("l1x"), null), linear(tape, tr, params.get("l1r"), params.get("l1.bias")),
+      ),
+      "tanh",
+    );
     const h2 = activation(tape, linear(tape, h1, params.get("l2.weight"), params.get("l2.bias")), "tanh");
     return tape.reshape(linear(tape, h2, params.get("l3.weight"), params.get("l3.bias")), x.x.shape);
   };
@@ -64,7 +80,13 @@ function options(name: string): MeanFlowOptions {
     ? { kind: "teacher", scale: scale ?? 1 }
     : scale === null
       ? { kind: "data" }
-      : { kind: "self", scale, mix: model.guidance_mixture_ratio ?? 0, start: model.guidance_t_start, end: model.guidance_t_end };
+      : {
+          kind: "self",
+          scale,
+          mix: model.guidance_mixture_ratio ?? 0,
+          start: model.guidance_t_start,
+          end: model.guidance_t_end,
+        };
   return {
     velocity,
     tangent: loss.use_jvp_finite_diff ? "finite_difference" : "jvp",
@@ -91,9 +113,20 @@ for (const dtype of ["f32", "f64"] as const) {
         const teacher = network("teacher", dtype);
         const up = (n: string): Tensor => cpu().fromHost(G.get(n)).to(dtype);
         const tape = new Tape(cpu(), { record: true });
-        const nets = { student: student.net, teacher: (t: Tape, x: Var, time: Time, c: Tensor) => teacher.net(t, x, time, time, c), uncondition: () => up("neg_condition") };
-        const result = meanflowLoss(tape, nets, { x0: up("x"), condition: up("condition") }, { t: values("t"), r: values("r"), eps: up("z") }, options(name));
-        const close = (got: ArrayLike<number>, want: string): void => expect([want, relativeError(got, values(`${name}.${want}`))]).toEqual([want, expect.closeTo(0, -Math.log10(2 * tol))]);
+        const nets = {
+          student: student.net,
+          teacher: (t: Tape, x: Var, time: Time, c: Tensor) => teacher.net(t, x, time, time, c),
+          uncondition: () => up("neg_condition"),
+        };
+        const result = meanflowLoss(
+          tape, nets, { x0: up("x"), condition: up("condition") }, { t: values("t"), r: values("r"), eps: up("z") },
+          options(name),
+        );
+        const close = (got: ArrayLike<number>, want: string): void =>
+          expect([want, relativeError(got, values(`${name}.${want}`))]).toEqual([
+            want,
+            expect.closeTo(0, -Math.log10(2 * tol)),
+          ]);
         close(result.parts.xt.values(), "x_t");
         close(result.parts.v.values(), "dxt_dt");
         close(result.parts.u.values(), "u");

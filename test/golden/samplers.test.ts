@@ -46,7 +46,9 @@ describe("teacher samplers on an analytic field", () => {
       const stored = values(`${name}.sigmas`).slice(0, config.steps);
       expect(relativeError(times, stored)).toBeLessThan(1e-6);
       const states: number[][] = [];
-      const out = sampler(analytic(), cpu().fromHost(G.get("x_init")).to("f64"), stored, (_, x) => states.push([...x.values()]));
+      const out = sampler(analytic(), cpu().fromHost(G.get("x_init")).to("f64"), stored, (_, x) =>
+        states.push([...x.values()]),
+      );
       states.push([...out.values()]);
       expect(relativeError(states.flat(), values(`${name}.traj`))).toBeLessThan(1e-5);
     });
@@ -58,7 +60,10 @@ describe("teacher samplers on an analytic field", () => {
     const start = values("euler.sigmas")[0];
     const error = (sampler: typeof euler, steps: number): number => {
       const top = start / (config.shift - (config.shift - 1) * start);
-      const times = Float64Array.from({ length: steps }, (_, i) => (config.shift * top * (1 - i / steps)) / (1 + (config.shift - 1) * top * (1 - i / steps)));
+      const times = Float64Array.from(
+        { length: steps },
+        (_, i) => (config.shift * top * (1 - i / steps)) / (1 + (config.shift - 1) * top * (1 - i / steps)),
+      );
       return relativeError(sampler(analytic(), cpu().fromHost(G.get("x_init")).to("f64"), times).values(), exact);
     };
     expect(Math.log2(error(euler, 80) / error(euler, 160))).toBeGreaterThan(0.85);
@@ -78,16 +83,26 @@ describe("few-step times", () => {
     for (const steps of [0, 9]) expect(() => midTimes(steps)).toThrow(expect.objectContaining({ code: "E_ARG" }));
   });
   test("times that rise, repeat without fresh noise or start above sigma_max are refused", () => {
-    const refused = (midTimes: number[], mode: "sde" | "ode", sigmaMax = 80) => () => studentPlan({ steps: midTimes.length + 1, sigmaMax, midTimes, form: "rf", mode });
-    for (const wrong of [refused([1, 1.4], "sde"), refused([1.3, 1.3], "ode"), refused([1.5], "sde", 1), refused([0], "sde"), refused([NaN], "sde"), refused([-1], "ode")]) expect(wrong).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    const refused =
+      (midTimes: number[], mode: "sde" | "ode", sigmaMax = 80) =>
+      () =>
+        studentPlan({ steps: midTimes.length + 1, sigmaMax, midTimes, form: "rf", mode });
+    for (const wrong of [
+      refused([1, 1.4], "sde"), refused([1.3, 1.3], "ode"), refused([1.5], "sde", 1), refused([0], "sde"),
+      refused([NaN], "sde"), refused([-1], "ode"),
+    ])
+      expect(wrong).toThrow(expect.objectContaining({ code: "E_ARG" }));
     expect(refused([1.3, 1.3, 1], "sde")().times.length).toBe(5);
-    expect(() => studentPlan({ steps: 3, sigmaMax: 80, midTimes: [1], form: "rf", mode: "sde" })).toThrow(expect.objectContaining({ code: "E_ARG" }));
+    expect(() => studentPlan({ steps: 3, sigmaMax: 80, midTimes: [1], form: "rf", mode: "sde" })).toThrow(
+      expect.objectContaining({ code: "E_ARG" }),
+    );
     expectDescending([1, 0.5, 0.5, 0], true);
   });
 });
 
 describe("few-step samplers on an exact denoiser", () => {
-  // Data concentrated on one point: x0 is known, so the velocity of any state is (x - x0) / t and every sampler must end there.
+  // Data concentrated on one point: x0 is known, so the velocity of any state is (x - x0) / t and every sampler must
+  // end there.
   const point = [0.7, -1.2, 0.4, 2];
   test("any number of steps, both forms, both modes end at the point", () => {
     using _scope = cpu().scope();
@@ -98,8 +113,15 @@ describe("few-step samplers on an exact denoiser", () => {
       for (let steps = 1; steps <= MOST_STEPS; steps++) {
         const times = fewStepTimes(steps, 80, midTimes(steps));
         const noise = (k: number): Tensor => cpu().fromValues([k, 1, -k, 0.5], [1, 4], "f64");
-        expect(relativeError(rcmRf(velocity, init, times, noise, mode).values(), Float64Array.from(point))).toBeLessThan(1e-12);
-        expect(relativeError(rcmTrig(() => combine([[1, target]]), init, times, noise, mode).values(), Float64Array.from(point))).toBeLessThan(1e-12);
+        expect(
+          relativeError(rcmRf(velocity, init, times, noise, mode).values(), Float64Array.from(point)),
+        ).toBeLessThan(1e-12);
+        expect(
+          relativeError(
+            rcmTrig(() => combine([[1, target]]), init, times, noise, mode).values(),
+            Float64Array.from(point),
+          ),
+        ).toBeLessThan(1e-12);
       }
     }
   });
@@ -138,7 +160,9 @@ describe("few-step samplers on an exact denoiser", () => {
 for (const [dtype, tolStudent, tolTeacher] of [["f32", 1e-4, 1e-3], ["f64", 1e-6, 1e-5]] as const) {
   describe(`network samplers, ${dtype}`, () => {
     const load = (role: string): Network => {
-      const model = wanNetwork(cpu(), goldenConfig(JSON.stringify(config.wan)), { dtype: dtype as DType, residual: dtype as DType, checkpoint: "none", trainable: false });
+      const model = wanNetwork(cpu(), goldenConfig(JSON.stringify(config.wan)), {
+        dtype: dtype as DType, residual: dtype as DType, checkpoint: "none", trainable: false,
+      });
       model.load(P.under(`params.${role}.`), role);
       return model;
     };
@@ -154,9 +178,12 @@ for (const [dtype, tolStudent, tolTeacher] of [["f32", 1e-4, 1e-3], ["f64", 1e-6
         const times = fewStepTimes(steps, config.sigma_max, [1.5, 1.4, 1.0]);
         expect(relativeError(times, values(`rcm${steps}.trig_t`))).toBeLessThan(1e-6);
         const noise = (k: number): Tensor => up(`rcm${steps}.noise.${k}`);
-        const trig = rcmTrig((x, t) => evaluate(denoiser.x0, x, all(x, t), condition), up(`rcm${steps}.init_noise`), times, noise);
+        const trig = rcmTrig(
+          (x, t) => evaluate(denoiser.x0, x, all(x, t), condition), up(`rcm${steps}.init_noise`), times, noise,
+        );
         expect(relativeError(trig.values(), values(`rcm${steps}.out`))).toBeLessThan(tolStudent);
-        const velocity: Velocity = (x, t) => net(new Tape(cpu(), { record: false }), constant(x), at(all(x, t)), condition).x;
+        const velocity: Velocity = (x, t) =>
+          net(new Tape(cpu(), { record: false }), constant(x), at(all(x, t)), condition).x;
         const rf = rcmRf(velocity, up(`rcm${steps}.init_noise`), times, noise);
         expect(relativeError(rf.values(), values(`rcm${steps}.out_rf_form`))).toBeLessThan(tolStudent);
       });
@@ -171,7 +198,8 @@ for (const [dtype, tolStudent, tolTeacher] of [["f32", 1e-4, 1e-3], ["f64", 1e-6
         // The reference keeps sigmas and times in float32; the stored rounding is reproduced here.
         const times = teacherTimes(4, config.shift, config.sigma_max).map((t) => Math.fround(t));
         const guidedNet = guided({ field: net, x0: net }, 5, () => uncondition);
-        const velocity: Velocity = (x, t) => guidedNet.field(new Tape(cpu(), { record: false }), constant(x), at(all(x, t)), condition).x;
+        const velocity: Velocity = (x, t) =>
+          guidedNet.field(new Tape(cpu(), { record: false }), constant(x), at(all(x, t)), condition).x;
         const out = sampler(velocity, up("teacher.init_noise"), times);
         expect(relativeError(out.values(), values(`teacher.${name}.out`))).toBeLessThan(tolTeacher);
       });

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { rfFromSigma, rfFromTrig, sigmaFromRf, sigmaFromTrig, trigFromRf, trigFromSigma } from "../../core/diffusion/path.ts";
+import {
+  rfFromSigma, rfFromTrig, sigmaFromRf, sigmaFromTrig, trigFromRf, trigFromSigma,
+} from "../../core/diffusion/path.ts";
 import { shiftRf } from "../../core/diffusion/time.ts";
 import { powerEmaBeta, powerEmaGamma } from "../../core/optim/ema.ts";
 import { learningRate } from "../../core/optim/lr.ts";
@@ -22,7 +24,8 @@ describe("schedules against the public reference", () => {
   test("power-function EMA", () => {
     for (const c of S.ema.cases) {
       close([powerEmaGamma(c.s)], [c.gamma], 1e-9);
-      for (const [it, beta] of Object.entries(c.beta as Record<string, number>)) close([powerEmaBeta(c.gamma, Number(it))], [beta], 1e-9);
+      for (const [it, beta] of Object.entries(c.beta as Record<string, number>))
+        close([powerEmaBeta(c.gamma, Number(it))], [beta], 1e-9);
     }
   });
 
@@ -74,9 +77,17 @@ describe("schedules against the public reference", () => {
   test("learning-rate warm-up", () => {
     for (const c of S.lr_lambda_linear.cases) {
       const [warmupSteps] = c.config.warm_up_steps;
-      if (c.config.f_start !== undefined && (c.config.f_start[0] !== 1e-6 || c.config.f_min[0] !== c.config.f_max[0] || c.config.warm_up_steps.length !== 1)) continue;
+      if (
+        c.config.f_start !== undefined &&
+        (c.config.f_start[0] !== 1e-6 || c.config.f_min[0] !== c.config.f_max[0] || c.config.warm_up_steps.length !== 1)
+      )
+        continue;
       for (const [n, f] of Object.entries(c.values as Record<string, number>)) {
-        close([learningRate(Number(n), { lr: c.config.f_max[0], warmupSteps, decaySteps: 0, lrMin: 0, totalSteps: 1e9 })], [f], 1e-9);
+        close(
+          [learningRate(Number(n), { lr: c.config.f_max[0], warmupSteps, decaySteps: 0, lrMin: 0, totalSteps: 1e9 })],
+          [f],
+          1e-9,
+        );
       }
     }
   });

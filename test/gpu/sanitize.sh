@@ -7,7 +7,7 @@ pattern=${1:-"(bf16|f32) is as close to f64|f32-grade"}
 tools=${2:-memcheck racecheck}
 [ $# -ge 2 ] && shift
 [ $# -ge 1 ] && shift
-[ $# -eq 0 ] && set -- ./test/gpu/ops.test.ts ./test/gpu/precision.test.ts
+[ $# -eq 0 ] && set -- ./test/gpu/ops/ops.test.ts ./test/gpu/ops/precision.test.ts
 status=0
 for tool in $tools; do
   log=$(mktemp)

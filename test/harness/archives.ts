@@ -5,7 +5,9 @@ import { ZipWriter } from "../../core/io/torch_zip.ts";
 /** The regular files of a tar; `offset` is the byte of the member's header. */
 export const readTar = (path: string): { name: string; offset: number; data: Uint8Array }[] =>
   withFile(path, (fd, size) =>
-    Array.from(members(fd, path, size), (m) => ({ name: m.name, offset: m.offset, data: readAt(fd, path, m.start, m.size) })),
+    Array.from(members(fd, path, size), (m) => ({
+      name: m.name, offset: m.offset, data: readAt(fd, path, m.start, m.size),
+    })),
   );
 
 /** A stored (uncompressed) zip archive in memory. */

@@ -1,4 +1,4 @@
-import { test } from "bun:test";
+import { describe, test } from "bun:test";
 import { RcmError } from "../../core/error.ts";
 import { Device } from "../../core/tensor.ts";
 import { ABI_HASH } from "../../ffi/rcm.gen.ts";
@@ -12,8 +12,8 @@ export const cpu = (): Device => (shared ??= Device.open({ device: "cpu" }));
 const state = globalThis as { rcmGpu?: { device: Device | null } };
 
 /**
- * One GPU device for all tests of a process; null, with the reason printed once, when the library or the GPU is missing. A library
- * built from another header is an error, never a skip.
+ * One GPU device for all tests of a process; null, with the reason printed once, when the library or the GPU is
+ * missing. A library built from another header is an error, never a skip.
  */
 export function cuda(): Device | null {
   if (state.rcmGpu) return state.rcmGpu.device;
@@ -33,4 +33,11 @@ export type TestFunction = (name: string, body: () => unknown, timeout?: number)
 export function gpuTier(): { device: () => Device; test: TestFunction } {
   const found = cuda();
   return { device: () => found as Device, test: (found ? test : test.skip) as TestFunction };
+}
+
+/** Declares the same tests for the CPU and for the GPU, the latter skipped where there is none. */
+export function onEachDevice(body: (device: () => Device, test: TestFunction) => void): void {
+  describe("cpu", () => body(cpu, test as TestFunction));
+  const gpu = gpuTier();
+  describe("gpu", () => body(gpu.device, gpu.test));
 }

@@ -20,7 +20,10 @@ export function fakeText(log: Log, config = TINY_WAN): Embedder {
   };
 }
 
-/** A decoder that shows the first three latent channels as blocks of pixels, one chunk a latent frame; and its inverse by picking pixels. */
+/**
+ * A decoder that shows the first three latent channels as blocks of pixels, one chunk a latent frame; and its inverse
+ * by picking pixels.
+ */
 export function fakeVae(device: Device, log: Log): VideoVae {
   log.push("open vae");
   return {
@@ -30,7 +33,9 @@ export function fakeVae(device: Device, log: Log): VideoVae {
       const v = video.values();
       log.push("encode picture");
       return device.fromValues(Float64Array.from({ length: 16 * T * y * x }, (_, i) => {
-        const [c, t, r, q] = [Math.floor(i / (T * y * x)) % 3, Math.floor(i / (y * x)) % T, Math.floor(i / x) % y, i % x];
+        const [c, t, r, q] = [
+          Math.floor(i / (T * y * x)) % 3, Math.floor(i / (y * x)) % T, Math.floor(i / x) % y, i % x,
+        ];
         return v[((c * F + Math.min(F - 1, t * 4)) * Y + r * 8) * X + q * 8];
       }), [1, 16, T, y, x], "f32");
     },

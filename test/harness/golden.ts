@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { numel, type HostTensor } from "../../core/dtype.ts";
 
@@ -15,7 +15,11 @@ export interface Golden {
   under(prefix: string): Map<string, HostTensor>;
 }
 
-export const hasGolden = (file: string): boolean => existsSync(join(GOLDEN_DIR, file));
+interface Info {
+  dtype: string;
+  shape: number[];
+  data_offsets: [from: number, to: number];
+}
 
 /** Reads a file on its own, so that the tests do not lean on the reader they also test. */
 export function golden(file: string): Golden {
@@ -23,7 +27,7 @@ export function golden(file: string): Golden {
   const headerLength = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerLength));
   const tensors = new Map<string, HostTensor>();
-  for (const [name, info] of Object.entries<{ dtype: string; shape: number[]; data_offsets: [number, number] }>(header)) {
+  for (const [name, info] of Object.entries<Info>(header)) {
     if (name === "__metadata__") continue;
     const [from, to] = info.data_offsets;
     const dtype = info.dtype === "I32" ? "i32" : "f32";
@@ -40,7 +44,8 @@ export function golden(file: string): Golden {
       if (!t) throw new Error(`${file}: no tensor ${name}`);
       return t;
     },
-    under: (prefix) => new Map([...tensors].filter(([n]) => n.startsWith(prefix)).map(([n, t]) => [n.slice(prefix.length), t])),
+    under: (prefix) =>
+      new Map([...tensors].filter(([n]) => n.startsWith(prefix)).map(([n, t]) => [n.slice(prefix.length), t])),
   };
 }
 
@@ -55,4 +60,10 @@ export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): 
     top = Math.max(top, Math.abs(want[i]));
   }
   return worst / Math.max(top, Number.MIN_VALUE);
+}
+
+/** The error of a plain bf16 run that a file states in `bf16_rel_err`, by its path there; null where it states none. */
+export function statedBf16Error(g: Golden, ...path: string[]): number | null {
+  const found = path.reduce((o, key) => o?.[key], JSON.parse(g.metadata.bf16_rel_err ?? "{}"));
+  return typeof found === "number" ? found : null;
 }

@@ -33,7 +33,9 @@ function drawn(shape: readonly number[], seed: number, stream: number): Float64A
   using _scope = cpu().scope();
   return cpu().randn(shape, "f64", seed, stream).values();
 }
-export const drawnTensor = (device: Device, shape: readonly number[], dtype: DType, seed: number, stream: number): Tensor => device.fromValues(drawn(shape, seed, stream), shape, dtype);
+/** Normal values on a grid that every dtype holds, so that runs in all dtypes are given the same ones. */
+export const drawnTensor = (device: Device, shape: readonly number[], dtype: DType, seed: number, stream: number): Tensor =>
+  device.fromValues(drawn(shape, seed, stream).map((v) => Math.round(16 * v) / 16), shape, dtype);
 
 export const rope = (L: number, K: number) => (device: Device, dtype: DType) => {
   const angles = drawn([L, K / 2], 5, 5);

@@ -1,6 +1,8 @@
 import { existsSync, readFileSync } from "node:fs";
 
-/** Prints "N passed, N failed, N skipped" of a junit file; exits 1 on any failure, a failed runner, or no test at all. */
+/**
+ * Prints "N passed, N failed, N skipped" of a junit file; exits 1 on any failure, a failed runner, or no test at all.
+ */
 const [path, status] = process.argv.slice(2);
 const xml = existsSync(path) ? readFileSync(path, "utf8") : "";
 const head = /<testsuites\b[^>]*>/.exec(xml)?.[0] ?? "";

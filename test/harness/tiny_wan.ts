@@ -7,7 +7,8 @@ import type { Device } from "../../core/tensor.ts";
 
 /** The Wan network with small numbers, latents and text widths as they are in earnest. */
 export const TINY_WAN: WanConfig = {
-  dim: 48, heads: 2, layers: 3, ffnDim: 64, inDim: 16, outDim: 16, patch: [1, 2, 2], freqDim: 32, textDim: 24, textLen: 5, eps: 1e-6, timeScale: 1000, secondTime: false,
+  dim: 48, heads: 2, layers: 3, ffnDim: 64, inDim: 16, outDim: 16, patch: [1, 2, 2], freqDim: 32, textDim: 24,
+  textLen: 5, eps: 1e-6, timeScale: 1000, secondTime: false,
 };
 
 /** Random weights, none of them zero, the same for a parameter's name whatever set it is in. */

@@ -10,8 +10,9 @@ import type { Device } from "../../core/tensor.ts";
 
 export const wanSpec = (config: WanConfig): NetSpec => netSpec(wan, config);
 
-export const wanNetwork = (device: Device, config: WanConfig, { trainable = false, ...o }: NetOptions & { trainable?: boolean }): Network =>
-  Network.create(device, wanSpec(config), o, trainable);
+export const wanNetwork = (
+  device: Device, config: WanConfig, { trainable = false, ...o }: NetOptions & { trainable?: boolean },
+): Network => Network.create(device, wanSpec(config), o, trainable);
 
 /** A time and its tangent in network units, on the device. Shapes: [B]. */
 export const netTime = (device: Device, t: Float64Array, dot: Float64Array | null = null): Var => {
@@ -26,5 +27,7 @@ const layoutNamed = (name: string): Layout => {
 };
 
 /** The key of a parameter in a layout, and back. */
-export const keyOf = (layout: string, prefix: string, name: string): string => prefix + layoutNamed(layout).fromOwn(name);
-export const nameOf = (layout: string, prefix: string, key: string): string | null => ownName({ layout: layoutNamed(layout), prefix }, key);
+export const keyOf = (layout: string, prefix: string, name: string): string =>
+  prefix + layoutNamed(layout).fromOwn(name);
+export const nameOf = (layout: string, prefix: string, key: string): string | null =>
+  ownName({ layout: layoutNamed(layout), prefix }, key);

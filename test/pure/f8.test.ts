@@ -2,7 +2,10 @@ import { describe, expect, test } from "bun:test";
 import { fromF8Bits, hostTensor, hostValues, toF8Bits } from "../../core/dtype.ts";
 import { Rng } from "../../core/rng.ts";
 
-/** All values of f8_e4m3 from 0 on, one row an exponent, written out from the definition of the format (bias 7, no infinity). */
+/**
+ * All values of f8_e4m3 from 0 on, one row an exponent, written out from the definition of the format (bias 7, no
+ * infinity).
+ */
 const TABLE = [
   0, 0.001953125, 0.00390625, 0.005859375, 0.0078125, 0.009765625, 0.01171875, 0.013671875,
   0.015625, 0.017578125, 0.01953125, 0.021484375, 0.0234375, 0.025390625, 0.02734375, 0.029296875,
@@ -54,7 +57,8 @@ describe("f8_e4m3", () => {
   });
 
   test("saturates; NaN stays NaN", () => {
-    for (const v of [448, 449, 463.99, 464, 480, 1e9, Number.POSITIVE_INFINITY]) expect([toF8Bits(v), toF8Bits(-v)]).toEqual([0x7e, 0xfe]);
+    for (const v of [448, 449, 463.99, 464, 480, 1e9, Number.POSITIVE_INFINITY])
+      expect([toF8Bits(v), toF8Bits(-v)]).toEqual([0x7e, 0xfe]);
     expect(toF8Bits(Number.NaN)).toBe(0x7f);
     expect([toF8Bits(1e-300), toF8Bits(-1e-300)]).toEqual([0, 0x80]);
   });
