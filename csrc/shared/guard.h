@@ -7,7 +7,7 @@
 #include <new>
 #include <string>
 
-#include "../include/rcm.h"
+#include "include/rcm.h"
 
 namespace rcm {
 

@@ -31,14 +31,13 @@ describe("ops", () => {
     for (const [op, set] of verbs) expect([op, [...set].sort()]).toEqual([op, ["fwd", "jvp", "vjp"]]);
   });
   // test/harness/op_cases.ts is the one table of cases: test/cpu/ops.test.ts runs every op in it, so being in it is being tested.
-  test("header, CPU library, core and tests name the same ops", () => {
+  test("header, both libraries, core and tests name the same ops", () => {
     expect(readdirSync(join(ROOT, "core/ops")).map((f) => f.replace(".ts", "")).sort()).toEqual(ops);
     expect(Object.keys(OP_CASES).sort()).toEqual(ops);
-    const cpu = readdirSync(join(ROOT, "csrc/cpu")).map((f) => f.replace(/(_vjp)?\.cpp$/, ""));
+    const cpu = readdirSync(join(ROOT, "csrc/cpu/ops")).map((f) => f.replace(/(_vjp)?\.cpp$/, ""));
     expect(ops.filter((op) => !cpu.includes(op))).toEqual([]);
     for (const [name, { op }] of Object.entries(OP_CASES)) expect(op.name).toBe(name);
-    // The CUDA library, where the checkout has it: a file or, for attention, a folder.
-    const cuda = existsSync(join(ROOT, "csrc/cuda")) ? readdirSync(join(ROOT, "csrc/cuda")).map((f) => f.replace(/\.cu$/, "")) : ops;
+    const cuda = readdirSync(join(ROOT, "csrc/cuda/ops")).map((f) => f.replace(/\.cu$/, ""));
     expect(ops.filter((op) => !cuda.includes(op))).toEqual([]);
   });
 });
@@ -48,7 +47,8 @@ describe("promises", () => {
     const over = sources.filter((f) => !f.endsWith(".gen.ts")).map((f) => [f, read(f).split("\n").length - 1] as const).filter(([f, n]) => n > (f.endsWith(".ts") ? 400 : 600));
     expect(over).toEqual([]);
   });
-  // A kernel may start before the one queued ahead of it is done (csrc/cuda/common.cuh), so one that did not wait would read what is not yet there.
+  // A kernel may start before its predecessor has finished (csrc/cuda/runtime/common.cuh): without the wait it would
+  // read memory that the predecessor has not written yet.
   test("every CUDA kernel goes through queue_kernel and waits before it touches memory", () => {
     const cuda = sources.filter((f) => /^csrc\/cuda\/.*\.cuh?$/.test(f));
     expect(cuda.filter((f) => read(f).includes("<<<"))).toEqual([]);

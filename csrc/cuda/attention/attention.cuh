@@ -1,6 +1,6 @@
 // The attention backends and what they share. Every function queues on stream().
 #pragma once
-#include "../common.cuh"
+#include "cuda/runtime/common.cuh"
 
 namespace rcm {
 

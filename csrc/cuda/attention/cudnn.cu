@@ -6,7 +6,7 @@
 #include <mutex>
 #include <vector>
 
-#include "../vendor/cudnn.h"
+#include "cuda/vendor/cudnn.h"
 #include "attention.cuh"
 
 namespace rcm {

@@ -1,7 +1,7 @@
 // What the sm_90a attention kernels share: tensor maps, the tile ring, the softmax row state.
 #pragma once
-#include "../ptx/hopper.cuh"
-#include "../ptx/wgmma.cuh"
+#include "cuda/ptx/hopper.cuh"
+#include "cuda/ptx/wgmma.cuh"
 #include "attention.cuh"
 
 // Kernel bodies exist for sm_90a (and for the host's pass over the text); other targets get empty ones that are never launched.

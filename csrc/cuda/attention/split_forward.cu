@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <climits>
 
-#include "../ptx/mma.cuh"
+#include "cuda/ptx/mma.cuh"
 #include "attention.cuh"
 
 namespace rcm {

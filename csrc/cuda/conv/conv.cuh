@@ -1,7 +1,7 @@
 // The kernels behind rcm_conv3d.
 #pragma once
-#include "../common.cuh"
-#include "../../shared/conv.h"
+#include "cuda/runtime/common.cuh"
+#include "shared/ops/conv3d.h"
 
 namespace rcm {
 

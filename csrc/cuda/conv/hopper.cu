@@ -6,8 +6,8 @@
 // of a frame. A tile is MB blocks of 8 x 8 positions for each warpgroup.
 #include <cstdlib>
 
-#include "../ptx/hopper.cuh"
-#include "../ptx/wgmma_shared.cuh"
+#include "cuda/ptx/hopper.cuh"
+#include "cuda/ptx/wgmma_shared.cuh"
 #include "conv.cuh"
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -1,0 +1,17 @@
+// Windows of files into device memory, by way of pinned slots that several threads fill.
+#include "shared/file.h"
+#include "common.cuh"
+#include "memory.h"
+
+using namespace rcm;
+
+rcm_status rcm_file_read(const char* path, void* dst, int64_t offset, int64_t bytes) {
+  return gpu_call("file_read", [&] {
+    need(path, "path");
+    need(dst, "dst");
+    size_at_least(offset, 0, "offset");
+    size_at_least(bytes, 0, "bytes");
+    const FileWindow file(path, offset, bytes);
+    fill_device(dst, (size_t)bytes, [&](size_t at, char* into, size_t n) { file.read((int64_t)at, into, n); });
+  });
+}
