@@ -1,31 +1,23 @@
 #include "norm.h"
+#include "shared/ops/ada_layer_norm.h"
 
-using namespace rcm;
-
+namespace rcm::ada_layer_norm {
 namespace {
 
-struct Sizes {
-  int64_t B, L, D, stride;
-  int32_t x_dtype, y_dtype;
-};
-
-void check(const Sizes& s) {
-  size_at_least(s.B, 0, "B");
-  size_at_least(s.L, 0, "L");
-  size_at_least(s.D, 1, "D");
-  if (s.B > 1) size_at_least(s.stride, s.D, "mod_stride");
-}
-
 template <class C>
-void run(const void* x, const C* shift, const C* scale, const void* x_dot, const C* shift_dot, const C* scale_dot, void* y, void* y_dot, C* mean, C* rstd,
-         double eps, const Sizes& z) {
+void run(const Forward& a, const Sizes& z) {
+  const C *shift = static_cast<const C*>(a.shift), *scale = static_cast<const C*>(a.scale);
+  const C *shift_dot = static_cast<const C*>(a.shift_dot), *scale_dot = static_cast<const C*>(a.scale_dot);
+  const void *x = a.x, *x_dot = a.x_dot;
+  void *y = a.y, *y_dot = a.y_dot;
+  C *mean = static_cast<C*>(a.mean), *rstd = static_cast<C*>(a.rstd);
   const int64_t D = z.D;
   parallel_for(z.B * z.L, 32, [&](int64_t from, int64_t to, int) {
     for (int64_t r = from; r < to; ++r) {
       const int64_t mod = r / z.L * z.stride;
       const C *sh = shift + mod, *sc = scale + mod;
       const C* in = load_row<C>(x, z.x_dtype, r * D, D, scratch<C>(2, D));
-      const RowStats<C> s = row_stats(in, D, eps);
+      const RowStats<C> s = row_stats(in, D, a.eps);
       mean[r] = s.mean;
       rstd[r] = s.rstd;
       C* out = row_target<C>(y, z.y_dtype, r * D, scratch<C>(3, D));
@@ -56,25 +48,13 @@ void run(const void* x, const C* shift, const C* scale, const void* x_dot, const
   });
 }
 
-void forward(const void* x, const void* shift, const void* scale, const void* x_dot, const void* shift_dot, const void* scale_dot, void* y, void* y_dot,
-             void* mean, void* rstd, double eps, const Sizes& z) {
-  need(x, "x");
-  need(shift, "shift");
-  need(scale, "scale");
-  need(y, "y");
-  need(mean, "mean");
-  need(rstd, "rstd");
-  check(z);
-  with_compute({z.x_dtype, z.y_dtype}, [&](auto zero) {
-    using C = decltype(zero);
-    auto c = [](const void* p) { return static_cast<const C*>(p); };
-    run<C>(x, c(shift), c(scale), x_dot, c(shift_dot), c(scale_dot), y, y_dot, static_cast<C*>(mean), static_cast<C*>(rstd), eps, z);
-  });
-}
-
-// Samples are the unit of work, so each thread owns the modulation cotangents of its samples.
+// With enough samples a thread takes whole samples and owns their modulation cotangents; else each sample is split by rows.
 template <class C>
-void backward(const void* x, const C* scale, const C* mean, const C* rstd, const void* y_bar, void* x_bar, C* shift_bar, C* scale_bar, const Sizes& z) {
+void run_backward(const Backward& a, const Sizes& z) {
+  const C *scale = static_cast<const C*>(a.scale), *mean = static_cast<const C*>(a.mean), *rstd = static_cast<const C*>(a.rstd);
+  const void *x = a.x, *y_bar = a.y_bar;
+  void* x_bar = a.x_bar;
+  C *shift_bar = static_cast<C*>(a.shift_bar), *scale_bar = static_cast<C*>(a.scale_bar);
   const int64_t D = z.D;
   const bool mods = shift_bar || scale_bar;
   auto rows = [&](int64_t b, int64_t from, int64_t to, C* dsh, C* dsc) {
@@ -84,13 +64,13 @@ void backward(const void* x, const C* scale, const C* mean, const C* rstd, const
       const C* in = load_row<C>(x, z.x_dtype, r * D, D, scratch<C>(2, D));
       const C* bar = load_row<C>(y_bar, z.y_dtype, r * D, D, scratch<C>(4, D));
       const C m = mean[r], s = rstd[r];
-      double a = 0, c = 0;
-#pragma omp simd reduction(+ : a, c)
+      double g_sum = 0, gh_sum = 0;
+#pragma omp simd reduction(+ : g_sum, gh_sum)
       for (int64_t i = 0; i < D; ++i) {
         h[i] = (in[i] - m) * s;
         g[i] = bar[i] * (1 + sc[i]);
-        a += (double)g[i];
-        c += (double)(g[i] * h[i]);
+        g_sum += (double)g[i];
+        gh_sum += (double)(g[i] * h[i]);
       }
       if (mods) {
 #pragma omp simd
@@ -100,10 +80,10 @@ void backward(const void* x, const C* scale, const C* mean, const C* rstd, const
         }
       }
       if (!x_bar) continue;
-      const C ma = (C)(a / (double)D), mc = (C)(c / (double)D);
+      const C g_mean = (C)(g_sum / (double)D), gh_mean = (C)(gh_sum / (double)D);
       C* out = row_target<C>(x_bar, z.x_dtype, r * D, scratch<C>(3, D));
 #pragma omp simd
-      for (int64_t i = 0; i < D; ++i) out[i] = s * (g[i] - ma - h[i] * mc);
+      for (int64_t i = 0; i < D; ++i) out[i] = s * (g[i] - g_mean - h[i] * gh_mean);
       store_row<C>(x_bar, z.x_dtype, r * D, D, out);
     }
   };
@@ -137,35 +117,12 @@ void backward(const void* x, const C* scale, const C* mean, const C* rstd, const
 
 }  // namespace
 
-rcm_status rcm_ada_layer_norm_fwd(const void* x, const void* shift, const void* scale, void* y, void* mean, void* rstd, int64_t B, int64_t L, int64_t D,
-                                  int64_t mod_stride, double eps, int32_t x_dtype, int32_t y_dtype) {
-  return guard("ada_layer_norm_fwd",
-               [&] { forward(x, shift, scale, nullptr, nullptr, nullptr, y, nullptr, mean, rstd, eps, {B, L, D, mod_stride, x_dtype, y_dtype}); });
+void forward(const Forward& a, const Sizes& z) {
+  with_compute({z.x_dtype, z.y_dtype}, [&](auto zero) { run<decltype(zero)>(a, z); });
 }
 
-rcm_status rcm_ada_layer_norm_jvp(const void* x, const void* shift, const void* scale, const void* x_dot, const void* shift_dot, const void* scale_dot,
-                                  void* y, void* y_dot, void* mean, void* rstd, int64_t B, int64_t L, int64_t D, int64_t mod_stride, double eps,
-                                  int32_t x_dtype, int32_t y_dtype) {
-  return guard("ada_layer_norm_jvp", [&] {
-    need(y_dot, "y_dot");
-    forward(x, shift, scale, x_dot, shift_dot, scale_dot, y, y_dot, mean, rstd, eps, {B, L, D, mod_stride, x_dtype, y_dtype});
-  });
+void backward(const Backward& a, const Sizes& z) {
+  with_compute({z.x_dtype, z.y_dtype}, [&](auto zero) { run_backward<decltype(zero)>(a, z); });
 }
 
-rcm_status rcm_ada_layer_norm_vjp(const void* x, const void* scale, const void* mean, const void* rstd, const void* y_bar, void* x_bar, void* shift_bar,
-                                  void* scale_bar, int64_t B, int64_t L, int64_t D, int64_t mod_stride, int32_t x_dtype, int32_t y_dtype) {
-  return guard("ada_layer_norm_vjp", [&] {
-    need(x, "x");
-    need(scale, "scale");
-    need(mean, "mean");
-    need(rstd, "rstd");
-    need(y_bar, "y_bar");
-    const Sizes z{B, L, D, mod_stride, x_dtype, y_dtype};
-    check(z);
-    with_compute({x_dtype, y_dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      backward<C>(x, static_cast<const C*>(scale), static_cast<const C*>(mean), static_cast<const C*>(rstd), y_bar, x_bar, static_cast<C*>(shift_bar),
-                  static_cast<C*>(scale_bar), z);
-    });
-  });
-}
+}  // namespace rcm::ada_layer_norm

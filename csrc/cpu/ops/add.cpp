@@ -1,7 +1,7 @@
 #include "cpu/runtime/common.h"
+#include "shared/ops/add.h"
 
-using namespace rcm;
-
+namespace rcm::add {
 namespace {
 
 template <class C>
@@ -25,34 +25,15 @@ void sum_of(const void* a, const void* b, void* y, int64_t n, int32_t dtype) {
 
 }  // namespace
 
-rcm_status rcm_add_fwd(const void* a, const void* b, void* y, int64_t n, int32_t dtype) {
-  return guard("add_fwd", [&] {
-    need(a, "a");
-    need(b, "b");
-    need(y, "y");
-    size_at_least(n, 0, "n");
-    sum_of(a, b, y, n, dtype);
-  });
+void forward(const Forward& a, const Sizes& z) {
+  sum_of(a.a, a.b, a.y, z.n, z.dtype);
+  if (a.y_dot) sum_of(a.a_dot, a.b_dot, a.y_dot, z.n, z.dtype);
 }
 
-rcm_status rcm_add_jvp(const void* a, const void* b, const void* a_dot, const void* b_dot, void* y, void* y_dot, int64_t n, int32_t dtype) {
-  return guard("add_jvp", [&] {
-    need(a, "a");
-    need(b, "b");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    size_at_least(n, 0, "n");
-    sum_of(a, b, y, n, dtype);
-    sum_of(a_dot, b_dot, y_dot, n, dtype);
-  });
+void backward(const Backward& a, const Sizes& z) {
+  for (void* out : {a.a_bar, a.b_bar}) {
+    if (out) sum_of(a.y_bar, nullptr, out, z.n, z.dtype);
+  }
 }
 
-rcm_status rcm_add_vjp(const void* y_bar, void* a_bar, void* b_bar, int64_t n, int32_t dtype) {
-  return guard("add_vjp", [&] {
-    need(y_bar, "y_bar");
-    size_at_least(n, 0, "n");
-    for (void* out : {a_bar, b_bar}) {
-      if (out) sum_of(y_bar, nullptr, out, n, dtype);
-    }
-  });
-}
+}  // namespace rcm::add

@@ -1,27 +1,23 @@
-// Tiles shared by attention and its vjp: descriptor, packing, and a register-blocked product.
+// Tiles of attention and its vjp: packing, and a register-blocked matrix product.
 #pragma once
 #include <algorithm>
 
 #include "cpu/runtime/common.h"
+#include "shared/ops/attention.h"
 
 namespace rcm {
 
-struct AttentionShape {
-  int64_t B, H, Lq, Lk, K, Kv;
-  double scale;
-  int32_t dtype;
-  int64_t q[3], k[3], v[3], o[3];  // element steps from one batch, token and head to the next
-};
-
-AttentionShape attention_shape(const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale, int32_t dtype);
-
 constexpr int64_t kQueryTile = 64, kKeyTile = 128;
 
-// Columns of a packed matrix are padded to whole pairs of vectors.
+// Row length of a packed matrix: n rounded up to whole pairs of 64-byte vectors.
 template <class C>
 constexpr int64_t padded(int64_t n) {
   constexpr int64_t unit = 128 / sizeof(C);
   return (n + unit - 1) / unit * unit;
+}
+
+inline int64_t offset_of(const int64_t (&step)[3], int64_t b, int64_t l, int64_t h) {
+  return b * step[0] + l * step[1] + h * step[2];
 }
 
 template <class C>
@@ -29,6 +25,7 @@ struct Vec {
   typedef C type __attribute__((vector_size(64), aligned(4)));
 };
 
+// R rows of c by one pair of vectors of columns, in registers.
 template <class C, int R>
 inline void product_rows(int64_t k, const C* a, int64_t rs, int64_t cs, const C* b, int64_t ldb, C* c, int64_t ldc, bool add) {
   using V = typename Vec<C>::type;
@@ -52,7 +49,7 @@ inline void product_rows(int64_t k, const C* a, int64_t rs, int64_t cs, const C*
   }
 }
 
-// c[m,n] (+)= a b; a by any strides, b [k, padded n] and c [m, padded n] packed rows.
+// c[m,n] = a b, or += when `add`; a has any strides, the rows of b [k,n] and c [m,n] are packed.
 template <class C>
 void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t rs, int64_t cs, const C* b, int64_t ldb, C* c, int64_t ldc, bool add) {
   constexpr int64_t unit = 128 / sizeof(C);
@@ -64,7 +61,7 @@ void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t rs, int64_t cs
   }
 }
 
-// Rows [first, first + rows) of one head as packed rows of width padded(n), times `scale`.
+// Packs `rows` rows of one head, `step` elements apart from `base` on, to rows of padded(n) elements, times `scale`.
 template <class C>
 void pack_rows(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t rows, int64_t n, C scale, C* out, C* buffer) {
   const int64_t ld = padded<C>(n);
@@ -77,7 +74,7 @@ void pack_rows(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t
   }
 }
 
-// The same transposed: out [n, padded(rows of a tile)].
+// The same transposed: out [n, ld], ld = padded(rows).
 template <class C>
 void pack_columns(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t rows, int64_t n, C* out, int64_t ld, C* buffer) {
   for (int64_t r = 0; r < rows; ++r) {

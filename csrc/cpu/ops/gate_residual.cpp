@@ -1,21 +1,10 @@
 #include "norm.h"
+#include "shared/ops/gate_residual.h"
 
-using namespace rcm;
-
+namespace rcm::gate_residual {
 namespace {
 
-struct Sizes {
-  int64_t B, L, D, stride;
-  int32_t x_dtype, h_dtype;
-};
-
-void check(const Sizes& z) {
-  size_at_least(z.B, 0, "B");
-  size_at_least(z.L, 0, "L");
-  size_at_least(z.D, 0, "D");
-}
-
-// y = [x] + gate h + [gate2 h2]; null parts are zero, a null first gate is 1.
+// y = x + gate h + gate2 h2. Null x, h and h2 are zero; a null first gate is 1.
 template <class C>
 void mix(const void* x, const void* h, const C* gate, const void* h2, const C* gate2, void* y, const Sizes& z) {
   const int64_t D = z.D;
@@ -47,7 +36,7 @@ void mix(const void* x, const void* h, const C* gate, const void* h2, const C* g
   });
 }
 
-// dgate[b] += sum_l y_bar h, in rows of a sample.
+// into[:] += the sum of y_bar h over rows [first, last).
 template <class C>
 void gate_sum(const void* h, const void* y_bar, C* into, int64_t first, int64_t last, const Sizes& z) {
   for (int64_t r = first; r < last; ++r) {
@@ -58,72 +47,48 @@ void gate_sum(const void* h, const void* y_bar, C* into, int64_t first, int64_t 
   }
 }
 
+template <class C>
+void run_backward(const Backward& a, const Sizes& z) {
+  const int64_t D = z.D;
+  if (a.h_bar) {
+    const Sizes swapped{z.B, z.L, D, z.stride, z.h_dtype, z.x_dtype};
+    mix<C>(nullptr, a.y_bar, static_cast<const C*>(a.gate), nullptr, nullptr, a.h_bar, swapped);
+  }
+  if (!a.gate_bar) return;
+  C* into = static_cast<C*>(a.gate_bar);
+  if (z.B >= threads()) {
+    parallel_for(z.B, 1, [&](int64_t from, int64_t to, int) {
+      C* sum = scratch<C>(3, D);
+      for (int64_t b = from; b < to; ++b) {
+        std::memset(sum, 0, (size_t)D * sizeof(C));
+        gate_sum<C>(a.h, a.y_bar, sum, b * z.L, (b + 1) * z.L, z);
+        for (int64_t i = 0; i < D; ++i) into[b * z.stride + i] += sum[i];
+      }
+    });
+    return;
+  }
+  for (int64_t b = 0; b < z.B; ++b) {
+    Partials<C> sums = partials<C>(D);
+    parallel_for(z.L, 64, [&](int64_t from, int64_t to, int part) {
+      gate_sum<C>(a.h, a.y_bar, sums.of(part), b * z.L + from, b * z.L + to, z);
+    });
+    sums.add_to(into + b * z.stride, 0, D);
+  }
+}
+
 }  // namespace
 
-rcm_status rcm_gate_residual_fwd(const void* x, const void* h, const void* gate, void* y, int64_t B, int64_t L, int64_t D, int64_t gate_stride,
-                                 int32_t x_dtype, int32_t h_dtype) {
-  return guard("gate_residual_fwd", [&] {
-    need(x, "x");
-    need(h, "h");
-    need(y, "y");
-    const Sizes z{B, L, D, gate_stride, x_dtype, h_dtype};
-    check(z);
-    with_compute({x_dtype, h_dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      mix<C>(x, h, static_cast<const C*>(gate), nullptr, nullptr, y, z);
-    });
+void forward(const Forward& a, const Sizes& z) {
+  with_compute({z.x_dtype, z.h_dtype}, [&](auto zero) {
+    using C = decltype(zero);
+    const C *gate = static_cast<const C*>(a.gate), *gate_dot = static_cast<const C*>(a.gate_dot);
+    mix<C>(a.x, a.h, gate, nullptr, nullptr, a.y, z);
+    if (a.y_dot) mix<C>(a.x_dot, a.h_dot, gate, gate_dot ? a.h : nullptr, gate_dot, a.y_dot, z);
   });
 }
 
-rcm_status rcm_gate_residual_jvp(const void* x, const void* h, const void* gate, const void* x_dot, const void* h_dot, const void* gate_dot, void* y,
-                                 void* y_dot, int64_t B, int64_t L, int64_t D, int64_t gate_stride, int32_t x_dtype, int32_t h_dtype) {
-  return guard("gate_residual_jvp", [&] {
-    need(x, "x");
-    need(h, "h");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    const Sizes z{B, L, D, gate_stride, x_dtype, h_dtype};
-    check(z);
-    with_compute({x_dtype, h_dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      const C *g = static_cast<const C*>(gate), *gd = static_cast<const C*>(gate_dot);
-      mix<C>(x, h, g, nullptr, nullptr, y, z);
-      mix<C>(x_dot, h_dot, g, gd ? h : nullptr, gd, y_dot, z);
-    });
-  });
+void backward(const Backward& a, const Sizes& z) {
+  with_compute({z.x_dtype, z.h_dtype}, [&](auto zero) { run_backward<decltype(zero)>(a, z); });
 }
 
-rcm_status rcm_gate_residual_vjp(const void* h, const void* gate, const void* y_bar, void* h_bar, void* gate_bar, int64_t B, int64_t L, int64_t D,
-                                 int64_t gate_stride, int32_t x_dtype, int32_t h_dtype) {
-  return guard("gate_residual_vjp", [&] {
-    need(y_bar, "y_bar");
-    const Sizes z{B, L, D, gate_stride, x_dtype, h_dtype};
-    check(z);
-    with_compute({x_dtype, h_dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      if (h_bar) {
-        const Sizes swapped{B, L, D, gate_stride, h_dtype, x_dtype};
-        mix<C>(nullptr, y_bar, static_cast<const C*>(gate), nullptr, nullptr, h_bar, swapped);
-      }
-      if (!gate_bar) return;
-      need(h, "h");
-      C* into = static_cast<C*>(gate_bar);
-      if (B >= threads()) {
-        parallel_for(B, 1, [&](int64_t from, int64_t to, int) {
-          C* sum = scratch<C>(3, D);
-          for (int64_t b = from; b < to; ++b) {
-            std::memset(sum, 0, (size_t)D * sizeof(C));
-            gate_sum<C>(h, y_bar, sum, b * L, (b + 1) * L, z);
-            for (int64_t i = 0; i < D; ++i) into[b * gate_stride + i] += sum[i];
-          }
-        });
-        return;
-      }
-      for (int64_t b = 0; b < B; ++b) {
-        Partials<C> sums = partials<C>(D);
-        parallel_for(L, 64, [&](int64_t from, int64_t to, int part) { gate_sum<C>(h, y_bar, sums.of(part), b * L + from, b * L + to, z); });
-        sums.add_to(into + b * gate_stride, 0, D);
-      }
-    });
-  });
-}
+}  // namespace rcm::gate_residual

@@ -1,25 +1,14 @@
 #include "cpu/runtime/common.h"
+#include "shared/ops/lincomb.h"
 
-using namespace rcm;
-
+namespace rcm::lincomb {
 namespace {
 
-struct Terms {
-  const void* x[4];
-  int32_t count;
-};
-
-void check(const Terms& t, const double* coef, const void* y, int64_t B, int64_t N) {
-  if (t.count < 1 || t.count > 4) fail(RCM_E_ARG, "terms: want 1 to 4, got %d", t.count);
-  need(coef, "coef");
-  need(y, "y");
-  size_at_least(B, 0, "B");
-  size_at_least(N, 0, "N");
-}
-
-// y[b] = sum coef[i,b] x_i[b] (+ the same over a second set), in f64. Null terms are zero.
+// y[b] = sum of coef[i,b] x_i[b], plus the same over a second set when `more` is given; summed in f64. Null terms are zero.
 template <class C>
-void combine(const Terms& t, const double* coef, const Terms* more, const double* more_coef, void* y, int64_t B, int64_t N, int32_t dtype) {
+void combine(const Terms& t, const double* coef, const Terms* more, const double* more_coef, void* y, const Sizes& z) {
+  const int64_t B = z.B, N = z.N;
+  const int32_t dtype = z.dtype;
   constexpr int64_t kBlock = 2048;
   const int64_t per = N > 0 ? (N + kBlock - 1) / kBlock : 0;
   parallel_for(B * per, 8, [&](int64_t from, int64_t to, int) {
@@ -50,36 +39,17 @@ void combine(const Terms& t, const double* coef, const Terms* more, const double
 
 }  // namespace
 
-rcm_status rcm_lincomb_fwd(const void* x0, const void* x1, const void* x2, const void* x3, const double* coef, void* y, int64_t B, int64_t N,
-                           int32_t terms, int32_t dtype) {
-  return guard("lincomb_fwd", [&] {
-    const Terms t{{x0, x1, x2, x3}, terms};
-    check(t, coef, y, B, N);
-    with_compute({dtype}, [&](auto zero) { combine<decltype(zero)>(t, coef, nullptr, nullptr, y, B, N, dtype); });
+void forward(const Forward& a, const Sizes& z) {
+  with_compute({z.dtype}, [&](auto zero) {
+    using C = decltype(zero);
+    combine<C>(a.x, a.coef, nullptr, nullptr, a.y, z);
+    if (a.y_dot) combine<C>(a.x_dot, a.coef, a.coef_dot ? &a.x : nullptr, a.coef_dot, a.y_dot, z);
   });
 }
 
-rcm_status rcm_lincomb_jvp(const void* x0, const void* x1, const void* x2, const void* x3, const void* x0_dot, const void* x1_dot, const void* x2_dot,
-                           const void* x3_dot, const double* coef, const double* coef_dot, void* y, void* y_dot, int64_t B, int64_t N, int32_t terms,
-                           int32_t dtype) {
-  return guard("lincomb_jvp", [&] {
-    const Terms t{{x0, x1, x2, x3}, terms}, dots{{x0_dot, x1_dot, x2_dot, x3_dot}, terms};
-    check(t, coef, y, B, N);
-    need(y_dot, "y_dot");
-    with_compute({dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      combine<C>(t, coef, nullptr, nullptr, y, B, N, dtype);
-      combine<C>(dots, coef, coef_dot ? &t : nullptr, coef_dot, y_dot, B, N, dtype);
-    });
-  });
+void backward(const Backward& a, const Sizes& z) {
+  const Terms y_bar{{a.y_bar, nullptr, nullptr, nullptr}, 1};
+  with_compute({z.dtype}, [&](auto zero) { combine<decltype(zero)>(y_bar, a.coef, nullptr, nullptr, a.x_bar, z); });
 }
 
-rcm_status rcm_lincomb_vjp(const void* y_bar, const double* coef, void* x_bar, int64_t B, int64_t N, int32_t term, int32_t dtype) {
-  return guard("lincomb_vjp", [&] {
-    if (term < 0 || term > 3) fail(RCM_E_ARG, "term: want 0 to 3, got %d", term);
-    const Terms t{{y_bar, nullptr, nullptr, nullptr}, 1};
-    need(y_bar, "y_bar");
-    check(t, coef, x_bar, B, N);
-    with_compute({dtype}, [&](auto zero) { combine<decltype(zero)>(t, coef + term * B, nullptr, nullptr, x_bar, B, N, dtype); });
-  });
-}
+}  // namespace rcm::lincomb

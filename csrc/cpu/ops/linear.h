@@ -1,13 +1,14 @@
 // Row-chunked matmul shared by linear and linear_gelu.
 #pragma once
 #include "cpu/runtime/blas.h"
+#include "shared/ops/linear.h"
 
 namespace rcm {
 
-// Rows of a chunk: its inputs and outputs stay in L2 while bias and activation run over them.
+// Rows of a chunk, few enough that its inputs and outputs stay in L2 while bias and activation run over them.
 constexpr int64_t kChunkRows = 192;
 
-// Weights as C: a converted copy (slot 0) unless stored so. Call outside of parallel regions.
+// Weights as C: in place when they are stored as C, else a converted copy (scratch slot 0). Call outside parallel regions.
 template <class C>
 const C* weights(const void* w, int32_t dtype, int64_t n) {
   if (dtype == native_dtype<C>()) return static_cast<const C*>(w);
@@ -16,8 +17,8 @@ const C* weights(const void* w, int32_t dtype, int64_t n) {
   return copy;
 }
 
-// For chunks of rows of x: h = x w^T + b into the target of `done`. done(row0, rows, h) runs while h is in cache; `into`
-// gives where h should be written, or null for scratch.
+// h = x w^T + b by chunks of rows. into(row) says where the chunk's h is written (null: scratch); done(row, rows, h) then runs
+// while h is still in cache.
 template <class C, class Into, class Done>
 void matmul_rows(const void* x, int32_t x_dtype, const C* w, const C* bias, int64_t M, int64_t N, int64_t K, Into&& into, Done&& done) {
   parallel_for(M, 16, [&](int64_t from, int64_t to, int) {
@@ -38,10 +39,5 @@ void matmul_rows(const void* x, int32_t x_dtype, const C* w, const C* bias, int6
     }
   });
 }
-
-// x_bar = y_bar w; w_bar += y_bar^T x; b_bar += column sums of y_bar.
-template <class C>
-void matmul_vjp(const void* x, const void* w, const void* y_bar, void* x_bar, void* w_bar, void* b_bar, int64_t M, int64_t N, int64_t K,
-                int32_t x_dtype, int32_t w_dtype, int32_t y_dtype);
 
 }  // namespace rcm

@@ -1,28 +1,11 @@
 // The permutation between a latent [B,C,T,Y,X] and its patches [B,L,P].
 #pragma once
 #include "cpu/runtime/common.h"
+#include "shared/ops/patch.h"
 
 namespace rcm {
 
-struct PatchShape {
-  int64_t B, C, T, Y, X, pt, py, px;
-  int32_t order;
-};
-
-inline void check(const PatchShape& s) {
-  size_at_least(s.B, 0, "B");
-  size_at_least(s.C, 0, "C");
-  if (s.pt < 1 || s.py < 1 || s.px < 1) fail(RCM_E_SHAPE, "patch: want at least 1 in every axis");
-  if (s.T < 0 || s.Y < 0 || s.X < 0 || s.T % s.pt || s.Y % s.py || s.X % s.px) {
-    fail(RCM_E_SHAPE, "latent: want whole patches of %lld x %lld x %lld, got %lld x %lld x %lld", (long long)s.pt, (long long)s.py, (long long)s.px,
-         (long long)s.T, (long long)s.Y, (long long)s.X);
-  }
-  if (s.order < 0 || s.order > 1) fail(RCM_E_ARG, "order: want 0 or 1, got %d", s.order);
-}
-
-// to_tokens: tokens[i] = latent[j], else the other way round; dtypes may differ.
-inline void permute(const void* from, void* to, bool to_tokens, const PatchShape& s, int32_t from_dtype, int32_t to_dtype) {
-  check(s);
+inline void permute_one(const void* from, void* to, int32_t from_dtype, int32_t to_dtype, bool to_tokens, const PatchShape& s) {
   const int64_t ty = s.Y / s.py, tx = s.X / s.px, tt = s.T / s.pt, L = tt * ty * tx, V = s.pt * s.py * s.px, P = s.C * V;
   with_dtype(from_dtype, "x", [&](auto from_zero) {
     with_dtype(to_dtype, "y", [&](auto to_zero) {
@@ -52,6 +35,12 @@ inline void permute(const void* from, void* to, bool to_tokens, const PatchShape
       });
     });
   });
+}
+
+// Latent to tokens, or back.
+inline void permute(const Move& m, bool to_tokens, const PatchShape& s) {
+  permute_one(m.from, m.to, m.from_dtype, m.to_dtype, to_tokens, s);
+  if (m.from_dot) permute_one(m.from_dot, m.to_dot, m.from_dtype, m.to_dtype, to_tokens, s);
 }
 
 }  // namespace rcm

@@ -1,33 +1,4 @@
 #include "patch.h"
 
-using namespace rcm;
-
-rcm_status rcm_patchify_fwd(const void* x, void* y, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt, int64_t py, int64_t px, int32_t order,
-                         int32_t x_dtype, int32_t y_dtype) {
-  return guard("patchify_fwd", [&] {
-    need(x, "x");
-    need(y, "y");
-    permute(x, y, true, {B, C, T, Y, X, pt, py, px, order}, x_dtype, y_dtype);
-  });
-}
-
-rcm_status rcm_patchify_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt,
-                         int64_t py, int64_t px, int32_t order, int32_t x_dtype, int32_t y_dtype) {
-  return guard("patchify_jvp", [&] {
-    need(x, "x");
-    need(x_dot, "x_dot");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    permute(x, y, true, {B, C, T, Y, X, pt, py, px, order}, x_dtype, y_dtype);
-    permute(x_dot, y_dot, true, {B, C, T, Y, X, pt, py, px, order}, x_dtype, y_dtype);
-  });
-}
-
-rcm_status rcm_patchify_vjp(const void* y_bar, void* x_bar, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt, int64_t py, int64_t px,
-                         int32_t order, int32_t x_dtype, int32_t y_dtype) {
-  return guard("patchify_vjp", [&] {
-    need(y_bar, "y_bar");
-    need(x_bar, "x_bar");
-    permute(y_bar, x_bar, false, {B, C, T, Y, X, pt, py, px, order}, y_dtype, x_dtype);
-  });
-}
+void rcm::patchify::forward(const Move& m, const PatchShape& s) { permute(m, true, s); }
+void rcm::patchify::backward(const Move& m, const PatchShape& s) { permute(m, false, s); }

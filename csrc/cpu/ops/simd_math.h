@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "shared/ops/activation.h"
+
 namespace rcm {
 
 // exp by 2^k * p(r), |r| <= ln2/2; relative error below 2e-7; 0 below -87.3, inf above 88.7, NaN passes.
@@ -43,7 +45,9 @@ inline float vtanh(float x) {
 }
 inline double vtanh(double x) { return std::tanh(x); }
 
-enum Kind { kGeluTanh = 0, kGeluErf = 1, kSilu = 2, kTanh = 3 };
+using activation::kGeluErf;
+using activation::kGeluTanh;
+using activation::kSilu;
 
 // Value and derivative of an activation at x.
 template <int K, class C>
@@ -67,7 +71,7 @@ inline void activate(C x, C& y, C& slope) {
   }
 }
 
-// h -> y, and with tangents too; y may be h.
+// y = f(h), with the tangent, and the cotangent of h. y may be h.
 template <int K, class C>
 inline void activate_row(const C* h, C* y, int64_t n) {
 #pragma omp simd
@@ -94,18 +98,6 @@ inline void activate_row_bar(const C* h, const C* y_bar, C* h_bar, int64_t n) {
     C v, s;
     activate<K>(h[i], v, s);
     h_bar[i] = s * y_bar[i];
-  }
-}
-
-// Calls body(std::integral_constant) with the activation's code.
-template <class Body>
-bool with_kind(int32_t kind, Body&& body) {
-  switch (kind) {
-    case kGeluTanh: body(std::integral_constant<int, kGeluTanh>{}); return true;
-    case kGeluErf: body(std::integral_constant<int, kGeluErf>{}); return true;
-    case kSilu: body(std::integral_constant<int, kSilu>{}); return true;
-    case kTanh: body(std::integral_constant<int, kTanh>{}); return true;
-    default: return false;
   }
 }
 

@@ -1,17 +1,10 @@
 #include "cpu/runtime/common.h"
+#include "shared/ops/sq_loss.h"
 
-using namespace rcm;
-
+namespace rcm::sq_loss {
 namespace {
 
 constexpr int64_t kBlock = 4096;
-
-void check(const void* x, const double* weight, int64_t B, int64_t N) {
-  need(x, "x");
-  need(weight, "weight");
-  size_at_least(B, 0, "B");
-  size_at_least(N, 0, "N");
-}
 
 // fn(first, n, residual) over the blocks of sample b; the residual is formed in f64.
 template <class C, class Fn>
@@ -29,67 +22,48 @@ void residuals(const void* x, const void* target, const void* delta, int64_t b, 
 }
 
 template <class C>
-void run(const void* x, const void* target, const void* delta, const double* weight, const void* x_dot, double* loss, double* loss_dot, int64_t B, int64_t N,
-         int32_t dtype) {
-  parallel_for(B, 1, [&](int64_t from, int64_t to, int) {
+void run(const Forward& a, const Sizes& z) {
+  const double* weight = a.weight;
+  parallel_for(z.B, 1, [&](int64_t from, int64_t to, int) {
     for (int64_t b = from; b < to; ++b) {
       double sum = 0, along = 0;
       if (weight[b] != 0) {
-        residuals<C>(x, target, delta, b, N, dtype, [&](int64_t first, int64_t n, const double* r) {
+        residuals<C>(a.x, a.target, a.delta, b, z.N, z.dtype, [&](int64_t first, int64_t n, const double* r) {
 #pragma omp simd reduction(+ : sum)
           for (int64_t j = 0; j < n; ++j) sum += r[j] * r[j];
-          if (!x_dot) return;
-          const C* d = load_row<C>(x_dot, dtype, first, n, scratch<C>(4, kBlock));
+          if (!a.x_dot) return;
+          const C* d = load_row<C>(a.x_dot, z.dtype, first, n, scratch<C>(4, kBlock));
 #pragma omp simd reduction(+ : along)
           for (int64_t j = 0; j < n; ++j) along += r[j] * (double)d[j];
         });
       }
-      loss[b] = weight[b] * sum;
-      if (loss_dot) loss_dot[b] = 2 * weight[b] * along;
+      a.loss[b] = weight[b] * sum;
+      if (a.loss_dot) a.loss_dot[b] = 2 * weight[b] * along;
     }
   });
 }
 
 }  // namespace
 
-rcm_status rcm_sq_loss_fwd(const void* x, const void* target, const void* delta, const double* weight, double* loss, int64_t B, int64_t N, int32_t dtype) {
-  return guard("sq_loss_fwd", [&] {
-    check(x, weight, B, N);
-    need(loss, "loss");
-    with_compute({dtype}, [&](auto zero) { run<decltype(zero)>(x, target, delta, weight, nullptr, loss, nullptr, B, N, dtype); });
-  });
+void forward(const Forward& a, const Sizes& z) {
+  with_compute({z.dtype}, [&](auto zero) { run<decltype(zero)>(a, z); });
 }
 
-rcm_status rcm_sq_loss_jvp(const void* x, const void* target, const void* delta, const double* weight, const void* x_dot, double* loss, double* loss_dot,
-                           int64_t B, int64_t N, int32_t dtype) {
-  return guard("sq_loss_jvp", [&] {
-    check(x, weight, B, N);
-    need(x_dot, "x_dot");
-    need(loss, "loss");
-    need(loss_dot, "loss_dot");
-    with_compute({dtype}, [&](auto zero) { run<decltype(zero)>(x, target, delta, weight, x_dot, loss, loss_dot, B, N, dtype); });
-  });
-}
-
-rcm_status rcm_sq_loss_vjp(const void* x, const void* target, const void* delta, const double* weight, const double* loss_bar, void* x_bar, int64_t B,
-                           int64_t N, int32_t dtype) {
-  return guard("sq_loss_vjp", [&] {
-    check(x, weight, B, N);
-    need(loss_bar, "loss_bar");
-    need(x_bar, "x_bar");
-    with_compute({dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      parallel_for(B, 1, [&](int64_t from, int64_t to, int) {
-        for (int64_t b = from; b < to; ++b) {
-          const double a = 2 * weight[b] * loss_bar[b];
-          const bool dropped = weight[b] == 0;
-          residuals<C>(x, target, delta, b, N, dtype, [&](int64_t first, int64_t n, const double* r) {
-            C* out = row_target<C>(x_bar, dtype, first, scratch<C>(4, kBlock));
-            for (int64_t j = 0; j < n; ++j) out[j] = dropped ? (C)0 : (C)(a * r[j]);
-            store_row<C>(x_bar, dtype, first, n, out);
-          });
-        }
-      });
+void backward(const Backward& a, const Sizes& z) {
+  with_compute({z.dtype}, [&](auto zero) {
+    using C = decltype(zero);
+    parallel_for(z.B, 1, [&](int64_t from, int64_t to, int) {
+      for (int64_t b = from; b < to; ++b) {
+        const double factor = 2 * a.weight[b] * a.loss_bar[b];
+        const bool dropped = a.weight[b] == 0;
+        residuals<C>(a.x, a.target, a.delta, b, z.N, z.dtype, [&](int64_t first, int64_t n, const double* r) {
+          C* out = row_target<C>(a.x_bar, z.dtype, first, scratch<C>(4, kBlock));
+          for (int64_t j = 0; j < n; ++j) out[j] = dropped ? (C)0 : (C)(factor * r[j]);
+          store_row<C>(a.x_bar, z.dtype, first, n, out);
+        });
+      }
     });
   });
 }
+
+}  // namespace rcm::sq_loss

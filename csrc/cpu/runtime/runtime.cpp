@@ -9,15 +9,10 @@
 
 namespace rcm {
 
-static thread_local std::string last_error;
 static int thread_count = 0;
 
-void set_last_error(const char* op, const char* text) {
-  try {
-    last_error = std::string("[") + op + "] " + text;
-  } catch (...) {
-  }
-}
+void begin_op() {}
+void end_op() {}
 
 static int usable_threads() {
   cpu_set_t set;
@@ -81,15 +76,6 @@ static const char* best_isa() {
 }  // namespace rcm
 
 using namespace rcm;
-
-const char* rcm_last_error(void) { return last_error.c_str(); }
-
-rcm_status rcm_abi_hash(int64_t* out) {
-  return guard("abi_hash", [&] {
-    need(out, "out");
-    *out = RCM_ABI_HASH;
-  });
-}
 
 rcm_status rcm_init(int32_t device_index, int32_t count) {
   return guard("init", [&] {

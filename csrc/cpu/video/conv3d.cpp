@@ -2,12 +2,12 @@
 
 #include "cpu/runtime/blas.h"
 
-using namespace rcm;
-
+namespace rcm::conv3d {
 namespace {
 
-constexpr int64_t kWork = 1 << 18;  // products worth a thread
+constexpr int64_t kWork = 1 << 18;  // multiplications per thread, at least
 
+// n elements as C: in place when they are stored as C, else a converted copy.
 template <class C>
 const C* whole(const void* w, int32_t dtype, int64_t n, int slot) {
   if (dtype == native_dtype<C>()) return static_cast<const C*>(w);
@@ -16,9 +16,12 @@ const C* whole(const void* w, int32_t dtype, int64_t n, int slot) {
   return copy;
 }
 
-// One row of positions at a time: each kernel row is a padded line of the input, each of its taps a product on that line.
+// One row of outputs at a time: a kernel row reads one padded line of the input, and each of its taps is a matrix product on it.
 template <class C>
-void convolve(const ConvShape& g, const void* x, const void* past, const C* w, const C* bias, const void* r, void* y, int32_t dtype) {
+void run(const Call& call, const C* w, const C* bias, const ConvShape& g) {
+  const void *x = call.x, *past = call.past, *r = call.r;
+  void* y = call.y;
+  const int32_t dtype = call.dtype;
   const int64_t width = g.O / g.split, span = (g.Xo - 1) * g.s + g.k + 2 * g.p + 2, line_bytes = span * g.C;
   const int taps = g.taps(), across = g.upsample ? 2 : (int)g.k;
   const int64_t row_work = g.passes() * taps * g.Xo * g.O * g.C, grain = row_work < kWork ? kWork / row_work : 1;
@@ -69,62 +72,45 @@ void convolve(const ConvShape& g, const void* x, const void* past, const C* w, c
 
 }  // namespace
 
-rcm_status rcm_conv3d_pack(const void* w, void* p, int64_t O, int64_t I, int64_t Ip, int64_t kt, int64_t k, int32_t upsample, int32_t w_dtype,
-                           int32_t p_dtype) {
-  return guard("conv3d_pack", [&] {
-    need(w, "w");
-    need(p, "p");
-    size_at_least(O, 0, "O");
-    size_at_least(I, 1, "I");
-    size_at_least(Ip, I, "Ip");
-    if (kt < 1 || k < 1 || kt > 9 || k > 9) fail(RCM_E_SHAPE, "kernel: want 1 to 9");
-    if (upsample && (kt != 1 || k != 3)) fail(RCM_E_SHAPE, "upsample: want kernel 1x3x3");
-    with_compute({w_dtype, p_dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      const int64_t volume = kt * k * k, slices = upsample ? 16 : volume;
-      parallel_for(O, 1 + (1 << 14) / (I * volume), [&](int64_t from, int64_t to, int) {
-        C* kernel = scratch<C>(0, I * volume);
-        C* row = scratch<C>(1, Ip);
-        for (int64_t o = from; o < to; ++o) {
-          const C* in = load_row<C>(w, w_dtype, o * I * volume, I * volume, kernel);
-          for (int64_t slice = 0; slice < slices; ++slice) {
-            for (int64_t c = 0; c < Ip; ++c) {
-              row[c] = 0;
-              if (c >= I) continue;
-              if (!upsample) {
-                row[c] = in[c * volume + slice];
-                continue;
-              }
-              // A row of the 2x2 kernel of parity q gathers the rows 0 | 1 2 (q = 0) or 0 1 | 2 (q = 1) of the 3x3 one.
-              const int64_t py = slice / 8, px = slice / 4 % 2, ey = slice / 2 % 2, ex = slice % 2;
-              for (int64_t dy = 0; dy < 3; ++dy) {
-                for (int64_t dx = 0; dx < 3; ++dx) {
-                  if ((dy + 1 - py) / 2 == ey && (dx + 1 - px) / 2 == ex) row[c] += in[c * 9 + dy * 3 + dx];
-                }
+void pack(const Pack& a) {
+  const int64_t O = a.O, I = a.I, Ip = a.Ip, volume = a.kt * a.k * a.k, slices = a.upsample ? 16 : volume;
+  with_compute({a.w_dtype, a.p_dtype}, [&](auto zero) {
+    using C = decltype(zero);
+    parallel_for(O, 1 + (1 << 14) / (I * volume), [&](int64_t from, int64_t to, int) {
+      C* kernel = scratch<C>(0, I * volume);
+      C* row = scratch<C>(1, Ip);
+      for (int64_t o = from; o < to; ++o) {
+        const C* in = load_row<C>(a.w, a.w_dtype, o * I * volume, I * volume, kernel);
+        for (int64_t slice = 0; slice < slices; ++slice) {
+          for (int64_t c = 0; c < Ip; ++c) {
+            row[c] = 0;
+            if (c >= I) continue;
+            if (!a.upsample) {
+              row[c] = in[c * volume + slice];
+              continue;
+            }
+            // Parity q of the output: row e of the 2x2 kernel sums rows {0}, {1,2} (q = 0) or {0,1}, {2} (q = 1) of the 3x3 one.
+            const int64_t py = slice / 8, px = slice / 4 % 2, ey = slice / 2 % 2, ex = slice % 2;
+            for (int64_t dy = 0; dy < 3; ++dy) {
+              for (int64_t dx = 0; dx < 3; ++dx) {
+                if ((dy + 1 - py) / 2 == ey && (dx + 1 - px) / 2 == ex) row[c] += in[c * 9 + dy * 3 + dx];
               }
             }
-            store_row<C>(p, p_dtype, (slice * O + o) * Ip, Ip, row);
           }
+          store_row<C>(a.p, a.p_dtype, (slice * O + o) * Ip, Ip, row);
         }
-      });
+      }
     });
   });
 }
 
-rcm_status rcm_conv3d(const void* x, const void* past, const void* w, const void* b, const void* r, void* y, const int64_t* geometry, int32_t dtype,
-                      int32_t b_dtype) {
-  return guard("conv3d", [&] {
-    const ConvShape g = conv_shape(geometry);
-    if (g.pixels() * g.O == 0) return;
-    need(x, "x");
-    need(w, "w");
-    need(y, "y");
-    if (g.P > 0) need(past, "past");
-    with_compute({dtype, b_dtype}, [&](auto zero) {
-      using C = decltype(zero);
-      const int64_t slices = g.upsample ? 16 : g.taps();
-      const C* bias = b ? whole<C>(b, b_dtype, g.O, 5) : nullptr;
-      convolve<C>(g, x, past, whole<C>(w, dtype, slices * g.O * g.C, 4), bias, r, y, dtype);
-    });
+void convolve(const Call& c, const ConvShape& g) {
+  with_compute({c.dtype, c.b_dtype}, [&](auto zero) {
+    using C = decltype(zero);
+    const int64_t slices = g.upsample ? 16 : g.taps();
+    const C* bias = c.b ? whole<C>(c.b, c.b_dtype, g.O, 5) : nullptr;
+    run<C>(c, whole<C>(c.w, c.dtype, slices * g.O * g.C, 4), bias, g);
   });
 }
+
+}  // namespace rcm::conv3d

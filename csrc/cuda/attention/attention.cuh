@@ -1,18 +1,9 @@
 // The attention backends and what they share. Every function queues on stream().
 #pragma once
 #include "cuda/runtime/common.cuh"
+#include "shared/ops/attention.h"
 
 namespace rcm {
-
-struct AttentionShape {
-  int64_t B, H, Lq, Lk, K, Kv;
-  double scale;
-  int32_t dtype;
-  int64_t q[3], k[3], v[3], o[3];  // element steps from one batch, token and head to the next
-};
-
-AttentionShape attention_shape(const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale,
-                               int32_t dtype);
 
 // Tensor cores by mma.sync, sm_80 and up, bf16 and f16. Null q_dot, k_dot, v_dot: zeros; null o_dot: no tangent.
 bool generic_applies(const AttentionShape& s);

@@ -160,7 +160,7 @@ void launch(int64_t B, const BackwardMemory& p) {
   if (blocks > INT_MAX) fail(RCM_E_SHAPE, "attention: %lld tiles are too many for one launch", (long long)blocks);
   const size_t bytes = generic_backward_bytes(D, M, N);
   const auto kernel = backward_kernel<T, D, M, N, OwnKeys>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
   queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, p, chunks);
 }
 

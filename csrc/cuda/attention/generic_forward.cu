@@ -243,7 +243,7 @@ void launch(const AttentionShape& s, const ForwardMemory& p) {
   if (blocks > INT_MAX) fail(RCM_E_SHAPE, "attention: %lld tiles are too many for one launch", (long long)blocks);
   const size_t bytes = generic_forward_bytes(D, M, N, Dot);
   const auto kernel = forward_kernel<T, D, M, N, Dot>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
   queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, s, p, chunks);
 }
 

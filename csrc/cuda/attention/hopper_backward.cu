@@ -304,7 +304,7 @@ bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* ou
   Workspace partial(splits > 1 ? (size_t)(splits * 2 * plane) * 4 : 0);
   const Sizes z{(int)rows.tokens, (int)tiles.tokens, (int)s.H, padded, (int)splits, (int)per_split, out1 != nullptr, out2 != nullptr};
   auto* kernel = backward_kernel<T, W, N, Keys>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
   queue_kernel(kernel, dim3((unsigned)(blocks * splits), (unsigned)s.H, (unsigned)s.B), 384, L::kBytes, m, log2_lse, delta, partial.as<float>(), z,
                (float)s.scale);
   if (splits > 1) {

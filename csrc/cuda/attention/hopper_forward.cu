@@ -223,7 +223,7 @@ bool launch(const AttentionShape& s, const void* q, const void* k, const void* v
   const int64_t items = ceil_div(s.Lq, 2 * kRows) * s.H * s.B;
   if (items > INT32_MAX / 2) return false;
   auto* kernel = forward_kernel<T, W, N>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
   const Sizes z{(int)s.Lq, (int)s.Lk, (int)s.H, (int)ceil_div(s.Lk, N), (int)ceil_div(s.Lq, 2 * kRows), (int)items, (float)s.scale,
                 (float)(s.scale * 1.4426950408889634)};
   const int64_t blocks = std::min<int64_t>(items, gpu().sms);

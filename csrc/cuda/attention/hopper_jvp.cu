@@ -289,7 +289,7 @@ bool launch(const AttentionShape& s, const void* q, const void* k, const void* v
   if (All) fits = fits && key(&m.k_dot, k_dot, s.k) && key(&m.v_dot, v_dot, s.v);
   if (!fits) return false;
   auto* kernel = jvp_kernel<T, W, N, All>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
   const int64_t items = ceil_div(s.Lq, 2 * kRows) * s.H * s.B;
   if (items > INT32_MAX / 2) return false;
   const int64_t blocks = All ? items : std::min<int64_t>(items, gpu().sms);

@@ -245,7 +245,7 @@ void launch(int64_t B, const SplitMemory& p) {
   if (blocks > INT_MAX) fail(RCM_E_SHAPE, "attention: %lld tiles are too many for one launch", (long long)blocks);
   const size_t bytes = split_bytes(D, M, N) / (Dot ? 1 : 2);
   const auto kernel = split_kernel<D, M, N, Dot>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
   queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, p);
 }
 

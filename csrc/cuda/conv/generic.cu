@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(256) generic_kernel(const ConvShape g, const T
 
 }  // namespace
 
-void conv_generic(const ConvShape& g, const ConvCall& c) {
+void conv_generic(const ConvShape& g, const conv3d::Call& c) {
   const int64_t tiles = ceil_div(g.pixels(), kTile), columns = ceil_div(g.O, kTile);
   if (tiles > INT32_MAX || columns > 65535) fail(RCM_E_SHAPE, "sizes: too much for one launch");
   with_dtype(c.dtype, "dtype", [&](auto zero) {

@@ -332,7 +332,7 @@ void lay_out(Plan& p, const ConvShape& g, int KC, int N, int MB, bool reload) {
 }
 
 template <class T, int KC, int N, int MB>
-bool launch(const ConvShape& g, const ConvCall& c) {
+bool launch(const ConvShape& g, const conv3d::Call& c) {
   using L = Layout<KC, N, MB>;
   if (g.s == 2 && g.C % KC != 0) return false;
   if (g.split > 1 && (g.O / g.split) % N != 0) return false;
@@ -353,14 +353,14 @@ bool launch(const ConvShape& g, const ConvCall& c) {
   if (g.P > 0 && !video(&p.past, c.past, g.P)) return false;
   p.y = c.y, p.r = c.r, p.b = c.b, p.b_dtype = c.b_dtype;
   auto* kernel = conv_kernel<T, KC, N, MB>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
   const int64_t blocks = p.tiles < gpu().sms ? p.tiles : gpu().sms;
   queue_kernel(kernel, (unsigned)blocks, 384, L::kBytes, p);
   return true;
 }
 
 template <class T>
-bool dispatch(const ConvShape& g, const ConvCall& c) {
+bool dispatch(const ConvShape& g, const conv3d::Call& c) {
   if (g.O <= 8) return launch<T, 32, 8, 3>(g, c);
   if (g.C <= 16) return launch<T, 16, 96, 3>(g, c);
   if (g.C % 64 == 0 && g.O % 192 == 0) return launch<T, 64, 192, 2>(g, c);
@@ -369,7 +369,7 @@ bool dispatch(const ConvShape& g, const ConvCall& c) {
 
 }  // namespace
 
-bool conv_hopper(const ConvShape& g, const ConvCall& c) {
+bool conv_hopper(const ConvShape& g, const conv3d::Call& c) {
   if (gpu().major != 9 || (c.dtype != RCM_BF16 && c.dtype != RCM_F16) || g.C % 8 != 0 || g.T == 0) return false;
   if ((g.O / g.split) % 8 != 0 && g.O > 8) return false;  // rows of y are written in pieces of 16 bytes
   if (!aligned(c.y, 16) || !aligned(c.r, 16)) return false;

@@ -1,14 +1,13 @@
 #include "elementwise.cuh"
 #include "cuda/ptx/math.cuh"
+#include "shared/ops/activation.h"
 
-using namespace rcm;
-
+namespace rcm::activation {
 namespace {
 
-enum Kind { kGeluTanh = 0, kGeluErf = 1, kSilu = 2, kTanh = 3 };
 enum Mode { kFwd, kJvp, kVjp };
 
-// s = 1 / (1 + 2^t) and q = 1 - s. The bound keeps 2^t finite, so that q is not inf * 0; both are good to a few ulp.
+// s = 1 / (1 + 2^t) and q = 1 - s, both within a few ulp. The bound keeps 2^t finite: otherwise q would be inf * 0.
 __device__ inline void sigmoid2(float t, float& s, float& q) {
   const float e = ptx::exp2_fast(fminf(t, 126.0f));
   s = ptx::inverse_fast(add_exact(1.0f, e));
@@ -22,7 +21,7 @@ __device__ inline void sigmoid2(double t, double& s, double& q) {
 __device__ inline float gauss(float x) { return ptx::exp2_fast(-0.72134752044448170f * x * x); }
 __device__ inline double gauss(double x) { return exp(-0.5 * x * x); }
 
-// Value and derivative. GELU's tanh form is x sigmoid(2 u), u = a (x + b x^3), which keeps its accuracy for negative x.
+// Value and derivative. GELU's tanh form is computed as x sigmoid(2 u), u = a (x + b x^3), which stays accurate for negative x.
 template <int K, class C>
 __device__ inline void activate(C x, C& y, C& slope) {
   constexpr C a = (C)0.7978845608028654, b = (C)0.044715, log2e = (C)1.4426950408889634;
@@ -47,7 +46,7 @@ __device__ inline void activate(C x, C& y, C& slope) {
   }
 }
 
-// `other` and `out` are x_dot and y_dot, or y_bar and x_bar (which may be one memory).
+// `other` and `out` are x_dot and y_dot, or y_bar and x_bar (which may be the same memory).
 template <int K, Mode M, class T>
 struct Activation {
   using C = compute_t<T>;
@@ -86,45 +85,19 @@ void launch(const void* x, const void* other, void* y, void* out, int64_t n) {
 }
 
 template <Mode M>
-void run(const void* x, const void* other, void* y, void* out, int64_t n, int32_t kind, int32_t dtype) {
-  with_dtype(dtype, "dtype", [&](auto zero) {
-    using T = decltype(zero);
-    size_at_least(n, 0, "n");
-    switch (kind) {
-      case kGeluTanh: return launch<kGeluTanh, M, T>(x, other, y, out, n);
-      case kGeluErf: return launch<kGeluErf, M, T>(x, other, y, out, n);
-      case kSilu: return launch<kSilu, M, T>(x, other, y, out, n);
-      case kTanh: return launch<kTanh, M, T>(x, other, y, out, n);
-      default: fail(RCM_E_ARG, "kind: want 0 to 3, got %d", kind);
-    }
+void run(const void* x, const void* other, void* y, void* out, const Sizes& z) {
+  with_dtype(z.dtype, "dtype", [&](auto zero) {
+    with_kind(z.kind, [&](auto kind) { launch<decltype(kind)::value, M, decltype(zero)>(x, other, y, out, z.n); });
   });
 }
 
 }  // namespace
 
-rcm_status rcm_activation_fwd(const void* x, void* y, int64_t n, int32_t kind, int32_t dtype) {
-  return gpu_call("activation_fwd", [&] {
-    need(x, "x");
-    need(y, "y");
-    run<kFwd>(x, nullptr, y, nullptr, n, kind, dtype);
-  });
+void forward(const Forward& a, const Sizes& z) {
+  if (a.y_dot) run<kJvp>(a.x, a.x_dot, a.y, a.y_dot, z);
+  else run<kFwd>(a.x, nullptr, a.y, nullptr, z);
 }
 
-rcm_status rcm_activation_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t n, int32_t kind, int32_t dtype) {
-  return gpu_call("activation_jvp", [&] {
-    need(x, "x");
-    need(x_dot, "x_dot");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    run<kJvp>(x, x_dot, y, y_dot, n, kind, dtype);
-  });
-}
+void backward(const Backward& a, const Sizes& z) { run<kVjp>(a.x, a.y_bar, nullptr, a.x_bar, z); }
 
-rcm_status rcm_activation_vjp(const void* x, const void* y_bar, void* x_bar, int64_t n, int32_t kind, int32_t dtype) {
-  return gpu_call("activation_vjp", [&] {
-    need(x, "x");
-    need(y_bar, "y_bar");
-    need(x_bar, "x_bar");
-    run<kVjp>(x, y_bar, nullptr, x_bar, n, kind, dtype);
-  });
-}
+}  // namespace rcm::activation

@@ -1,20 +1,8 @@
 #include "cuda/rows/layer_rows.cuh"
+#include "shared/ops/ada_layer_norm.h"
 
-using namespace rcm;
-
+namespace rcm::ada_layer_norm {
 namespace {
-
-struct Sizes {
-  int64_t B, L, D, stride;
-  int32_t x_dtype, y_dtype;
-};
-
-void check(const Sizes& s) {
-  size_at_least(s.B, 0, "B");
-  size_at_least(s.L, 0, "L");
-  size_at_least(s.D, 1, "D");
-  if (s.B > 1) size_at_least(s.stride, s.D, "mod_stride");
-}
 
 // 1 + scale and shift of a row's sample, and their tangents (null: zero).
 template <class C>
@@ -53,65 +41,34 @@ Modulation<C> modulation(const void* shift, const void* scale, const void* shift
   return {c(shift), c(scale), c(shift_dot), c(scale_dot), z.L, z.stride, vec};
 }
 
-void forward(const void* x, const void* shift, const void* scale, const void* x_dot, const void* shift_dot, const void* scale_dot, void* y, void* y_dot,
-             void* mean, void* rstd, double eps, const Sizes& z) {
-  need(x, "x");
-  need(shift, "shift");
-  need(scale, "scale");
-  need(y, "y");
-  need(mean, "mean");
-  need(rstd, "rstd");
-  check(z);
+}  // namespace
+
+void forward(const Forward& a, const Sizes& z) {
   with_dtypes(z.x_dtype, z.y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
     using X = decltype(x_type);
     using Y = decltype(y_type);
     using C = compute_t<X>;
     const int64_t rows = z.B * z.L;
     if (rows == 0) return;
-    const auto mod = modulation<C>(shift, scale, shift_dot, scale_dot, z);
-    const X *in = static_cast<const X*>(x), *dot = static_cast<const X*>(x_dot);
-    Y *out = static_cast<Y*>(y), *out_dot = static_cast<Y*>(y_dot);
-    C *m = static_cast<C*>(mean), *s = static_cast<C*>(rstd);
-    if (y_dot) layer_forward<true>(in, dot, mod, out, out_dot, m, s, rows, z.D, eps);
-    else layer_forward<false>(in, dot, mod, out, out_dot, m, s, rows, z.D, eps);
+    const auto mod = modulation<C>(a.shift, a.scale, a.shift_dot, a.scale_dot, z);
+    const X *x = static_cast<const X*>(a.x), *x_dot = static_cast<const X*>(a.x_dot);
+    Y *y = static_cast<Y*>(a.y), *y_dot = static_cast<Y*>(a.y_dot);
+    C *mean = static_cast<C*>(a.mean), *rstd = static_cast<C*>(a.rstd);
+    if (y_dot) layer_forward<true>(x, x_dot, mod, y, y_dot, mean, rstd, rows, z.D, a.eps);
+    else layer_forward<false>(x, x_dot, mod, y, y_dot, mean, rstd, rows, z.D, a.eps);
   });
 }
 
-}  // namespace
-
-rcm_status rcm_ada_layer_norm_fwd(const void* x, const void* shift, const void* scale, void* y, void* mean, void* rstd, int64_t B, int64_t L, int64_t D,
-                                  int64_t mod_stride, double eps, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("ada_layer_norm_fwd",
-                  [&] { forward(x, shift, scale, nullptr, nullptr, nullptr, y, nullptr, mean, rstd, eps, {B, L, D, mod_stride, x_dtype, y_dtype}); });
-}
-
-rcm_status rcm_ada_layer_norm_jvp(const void* x, const void* shift, const void* scale, const void* x_dot, const void* shift_dot, const void* scale_dot,
-                                  void* y, void* y_dot, void* mean, void* rstd, int64_t B, int64_t L, int64_t D, int64_t mod_stride, double eps,
-                                  int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("ada_layer_norm_jvp", [&] {
-    need(y_dot, "y_dot");
-    forward(x, shift, scale, x_dot, shift_dot, scale_dot, y, y_dot, mean, rstd, eps, {B, L, D, mod_stride, x_dtype, y_dtype});
+void backward(const Backward& a, const Sizes& z) {
+  with_dtypes(z.x_dtype, z.y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
+    using X = decltype(x_type);
+    using Y = decltype(y_type);
+    using C = compute_t<X>;
+    if (z.B == 0 || z.L == 0) return;
+    layer_backward(static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar), modulation<C>(nullptr, a.scale, nullptr, nullptr, z),
+                   static_cast<const C*>(a.mean), static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar),
+                   static_cast<C*>(a.scale_bar), static_cast<C*>(a.shift_bar), z.B, z.L, z.D, z.stride);
   });
 }
 
-rcm_status rcm_ada_layer_norm_vjp(const void* x, const void* scale, const void* mean, const void* rstd, const void* y_bar, void* x_bar, void* shift_bar,
-                                  void* scale_bar, int64_t B, int64_t L, int64_t D, int64_t mod_stride, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("ada_layer_norm_vjp", [&] {
-    need(x, "x");
-    need(scale, "scale");
-    need(mean, "mean");
-    need(rstd, "rstd");
-    need(y_bar, "y_bar");
-    const Sizes z{B, L, D, mod_stride, x_dtype, y_dtype};
-    check(z);
-    with_dtypes(x_dtype, y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
-      using X = decltype(x_type);
-      using Y = decltype(y_type);
-      using C = compute_t<X>;
-      if (B == 0 || L == 0) return;
-      layer_backward(static_cast<const X*>(x), static_cast<const Y*>(y_bar), modulation<C>(nullptr, scale, nullptr, nullptr, z),
-                     static_cast<const C*>(mean), static_cast<const C*>(rstd), static_cast<X*>(x_bar), static_cast<C*>(scale_bar),
-                     static_cast<C*>(shift_bar), B, L, D, mod_stride);
-    });
-  });
-}
+}  // namespace rcm::ada_layer_norm

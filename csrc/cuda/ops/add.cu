@@ -1,7 +1,7 @@
 #include "elementwise.cuh"
+#include "shared/ops/add.h"
 
-using namespace rcm;
-
+namespace rcm::add {
 namespace {
 
 template <class T, bool Jvp>
@@ -38,47 +38,29 @@ struct Add {
 };
 
 template <bool Jvp>
-void run(const void* a, const void* b, const void* a_dot, const void* b_dot, void* y, void* y_dot, int64_t n, int32_t dtype) {
-  with_dtype(dtype, "dtype", [&](auto zero) {
+void run(const Forward& a, const Sizes& z) {
+  with_dtype(z.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     constexpr int V = kPack<T>;
-    const Add<T, Jvp> op{static_cast<const T*>(a),     static_cast<const T*>(b), static_cast<const T*>(a_dot),
-                         static_cast<const T*>(b_dot), static_cast<T*>(y),       static_cast<T*>(y_dot)};
-    map<V, 2>(op, 1, n, pack_aligned<V, T>({a, b, a_dot, b_dot, y, y_dot}));
+    const auto in = [](const void* p) { return static_cast<const T*>(p); };
+    const Add<T, Jvp> op{in(a.a), in(a.b), in(a.a_dot), in(a.b_dot), static_cast<T*>(a.y), static_cast<T*>(a.y_dot)};
+    map<V, 2>(op, 1, z.n, pack_aligned<V, T>({a.a, a.b, a.a_dot, a.b_dot, a.y, a.y_dot}));
   });
 }
 
 }  // namespace
 
-rcm_status rcm_add_fwd(const void* a, const void* b, void* y, int64_t n, int32_t dtype) {
-  return gpu_call("add_fwd", [&] {
-    need(a, "a");
-    need(b, "b");
-    need(y, "y");
-    size_at_least(n, 0, "n");
-    run<false>(a, b, nullptr, nullptr, y, nullptr, n, dtype);
-  });
+void forward(const Forward& a, const Sizes& z) {
+  if (a.y_dot) run<true>(a, z);
+  else run<false>(a, z);
 }
 
-rcm_status rcm_add_jvp(const void* a, const void* b, const void* a_dot, const void* b_dot, void* y, void* y_dot, int64_t n, int32_t dtype) {
-  return gpu_call("add_jvp", [&] {
-    need(a, "a");
-    need(b, "b");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    size_at_least(n, 0, "n");
-    run<true>(a, b, a_dot, b_dot, y, y_dot, n, dtype);
-  });
+void backward(const Backward& a, const Sizes& z) {
+  const size_t bytes = (size_t)(z.n * dtype_bytes(z.dtype));
+  for (void* out : {a.a_bar, a.b_bar}) {
+    if (out == nullptr || out == a.y_bar || z.n == 0) continue;
+    cuda_check(cudaMemcpyAsync(out, a.y_bar, bytes, cudaMemcpyDeviceToDevice, stream()), "copy");
+  }
 }
 
-rcm_status rcm_add_vjp(const void* y_bar, void* a_bar, void* b_bar, int64_t n, int32_t dtype) {
-  return gpu_call("add_vjp", [&] {
-    need(y_bar, "y_bar");
-    size_at_least(n, 0, "n");
-    same_kind(dtype, dtype == RCM_F64, "dtype");
-    for (void* out : {a_bar, b_bar}) {
-      if (out == nullptr || out == y_bar || n == 0) continue;
-      check(cudaMemcpyAsync(out, y_bar, (size_t)(n * dtype_bytes(dtype)), cudaMemcpyDeviceToDevice, stream()), "copy");
-    }
-  });
-}
+}  // namespace rcm::add

@@ -1,21 +1,12 @@
 #include "elementwise.cuh"
+#include "shared/ops/add_modulation.h"
 
-using namespace rcm;
-
+namespace rcm::add_modulation {
 namespace {
-
-void check_modulation(int64_t B, int64_t S, int64_t Se, int64_t D, int32_t p_dtype, int32_t dtype) {
-  size_at_least(B, 0, "B");
-  size_at_least(S, 0, "S");
-  size_at_least(D, 0, "D");
-  if (Se != 1 && Se != S) fail(RCM_E_SHAPE, "Se: want 1 or %lld, got %lld", (long long)S, (long long)Se);
-  if (dtype != RCM_F32 && dtype != RCM_F64) fail(RCM_E_DTYPE, "e: want f32 or f64, got code %d", dtype);
-  same_kind(p_dtype, dtype == RCM_F64, "p");
-}
 
 unsigned grid_for(int64_t n) { return grid_size(ceil_div(n, kThreads)); }
 
-// One thread an element of [S,D], over a range of samples: p is read once.
+// One thread per element of [S,D]; it walks a range of samples and reads p once.
 template <class C, bool Jvp>
 __global__ void __launch_bounds__(kThreads) modulate(const void* p, int32_t p_dtype, const C* e, const C* e_dot, C* y, C* y_dot, int64_t B, int64_t S,
                                                      int64_t Se, int64_t D, unsigned blocks) {
@@ -30,7 +21,7 @@ __global__ void __launch_bounds__(kThreads) modulate(const void* p, int32_t p_dt
   }
 }
 
-// p_bar += the sum over samples.
+// p_bar += sum of y_bar over samples.
 template <class C>
 __global__ void __launch_bounds__(kThreads) param_back(const C* y_bar, C* p_bar, int64_t B, int64_t width) {
   await_queued();
@@ -42,7 +33,7 @@ __global__ void __launch_bounds__(kThreads) param_back(const C* y_bar, C* p_bar,
   p_bar[i] += (C)sum;
 }
 
-// e_bar = the sum over slots.
+// e_bar = sum of y_bar over the S slots.
 template <class C>
 __global__ void __launch_bounds__(kThreads) slots_back(const C* y_bar, C* e_bar, int64_t B, int64_t S, int64_t D) {
   await_queued();
@@ -56,59 +47,41 @@ __global__ void __launch_bounds__(kThreads) slots_back(const C* y_bar, C* e_bar,
 }
 
 template <class C, bool Jvp>
-void forward(const void* p, const void* e, const void* e_dot, void* y, void* y_dot, int64_t B, int64_t S, int64_t Se, int64_t D, int32_t p_dtype) {
-  if (B == 0 || S == 0 || D == 0) return;
-  const int64_t blocks = ceil_div(S * D, kThreads), room = (int64_t)gpu().sms * 16 / blocks, ranges = room < 1 ? 1 : room < B ? room : B;
-  queue_kernel(modulate<C, Jvp>, grid_size(blocks * ranges), kThreads, 0, p, p_dtype, static_cast<const C*>(e), static_cast<const C*>(e_dot),
-               static_cast<C*>(y), static_cast<C*>(y_dot), B, S, Se, D, (unsigned)blocks);
+void run(const Forward& a, const Sizes& z) {
+  if (z.B == 0 || z.S == 0 || z.D == 0) return;
+  const int64_t blocks = ceil_div(z.S * z.D, kThreads), room = (int64_t)gpu().sms * 16 / blocks;
+  const int64_t ranges = room < 1 ? 1 : room < z.B ? room : z.B;
+  const C *e = static_cast<const C*>(a.e), *e_dot = static_cast<const C*>(a.e_dot);
+  queue_kernel(modulate<C, Jvp>, grid_size(blocks * ranges), kThreads, 0, a.p, z.p_dtype, e, e_dot, static_cast<C*>(a.y),
+               static_cast<C*>(a.y_dot), z.B, z.S, z.Se, z.D, (unsigned)blocks);
 }
 
 template <class C>
-void backward(const void* y_bar, void* p_bar, void* e_bar, int64_t B, int64_t S, int64_t Se, int64_t D) {
-  if (B == 0 || D == 0) return;
-  const C* bar = static_cast<const C*>(y_bar);
-  if (p_bar && S > 0) queue_kernel(param_back<C>, grid_for(S * D), kThreads, 0, bar, static_cast<C*>(p_bar), B, S * D);
+void run_backward(const Backward& a, const Sizes& z) {
+  if (z.B == 0 || z.D == 0) return;
+  const C* y_bar = static_cast<const C*>(a.y_bar);
+  C *p_bar = static_cast<C*>(a.p_bar), *e_bar = static_cast<C*>(a.e_bar);
+  if (p_bar && z.S > 0) queue_kernel(param_back<C>, grid_for(z.S * z.D), kThreads, 0, y_bar, p_bar, z.B, z.S * z.D);
   if (e_bar == nullptr) return;
-  if (Se != S) {
-    queue_kernel(slots_back<C>, grid_for(B * D), kThreads, 0, bar, static_cast<C*>(e_bar), B, S, D);
-  } else if (S > 0 && e_bar != y_bar) {
-    check(cudaMemcpyAsync(e_bar, y_bar, (size_t)(B * S * D) * sizeof(C), cudaMemcpyDeviceToDevice, stream()), "copy");
+  if (z.Se != z.S) {
+    queue_kernel(slots_back<C>, grid_for(z.B * z.D), kThreads, 0, y_bar, e_bar, z.B, z.S, z.D);
+  } else if (z.S > 0 && e_bar != y_bar) {
+    const size_t bytes = (size_t)(z.B * z.S * z.D) * sizeof(C);
+    cuda_check(cudaMemcpyAsync(e_bar, y_bar, bytes, cudaMemcpyDeviceToDevice, stream()), "copy");
   }
 }
 
 }  // namespace
 
-rcm_status rcm_add_modulation_fwd(const void* p, const void* e, void* y, int64_t B, int64_t S, int64_t Se, int64_t D, int32_t p_dtype, int32_t dtype) {
-  return gpu_call("add_modulation_fwd", [&] {
-    need(p, "p");
-    need(e, "e");
-    need(y, "y");
-    check_modulation(B, S, Se, D, p_dtype, dtype);
-    if (dtype == RCM_F64) forward<double, false>(p, e, nullptr, y, nullptr, B, S, Se, D, p_dtype);
-    else forward<float, false>(p, e, nullptr, y, nullptr, B, S, Se, D, p_dtype);
-  });
+void forward(const Forward& a, const Sizes& z) {
+  const bool doubles = z.dtype == RCM_F64;
+  if (a.y_dot) doubles ? run<double, true>(a, z) : run<float, true>(a, z);
+  else doubles ? run<double, false>(a, z) : run<float, false>(a, z);
 }
 
-rcm_status rcm_add_modulation_jvp(const void* p, const void* e, const void* e_dot, void* y, void* y_dot, int64_t B, int64_t S, int64_t Se, int64_t D,
-                                  int32_t p_dtype, int32_t dtype) {
-  return gpu_call("add_modulation_jvp", [&] {
-    need(p, "p");
-    need(e, "e");
-    need(e_dot, "e_dot");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    check_modulation(B, S, Se, D, p_dtype, dtype);
-    if (dtype == RCM_F64) forward<double, true>(p, e, e_dot, y, y_dot, B, S, Se, D, p_dtype);
-    else forward<float, true>(p, e, e_dot, y, y_dot, B, S, Se, D, p_dtype);
-  });
+void backward(const Backward& a, const Sizes& z) {
+  if (z.dtype == RCM_F64) run_backward<double>(a, z);
+  else run_backward<float>(a, z);
 }
 
-rcm_status rcm_add_modulation_vjp(const void* y_bar, void* p_bar, void* e_bar, int64_t B, int64_t S, int64_t Se, int64_t D, int32_t p_dtype,
-                                  int32_t dtype) {
-  return gpu_call("add_modulation_vjp", [&] {
-    need(y_bar, "y_bar");
-    check_modulation(B, S, Se, D, p_dtype, dtype);
-    if (dtype == RCM_F64) backward<double>(y_bar, p_bar, e_bar, B, S, Se, D);
-    else backward<float>(y_bar, p_bar, e_bar, B, S, Se, D);
-  });
-}
+}  // namespace rcm::add_modulation

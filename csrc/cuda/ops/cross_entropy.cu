@@ -1,17 +1,10 @@
 #include "elementwise.cuh"
+#include "shared/ops/cross_entropy.h"
 
-using namespace rcm;
-
+namespace rcm::cross_entropy {
 namespace {
 
-void check_rows(const void* x, const int32_t* label, int64_t B, int64_t N) {
-  need(x, "x");
-  need(label, "label");
-  size_at_least(B, 0, "B");
-  size_at_least(N, 1, "N");
-}
-
-// State: the largest logit m, the sum s of exp(x - m) and, with tangents, that of exp(x - m) x_dot; one pass over the row.
+// State: the largest logit m, the sum s of exp(x - m) and, with a tangent, the sum of exp(x - m) x_dot; one pass over the row.
 template <int States>
 struct Running {
   static constexpr int K = States;
@@ -26,7 +19,7 @@ struct Running {
 #pragma unroll
     for (int k = 1; k < K; ++k) state[k] = fma(state[k], a, mul_exact(other[k], b));
   }
-  // x - x makes an infinite logit a NaN, as the formula does; one of -inf weighs nothing (m may still be -inf itself).
+  // A logit of +inf gives NaN (x - x), as the formula does; one of -inf contributes nothing, even while m is still -inf.
   static __device__ void put(double x, double x_dot, double (&state)[K]) {
     if (x == -INFINITY) return;
     const bool larger = x > state[0];
@@ -73,7 +66,7 @@ struct Entropy : Running<Jvp ? 3 : 2> {
   }
 };
 
-// The row's m and s, for the vjp.
+// m and s of every row, for the vjp.
 template <class T>
 struct Norms : Running<2> {
   const T* x;
@@ -130,49 +123,34 @@ struct EntropyBack {
 };
 
 template <bool Jvp>
-void run(const void* x, const int32_t* label, const void* x_dot, double* loss, double* loss_dot, int64_t B, int64_t N, int32_t dtype) {
-  check_rows(x, label, B, N);
-  with_dtype(dtype, "dtype", [&](auto zero) {
+void run(const Forward& a, const Sizes& z) {
+  with_dtype(z.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     constexpr int V = kPack<T>;
-    const Entropy<T, Jvp> op{{}, static_cast<const T*>(x), static_cast<const T*>(x_dot), label, loss, loss_dot, N, pack_aligned<V, T>({x_dot})};
-    fold<V>(op, B, N, pack_aligned<V, T>({x}));
+    const T *x = static_cast<const T*>(a.x), *x_dot = static_cast<const T*>(a.x_dot);
+    const Entropy<T, Jvp> op{{}, x, x_dot, a.label, a.loss, a.loss_dot, z.N, pack_aligned<V, T>({x_dot})};
+    fold<V>(op, z.B, z.N, pack_aligned<V, T>({x}));
   });
 }
 
 }  // namespace
 
-rcm_status rcm_cross_entropy_fwd(const void* x, const int32_t* label, double* loss, int64_t B, int64_t N, int32_t dtype) {
-  return gpu_call("cross_entropy_fwd", [&] {
-    need(loss, "loss");
-    run<false>(x, label, nullptr, loss, nullptr, B, N, dtype);
+void forward(const Forward& a, const Sizes& z) {
+  if (a.loss_dot) run<true>(a, z);
+  else run<false>(a, z);
+}
+
+void backward(const Backward& a, const Sizes& z) {
+  with_dtype(z.dtype, "dtype", [&](auto zero) {
+    using T = decltype(zero);
+    constexpr int V = kPack<T>;
+    const T* x = static_cast<const T*>(a.x);
+    if (z.B == 0) return;
+    const Workspace norms((size_t)(2 * z.B) * sizeof(double));
+    fold<V>(Norms<T>{{}, x, norms.as<double>()}, z.B, z.N, pack_aligned<V, T>({x}));
+    const EntropyBack<T> op{x, a.label, norms.as<double>(), a.loss_bar, static_cast<T*>(a.x_bar), z.N};
+    map<V, 2>(op, z.B, z.N, pack_aligned<V, T>({x, a.x_bar}));
   });
 }
 
-rcm_status rcm_cross_entropy_jvp(const void* x, const int32_t* label, const void* x_dot, double* loss, double* loss_dot, int64_t B, int64_t N,
-                                 int32_t dtype) {
-  return gpu_call("cross_entropy_jvp", [&] {
-    need(x_dot, "x_dot");
-    need(loss, "loss");
-    need(loss_dot, "loss_dot");
-    run<true>(x, label, x_dot, loss, loss_dot, B, N, dtype);
-  });
-}
-
-rcm_status rcm_cross_entropy_vjp(const void* x, const int32_t* label, const double* loss_bar, void* x_bar, int64_t B, int64_t N, int32_t dtype) {
-  return gpu_call("cross_entropy_vjp", [&] {
-    need(loss_bar, "loss_bar");
-    need(x_bar, "x_bar");
-    check_rows(x, label, B, N);
-    with_dtype(dtype, "dtype", [&](auto zero) {
-      using T = decltype(zero);
-      constexpr int V = kPack<T>;
-      const T* in = static_cast<const T*>(x);
-      if (B == 0) return;
-      const Workspace norms((size_t)(2 * B) * sizeof(double));
-      fold<V>(Norms<T>{{}, in, norms.as<double>()}, B, N, pack_aligned<V, T>({x}));
-      const EntropyBack<T> op{in, label, norms.as<double>(), loss_bar, static_cast<T*>(x_bar), N};
-      map<V, 2>(op, B, N, pack_aligned<V, T>({x, x_bar}));
-    });
-  });
-}
+}  // namespace rcm::cross_entropy

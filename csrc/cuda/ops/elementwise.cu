@@ -1,20 +1,17 @@
 // Nondifferentiable element-wise helpers: cast, axpy, fill, sample_reduce.
+#include "shared/ops/elementwise.h"
+
 #include "elementwise.cuh"
 
-using namespace rcm;
-
+namespace rcm::elementwise {
 namespace {
 
-void float_dtype(int32_t dtype, const char* name) {
-  if (dtype < RCM_F32 || dtype > RCM_F64) fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", name, dtype);
-}
-
-// What two types that need not be of one kind are computed in.
+// The compute type of two storage types that need not be of one kind.
 template <class A, class Z>
-using joint_t = typename std::conditional<std::is_same<A, double>::value || std::is_same<Z, double>::value, double, float>::type;
+using joint_t = std::conditional_t<std::is_same<A, double>::value || std::is_same<Z, double>::value, double, float>;
 
 template <class S, class D>
-struct Cast {
+struct CastOp {
   const S* src;
   D* dst;
 
@@ -37,7 +34,7 @@ struct Cast {
 };
 
 template <class X, class Y>
-struct Axpy {
+struct AxpyOp {
   using C = joint_t<X, Y>;
   const X* x;
   Y* y;
@@ -64,7 +61,7 @@ struct Axpy {
 };
 
 template <class T>
-struct Fill {
+struct FillOp {
   T* out;
   double value;
 
@@ -82,10 +79,8 @@ struct Fill {
   }
 };
 
-enum Reduction { kSum, kAbsolute, kSquares, kMax, kNotFinite };
-
 template <int Kind, class T>
-struct Reduce {
+struct ReduceOp {
   static constexpr int K = 1;
   const T* x;
   double* out;
@@ -116,7 +111,7 @@ struct Reduce {
   __device__ void done(int64_t b, const double (&state)[1]) const { out[b] = state[0]; }
 
  private:
-  // A NaN is the largest.
+  // NaN counts as the largest.
   static __device__ void larger_or_sum(double& v, double other) {
     if constexpr (Kind == kMax) v = other > v || other != other ? other : v;
     else v += other;
@@ -124,78 +119,56 @@ struct Reduce {
 };
 
 template <int Kind, class T>
-void reduce(const void* x, double* out, int64_t B, int64_t N) {
+void reduce(const Reduce& a) {
   constexpr int V = kPack<T>;
-  fold<V>(Reduce<Kind, T>{static_cast<const T*>(x), out}, B, N, pack_aligned<V, T>({x}));
+  fold<V>(ReduceOp<Kind, T>{static_cast<const T*>(a.x), a.out}, a.B, a.N, pack_aligned<V, T>({a.x}));
 }
 
 }  // namespace
 
-rcm_status rcm_cast(const void* src, void* dst, int64_t n, int32_t src_dtype, int32_t dst_dtype) {
-  return gpu_call("cast", [&] {
-    need(src, "src");
-    need(dst, "dst");
-    size_at_least(n, 0, "n");
-    float_dtype(src_dtype, "src_dtype");
-    float_dtype(dst_dtype, "dst_dtype");
-    with_dtype(src_dtype, "src_dtype", [&](auto s) {
-      with_dtype(dst_dtype, "dst_dtype", [&](auto d) {
-        using S = decltype(s);
-        using D = decltype(d);
-        constexpr int V = kPack<S, D>;
-        map<V, 4>(Cast<S, D>{static_cast<const S*>(src), static_cast<D*>(dst)}, 1, n, pack_aligned<V, S>({src}) && pack_aligned<V, D>({dst}));
-      });
+void cast(const Cast& a) {
+  with_dtype(a.src_dtype, "src_dtype", [&](auto s) {
+    with_dtype(a.dst_dtype, "dst_dtype", [&](auto d) {
+      using S = decltype(s);
+      using D = decltype(d);
+      constexpr int V = kPack<S, D>;
+      const bool vec = pack_aligned<V, S>({a.src}) && pack_aligned<V, D>({a.dst});
+      map<V, 4>(CastOp<S, D>{static_cast<const S*>(a.src), static_cast<D*>(a.dst)}, 1, a.n, vec);
     });
   });
 }
 
-rcm_status rcm_axpy(const void* x, void* y, int64_t n, double a, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("axpy", [&] {
-    need(x, "x");
-    need(y, "y");
-    size_at_least(n, 0, "n");
-    float_dtype(x_dtype, "x_dtype");
-    float_dtype(y_dtype, "y_dtype");
-    with_dtype(x_dtype, "x_dtype", [&](auto u) {
-      with_dtype(y_dtype, "y_dtype", [&](auto w) {
-        using X = decltype(u);
-        using Y = decltype(w);
-        constexpr int V = kPack<X, Y>;
-        const Axpy<X, Y> op{static_cast<const X*>(x), static_cast<Y*>(y), (joint_t<X, Y>)a};
-        map<V, 4>(op, 1, n, pack_aligned<V, X>({x}) && pack_aligned<V, Y>({y}));
-      });
+void axpy(const Axpy& a) {
+  with_dtype(a.x_dtype, "x_dtype", [&](auto x) {
+    with_dtype(a.y_dtype, "y_dtype", [&](auto y) {
+      using X = decltype(x);
+      using Y = decltype(y);
+      constexpr int V = kPack<X, Y>;
+      const AxpyOp<X, Y> op{static_cast<const X*>(a.x), static_cast<Y*>(a.y), (joint_t<X, Y>)a.a};
+      map<V, 4>(op, 1, a.n, pack_aligned<V, X>({a.x}) && pack_aligned<V, Y>({a.y}));
     });
   });
 }
 
-rcm_status rcm_fill(void* out, int64_t n, double value, int32_t dtype) {
-  return gpu_call("fill", [&] {
-    need(out, "out");
-    size_at_least(n, 0, "n");
-    with_dtype(dtype, "dtype", [&](auto zero) {
-      using T = decltype(zero);
-      constexpr int V = kPack<T>;
-      map<V, 4>(Fill<T>{static_cast<T*>(out), value}, 1, n, pack_aligned<V, T>({out}));
-    });
+void fill(void* out, int64_t n, double value, int32_t dtype) {
+  with_dtype(dtype, "dtype", [&](auto zero) {
+    using T = decltype(zero);
+    constexpr int V = kPack<T>;
+    map<V, 4>(FillOp<T>{static_cast<T*>(out), value}, 1, n, pack_aligned<V, T>({out}));
   });
 }
 
-rcm_status rcm_sample_reduce(const void* x, double* out, int64_t B, int64_t N, int32_t kind, int32_t dtype) {
-  return gpu_call("sample_reduce", [&] {
-    need(x, "x");
-    need(out, "out");
-    size_at_least(B, 0, "B");
-    size_at_least(N, 0, "N");
-    with_dtype(dtype, "dtype", [&](auto zero) {
-      using T = decltype(zero);
-      switch (kind) {
-        case kSum: return reduce<kSum, T>(x, out, B, N);
-        case kAbsolute: return reduce<kAbsolute, T>(x, out, B, N);
-        case kSquares: return reduce<kSquares, T>(x, out, B, N);
-        case kMax: return reduce<kMax, T>(x, out, B, N);
-        case kNotFinite: return reduce<kNotFinite, T>(x, out, B, N);
-        default: fail(RCM_E_ARG, "kind: want 0 to 4, got %d", kind);
-      }
-    });
+void sample_reduce(const Reduce& a) {
+  with_dtype(a.dtype, "dtype", [&](auto zero) {
+    using T = decltype(zero);
+    switch (a.kind) {
+      case kSum: return reduce<kSum, T>(a);
+      case kAbsolute: return reduce<kAbsolute, T>(a);
+      case kSquares: return reduce<kSquares, T>(a);
+      case kMax: return reduce<kMax, T>(a);
+      default: return reduce<kNotFinite, T>(a);
+    }
   });
 }
+
+}  // namespace rcm::elementwise

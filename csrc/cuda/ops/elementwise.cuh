@@ -209,13 +209,4 @@ void fold(const Op& op, int64_t B, int64_t N, bool vec) {
   if (parts > 1) queue_kernel(fold_parts<Op>, grid_size(B), kThreads, 0, op, p, (unsigned)parts);
 }
 
-// ---- patches ------------------------------------------------------------------------------------------------------
-struct PatchShape {
-  int64_t B, C, T, Y, X, pt, py, px;
-  int32_t order;
-};
-// Latent to tokens or back, of one tensor or (from_dot not null) of two; dtypes may differ. In patchify.cu.
-void permute_patches(const void* from, const void* from_dot, void* to, void* to_dot, bool to_tokens, const PatchShape& s, int32_t from_dtype,
-                     int32_t to_dtype);
-
 }  // namespace rcm

@@ -1,21 +1,13 @@
-// Nondifferentiable: f8_e4m3 with one scale.
-#include "shared/f8.h"
+// f8_e4m3 with one scale per tensor; no derivative.
+#include "shared/ops/f8.h"
+
 #include "elementwise.cuh"
 
-using namespace rcm;
-
+namespace rcm::f8 {
 namespace {
 
-void scale_in_range(double scale) {
-  const float s = (float)scale;
-  if (!(s > 0.0f) || s - s != 0.0f) fail(RCM_E_ARG, "scale: want a positive f32, got %g", scale);
-}
-void dtype_in_range(int32_t dtype, int32_t last, const char* name) {
-  if (dtype < RCM_F32 || dtype > last) fail(RCM_E_DTYPE, "%s: code %d cannot go with f8", name, dtype);
-}
-
 template <class S>
-struct Encode {
+struct EncodeOp {
   const S* src;
   uint8_t* dst;
   float scale;
@@ -39,7 +31,7 @@ struct Encode {
 };
 
 template <class D>
-struct Decode {
+struct DecodeOp {
   const uint8_t* src;
   D* dst;
   float scale;
@@ -64,32 +56,22 @@ struct Decode {
 
 }  // namespace
 
-rcm_status rcm_f8_encode(const void* src, void* dst, int64_t n, double scale, int32_t src_dtype) {
-  return gpu_call("f8_encode", [&] {
-    need(src, "src");
-    need(dst, "dst");
-    size_at_least(n, 0, "n");
-    scale_in_range(scale);
-    dtype_in_range(src_dtype, RCM_F16, "src_dtype");
-    with_dtype(src_dtype, "src_dtype", [&](auto s) {
-      using S = decltype(s);
-      constexpr int V = kPack<S>;
-      map<V, 4>(Encode<S>{static_cast<const S*>(src), static_cast<uint8_t*>(dst), (float)scale}, 1, n, pack_aligned<V, S>({src}) && pack_aligned<V, uint8_t>({dst}));
-    });
+void encode(const Encode& a) {
+  with_dtype(a.dtype, "src_dtype", [&](auto s) {
+    using S = decltype(s);
+    constexpr int V = kPack<S>;
+    const EncodeOp<S> op{static_cast<const S*>(a.values), static_cast<uint8_t*>(a.codes), a.scale};
+    map<V, 4>(op, 1, a.n, pack_aligned<V, S>({a.values}) && pack_aligned<V, uint8_t>({a.codes}));
   });
 }
 
-rcm_status rcm_f8_decode(const void* src, void* dst, int64_t n, double scale, int32_t dst_dtype) {
-  return gpu_call("f8_decode", [&] {
-    need(src, "src");
-    need(dst, "dst");
-    size_at_least(n, 0, "n");
-    scale_in_range(scale);
-    dtype_in_range(dst_dtype, RCM_F64, "dst_dtype");
-    with_dtype(dst_dtype, "dst_dtype", [&](auto d) {
-      using D = decltype(d);
-      constexpr int V = kPack<D>;
-      map<V, 4>(Decode<D>{static_cast<const uint8_t*>(src), static_cast<D*>(dst), (float)scale}, 1, n, pack_aligned<V, uint8_t>({src}) && pack_aligned<V, D>({dst}));
-    });
+void decode(const Decode& a) {
+  with_dtype(a.dtype, "dst_dtype", [&](auto d) {
+    using D = decltype(d);
+    constexpr int V = kPack<D>;
+    const DecodeOp<D> op{static_cast<const uint8_t*>(a.codes), static_cast<D*>(a.values), a.scale};
+    map<V, 4>(op, 1, a.n, pack_aligned<V, uint8_t>({a.codes}) && pack_aligned<V, D>({a.values}));
   });
 }
+
+}  // namespace rcm::f8

@@ -1,20 +1,9 @@
 #include "elementwise.cuh"
 #include "cuda/rows/slots.cuh"
+#include "shared/ops/gate_residual.h"
 
-using namespace rcm;
-
+namespace rcm::gate_residual {
 namespace {
-
-struct Sizes {
-  int64_t B, L, D, stride;
-  int32_t x_dtype, h_dtype;
-};
-
-void check_sizes(const Sizes& z) {
-  size_at_least(z.B, 0, "B");
-  size_at_least(z.L, 0, "L");
-  size_at_least(z.D, 0, "D");
-}
 
 // ---- layout -------------------------------------------------------------------------------------------------------
 // A thread owns a pack of columns and walks rows of one sample, so that the gate is read once. blockIdx.x runs over
@@ -209,67 +198,43 @@ void launch_back(const X* y_bar, const H* h, const C* gate, H* h_bar, C* gate_ba
 
 }  // namespace
 
-rcm_status rcm_gate_residual_fwd(const void* x, const void* h, const void* gate, void* y, int64_t B, int64_t L, int64_t D, int64_t gate_stride,
-                                 int32_t x_dtype, int32_t h_dtype) {
-  return gpu_call("gate_residual_fwd", [&] {
-    need(x, "x");
-    need(h, "h");
-    need(y, "y");
-    const Sizes z{B, L, D, gate_stride, x_dtype, h_dtype};
-    check_sizes(z);
-    with_dtypes(x_dtype, h_dtype, "x_dtype, h_dtype", [&](auto a, auto b) {
-      using X = decltype(a);
-      using H = decltype(b);
-      Mix<X, H> m{};
-      m.x = static_cast<const X*>(x);
-      m.h = static_cast<const H*>(h);
-      m.gate = static_cast<const compute_t<X>*>(gate);
-      m.y = static_cast<X*>(y);
-      mix<false>(m, z);
-    });
+void forward(const Forward& a, const Sizes& z) {
+  with_dtypes(z.x_dtype, z.h_dtype, "x_dtype, h_dtype", [&](auto x_type, auto h_type) {
+    using X = decltype(x_type);
+    using H = decltype(h_type);
+    using C = compute_t<X>;
+    const Mix<X, H> m{static_cast<const X*>(a.x),
+                      static_cast<const X*>(a.x_dot),
+                      static_cast<const H*>(a.h),
+                      static_cast<const H*>(a.h_dot),
+                      static_cast<const C*>(a.gate),
+                      static_cast<const C*>(a.gate_dot),
+                      static_cast<X*>(a.y),
+                      static_cast<X*>(a.y_dot),
+                      0,
+                      false};
+    if (a.y_dot) mix<true>(m, z);
+    else mix<false>(m, z);
   });
 }
 
-rcm_status rcm_gate_residual_jvp(const void* x, const void* h, const void* gate, const void* x_dot, const void* h_dot, const void* gate_dot, void* y,
-                                 void* y_dot, int64_t B, int64_t L, int64_t D, int64_t gate_stride, int32_t x_dtype, int32_t h_dtype) {
-  return gpu_call("gate_residual_jvp", [&] {
-    need(x, "x");
-    need(h, "h");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    const Sizes z{B, L, D, gate_stride, x_dtype, h_dtype};
-    check_sizes(z);
-    with_dtypes(x_dtype, h_dtype, "x_dtype, h_dtype", [&](auto a, auto b) {
-      using X = decltype(a);
-      using H = decltype(b);
-      using C = compute_t<X>;
-      const Mix<X, H> m{static_cast<const X*>(x), static_cast<const X*>(x_dot),    static_cast<const H*>(h), static_cast<const H*>(h_dot),
-                        static_cast<const C*>(gate), static_cast<const C*>(gate_dot), static_cast<X*>(y),       static_cast<X*>(y_dot), 0, false};
-      mix<true>(m, z);
-    });
+void backward(const Backward& a, const Sizes& z) {
+  with_dtypes(z.x_dtype, z.h_dtype, "x_dtype, h_dtype", [&](auto x_type, auto h_type) {
+    using X = decltype(x_type);
+    using H = decltype(h_type);
+    using C = compute_t<X>;
+    constexpr int V = kPack<X, H>;
+    if ((a.h_bar == nullptr && a.gate_bar == nullptr) || z.B == 0 || z.L == 0 || z.D == 0) return;
+    const X* y_bar = static_cast<const X*>(a.y_bar);
+    const H* h = static_cast<const H*>(a.h);
+    const C* gate = static_cast<const C*>(a.gate);
+    H* h_bar = static_cast<H*>(a.h_bar);
+    C* gate_bar = static_cast<C*>(a.gate_bar);
+    const bool gate_vec = gate_packs<V, C>({gate}, z.stride);
+    const bool vec = z.D % V == 0 && pack_aligned<V, X>({y_bar}) && pack_aligned<V, H>({h, h_bar});
+    if (vec) launch_back<V>(y_bar, h, gate, h_bar, gate_bar, gate_vec, z);
+    else launch_back<1>(y_bar, h, gate, h_bar, gate_bar, gate_vec, z);
   });
 }
 
-rcm_status rcm_gate_residual_vjp(const void* h, const void* gate, const void* y_bar, void* h_bar, void* gate_bar, int64_t B, int64_t L, int64_t D,
-                                 int64_t gate_stride, int32_t x_dtype, int32_t h_dtype) {
-  return gpu_call("gate_residual_vjp", [&] {
-    need(y_bar, "y_bar");
-    const Sizes z{B, L, D, gate_stride, x_dtype, h_dtype};
-    check_sizes(z);
-    with_dtypes(x_dtype, h_dtype, "x_dtype, h_dtype", [&](auto a, auto b) {
-      using X = decltype(a);
-      using H = decltype(b);
-      using C = compute_t<X>;
-      constexpr int V = kPack<X, H>;
-      if (gate_bar) need(h, "h");
-      if ((h_bar == nullptr && gate_bar == nullptr) || B == 0 || L == 0 || D == 0) return;
-      const X* bar = static_cast<const X*>(y_bar);
-      const H* in = static_cast<const H*>(h);
-      const C* g = static_cast<const C*>(gate);
-      const bool gate_vec = gate_packs<V, C>({gate}, gate_stride);
-      const bool vec = D % V == 0 && pack_aligned<V, X>({y_bar}) && pack_aligned<V, H>({h, h_bar});
-      if (vec) launch_back<V>(bar, in, g, static_cast<H*>(h_bar), static_cast<C*>(gate_bar), gate_vec, z);
-      else launch_back<1>(bar, in, g, static_cast<H*>(h_bar), static_cast<C*>(gate_bar), gate_vec, z);
-    });
-  });
-}
+}  // namespace rcm::gate_residual

@@ -1,10 +1,10 @@
 #include "cuda/rows/layer_rows.cuh"
+#include "shared/ops/layer_norm.h"
 
-using namespace rcm;
-
+namespace rcm::layer_norm {
 namespace {
 
-// w and b of a column, the same for every row; they have no tangent.
+// w and b of a column, the same for every row (parameters carry no tangent).
 template <class C>
 struct Affine {
   const void *w, *b;
@@ -36,61 +36,33 @@ Affine<C> affine(const void* w, const void* b, int32_t dtype) {
   return {w, b, dtype, aligned(w, 16) && aligned(b, 16)};
 }
 
-void forward(const void* x, const void* w, const void* b, const void* x_dot, void* y, void* y_dot, void* mean, void* rstd, int64_t M, int64_t N, double eps,
-             int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
-  need(x, "x");
-  need(y, "y");
-  need(mean, "mean");
-  need(rstd, "rstd");
-  size_at_least(M, 0, "M");
-  size_at_least(N, 1, "N");
-  if (w || b) same_kind(w_dtype, x_dtype == RCM_F64, "w_dtype");
-  with_dtypes(x_dtype, y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
+}  // namespace
+
+void forward(const Forward& a, const Sizes& z) {
+  with_dtypes(z.x_dtype, z.y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
     using X = decltype(x_type);
     using Y = decltype(y_type);
     using C = compute_t<X>;
-    if (M == 0) return;
-    const X *in = static_cast<const X*>(x), *dot = static_cast<const X*>(x_dot);
-    Y *out = static_cast<Y*>(y), *out_dot = static_cast<Y*>(y_dot);
-    C *m = static_cast<C*>(mean), *s = static_cast<C*>(rstd);
-    if (y_dot) layer_forward<true>(in, dot, affine<C>(w, b, w_dtype), out, out_dot, m, s, M, N, eps);
-    else layer_forward<false>(in, dot, affine<C>(w, b, w_dtype), out, out_dot, m, s, M, N, eps);
+    if (z.M == 0) return;
+    const auto mod = affine<C>(a.w, a.b, z.w_dtype);
+    const X *x = static_cast<const X*>(a.x), *x_dot = static_cast<const X*>(a.x_dot);
+    Y *y = static_cast<Y*>(a.y), *y_dot = static_cast<Y*>(a.y_dot);
+    C *mean = static_cast<C*>(a.mean), *rstd = static_cast<C*>(a.rstd);
+    if (y_dot) layer_forward<true>(x, x_dot, mod, y, y_dot, mean, rstd, z.M, z.N, a.eps);
+    else layer_forward<false>(x, x_dot, mod, y, y_dot, mean, rstd, z.M, z.N, a.eps);
   });
 }
 
-}  // namespace
-
-rcm_status rcm_layer_norm_fwd(const void* x, const void* w, const void* b, void* y, void* mean, void* rstd, int64_t M, int64_t N, double eps, int32_t x_dtype,
-                              int32_t w_dtype, int32_t y_dtype) {
-  return gpu_call("layer_norm_fwd", [&] { forward(x, w, b, nullptr, y, nullptr, mean, rstd, M, N, eps, x_dtype, w_dtype, y_dtype); });
-}
-
-rcm_status rcm_layer_norm_jvp(const void* x, const void* w, const void* b, const void* x_dot, void* y, void* y_dot, void* mean, void* rstd, int64_t M,
-                              int64_t N, double eps, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
-  return gpu_call("layer_norm_jvp", [&] {
-    need(x_dot, "x_dot");
-    need(y_dot, "y_dot");
-    forward(x, w, b, x_dot, y, y_dot, mean, rstd, M, N, eps, x_dtype, w_dtype, y_dtype);
+void backward(const Backward& a, const Sizes& z) {
+  with_dtypes(z.x_dtype, z.y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
+    using X = decltype(x_type);
+    using Y = decltype(y_type);
+    using C = compute_t<X>;
+    if (z.M == 0) return;
+    layer_backward(static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar), affine<C>(a.w, nullptr, z.w_dtype),
+                   static_cast<const C*>(a.mean), static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar), static_cast<C*>(a.w_bar),
+                   static_cast<C*>(a.b_bar), 1, z.M, z.N, 0);
   });
 }
 
-rcm_status rcm_layer_norm_vjp(const void* x, const void* w, const void* mean, const void* rstd, const void* y_bar, void* x_bar, void* w_bar, void* b_bar,
-                              int64_t M, int64_t N, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
-  return gpu_call("layer_norm_vjp", [&] {
-    need(x, "x");
-    need(mean, "mean");
-    need(rstd, "rstd");
-    need(y_bar, "y_bar");
-    size_at_least(M, 0, "M");
-    size_at_least(N, 1, "N");
-    if (w) same_kind(w_dtype, x_dtype == RCM_F64, "w_dtype");
-    with_dtypes(x_dtype, y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
-      using X = decltype(x_type);
-      using Y = decltype(y_type);
-      using C = compute_t<X>;
-      if (M == 0) return;
-      layer_backward(static_cast<const X*>(x), static_cast<const Y*>(y_bar), affine<C>(w, nullptr, w_dtype), static_cast<const C*>(mean),
-                     static_cast<const C*>(rstd), static_cast<X*>(x_bar), static_cast<C*>(w_bar), static_cast<C*>(b_bar), 1, M, N, 0);
-    });
-  });
-}
+}  // namespace rcm::layer_norm

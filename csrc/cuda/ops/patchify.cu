@@ -1,8 +1,8 @@
 // The permutation between a latent [B,C,T,Y,X] and its patches [B,L,P], for unpatchify too.
 #include "elementwise.cuh"
+#include "patch.cuh"
 
-using namespace rcm;
-
+namespace rcm {
 namespace {
 
 // Division of n < 2^31 by a number known when the kernel is launched.
@@ -178,7 +178,7 @@ bool queue_pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, const Patch
 }
 
 template <bool ToTokens, class A, class Z>
-void permute(const void* from, const void* from_dot, void* to, void* to_dot, const PatchShape& s) {
+void launch(const void* from, const void* from_dot, void* to, void* to_dot, const PatchShape& s) {
   constexpr int64_t kTile = 4096;  // elements of a tile, about
   const A *in = static_cast<const A*>(from), *in_dot = static_cast<const A*>(from_dot);
   Z *out = static_cast<Z*>(to), *out_dot = static_cast<Z*>(to_dot);
@@ -198,56 +198,19 @@ void permute(const void* from, const void* from_dot, void* to, void* to_dot, con
   queue_kernel(from_dot ? permute_tile<ToTokens, true, A, Z> : permute_tile<ToTokens, false, A, Z>, grid, kThreads, 0, in, in_dot, out, out_dot, tile);
 }
 
-void check_patches(const PatchShape& s) {
-  size_at_least(s.B, 0, "B");
-  size_at_least(s.C, 0, "C");
-  if (s.pt < 1 || s.py < 1 || s.px < 1) fail(RCM_E_SHAPE, "patch: want at least 1 in every axis");
-  if (s.T < 0 || s.Y < 0 || s.X < 0 || s.T % s.pt || s.Y % s.py || s.X % s.px) {
-    fail(RCM_E_SHAPE, "latent: want whole patches of %lld x %lld x %lld, got %lld x %lld x %lld", (long long)s.pt, (long long)s.py, (long long)s.px,
-         (long long)s.T, (long long)s.Y, (long long)s.X);
-  }
-  if (s.order < 0 || s.order > 1) fail(RCM_E_ARG, "order: want 0 or 1, got %d", s.order);
-}
-
 }  // namespace
 
-void rcm::permute_patches(const void* from, const void* from_dot, void* to, void* to_dot, bool to_tokens, const PatchShape& s, int32_t from_dtype,
-                          int32_t to_dtype) {
-  check_patches(s);
-  with_dtype(from_dtype, "x", [&](auto a) {
-    with_dtype(to_dtype, "y", [&](auto z) {
+void permute(const Move& m, bool to_tokens, const PatchShape& s) {
+  with_dtype(m.from_dtype, "x", [&](auto a) {
+    with_dtype(m.to_dtype, "y", [&](auto z) {
       if (s.B == 0 || s.C == 0 || s.T == 0 || s.Y == 0 || s.X == 0) return;
-      if (to_tokens) permute<true, decltype(a), decltype(z)>(from, from_dot, to, to_dot, s);
-      else permute<false, decltype(a), decltype(z)>(from, from_dot, to, to_dot, s);
+      if (to_tokens) launch<true, decltype(a), decltype(z)>(m.from, m.from_dot, m.to, m.to_dot, s);
+      else launch<false, decltype(a), decltype(z)>(m.from, m.from_dot, m.to, m.to_dot, s);
     });
   });
 }
 
-rcm_status rcm_patchify_fwd(const void* x, void* y, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt, int64_t py, int64_t px, int32_t order,
-                            int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("patchify_fwd", [&] {
-    need(x, "x");
-    need(y, "y");
-    permute_patches(x, nullptr, y, nullptr, true, {B, C, T, Y, X, pt, py, px, order}, x_dtype, y_dtype);
-  });
-}
+void patchify::forward(const Move& m, const PatchShape& s) { permute(m, true, s); }
+void patchify::backward(const Move& m, const PatchShape& s) { permute(m, false, s); }
 
-rcm_status rcm_patchify_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt,
-                            int64_t py, int64_t px, int32_t order, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("patchify_jvp", [&] {
-    need(x, "x");
-    need(x_dot, "x_dot");
-    need(y, "y");
-    need(y_dot, "y_dot");
-    permute_patches(x, x_dot, y, y_dot, true, {B, C, T, Y, X, pt, py, px, order}, x_dtype, y_dtype);
-  });
-}
-
-rcm_status rcm_patchify_vjp(const void* y_bar, void* x_bar, int64_t B, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t pt, int64_t py, int64_t px,
-                            int32_t order, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("patchify_vjp", [&] {
-    need(y_bar, "y_bar");
-    need(x_bar, "x_bar");
-    permute_patches(y_bar, nullptr, x_bar, nullptr, false, {B, C, T, Y, X, pt, py, px, order}, y_dtype, x_dtype);
-  });
-}
+}  // namespace rcm

@@ -1,28 +1,8 @@
 #include "cuda/rows/norm.cuh"
+#include "shared/ops/rms_norm_rope.h"
 
-using namespace rcm;
-
+namespace rcm::rms_norm_rope {
 namespace {
-
-struct Sizes {
-  int64_t B, L, D, K, group;
-  int32_t rope, x_dtype, w_dtype, y_dtype;
-};
-
-void check(const Sizes& z, const void* cos, const void* sin) {
-  size_at_least(z.B, 0, "B");
-  size_at_least(z.L, 0, "L");
-  size_at_least(z.D, 1, "D");
-  if (z.K < 1 || z.D % z.K != 0) fail(RCM_E_SHAPE, "K: want a divisor of D = %lld, got %lld", (long long)z.D, (long long)z.K);
-  if (z.group < 1 || z.D % z.group != 0) fail(RCM_E_SHAPE, "group: want a divisor of D = %lld, got %lld", (long long)z.D, (long long)z.group);
-  if (z.rope < 0 || z.rope > 2) fail(RCM_E_ARG, "rope: want 0, 1 or 2, got %d", z.rope);
-  if (z.rope != 0) {
-    need(cos, "cos");
-    need(sin, "sin");
-    if (z.K % 2 != 0) fail(RCM_E_SHAPE, "K: want an even width for rope, got %lld", (long long)z.K);
-  }
-  same_kind(z.w_dtype, z.x_dtype == RCM_F64, "w_dtype");
-}
 
 // What every kernel takes; `vec`: w and the tables may be read as packs.
 template <class C>
@@ -440,60 +420,31 @@ void launch_back(const Task<C>& t, const X* x, const Y* y_bar, const C* rstd, X*
   if (w_bar) add_slots<C>(partial.as<C>(), 1, slots * groups, z.group, 1, w_bar, nullptr, 0);
 }
 
-void forward(const void* x, const void* w, const void* cos, const void* sin, const void* x_dot, void* y, void* y_dot, void* rstd, double eps,
-             const Sizes& z) {
-  need(x, "x");
-  need(w, "w");
-  need(y, "y");
-  need(rstd, "rstd");
-  check(z, cos, sin);
+}  // namespace
+
+void forward(const Forward& a, const Sizes& z) {
   with_dtypes(z.x_dtype, z.y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
     using X = decltype(x_type);
     using Y = decltype(y_type);
     using C = compute_t<X>;
     if (z.B == 0 || z.L == 0) return;
-    const X *in = static_cast<const X*>(x), *dot = static_cast<const X*>(x_dot);
-    Y *out = static_cast<Y*>(y), *out_dot = static_cast<Y*>(y_dot);
-    if (y_dot) launch<true>(task<C>(w, cos, sin, eps, z), in, dot, out, out_dot, static_cast<C*>(rstd), z);
-    else launch<false>(task<C>(w, cos, sin, eps, z), in, dot, out, out_dot, static_cast<C*>(rstd), z);
+    const auto t = task<C>(a.w, a.cos, a.sin, a.eps, z);
+    const X *x = static_cast<const X*>(a.x), *x_dot = static_cast<const X*>(a.x_dot);
+    Y *y = static_cast<Y*>(a.y), *y_dot = static_cast<Y*>(a.y_dot);
+    if (y_dot) launch<true>(t, x, x_dot, y, y_dot, static_cast<C*>(a.rstd), z);
+    else launch<false>(t, x, x_dot, y, y_dot, static_cast<C*>(a.rstd), z);
   });
 }
 
-}  // namespace
-
-rcm_status rcm_rms_norm_rope_fwd(const void* x, const void* w, const void* cos, const void* sin, void* y, void* rstd, int64_t B, int64_t L, int64_t D,
-                                 int64_t K, int64_t group, int32_t rope, double eps, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
-  return gpu_call("rms_norm_rope_fwd",
-                  [&] { forward(x, w, cos, sin, nullptr, y, nullptr, rstd, eps, {B, L, D, K, group, rope, x_dtype, w_dtype, y_dtype}); });
-}
-
-rcm_status rcm_rms_norm_rope_jvp(const void* x, const void* w, const void* cos, const void* sin, const void* x_dot, void* y, void* y_dot, void* rstd,
-                                 int64_t B, int64_t L, int64_t D, int64_t K, int64_t group, int32_t rope, double eps, int32_t x_dtype, int32_t w_dtype,
-                                 int32_t y_dtype) {
-  return gpu_call("rms_norm_rope_jvp", [&] {
-    need(x_dot, "x_dot");
-    need(y_dot, "y_dot");
-    forward(x, w, cos, sin, x_dot, y, y_dot, rstd, eps, {B, L, D, K, group, rope, x_dtype, w_dtype, y_dtype});
+void backward(const Backward& a, const Sizes& z) {
+  with_dtypes(z.x_dtype, z.y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
+    using X = decltype(x_type);
+    using Y = decltype(y_type);
+    using C = compute_t<X>;
+    if (z.B == 0 || z.L == 0) return;
+    launch_back(task<C>(a.w, a.cos, a.sin, 0, z), static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar),
+                static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar), static_cast<C*>(a.w_bar), z);
   });
 }
 
-rcm_status rcm_rms_norm_rope_vjp(const void* x, const void* w, const void* cos, const void* sin, const void* rstd, const void* y_bar, void* x_bar,
-                                 void* w_bar, int64_t B, int64_t L, int64_t D, int64_t K, int64_t group, int32_t rope, int32_t x_dtype, int32_t w_dtype,
-                                 int32_t y_dtype) {
-  return gpu_call("rms_norm_rope_vjp", [&] {
-    need(x, "x");
-    need(w, "w");
-    need(rstd, "rstd");
-    need(y_bar, "y_bar");
-    const Sizes z{B, L, D, K, group, rope, x_dtype, w_dtype, y_dtype};
-    check(z, cos, sin);
-    with_dtypes(x_dtype, y_dtype, "x_dtype, y_dtype", [&](auto x_type, auto y_type) {
-      using X = decltype(x_type);
-      using Y = decltype(y_type);
-      using C = compute_t<X>;
-      if (B == 0 || L == 0) return;
-      launch_back(task<C>(w, cos, sin, 0, z), static_cast<const X*>(x), static_cast<const Y*>(y_bar), static_cast<const C*>(rstd),
-                  static_cast<X*>(x_bar), static_cast<C*>(w_bar), z);
-    });
-  });
-}
+}  // namespace rcm::rms_norm_rope

@@ -1,25 +1,19 @@
 #include "elementwise.cuh"
+#include "shared/ops/sq_loss.h"
 
-using namespace rcm;
-
+namespace rcm::sq_loss {
 namespace {
 
-void check_loss(const void* x, const double* weight, int64_t B, int64_t N) {
-  need(x, "x");
-  need(weight, "weight");
-  size_at_least(B, 0, "B");
-  size_at_least(N, 0, "N");
-}
-
-// Halves as doubles, too small by a power of two, by moving their bits: an exponent widens without its bias. (The conversion instruction runs at
-// a quarter of the rate.) What is not finite would come out finite.
+// 16-bit floats widened to f64 by moving bits, because the conversion instruction runs at a quarter of the rate: the exponent
+// field is widened without adjusting its bias, so the value is too small by a fixed power of two until `less` scales it.
+// Only for finite values: Inf and NaN would come out finite.
 template <bool Bf16>
 struct Widen {
-  // The half in the upper 16 bits.
+  // The 16-bit float in the upper half of `bits`.
   static __device__ double upper(uint32_t bits) {
     return __hiloint2double((int)((uint32_t)((int)bits >> (Bf16 ? 3 : 6)) & (Bf16 ? 0x8fffe000u : 0x81fffc00u)), 0);
   }
-  // v, now of its true size, minus c.
+  // v scaled to its true size, minus c.
   static __device__ double less(double v, double c) { return fma(v, Bf16 ? 0x1p896 : 0x1p1008, -c); }
 };
 
@@ -44,7 +38,7 @@ struct Residual {
     if constexpr (sizeof(T) == 2 && V % 2 == 0) {
       if (finite<V>(h)) {
         using W = Widen<std::is_same<T, bf16>::value>;
-        // The scale is a power of two and x - target stays in its range, so the product is exact: the same bits as below.
+        // Scaling by a power of two within the range of f64 is exact, so this gives the same bits as the path below.
 #pragma unroll
         for (int j = 0; j < V; ++j) {
           const uint32_t x = h.x.u[j / 2], target = h.target.u[j / 2];
@@ -58,7 +52,7 @@ struct Residual {
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] = ((double)a[j] - (double)b[j]) - (double)c[j];
   }
-  // Whether x and target are: 0 times anything else is no 0.
+  // Whether x and target are finite: 0 * Inf and 0 * NaN are NaN, so the sum is 0 only if all values are.
   template <int V>
   static __device__ bool finite(const Held<V>& h) {
     using Two = std::conditional_t<std::is_same<T, bf16>::value, __nv_bfloat162, __half2>;
@@ -75,7 +69,7 @@ struct Residual {
   }
 };
 
-// State: sum of r^2 and, with tangents, of r x_dot. x_dot does not bear on how x is read, so the primal is that of _fwd.
+// State: sum of r^2 and, with a tangent, of r x_dot. How x is read does not depend on x_dot, so the primal equals that of _fwd.
 template <class T, bool Jvp>
 struct Loss {
   static constexpr int K = Jvp ? 2 : 1;
@@ -158,48 +152,30 @@ Residual<T> residual(const void* x, const void* target, const void* delta) {
 }
 
 template <bool Jvp>
-void run(const void* x, const void* target, const void* delta, const double* weight, const void* x_dot, double* loss, double* loss_dot, int64_t B, int64_t N,
-         int32_t dtype) {
-  with_dtype(dtype, "dtype", [&](auto zero) {
+void run(const Forward& a, const Sizes& z) {
+  with_dtype(z.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     constexpr int V = kPack<T>;
-    const Loss<T, Jvp> op{residual<T>(x, target, delta), static_cast<const T*>(x_dot), weight, loss, loss_dot, pack_aligned<V, T>({x_dot})};
-    fold<V>(op, B, N, pack_aligned<V, T>({x, target, delta}));
+    const Loss<T, Jvp> op{residual<T>(a.x, a.target, a.delta),  static_cast<const T*>(a.x_dot), a.weight, a.loss, a.loss_dot,
+                          pack_aligned<V, T>({a.x_dot})};
+    fold<V>(op, z.B, z.N, pack_aligned<V, T>({a.x, a.target, a.delta}));
   });
 }
 
 }  // namespace
 
-rcm_status rcm_sq_loss_fwd(const void* x, const void* target, const void* delta, const double* weight, double* loss, int64_t B, int64_t N, int32_t dtype) {
-  return gpu_call("sq_loss_fwd", [&] {
-    check_loss(x, weight, B, N);
-    need(loss, "loss");
-    run<false>(x, target, delta, weight, nullptr, loss, nullptr, B, N, dtype);
+void forward(const Forward& a, const Sizes& z) {
+  if (a.loss_dot) run<true>(a, z);
+  else run<false>(a, z);
+}
+
+void backward(const Backward& a, const Sizes& z) {
+  with_dtype(z.dtype, "dtype", [&](auto zero) {
+    using T = decltype(zero);
+    constexpr int V = kPack<T>;
+    const LossBack<T> op{residual<T>(a.x, a.target, a.delta), a.weight, a.loss_bar, static_cast<T*>(a.x_bar)};
+    map<V, 2>(op, z.B, z.N, pack_aligned<V, T>({a.x, a.target, a.delta, a.x_bar}));
   });
 }
 
-rcm_status rcm_sq_loss_jvp(const void* x, const void* target, const void* delta, const double* weight, const void* x_dot, double* loss, double* loss_dot,
-                           int64_t B, int64_t N, int32_t dtype) {
-  return gpu_call("sq_loss_jvp", [&] {
-    check_loss(x, weight, B, N);
-    need(x_dot, "x_dot");
-    need(loss, "loss");
-    need(loss_dot, "loss_dot");
-    run<true>(x, target, delta, weight, x_dot, loss, loss_dot, B, N, dtype);
-  });
-}
-
-rcm_status rcm_sq_loss_vjp(const void* x, const void* target, const void* delta, const double* weight, const double* loss_bar, void* x_bar, int64_t B,
-                           int64_t N, int32_t dtype) {
-  return gpu_call("sq_loss_vjp", [&] {
-    check_loss(x, weight, B, N);
-    need(loss_bar, "loss_bar");
-    need(x_bar, "x_bar");
-    with_dtype(dtype, "dtype", [&](auto zero) {
-      using T = decltype(zero);
-      constexpr int V = kPack<T>;
-      const LossBack<T> op{residual<T>(x, target, delta), weight, loss_bar, static_cast<T*>(x_bar)};
-      map<V, 2>(op, B, N, pack_aligned<V, T>({x, target, delta, x_bar}));
-    });
-  });
-}
+}  // namespace rcm::sq_loss

@@ -176,9 +176,9 @@ __device__ void fold_columns(const C* fold, int count, int period, C* out) {
 // included, a launch must ask.
 template <class Kernel>
 int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int64_t rows) {
-  if (shared > 40 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
+  if (shared > 40 * 1024) cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
   int blocks = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
+  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
   const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1) / samples, work = ceil_div(rows, 4 * (int64_t)block.y);
   const int64_t slots = room < work ? room : work;
   return slots > 1 ? slots : 1;
@@ -187,9 +187,9 @@ int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int
 // As many blocks as run at once, or fewer where the rows are few.
 template <class Kernel>
 unsigned blocks_for(Kernel kernel, dim3 block, size_t shared, int64_t rows) {
-  if (shared > 40 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
+  if (shared > 40 * 1024) cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
   int blocks = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
+  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
   const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1), wanted = ceil_div(rows, (int64_t)block.y);
   return (unsigned)(room < wanted ? room : wanted);
 }

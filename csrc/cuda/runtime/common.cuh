@@ -37,19 +37,8 @@ bool split_products();
 bool deterministic();
 
 [[noreturn]] void cuda_fail(cudaError_t error, const char* what);
-inline void check(cudaError_t error, const char* what) {
+inline void cuda_check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) cuda_fail(error, what);
-}
-
-// Body of an ABI function that queues work: launch errors surface here, and in debug mode failures of the kernels too.
-template <class Body>
-rcm_status gpu_call(const char* op, Body&& body) noexcept {
-  return guard(op, [&] {
-    Gpu& g = gpu();
-    body();
-    check(cudaPeekAtLastError(), "launch");
-    if (g.debug && !recording()) check(cudaStreamSynchronize(g.compute), "kernel");
-  });
 }
 
 // Device memory for the length of one call; stream order makes it safe to hand back at once.
@@ -83,7 +72,7 @@ void queue_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_byt
   config.stream = stream();
   config.attrs = &early;
   config.numAttrs = gpu().early ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...), "launch");
+  cuda_check(cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...), "launch");
 }
 using ptx::await_queued;
 using ptx::let_next_start;
@@ -268,12 +257,6 @@ void with_dtypes(int32_t a, int32_t b, const char* names, Body&& body) {
     case RCM_F16: return second(f16{});
     default: fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", names, a);
   }
-}
-
-// A third dtype that is read at run time (load_any) must follow the same rule.
-inline void same_kind(int32_t dtype, bool doubles, const char* name) {
-  if (dtype < RCM_F32 || dtype > RCM_F64) fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", name, dtype);
-  if ((dtype == RCM_F64) != doubles) fail(RCM_E_DTYPE, "%s: f64 does not mix with other dtypes", name);
 }
 
 inline bool aligned(const void* p, size_t bytes) { return (reinterpret_cast<uintptr_t>(p) & (bytes - 1)) == 0; }

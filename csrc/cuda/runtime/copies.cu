@@ -59,7 +59,7 @@ rcm_status rcm_host_alloc(int64_t* out, int64_t bytes) {
       cudaGetLastError();
       fail(RCM_E_OOM, "want %lld bytes of page-locked host memory", (long long)bytes);
     }
-    check(error, "page-locked host memory");
+    cuda_check(error, "page-locked host memory");
     HostMemory& m = host_memory();
     std::lock_guard<std::mutex> hold(m.lock);
     m.live.insert(p);
@@ -74,7 +74,7 @@ rcm_status rcm_host_free(void* memory) {
     HostMemory& m = host_memory();
     std::lock_guard<std::mutex> hold(m.lock);
     if (m.live.erase(memory) == 0) fail(RCM_E_ARG, "memory: not live memory of rcm_host_alloc");
-    check(cudaFreeHost(memory), "cudaFreeHost");
+    cuda_check(cudaFreeHost(memory), "cudaFreeHost");
   });
 }
 
@@ -86,7 +86,7 @@ rcm_status rcm_copy_async(void* dst, const void* src, int64_t bytes, int32_t kin
     if (kind < 0 || kind > 2) fail(RCM_E_ARG, "kind: want 0, 1 or 2, got %d", kind);
     const cudaStream_t copies = stream_of(1);
     const cudaMemcpyKind kinds[3] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
-    if (bytes > 0) check(cudaMemcpyAsync(dst, src, (size_t)bytes, kinds[kind], copies), "copy beside compute");
+    if (bytes > 0) cuda_check(cudaMemcpyAsync(dst, src, (size_t)bytes, kinds[kind], copies), "copy beside compute");
   });
 }
 
@@ -96,21 +96,21 @@ rcm_status rcm_event_record(int32_t event, int32_t stream) {
     const cudaStream_t s = stream_of(stream);
     Events& e = events();
     std::lock_guard<std::mutex> hold(e.lock);
-    if (e.at[event] == nullptr) check(cudaEventCreateWithFlags(&e.at[event], cudaEventDisableTiming), "cudaEventCreate");
-    check(cudaEventRecord(e.at[event], s), "cudaEventRecord");
+    if (e.at[event] == nullptr) cuda_check(cudaEventCreateWithFlags(&e.at[event], cudaEventDisableTiming), "cudaEventCreate");
+    cuda_check(cudaEventRecord(e.at[event], s), "cudaEventRecord");
   });
 }
 
 rcm_status rcm_stream_wait(int32_t stream, int32_t event) {
   return guard("stream_wait", [&] {
     const cudaStream_t s = stream_of(stream);
-    check(cudaStreamWaitEvent(s, recorded(event), 0), "cudaStreamWaitEvent");
+    cuda_check(cudaStreamWaitEvent(s, recorded(event), 0), "cudaStreamWaitEvent");
   });
 }
 
 rcm_status rcm_event_sync(int32_t event) {
   return guard("event_sync", [&] {
     gpu();
-    check(cudaEventSynchronize(recorded(event)), "waiting for an event");
+    cuda_check(cudaEventSynchronize(recorded(event)), "waiting for an event");
   });
 }

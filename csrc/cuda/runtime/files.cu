@@ -6,7 +6,7 @@
 using namespace rcm;
 
 rcm_status rcm_file_read(const char* path, void* dst, int64_t offset, int64_t bytes) {
-  return gpu_call("file_read", [&] {
+  return op_call("file_read", [&] {
     need(path, "path");
     need(dst, "dst");
     size_at_least(offset, 0, "offset");

@@ -62,7 +62,7 @@ rcm_status rcm_graph_begin(int64_t memory) {
     std::lock_guard<std::mutex> hold(r.lock);
     Memory& m = memory_of(r, memory);
     if (r.now != 0) fail(RCM_E_ARG, "a recording is under way");
-    check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+    cuda_check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
     graph_memory_use(m.idle);
     recording() = true;
     r.now = memory;
@@ -80,12 +80,12 @@ rcm_status rcm_graph_end(int64_t* out) {
     recording() = false;
     graph_memory_use(nullptr);
     cudaGraph_t graph = nullptr;
-    check(cudaStreamEndCapture(stream(), &graph), "recording");
+    cuda_check(cudaStreamEndCapture(stream(), &graph), "recording");
     cudaGraphExec_t exec = nullptr;
     const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
     cudaGraphDestroy(graph);
-    check(error, "cudaGraphInstantiate");
-    check(cudaGraphUpload(exec, stream()), "cudaGraphUpload");
+    cuda_check(error, "cudaGraphInstantiate");
+    cuda_check(cudaGraphUpload(exec, stream()), "cudaGraphUpload");
     *out = r.next++;
     r.graphs[*out] = {exec, memory};
     ++memory_of(r, memory).graphs;
@@ -93,12 +93,12 @@ rcm_status rcm_graph_end(int64_t* out) {
 }
 
 rcm_status rcm_graph_launch(int64_t graph) {
-  return gpu_call("graph_launch", [&] {
+  return op_call("graph_launch", [&] {
     Recorder& r = recorder();
     std::lock_guard<std::mutex> hold(r.lock);
     const auto found = r.graphs.find(graph);
     if (found == r.graphs.end()) fail(RCM_E_ARG, "graph: %lld was not recorded", (long long)graph);
-    check(cudaGraphLaunch(found->second.first, stream()), "cudaGraphLaunch");
+    cuda_check(cudaGraphLaunch(found->second.first, stream()), "cudaGraphLaunch");
   });
 }
 
@@ -108,8 +108,8 @@ rcm_status rcm_graph_free(int64_t graph) {
     std::lock_guard<std::mutex> hold(r.lock);
     const auto found = r.graphs.find(graph);
     if (found == r.graphs.end()) fail(RCM_E_ARG, "graph: %lld was not recorded", (long long)graph);
-    check(cudaStreamSynchronize(stream()), "waiting for queued work");
-    check(cudaGraphExecDestroy(found->second.first), "cudaGraphExecDestroy");
+    cuda_check(cudaStreamSynchronize(stream()), "waiting for queued work");
+    cuda_check(cudaGraphExecDestroy(found->second.first), "cudaGraphExecDestroy");
     --memory_of(r, found->second.second).graphs;
     r.graphs.erase(found);
   });

@@ -74,7 +74,7 @@ void give_back(Pool& p, Idle& idle) {
         continue;
       }
       it = set.erase(it);
-      check(cudaFree(b->start), "cudaFree");
+      cuda_check(cudaFree(b->start), "cudaFree");
       p.reserved -= (int64_t)b->bytes;
       delete b;
     }
@@ -83,7 +83,7 @@ void give_back(Pool& p, Idle& idle) {
 
 void trim(Pool& p) {
   if (p.now != &p.common) fail(RCM_E_OOM, "nothing can be given back while calls are recorded");
-  check(cudaStreamSynchronize(stream()), "waiting for queued work");
+  cuda_check(cudaStreamSynchronize(stream()), "waiting for queued work");
   give_back(p, p.common);
 }
 
@@ -204,7 +204,7 @@ void graph_memory_destroy(Idle* idle) {
     const auto at = it++;
     if (at->second.owner == idle) release(p, at);
   }
-  check(cudaStreamSynchronize(stream()), "waiting for queued work");
+  cuda_check(cudaStreamSynchronize(stream()), "waiting for queued work");
   give_back(p, *idle);
   delete idle;
 }
@@ -235,14 +235,14 @@ struct Ring {
   void open() {
     if (memory) return;
     void* p = nullptr;
-    check(cudaMallocHost(&p, kSlot * kSlots), "pinned memory");
-    for (auto& e : done) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreate");
+    cuda_check(cudaMallocHost(&p, kSlot * kSlots), "pinned memory");
+    for (auto& e : done) cuda_check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreate");
     memory = static_cast<char*>(p);
   }
   int take() {
     const int slot = next;
     next = (next + 1) % kSlots;
-    check(cudaEventSynchronize(done[slot]), "waiting for a copy");
+    cuda_check(cudaEventSynchronize(done[slot]), "waiting for a copy");
     return slot;
   }
 };
@@ -264,8 +264,8 @@ void copy_to_device(void* dst, const void* src, size_t bytes) {
     const size_t part = bytes - at < kSlot ? bytes - at : kSlot;
     const int slot = r.take();
     std::memcpy(r.memory + slot * kSlot, (const char*)src + at, part);
-    check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
-    check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
+    cuda_check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
+    cuda_check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
   }
 }
 
@@ -294,10 +294,10 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
         if (at >= bytes) return;
         const size_t part = std::min(kSlot, bytes - at);
         const int slot = reader * kSlotsPerReader + turn % kSlotsPerReader;
-        check(cudaEventSynchronize(r.done[slot]), "waiting for a copy");
+        cuda_check(cudaEventSynchronize(r.done[slot]), "waiting for a copy");
         source(at, r.memory + slot * kSlot, part);
-        check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
-        check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
+        cuda_check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
+        cuda_check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
       }
     } catch (const Failure& f) {
       stop(f.code, f.text);
@@ -332,12 +332,12 @@ void copy_to_host(void* dst, const void* src, size_t bytes) {
       parts[queued] = bytes - at < kSlot ? bytes - at : kSlot;
       slots[queued] = r.take();
       char* pinned = r.memory + slots[queued] * kSlot;
-      check(cudaMemcpyAsync(pinned, (const char*)src + at, parts[queued], cudaMemcpyDeviceToHost, s), "copy from the GPU");
-      check(cudaEventRecord(r.done[slots[queued]], s), "cudaEventRecord");
+      cuda_check(cudaMemcpyAsync(pinned, (const char*)src + at, parts[queued], cudaMemcpyDeviceToHost, s), "copy from the GPU");
+      cuda_check(cudaEventRecord(r.done[slots[queued]], s), "cudaEventRecord");
       at += parts[queued];
     }
     for (size_t i = 0; i < queued; ++i) {
-      check(cudaEventSynchronize(r.done[slots[i]]), "copy from the GPU");
+      cuda_check(cudaEventSynchronize(r.done[slots[i]]), "copy from the GPU");
       std::memcpy((char*)dst + from, r.memory + slots[i] * kSlot, parts[i]);
       from += parts[i];
     }

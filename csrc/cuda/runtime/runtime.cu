@@ -9,7 +9,6 @@
 namespace rcm {
 namespace {
 
-thread_local std::string last_error;
 thread_local int current_device = -1;
 
 struct State {
@@ -24,15 +23,15 @@ State& state() {
 
 void open_device(Gpu& g, int index) {
   int count = 0;
-  check(cudaGetDeviceCount(&count), "no usable GPU");
+  cuda_check(cudaGetDeviceCount(&count), "no usable GPU");
   if (index >= count) fail(RCM_E_BACKEND, "device %d: want below %d, the number of GPUs", index, count);
-  check(cudaSetDevice(index), "cudaSetDevice");
+  cuda_check(cudaSetDevice(index), "cudaSetDevice");
   cudaDeviceProp p;
-  check(cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties");
+  cuda_check(cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties");
   if (p.major < 8) fail(RCM_E_BACKEND, "%s has compute capability %d.%d; want 8.0 or newer", p.name, p.major, p.minor);
   if (g.compute == nullptr || g.index != index) {
-    check(cudaStreamCreateWithFlags(&g.compute, cudaStreamNonBlocking), "cudaStreamCreate");
-    check(cudaStreamCreateWithFlags(&g.copies, cudaStreamNonBlocking), "cudaStreamCreate");
+    cuda_check(cudaStreamCreateWithFlags(&g.compute, cudaStreamNonBlocking), "cudaStreamCreate");
+    cuda_check(cudaStreamCreateWithFlags(&g.copies, cudaStreamNonBlocking), "cudaStreamCreate");
   }
   g.sms = p.multiProcessorCount;
   g.major = p.major;
@@ -49,13 +48,6 @@ void open_device(Gpu& g, int index) {
 }
 
 }  // namespace
-
-void set_last_error(const char* op, const char* text) {
-  try {
-    last_error = std::string("[") + op + "] " + text;
-  } catch (...) {
-  }
-}
 
 void cuda_fail(cudaError_t error, const char* what) {
   cudaGetLastError();
@@ -75,10 +67,16 @@ Gpu& gpu() {
     if (s.gpu.index < 0) open_device(s.gpu, 0);
   }
   if (current_device != s.gpu.index) {
-    check(cudaSetDevice(s.gpu.index), "cudaSetDevice");
+    cuda_check(cudaSetDevice(s.gpu.index), "cudaSetDevice");
     current_device = s.gpu.index;
   }
   return s.gpu;
+}
+
+void begin_op() { gpu(); }
+void end_op() {
+  cuda_check(cudaPeekAtLastError(), "launch");
+  if (gpu().debug && !recording()) cuda_check(cudaStreamSynchronize(stream()), "kernel");
 }
 
 bool& recording() {
@@ -107,15 +105,6 @@ rcm_status rcm_deterministic(int32_t mode) {
   });
 }
 
-const char* rcm_last_error(void) { return last_error.c_str(); }
-
-rcm_status rcm_abi_hash(int64_t* out) {
-  return guard("abi_hash", [&] {
-    need(out, "out");
-    *out = RCM_ABI_HASH;
-  });
-}
-
 rcm_status rcm_init(int32_t device_index, int32_t threads) {
   return guard("init", [&] {
     if (device_index < 0) fail(RCM_E_ARG, "device_index: want at least 0, got %d", device_index);
@@ -135,10 +124,10 @@ rcm_status rcm_runtime_info(char* out, int64_t capacity) {
     need(out, "out");
     const Gpu& g = gpu();
     size_t free_bytes = 0, total = 0;
-    check(cudaMemGetInfo(&free_bytes, &total), "cudaMemGetInfo");
+    cuda_check(cudaMemGetInfo(&free_bytes, &total), "cudaMemGetInfo");
     int driver = 0, runtime = 0;
-    check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
-    check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+    cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+    cuda_check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
     const int n = std::snprintf(
         out, (size_t)capacity,
         "{\"backend\":\"cuda\",\"device\":\"%s\",\"isa\":\"sm_%d%d\",\"best_isa\":\"sm_%d%d\",\"threads\":1,\"blas\":\"%s\",\"cudnn\":\"%s\","
@@ -150,7 +139,7 @@ rcm_status rcm_runtime_info(char* out, int64_t capacity) {
 }
 
 rcm_status rcm_sync(void) {
-  return guard("sync", [] { check(cudaStreamSynchronize(stream()), "waiting for queued work"); });
+  return guard("sync", [] { cuda_check(cudaStreamSynchronize(stream()), "waiting for queued work"); });
 }
 
 rcm_status rcm_copy(void* dst, const void* src, int64_t bytes, int32_t kind) {
@@ -161,7 +150,7 @@ rcm_status rcm_copy(void* dst, const void* src, int64_t bytes, int32_t kind) {
     if (kind < 0 || kind > 2) fail(RCM_E_ARG, "kind: want 0, 1 or 2, got %d", kind);
     if (bytes == 0) return;
     if (kind == 2) {
-      check(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDeviceToDevice, stream()), "copy on the device");
+      cuda_check(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDeviceToDevice, stream()), "copy on the device");
     } else if (kind == 0) {
       copy_to_device(dst, src, (size_t)bytes);
     } else {
@@ -171,9 +160,9 @@ rcm_status rcm_copy(void* dst, const void* src, int64_t bytes, int32_t kind) {
 }
 
 rcm_status rcm_zero(void* dst, int64_t bytes) {
-  return gpu_call("zero", [&] {
+  return op_call("zero", [&] {
     need(dst, "dst");
     size_at_least(bytes, 0, "bytes");
-    if (bytes > 0) check(cudaMemsetAsync(dst, 0, (size_t)bytes, stream()), "cudaMemsetAsync");
+    if (bytes > 0) cuda_check(cudaMemsetAsync(dst, 0, (size_t)bytes, stream()), "cudaMemsetAsync");
   });
 }

@@ -1,19 +1,21 @@
-// Attention of the text encoder: additive relative bias per head, key lengths per sample; no derivative. A block takes a tile of
-// queries of one head through all keys by online softmax; statistics and products are f32 (f64 for f64).
+// Attention of the text encoder: additive relative bias per head, key lengths per sample; no derivative.
+//
+// A block takes a tile of 32 queries of one head through all keys by online softmax; 8 lanes share a query. Statistics and
+// products are f32 (f64 for f64) on the ordinary units: the encoder runs once per prompt, so tensor cores would not pay.
 #include "cuda/runtime/common.cuh"
+#include "shared/ops/text_encoder.h"
 
-using namespace rcm;
-
+namespace rcm::text_encoder {
 namespace {
 
-constexpr int kThreads = 256, kLanes = 8, kRows = kThreads / kLanes, kMaxWidth = 128;
+constexpr int kThreads = 256, kLanes = 8, kRows = kThreads / kLanes;
 
 struct Sizes {
   int64_t H, L, K;
   double scale;
 };
 
-// Keys of a tile: the block's shared memory stays below 100 KiB in f64 too.
+// Keys of a tile, few enough that a block's shared memory stays below 100 KiB in f64 too.
 template <class C>
 constexpr int kKeys = std::is_same<C, double>::value ? 16 : 32;
 
@@ -22,7 +24,7 @@ size_t shared_bytes(int64_t K) {
   return (size_t)((kRows + 2 * kKeys<C>)*(K + 1) + kRows * (kKeys<C> + 1)) * sizeof(C);
 }
 
-// Rows [first, first + kept) of a head as C, zero up to `rows`.
+// Copies `kept` rows of a head to shared memory as C, times `scale`, and zeros up to `rows`.
 template <class T, class C>
 __device__ inline void stage(const T* x, C* to, int rows, int64_t kept, int64_t step, int K, C scale) {
   for (int i = threadIdx.x; i < rows * K; i += kThreads) {
@@ -45,7 +47,7 @@ __global__ void __launch_bounds__(kThreads) bias_attention_kernel(const T* q, co
   C *qs = reinterpret_cast<C*>(memory), *ks = qs + kRows * ld, *vs = ks + kTile * ld, *p = vs + kTile * ld + row * (kTile + 1);
   const int64_t b = blockIdx.y / s.H, h = blockIdx.y % s.H, q0 = (int64_t)blockIdx.x * kRows, step = s.H * s.K, base = b * s.L * step + h * s.K;
   const int64_t keys = lengths ? min((int64_t)max(lengths[b], 0), s.L) : s.L;
-  const C* own = bias + h * (2 * s.L - 1) + s.L - 1 - (q0 + row);
+  const C* bias_row = bias + h * (2 * s.L - 1) + s.L - 1 - (q0 + row);
   stage<T, C>(q + base + q0 * step, qs, kRows, s.L - q0, step, K, (C)s.scale);
   C top = -INFINITY, sum = 0, acc[kColumns] = {};
   for (int64_t k0 = 0; k0 < keys; k0 += kTile) {
@@ -63,7 +65,7 @@ __global__ void __launch_bounds__(kThreads) bias_attention_kernel(const T* q, co
 #pragma unroll
     for (int i = 0; i < kPer; ++i) {
       const int64_t j = k0 + lane + i * kLanes;
-      score[i] = j < keys && q0 + row < s.L ? score[i] + own[j] : (C)-INFINITY;
+      score[i] = j < keys && q0 + row < s.L ? score[i] + bias_row[j] : (C)-INFINITY;
       high = score[i] > high ? score[i] : high;
     }
 #pragma unroll
@@ -71,7 +73,7 @@ __global__ void __launch_bounds__(kThreads) bias_attention_kernel(const T* q, co
       const C other = __shfl_xor_sync(0xffffffffu, high, d);
       high = other > high ? other : high;
     }
-    // A row past the end has no score at all: it keeps zeros and is not stored.
+    // A query beyond the end has only scores of -inf: its values stay zero and are not stored.
     const C shift = high == (C)-INFINITY ? (C)0 : high, shrink = exp_of(top - shift);
     top = high;
     sum *= shrink;
@@ -105,29 +107,20 @@ __global__ void __launch_bounds__(kThreads) bias_attention_kernel(const T* q, co
 
 }  // namespace
 
-rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const void* bias, const int32_t* lengths, void* o, int64_t B, int64_t H,
-                              int64_t L, int64_t K, double scale, int32_t dtype) {
-  return gpu_call("bias_attention", [&] {
-    need(q, "q");
-    need(k, "k");
-    need(v, "v");
-    need(bias, "bias");
-    need(o, "o");
-    size_at_least(B, 0, "B");
-    size_at_least(H, 0, "H");
-    size_at_least(L, 0, "L");
-    size_at_least(K, 1, "K");
-    if (K > kMaxWidth) fail(RCM_E_SHAPE, "K: want at most %d, got %lld", kMaxWidth, (long long)K);
-    with_dtype(dtype, "dtype", [&](auto zero) {
-      using T = decltype(zero);
-      using C = compute_t<T>;
-      if (B * H * L == 0) return;
-      if (B * H > 65535 || L > (1 << 20)) fail(RCM_E_SHAPE, "want at most 65535 heads over all samples and 2^20 tokens");
-      const size_t bytes = shared_bytes<C>(K);
-      check(cudaFuncSetAttribute(bias_attention_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
-      const dim3 grid((unsigned)ceil_div(L, kRows), (unsigned)(B * H));
-      queue_kernel(bias_attention_kernel<T>, grid, kThreads, bytes, static_cast<const T*>(q), static_cast<const T*>(k), static_cast<const T*>(v),
-                   static_cast<const C*>(bias), lengths, static_cast<T*>(o), Sizes{H, L, K, scale});
-    });
+void bias_attention(const BiasAttention& a) {
+  with_dtype(a.dtype, "dtype", [&](auto zero) {
+    using T = decltype(zero);
+    using C = compute_t<T>;
+    if (a.B * a.H * a.L == 0) return;
+    if (a.B * a.H > 65535 || a.L > (1 << 20)) fail(RCM_E_SHAPE, "want at most 65535 heads over all samples and 2^20 tokens");
+    const auto kernel = bias_attention_kernel<T>;
+    const size_t bytes = shared_bytes<C>(a.K);
+    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
+    const auto in = [](const void* p) { return static_cast<const T*>(p); };
+    const dim3 grid((unsigned)ceil_div(a.L, kRows), (unsigned)(a.B * a.H));
+    queue_kernel(kernel, grid, kThreads, bytes, in(a.q), in(a.k), in(a.v), static_cast<const C*>(a.bias), a.lengths,
+                 static_cast<T*>(a.o), Sizes{a.H, a.L, a.K, a.scale});
   });
 }
+
+}  // namespace rcm::text_encoder

@@ -1,17 +1,14 @@
-// Nondifferentiable ops of the text encoder: embedding, relative_bias, gelu_gate.
+// Ops of the text encoder without derivative: embedding, relative_bias, gelu_gate.
+#include "shared/ops/text_encoder.h"
+
 #include "cuda/ops/elementwise.cuh"
 
-using namespace rcm;
-
+namespace rcm::text_encoder {
 namespace {
 
-void float_dtype(int32_t dtype, const char* name) {
-  if (dtype < RCM_F32 || dtype > RCM_F64) fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", name, dtype);
-}
-
-// What two types that need not be of one kind are moved in.
+// The type that values pass through between two storage types of any kind.
 template <class A, class Z>
-using joint_t = typename std::conditional<std::is_same<A, double>::value && std::is_same<Z, double>::value, double, float>::type;
+using joint_t = std::conditional_t<std::is_same<A, double>::value && std::is_same<Z, double>::value, double, float>;
 
 template <class T, class Y>
 __global__ void embedding_kernel(const T* table, const int32_t* ids, Y* y, int64_t n, int64_t V, int64_t D) {
@@ -34,7 +31,7 @@ __global__ void relative_bias_kernel(const T* table, const int32_t* bucket, Y* b
   bias[i] = store_as<Y>(id >= 0 && id < V ? (C)load_as(table[id * H + h]) : (C)NAN);
 }
 
-// Calls body with both storage types, whatever their kinds.
+// Calls body(A{}, Z{}) for any two float dtypes; unlike with_dtypes, f64 may be mixed with others.
 template <class Body>
 void any_pair(int32_t a, int32_t b, Body&& body) {
   with_dtype(a, "table_dtype", [&](auto first) { with_dtype(b, "y_dtype", [&](auto second) { body(first, second); }); });
@@ -44,7 +41,7 @@ __device__ inline float gelu(float x) { return 0.5f * x * (1 + tanhf(0.797884560
 __device__ inline double gelu(double x) { return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
 
 template <class T, class Y>
-struct GeluGate {
+struct GeluGateOp {
   using C = compute_t<T>;
   const T *x, *gate;
   Y* y;
@@ -70,57 +67,35 @@ struct GeluGate {
 
 }  // namespace
 
-rcm_status rcm_embedding(const void* table, const int32_t* ids, void* y, int64_t n, int64_t V, int64_t D, int32_t table_dtype, int32_t y_dtype) {
-  return gpu_call("embedding", [&] {
-    need(table, "table");
-    need(ids, "ids");
-    need(y, "y");
-    size_at_least(n, 0, "n");
-    size_at_least(V, 0, "V");
-    size_at_least(D, 0, "D");
-    float_dtype(table_dtype, "table_dtype");
-    float_dtype(y_dtype, "y_dtype");
-    if (n == 0 || D == 0) return;
-    any_pair(table_dtype, y_dtype, [&](auto t, auto u) {
-      using T = decltype(t);
-      using Y = decltype(u);
-      queue_kernel(embedding_kernel<T, Y>, grid_size(n), 256, 0, static_cast<const T*>(table), ids, static_cast<Y*>(y), n, V, D);
-    });
+void embedding(const Embedding& a) {
+  if (a.n == 0 || a.D == 0) return;
+  any_pair(a.table_dtype, a.y_dtype, [&](auto t, auto u) {
+    using T = decltype(t);
+    using Y = decltype(u);
+    const T* table = static_cast<const T*>(a.table);
+    queue_kernel(embedding_kernel<T, Y>, grid_size(a.n), 256, 0, table, a.ids, static_cast<Y*>(a.y), a.n, a.V, a.D);
   });
 }
 
-rcm_status rcm_relative_bias(const void* table, const int32_t* bucket, void* bias, int64_t n, int64_t V, int64_t H, int32_t table_dtype,
-                             int32_t bias_dtype) {
-  return gpu_call("relative_bias", [&] {
-    need(table, "table");
-    need(bucket, "bucket");
-    need(bias, "bias");
-    size_at_least(n, 0, "n");
-    size_at_least(V, 0, "V");
-    size_at_least(H, 0, "H");
-    float_dtype(table_dtype, "table_dtype");
-    float_dtype(bias_dtype, "bias_dtype");
-    if (n == 0 || H == 0) return;
-    any_pair(table_dtype, bias_dtype, [&](auto t, auto u) {
-      using T = decltype(t);
-      using Y = decltype(u);
-      queue_kernel(relative_bias_kernel<T, Y>, grid_size(ceil_div(n * H, 256)), 256, 0, static_cast<const T*>(table), bucket, static_cast<Y*>(bias), n, V, H);
-    });
+void relative_bias(const RelativeBias& a) {
+  if (a.n == 0 || a.H == 0) return;
+  any_pair(a.table_dtype, a.bias_dtype, [&](auto t, auto u) {
+    using T = decltype(t);
+    using Y = decltype(u);
+    const T* table = static_cast<const T*>(a.table);
+    queue_kernel(relative_bias_kernel<T, Y>, grid_size(ceil_div(a.n * a.H, 256)), 256, 0, table, a.bucket, static_cast<Y*>(a.bias),
+                 a.n, a.V, a.H);
   });
 }
 
-rcm_status rcm_gelu_gate(const void* x, const void* gate, void* y, int64_t n, int32_t dtype, int32_t y_dtype) {
-  return gpu_call("gelu_gate", [&] {
-    need(x, "x");
-    need(gate, "gate");
-    need(y, "y");
-    size_at_least(n, 0, "n");
-    with_dtypes(dtype, y_dtype, "dtype, y_dtype", [&](auto t, auto u) {
-      using T = decltype(t);
-      using Y = decltype(u);
-      constexpr int V = kPack<T, Y>;
-      const GeluGate<T, Y> op{static_cast<const T*>(x), static_cast<const T*>(gate), static_cast<Y*>(y)};
-      map<V, 2>(op, 1, n, pack_aligned<V, T>({x, gate}) && pack_aligned<V, Y>({y}));
-    });
+void gelu_gate(const GeluGate& a) {
+  with_dtypes(a.dtype, a.y_dtype, "dtype, y_dtype", [&](auto t, auto u) {
+    using T = decltype(t);
+    using Y = decltype(u);
+    constexpr int V = kPack<T, Y>;
+    const GeluGateOp<T, Y> op{static_cast<const T*>(a.x), static_cast<const T*>(a.gate), static_cast<Y*>(a.y)};
+    map<V, 2>(op, 1, a.n, pack_aligned<V, T>({a.x, a.gate}) && pack_aligned<V, Y>({a.y}));
   });
 }
+
+}  // namespace rcm::text_encoder

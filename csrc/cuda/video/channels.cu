@@ -215,7 +215,7 @@ void with_any(int32_t a, int32_t b, Body&& body) {
 }  // namespace
 
 rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps, int32_t dtype, int32_t g_dtype) {
-  return gpu_call("channel_norm", [&] {
+  return op_call("channel_norm", [&] {
     need(x, "x");
     need(g, "g");
     need(y, "y");
@@ -229,7 +229,7 @@ rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, in
 
 rcm_status rcm_channels_last(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t c_stride,
                              int64_t t_stride, int64_t y_stride, int64_t Cy, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("channels_last", [&] {
+  return op_call("channels_last", [&] {
     need(x, "x");
     need(y, "y");
     for (int64_t v : {T, Y, X, c_stride, t_stride, y_stride}) size_at_least(v, 0, "sizes and strides");
@@ -248,7 +248,7 @@ rcm_status rcm_channels_last(const void* x, const double* mul, const double* add
 
 rcm_status rcm_channels_first(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t N, int64_t Cx, int64_t y_stride,
                               int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("channels_first", [&] {
+  return op_call("channels_first", [&] {
     need(x, "x");
     need(y, "y");
     size_at_least(C, 1, "C");
@@ -266,7 +266,7 @@ rcm_status rcm_channels_first(const void* x, const double* mul, const double* ad
 
 rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t w, int64_t H, int64_t W, int64_t y0, int64_t x0, int64_t top, int64_t bottom,
                           int64_t left, int64_t right, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("blend_tile", [&] {
+  return op_call("blend_tile", [&] {
     need(x, "x");
     need(y, "y");
     for (int64_t v : {n, h, w, y0, x0, top, bottom, left, right}) size_at_least(v, 0, "tile");
@@ -282,7 +282,7 @@ rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t 
 }
 
 rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double scale, int32_t x_dtype, int32_t y_dtype) {
-  return gpu_call("softmax_rows", [&] {
+  return op_call("softmax_rows", [&] {
     need(x, "x");
     need(y, "y");
     size_at_least(M, 0, "M");

@@ -2,8 +2,7 @@
 
 #include "cuda/conv/conv.cuh"
 
-using namespace rcm;
-
+namespace rcm::conv3d {
 namespace {
 
 template <class A, class Z>
@@ -19,7 +18,7 @@ __global__ void pack_kernel(const A* w, Z* p, int64_t O, int64_t I, int64_t Ip, 
       if (!upsample) {
         sum = (C)load_as(kernel[slice]);
       } else {
-        // A row of the 2x2 kernel of parity q gathers the rows 0 | 1 2 (q = 0) or 0 1 | 2 (q = 1) of the 3x3 one.
+        // Parity q of the output: row e of the 2x2 kernel sums rows {0}, {1,2} (q = 0) or {0,1}, {2} (q = 1) of the 3x3 one.
         const int py = slice / 8, px = slice / 4 % 2, ey = slice / 2 % 2, ex = slice % 2;
         for (int dy = 0; dy < 3; ++dy) {
           for (int dx = 0; dx < 3; ++dx) {
@@ -32,7 +31,7 @@ __global__ void pack_kernel(const A* w, Z* p, int64_t O, int64_t I, int64_t Ip, 
   }
 }
 
-// RCM_CONV=generic leaves the sm_90a kernels out (tests compare the two).
+// RCM_CONV=generic rules out the sm_90a kernels, so that tests can compare the two.
 bool hopper_allowed() {
   const char* choice = std::getenv("RCM_CONV");
   return !choice || std::strcmp(choice, "generic") != 0;
@@ -40,41 +39,21 @@ bool hopper_allowed() {
 
 }  // namespace
 
-rcm_status rcm_conv3d_pack(const void* w, void* p, int64_t O, int64_t I, int64_t Ip, int64_t kt, int64_t k, int32_t upsample, int32_t w_dtype,
-                           int32_t p_dtype) {
-  return gpu_call("conv3d_pack", [&] {
-    need(w, "w");
-    need(p, "p");
-    size_at_least(O, 0, "O");
-    size_at_least(I, 1, "I");
-    size_at_least(Ip, I, "Ip");
-    if (kt < 1 || k < 1 || kt > 9 || k > 9) fail(RCM_E_SHAPE, "kernel: want 1 to 9");
-    if (upsample && (kt != 1 || k != 3)) fail(RCM_E_SHAPE, "upsample: want kernel 1x3x3");
-    const int volume = (int)(kt * k * k);
-    const int64_t n = (upsample ? 16 : volume) * O * Ip, blocks = ceil_div(n, 256), most = (int64_t)gpu().sms * 32;
-    with_dtypes(w_dtype, p_dtype, "w, p", [&](auto a, auto z) {
-      using A = decltype(a);
-      using Z = decltype(z);
-      if (n == 0) return;
-      queue_kernel(pack_kernel<A, Z>, (unsigned)(blocks < most ? blocks : most), 256, 0, static_cast<const A*>(w), static_cast<Z*>(p), O, I, Ip, volume,
-                   upsample ? 1 : 0, n);
-    });
+void pack(const Pack& a) {
+  const int volume = (int)(a.kt * a.k * a.k);
+  const int64_t n = (a.upsample ? 16 : volume) * a.O * a.Ip, blocks = ceil_div(n, 256), most = (int64_t)gpu().sms * 32;
+  with_dtypes(a.w_dtype, a.p_dtype, "w, p", [&](auto w, auto p) {
+    using A = decltype(w);
+    using Z = decltype(p);
+    if (n == 0) return;
+    queue_kernel(pack_kernel<A, Z>, (unsigned)(blocks < most ? blocks : most), 256, 0, static_cast<const A*>(a.w),
+                 static_cast<Z*>(a.p), a.O, a.I, a.Ip, volume, a.upsample ? 1 : 0, n);
   });
 }
 
-rcm_status rcm_conv3d(const void* x, const void* past, const void* w, const void* b, const void* r, void* y, const int64_t* geometry, int32_t dtype,
-                      int32_t b_dtype) {
-  return gpu_call("conv3d", [&] {
-    const ConvShape g = conv_shape(geometry);
-    same_kind(dtype, dtype == RCM_F64, "dtype");
-    same_kind(b_dtype, dtype == RCM_F64, "b_dtype");
-    if (g.pixels() * g.O == 0) return;
-    need(x, "x");
-    need(w, "w");
-    need(y, "y");
-    if (g.P > 0) need(past, "past");
-    const ConvCall call{x, past, w, b, r, y, dtype, b_dtype};
-    if (hopper_allowed() && conv_hopper(g, call)) return;
-    conv_generic(g, call);
-  });
+void convolve(const Call& c, const ConvShape& g) {
+  if (hopper_allowed() && conv_hopper(g, c)) return;
+  conv_generic(g, c);
 }
+
+}  // namespace rcm::conv3d

@@ -24,7 +24,7 @@ __global__ void pixels(const T* x, uint8_t* out, int64_t C, int64_t N, int64_t t
 }  // namespace
 
 rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, int64_t N, int32_t dtype) {
-  return gpu_call("pixels", [&] {
+  return op_call("pixels", [&] {
     need(x, "x");
     need(out, "out");
     size_at_least(B, 0, "B");
