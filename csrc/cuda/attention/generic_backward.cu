@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
 #pragma unroll
       for (int n = 0; n < kOut / 8; ++n) {
         const int c = n * 8 + (lane & 3) * 2;
-        if (first + c < p.width[which]) *reinterpret_cast<uint32_t*>(to + offset + c) = pack2<T>(acc[n][2 * i] * factor, acc[n][2 * i + 1] * factor);
+        if (first + c < p.width[which]) *reinterpret_cast<uint32_t*>(to + offset + c) = pack_pair<T>(acc[n][2 * i] * factor, acc[n][2 * i + 1] * factor);
       }
     }
   };

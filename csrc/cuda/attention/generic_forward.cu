@@ -172,8 +172,8 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
       // The sum of what is multiplied, rounded as it is: (P.S') v and r o then cancel where they should (one key far above the rest).
 #pragma unroll
       for (int c = 0; c < N / 16; ++c) {
-        mean[0] += sum2<T>(weight_dot[c][0]) + sum2<T>(weight_dot[c][2]);
-        mean[1] += sum2<T>(weight_dot[c][1]) + sum2<T>(weight_dot[c][3]);
+        mean[0] += sum_pair<T>(weight_dot[c][0]) + sum_pair<T>(weight_dot[c][2]);
+        mean[1] += sum_pair<T>(weight_dot[c][1]) + sum_pair<T>(weight_dot[c][3]);
       }
     }
 
@@ -225,10 +225,10 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
       const int c = n * 8 + (lane & 3) * 2;
       if (c >= out_width) continue;
       const float low = __fmul_rn(acc[n][2 * i], inverse), high = __fmul_rn(acc[n][2 * i + 1], inverse);
-      *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o) + to + c) = pack2<T>(low, high);
+      *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o) + to + c) = pack_pair<T>(low, high);
       if constexpr (Dot) {
         const float low_dot = acc_dot[n][2 * i] * inverse - spread * low, high_dot = acc_dot[n][2 * i + 1] * inverse - spread * high;
-        *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o_dot) + to + c) = pack2<T>(low_dot, high_dot);
+        *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o_dot) + to + c) = pack_pair<T>(low_dot, high_dot);
       }
     }
     if (at.chunk == 0 && (lane & 3) == 0) p.lse[(at.b * s.H + at.h) * s.Lq + row] = __fmaf_rn(top[i], kLn2, logf(total));

@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       pin_sums();
     }
     if (group == 1) named_sync(1, 256);  // the turn that nobody takes
-    const int thread = thread_again(), row = r0 + (group - 1) * kRows + thread / 32 % 4 * 16 + thread % 32 / 4;
+    const int thread = reload_thread_index(), row = r0 + (group - 1) * kRows + thread / 32 % 4 * 16 + thread % 32 / 4;
     if (z.splits > 1) {
       const int64_t pairs = (int64_t)gridDim.z * z.H, plane = pairs * z.rows * W;
       float* to = partial + split * 2 * plane + pair * z.rows * W + thread % 4 * 2;

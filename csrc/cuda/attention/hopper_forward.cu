@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
       weights(0);
       pack();
       // The outputs of the item before lie in what were its queries, until the copy engine has read them.
-      if (n > 0 && thread_again() % 128 == 0) {
+      if (n > 0 && reload_thread_index() % 128 == 0) {
         store_wait_read();
         barrier_arrive(queries_free + (n + 1) % 2);
       }
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
       if (more) release(slot);
 
       const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
-      const int thread = thread_again(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
+      const int thread = reload_thread_index(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
       const float sum0 = quad_sum(rows.sum0), sum1 = quad_sum(rows.sum1);
       if (thread % 4 == 0) {
         float* out = lse + ((int64_t)batch * z.H + head) * z.Lq;

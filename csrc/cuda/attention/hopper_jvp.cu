@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       weights(0);
       pack();
       // The outputs of the item before lie in what were its queries, until the copy engine has read them.
-      if (n > 0 && thread_again() % 128 == 0) {
+      if (n > 0 && reload_thread_index() % 128 == 0) {
         store_wait_read();
         barrier_arrive(queries_free + (n + 1) % QB);
       }
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       if (more) release(slot);
 
       const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
-      const int thread = thread_again(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
+      const int thread = reload_thread_index(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
       const float sum0 = quad_sum(rows.sum0), sum1 = quad_sum(rows.sum1);
       cross0 = quad_sum(cross0), cross1 = quad_sum(cross1);
       const float inverse0 = 1 / sum0, inverse1 = 1 / sum1;
@@ -312,30 +312,6 @@ bool dispatch(const AttentionShape& s, const void* q, const void* k, const void*
 }
 
 }  // namespace
-
-bool tensor_map(CUtensorMap* map, const void* data, int32_t dtype, int64_t B, int64_t L, int64_t H, int64_t W, const int64_t* strides, int rows) {
-  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                              const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  static const Encode encode = [] {
-    void* f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) != cudaSuccess) f = nullptr;
-    cudaGetLastError();
-    return reinterpret_cast<Encode>(f);
-  }();
-  if (!encode || !aligned(data, 16)) return false;
-  const cuuint64_t sizes[4] = {(cuuint64_t)W, (cuuint64_t)L, (cuuint64_t)H, (cuuint64_t)B};
-  // A dimension of one element is never stepped over; any legal stride will do.
-  const int64_t token = L > 1 ? strides[1] : W, head = H > 1 ? strides[2] : W, batch = B > 1 ? strides[0] : W;
-  const cuuint64_t bytes[3] = {(cuuint64_t)token * 2, (cuuint64_t)head * 2, (cuuint64_t)batch * 2};
-  for (cuuint64_t b : bytes) {
-    if (b == 0 || b % 16 != 0 || b >= ((cuuint64_t)1 << 40)) return false;
-  }
-  const cuuint32_t box[4] = {64, (cuuint32_t)rows, 1, 1}, ones[4] = {1, 1, 1, 1};
-  return encode(map, dtype == RCM_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, const_cast<void*>(data), sizes, bytes, box,
-                ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
 
 bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
                 void* o_dot, float* lse) {

@@ -4,8 +4,9 @@
 #include <algorithm>
 #include <climits>
 
-#include "cuda/ptx/mma.cuh"
 #include "attention.cuh"
+#include "cuda/matmul/high_low.cuh"
+#include "cuda/ptx/mma.cuh"
 
 namespace rcm {
 
@@ -15,13 +16,13 @@ namespace {
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// Dense [B, L, H, W] halves of one tensor; null high: absent.
-struct Halves {
+// High and low parts of one tensor, dense [B, L, H, W]; null when the tensor is absent.
+struct HighLow {
   const bf16 *high, *low;
 };
 
 struct SplitMemory {
-  Halves q, k, v, q_dot, k_dot, v_dot;
+  HighLow q, k, v, q_dot, k_dot, v_dot;
   float *o, *o_dot, *lse;
   int64_t o_step[3];
   int64_t Lq, Lk, H;
@@ -29,19 +30,16 @@ struct SplitMemory {
   float scale;
 };
 
-__global__ void __launch_bounds__(256) halve_kernel(const float* from, bf16* high, bf16* low, int64_t s0, int64_t s1, int64_t s2, int64_t L, int64_t H, int64_t W,
-                                                    int64_t n) {
-  await_queued();
-  for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
+// Offset in a strided [B, L, H, W] of element i of a dense one.
+struct Strided {
+  int64_t s0, s1, s2, L, H, W;
+  __device__ int64_t operator()(int64_t i) const {
     const int64_t w = i % W, h = i / W % H, l = i / W / H % L, b = i / W / H / L;
-    const float v = from[b * s0 + l * s1 + h * s2 + w];
-    const bf16 top = __float2bfloat16_rn(v);
-    high[i] = top;
-    low[i] = __float2bfloat16_rn(v - __bfloat162float(top));
+    return b * s0 + l * s1 + h * s2 + w;
   }
-}
+};
 
-// c0, c1 += x y over 16 columns each, x and y in halves.
+// c0, c1 += x y over 16 columns each, x and y as high and low parts.
 __device__ inline void product3(float (&c0)[4], float (&c1)[4], const uint32_t (&x)[2][4], const uint32_t (&y)[2][4]) {
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
@@ -51,7 +49,7 @@ __device__ inline void product3(float (&c0)[4], float (&c1)[4], const uint32_t (
   }
 }
 
-// Operands whose sum is c to 16 bits; returns the row sums of what they hold.
+// High and low operands whose sum is c to 16 bits.
 template <int N>
 __device__ inline void split_operand(uint32_t (&a)[2][N / 2][4], const float (&c)[N][4]) {
 #pragma unroll
@@ -59,9 +57,9 @@ __device__ inline void split_operand(uint32_t (&a)[2][N / 2][4], const float (&c
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
       const float x = c[2 * i + r / 2][r % 2 * 2], y = c[2 * i + r / 2][r % 2 * 2 + 1];
-      const uint32_t high = pack2<bf16>(x, y);
+      const uint32_t high = pack_pair<bf16>(x, y);
       a[0][i][r] = high;
-      a[1][i][r] = pack2<bf16>(x - __uint_as_float(high << 16), y - __uint_as_float(high & 0xffff0000u));
+      a[1][i][r] = pack_pair<bf16>(x - __uint_as_float(high << 16), y - __uint_as_float(high & 0xffff0000u));
     }
   }
 }
@@ -80,7 +78,7 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
   const float scale2 = p.scale * kLog2e;
   const bool q_dot = Dot && p.q_dot.high, k_dot = Dot && p.k_dot.high, v_dot = Dot && p.v_dot.high, cross = q_dot || k_dot;
 
-  auto load = [&](auto rows, bf16* to, const Halves& h, int64_t offset, int64_t first, int64_t count, int width) {
+  auto load = [&](auto rows, bf16* to, const HighLow& h, int64_t offset, int64_t first, int64_t count, int width) {
     constexpr int R = decltype(rows)::value;
     load_tile<R, D, kThreads>(to, h.high + offset, p.H * width, first, count, width);
     load_tile<R, D, kThreads>(to + R * kPitch, h.low + offset, p.H * width, first, count, width);
@@ -272,9 +270,9 @@ void split_forward(const AttentionShape& s, const void* q, const void* k, const 
   const int64_t lengths[3] = {s.Lq, s.Lk, s.Lk}, widths[3] = {s.K, s.K, s.Kv};
   size_t bytes = 0;
   for (int i = 0; i < 6; ++i) bytes += inputs[i] ? (size_t)ceil_div(sizes[i % 3] * 4, 256) * 256 : 0;
-  Workspace halves(bytes);
-  char* next = halves.as<char>();
-  Halves made[6] = {};
+  Workspace memory(bytes);
+  char* next = memory.as<char>();
+  HighLow made[6] = {};
   for (int i = 0; i < 6; ++i) {
     if (!inputs[i]) continue;
     const int64_t n = sizes[i % 3], *step = steps[i % 3];
@@ -282,8 +280,8 @@ void split_forward(const AttentionShape& s, const void* q, const void* k, const 
     made[i] = {high, low};
     next += (size_t)ceil_div(n * 4, 256) * 256;
     if (n == 0) continue;
-    const unsigned grid = (unsigned)std::min<int64_t>(ceil_div(n, 256), 16 * gpu().sms);
-    queue_kernel(halve_kernel, grid, 256, 0, static_cast<const float*>(inputs[i]), high, low, step[0], step[1], step[2], lengths[i % 3], s.H, widths[i % 3], n);
+    const Strided offset{step[0], step[1], step[2], lengths[i % 3], s.H, widths[i % 3]};
+    queue_high_low(static_cast<const float*>(inputs[i]), high, low, offset, n);
   }
   SplitMemory p{made[0], made[1], made[2], made[3], made[4], made[5], static_cast<float*>(o), static_cast<float*>(o_dot), static_cast<float*>(lse),
                 {s.o[0], s.o[1], s.o[2]}, s.Lq, s.Lk, s.H, (int)s.K, (int)s.Kv, (float)s.scale};

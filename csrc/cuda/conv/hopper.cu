@@ -6,15 +6,10 @@
 // of a frame. A tile is MB blocks of 8 x 8 positions for each warpgroup.
 #include <cstdlib>
 
-#include "cuda/ptx/hopper.cuh"
-#include "cuda/ptx/wgmma_shared.cuh"
 #include "conv.cuh"
-
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define RCM_HOPPER_CODE 1
-#else
-#define RCM_HOPPER_CODE 0
-#endif
+#include "cuda/ptx/hopper.cuh"
+#include "cuda/ptx/tensor_map.cuh"
+#include "cuda/ptx/wgmma_shared.cuh"
 
 namespace rcm {
 namespace {
@@ -56,33 +51,6 @@ struct Layout {
   static constexpr int kBytes = 1024 + kMaxOutputs * 4 + 512 + kBoxes * kBoxBytes + kTaps * kTapBytes;
   static_assert(kTaps >= 4, "ring");
 };
-
-template <class T>
-__device__ inline uint32_t pack2(float low, float high) {
-  if constexpr (std::is_same<T, bf16>::value) {
-    const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&v);
-  } else {
-    const __half2 v = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&v);
-  }
-}
-template <class T>
-__device__ inline float2 unpack2(uint32_t v) {
-  if constexpr (std::is_same<T, bf16>::value) return {__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u)};
-  else return __half22float2(*reinterpret_cast<const __half2*>(&v));
-}
-
-// Four threads of a quad hold four words each: word i of thread q becomes word q of thread i.
-[[maybe_unused]] __device__ inline void quad_transpose(uint32_t (&u)[4], int q) {
-  const bool odd = q & 1, high = q & 2;
-  uint32_t a = __shfl_xor_sync(0xffffffffu, odd ? u[0] : u[1], 1), b = __shfl_xor_sync(0xffffffffu, odd ? u[2] : u[3], 1);
-  if (odd) u[0] = a, u[2] = b;
-  else u[1] = a, u[3] = b;
-  a = __shfl_xor_sync(0xffffffffu, high ? u[0] : u[2], 2), b = __shfl_xor_sync(0xffffffffu, high ? u[1] : u[3], 2);
-  if (high) u[0] = a, u[1] = b;
-  else u[2] = a, u[3] = b;
-}
 
 struct Where {
   int pass, o0, t, x0, y0;
@@ -223,8 +191,8 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
               }
 #pragma unroll
               for (int i = 0; i < 4; ++i) {
-                const float2 add = unpack2<T>(u[i]), shift = *reinterpret_cast<const float2*>(bias + n0 + 8 * (j + i) + 2 * quad);
-                u[i] = pack2<T>(d[m][4 * (j + i) + 2 * h] + shift.x + add.x, d[m][4 * (j + i) + 2 * h + 1] + shift.y + add.y);
+                const float2 add = unpack_pair<T>(u[i]), shift = *reinterpret_cast<const float2*>(bias + n0 + 8 * (j + i) + 2 * quad);
+                u[i] = pack_pair<T>(d[m][4 * (j + i) + 2 * h] + shift.x + add.x, d[m][4 * (j + i) + 2 * h + 1] + shift.y + add.y);
               }
               quad_transpose(u, quad);
               if (inside) *reinterpret_cast<uint4*>(y + base + 8 * (j + quad)) = make_uint4(u[0], u[1], u[2], u[3]);
@@ -248,29 +216,6 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
 }
 
 // ---- host ---------------------------------------------------------------------------------------------------------
-bool encode(CUtensorMap* map, const void* data, int32_t dtype, int rank, const int64_t* sizes, const int64_t* strides, const int* box, int row_bytes) {
-  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                              const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  static const Encode call = [] {
-    void* f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) != cudaSuccess) f = nullptr;
-    cudaGetLastError();
-    return reinterpret_cast<Encode>(f);
-  }();
-  if (!call || !aligned(data, 16)) return false;
-  cuuint64_t size[5], bytes[4];
-  cuuint32_t boxes[5], ones[5];
-  for (int i = 0; i < rank; ++i) size[i] = (cuuint64_t)sizes[i], boxes[i] = (cuuint32_t)box[i], ones[i] = 1;
-  for (int i = 0; i + 1 < rank; ++i) {
-    bytes[i] = (cuuint64_t)strides[i] * 2;
-    if (bytes[i] == 0 || bytes[i] % 16 != 0 || bytes[i] >= ((cuuint64_t)1 << 40)) return false;
-  }
-  const auto swizzle = row_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_32B;
-  return call(map, dtype == RCM_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, (cuuint32_t)rank, const_cast<void*>(data), size,
-              bytes, boxes, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 // RCM_CONV=reload brings a box of its own for each tap, the tile and nothing around it: every operand then begins at a multiple of 1024.
 bool reload_wanted() {
   const char* choice = std::getenv("RCM_CONV");
@@ -346,10 +291,11 @@ bool launch(const ConvShape& g, const conv3d::Call& c) {
   const auto video = [&](CUtensorMap* map, const void* data, int64_t frames) {
     const int64_t sizes[5] = {folded ? 2 * g.C : g.C, folded ? g.X / 2 : g.X, folded ? 2 : 1, folded ? g.Y / 2 : g.Y, frames};
     const int64_t strides[4] = {folded ? 2 * g.C : g.C, line, folded ? 2 * line : line, frame};
-    return encode(map, data, c.dtype, 5, sizes, strides, box, L::kRowBytes);
+    return encode_tensor_map(map, {data, c.dtype, 5, sizes, strides, box, L::kRowBytes});
   };
   const int64_t w_sizes[3] = {g.C, g.O, slices}, w_strides[2] = {g.C, g.O * g.C};
-  if (!video(&p.x, c.x, g.T) || !encode(&p.w, c.w, c.dtype, 3, w_sizes, w_strides, w_box, L::kRowBytes)) return false;
+  const BoxedTensor weights{c.w, c.dtype, 3, w_sizes, w_strides, w_box, L::kRowBytes};
+  if (!video(&p.x, c.x, g.T) || !encode_tensor_map(&p.w, weights)) return false;
   if (g.P > 0 && !video(&p.past, c.past, g.P)) return false;
   p.y = c.y, p.r = c.r, p.b = c.b, p.b_dtype = c.b_dtype;
   auto* kernel = conv_kernel<T, KC, N, MB>;

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "cuda/vendor/cublaslt.h"
+#include "high_low.cuh"
 
 namespace rcm {
 namespace {
@@ -254,25 +255,19 @@ struct Converted {
   }
 };
 
-// high + low holds 16 bits of x.
-__global__ void __launch_bounds__(256) halve_kernel(const float* x, bf16* high, bf16* low, int64_t n) {
-  await_queued();
-  for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
-    const float v = x[i];
-    const bf16 top = __float2bfloat16_rn(v);
-    high[i] = top;
-    low[i] = __float2bfloat16_rn(v - __bfloat162float(top));
-  }
-}
+struct Contiguous {
+  __device__ int64_t operator()(int64_t i) const { return i; }
+};
 
-// A factor in two bf16, or itself where it is bf16 (then there is no low).
-struct Halves {
+// An f32 factor as two bf16 parts; a bf16 factor is its own high part and has no low part.
+struct HighLow {
   Workspace memory;
   Operand high, low;
-  Halves(const Operand& o, int64_t n) : memory(o.dtype == RCM_F32 ? (size_t)n * 4 + 256 : 0), high(o), low{nullptr, RCM_BF16, o.transposed} {
+  HighLow(const Operand& o, int64_t n)
+      : memory(o.dtype == RCM_F32 ? (size_t)n * 4 + 256 : 0), high(o), low{nullptr, RCM_BF16, o.transposed} {
     if (o.dtype != RCM_F32) return;
     bf16 *top = memory.as<bf16>(), *rest = top + ceil_div(n, 64) * 64;
-    queue_kernel(halve_kernel, (unsigned)std::min<int64_t>(ceil_div(n, 256), 16 * gpu().sms), 256, 0, static_cast<const float*>(o.data), top, rest, n);
+    queue_high_low(static_cast<const float*>(o.data), top, rest, Contiguous{}, n);
     high = {top, RCM_BF16, o.transposed};
     low.data = rest;
   }
@@ -284,7 +279,7 @@ bool split_offered(const Product& p) {
 }
 
 void split_matmul(const Product& p) {
-  const Halves a(p.a, p.M * p.K), b(p.b, p.K * p.N);
+  const HighLow a(p.a, p.M * p.K), b(p.b, p.K * p.N);
   Product q = p;
   q.a = a.high;
   q.b = b.high;

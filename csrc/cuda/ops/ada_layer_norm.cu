@@ -16,20 +16,20 @@ struct Modulation {
   __device__ int64_t end(int64_t r) const { return (r / L + 1) * L; }
   template <int V>
   __device__ void factor(int64_t i, C (&out)[V]) const {
-    load_some<V>(scale + i, vec, out);
+    load_values<V>(scale + i, vec, out);
 #pragma unroll
     for (int j = 0; j < V; ++j) out[j] += 1;
   }
   template <int V>
   __device__ void summand(int64_t i, C (&out)[V]) const {
-    load_some<V>(shift + i, vec, out);
+    load_values<V>(shift + i, vec, out);
   }
   template <int V>
   __device__ void tangents(int64_t i, C (&scale_out)[V], C (&shift_out)[V]) const {
 #pragma unroll
     for (int j = 0; j < V; ++j) scale_out[j] = shift_out[j] = 0;
-    if (scale_dot) load_some<V>(scale_dot + i, vec, scale_out);
-    if (shift_dot) load_some<V>(shift_dot + i, vec, shift_out);
+    if (scale_dot) load_values<V>(scale_dot + i, vec, scale_out);
+    if (shift_dot) load_values<V>(shift_dot + i, vec, shift_out);
   }
 };
 

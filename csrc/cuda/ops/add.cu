@@ -18,8 +18,8 @@ struct Add {
     h.a = fetch<V>(a + i);
     h.b = fetch<V>(b + i);
     if constexpr (Jvp) {
-      h.a_dot = fetch_some<V>(a_dot, i);
-      h.b_dot = fetch_some<V>(b_dot, i);
+      h.a_dot = fetch_or_zero<V>(a_dot, i);
+      h.b_dot = fetch_or_zero<V>(b_dot, i);
     }
   }
   __device__ Nothing sample(int64_t) const { return {}; }

@@ -52,7 +52,7 @@ struct Entropy : Running<Jvp ? 3 : 2> {
   template <int V>
   __device__ void load(int64_t i, Held<V>& h) const {
     h.x = fetch<V>(x + i);
-    if constexpr (Jvp) h.x_dot = fetch_some<V>(x_dot, i, dot_vec);
+    if constexpr (Jvp) h.x_dot = fetch_or_zero<V>(x_dot, i, dot_vec);
   }
   template <int V>
   __device__ void fold(const Held<V>& h, double (&state)[Base::K]) const {

@@ -4,13 +4,6 @@
 
 namespace rcm {
 
-// ---- arithmetic ---------------------------------------------------------------------------------------------------
-// The compiler may fuse a product and a sum in one kernel and not in another; what a _jvp must repeat bit for bit is spelled out.
-__device__ inline float mul_exact(float a, float b) { return __fmul_rn(a, b); }
-__device__ inline double mul_exact(double a, double b) { return __dmul_rn(a, b); }
-__device__ inline float add_exact(float a, float b) { return __fadd_rn(a, b); }
-__device__ inline double add_exact(double a, double b) { return __dadd_rn(a, b); }
-
 // ---- packs --------------------------------------------------------------------------------------------------------
 // Elements of a pack when types A and Z go together: 16 bytes of the wider.
 template <class A, class Z = A>
@@ -31,7 +24,7 @@ __device__ inline Pack<T, V> fetch(const T* p) {
 }
 // Null is zero; an address that may not be read as packs is read by elements.
 template <int V, class T>
-__device__ inline Pack<T, V> fetch_some(const T* p, int64_t i, bool vec = true) {
+__device__ inline Pack<T, V> fetch_or_zero(const T* p, int64_t i, bool vec = true) {
   Pack<T, V> out{};
   if (p == nullptr) return out;
   if (vec) return fetch<V>(p + i);
@@ -42,9 +35,9 @@ __device__ inline Pack<T, V> fetch_some(const T* p, int64_t i, bool vec = true) 
 
 // The same, held as registers that stay as they came until they are unpacked.
 template <int V, class T>
-__device__ inline Raw<T, V> raw_some(const T* p, int64_t i, bool vec = true) {
+__device__ inline Raw<T, V> raw_or_zero(const T* p, int64_t i, bool vec = true) {
   if (p != nullptr && vec) return load_raw<V>(p + i);
-  const Pack<T, V> pack = fetch_some<V>(p, i, vec);
+  const Pack<T, V> pack = fetch_or_zero<V>(p, i, vec);
   Raw<T, V> raw;
   static_assert(sizeof raw == sizeof pack, "a pack's bytes");
   memcpy(&raw, &pack, sizeof raw);

@@ -43,16 +43,9 @@ __device__ inline Place place(const Walk& w) {
 // A null gate is `otherwise`.
 template <int V, class C>
 __device__ inline void load_gate(const C* gate, int64_t i, C otherwise, bool vec, C (&out)[V]) {
-  const Pack<C, V> v = fetch_some<V>(gate, i, vec);
+  const Pack<C, V> v = fetch_or_zero<V>(gate, i, vec);
 #pragma unroll
   for (int j = 0; j < V; ++j) out[j] = gate ? v.v[j] : otherwise;
-}
-
-// Null is zero.
-template <int V, class T>
-__device__ inline Raw<T, V> raw_or_zero(const T* p, int64_t i) {
-  if (p != nullptr) return load_raw<V>(p + i);
-  return Raw<T, V>{};
 }
 
 // ---- y = x + gate h -----------------------------------------------------------------------------------------------

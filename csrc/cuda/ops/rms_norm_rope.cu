@@ -25,8 +25,8 @@ Task<C> task(const void* w, const void* cos, const void* sin, double eps, const 
 
 template <class C>
 __device__ void rotate(C& a, C& b, C cos, C sin) {
-  const C first = fma(a, cos, -mul_rn(b, sin));
-  b = fma(a, sin, mul_rn(b, cos));
+  const C first = fma(a, cos, -mul_exact(b, sin));
+  b = fma(a, sin, mul_exact(b, cos));
   a = first;
 }
 
@@ -64,15 +64,15 @@ struct Units {
   __device__ bool some(int k) const { return at[2 * k] >= 0; }
   // w over pack p of the thread.
   __device__ void weights(const Task<C>& t, int p, C (&out)[V]) const {
-    load_param<V>(t.w, fresh(whole ? at[p] : in_head[p / 2] + p % 2 * half), t.w_dtype, t.vec, out);
+    load_param<V>(t.w, ptx::opaque(whole ? at[p] : in_head[p / 2] + p % 2 * half), t.w_dtype, t.vec, out);
   }
   // cos and sin of the unit's V pairs, for the token whose rows of the tables start at `row`.
   __device__ void table(const Task<C>& t, const C* row, int k, C (&out)[V]) const {
-    if (t.rope == 2) return load_some<V>(row + fresh(in_head[k]), t.vec, out);
+    if (t.rope == 2) return load_values<V>(row + ptx::opaque(in_head[k]), t.vec, out);
     C part[V / 2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      load_some<V / 2>(row + fresh(in_head[k] + h * half) / 2, t.vec, part);
+      load_values<V / 2>(row + ptx::opaque(in_head[k] + h * half) / 2, t.vec, part);
 #pragma unroll
       for (int j = 0; j < V / 2; ++j) out[h * (V / 2) + j] = part[j];
     }
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
       if constexpr (Jvp) {
         load_pack<V>(pipe.x(stage, p), v[p]);
         if (dot_vec) load_pack<V>(pipe.y(stage, p), d[p]);
-        else load_some<V>(x_dot + r * t.D + units.at[p], false, d[p]);
+        else load_values<V>(x_dot + r * t.D + units.at[p], false, d[p]);
       } else {
         unpack<V>(next[p], v[p]);
       }
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
       const int64_t row = t.token(r) * units.half;
 #pragma unroll
       for (int k = 0; k < U; ++k) {
-        if (!units.some(k)) continue;
+        if (!units.present(k)) continue;
         units.table(t, t.cos + row, k, cos[k]);
         units.table(t, t.sin + row, k, sin[k]);
       }
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
     units.template group_sum<false>(sum, shared[turn ^= 1]);
 #pragma unroll
     for (int k = 0; k < U; ++k) {
-      if (!units.some(k)) continue;
+      if (!units.present(k)) continue;
       const C q = inv_sqrt(fma(sum[k][0], t.inv, t.eps));
       if (units.whole ? k == 0 && threadIdx.x == 0 : units.in_head[k] == 0) rstd[units.group_of(t, r, k)] = q;
       const C pull = Jvp ? sum[k][N - 1] * t.inv * q * q : (C)0;
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
 #pragma unroll
         for (int j = 0; j < V; ++j) {
           if constexpr (Jvp) d[p][j] = q * w[p][j] * (d[p][j] - v[p][j] * pull);
-          v[p][j] = mul_rn(mul_rn(v[p][j], q), w[p][j]);
+          v[p][j] = mul_exact(mul_exact(v[p][j], q), w[p][j]);
         }
       }
       if (t.rope != 0) {
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
 #pragma unroll
       for (int p = 2 * k; p < 2 * k + 2; ++p) {
         store_pack<V>(y + r * t.D + units.at[p], v[p]);
-        if constexpr (Jvp) store_some<V>(y_dot + r * t.D + units.at[p], dot_vec, d[p]);
+        if constexpr (Jvp) store_values<V>(y_dot + r * t.D + units.at[p], dot_vec, d[p]);
       }
     }
   }
@@ -228,18 +228,18 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
     pipe.issue(s, ahead < t.M, x + ahead * t.D, y_bar + ahead * t.D, units.at);
   }
 #pragma unroll
-  for (int k = 0; k < U; ++k) q[k] = r < t.M && units.some(k) ? rstd[units.group_of(t, r, k)] : (C)0;
+  for (int k = 0; k < U; ++k) q[k] = r < t.M && units.present(k) ? rstd[units.group_of(t, r, k)] : (C)0;
   for (int stage = 0; r < t.M; r += step, stage = stage + 1 == kRowStages ? 0 : stage + 1) {
     const int64_t ahead = r + (kRowStages - 1) * step;
     pipe.issue(stage == 0 ? kRowStages - 1 : stage - 1, ahead < t.M, x + ahead * t.D, y_bar + ahead * t.D, units.at);
     const int64_t next = r + step, row = t.rope == 0 ? 0 : t.token(r) * units.half;
 #pragma unroll
-    for (int k = 0; k < U; ++k) q_next[k] = next < t.M && units.some(k) ? rstd[units.group_of(t, next, k)] : (C)0;
+    for (int k = 0; k < U; ++k) q_next[k] = next < t.M && units.present(k) ? rstd[units.group_of(t, next, k)] : (C)0;
     C g[2 * U][V], sum[U][1] = {};  // g: y_bar turned back, times w
     pipe.wait();
 #pragma unroll
     for (int k = 0; k < U; ++k) {
-      if (!units.some(k)) continue;
+      if (!units.present(k)) continue;
       load_pack<V>(pipe.y(stage, 2 * k), g[2 * k]);
       load_pack<V>(pipe.y(stage, 2 * k + 1), g[2 * k + 1]);
       if (t.rope != 0) {
@@ -265,7 +265,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
       units.template group_sum<true>(sum, shared[turn ^= 1][threadIdx.y]);
 #pragma unroll
       for (int k = 0; k < U; ++k) {
-        if (!units.some(k)) continue;
+        if (!units.present(k)) continue;
         const C pull = sum[k][0] * t.inv * q[k] * q[k];
 #pragma unroll
         for (int p = 2 * k; p < 2 * k + 2; ++p) {
@@ -273,7 +273,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
           load_pack<V>(pipe.x(stage, p), v);
 #pragma unroll
           for (int j = 0; j < V; ++j) g[p][j] = q[k] * (g[p][j] - v[j] * pull);
-          store_some<V>(x_bar + r * t.D + units.at[p], out_vec, g[p]);
+          store_values<V>(x_bar + r * t.D + units.at[p], out_vec, g[p]);
         }
       }
     }
@@ -335,7 +335,7 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any(Task<C> t, const X* x, co
   await_queued();
   const int64_t r = blockIdx.x, groups = t.D / t.group;
   auto primal = [&](int64_t i) {
-    return mul_rn(mul_rn((C)load_as(x[r * t.D + i]), rstd[r * groups + i / t.group]), load_any<C>(t.w, i % t.group, t.w_dtype));
+    return mul_exact(mul_exact((C)load_as(x[r * t.D + i]), rstd[r * groups + i / t.group]), load_any<C>(t.w, i % t.group, t.w_dtype));
   };
   auto tangent = [&](int64_t i) {
     const C q = rstd[r * groups + i / t.group], pull = cross[r * groups + i / t.group] * q * q;

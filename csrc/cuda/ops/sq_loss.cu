@@ -28,8 +28,8 @@ struct Residual {
   template <int V>
   __device__ void load(int64_t i, Held<V>& h) const {
     h.x = load_raw<V>(x + i);
-    h.target = raw_some<V>(target, i);
-    h.delta = raw_some<V>(delta, i);
+    h.target = raw_or_zero<V>(target, i);
+    h.delta = raw_or_zero<V>(delta, i);
   }
   template <int V>
   static __device__ void values(const Held<V>& h, double (&out)[V]) {
@@ -87,7 +87,7 @@ struct Loss {
   template <int V>
   __device__ void load(int64_t i, Held<V>& h) const {
     r.load(i, h.r);
-    if constexpr (Jvp) h.x_dot = raw_some<V>(x_dot, i, dot_vec);
+    if constexpr (Jvp) h.x_dot = raw_or_zero<V>(x_dot, i, dot_vec);
   }
   static __device__ void start(double (&state)[K]) {
 #pragma unroll

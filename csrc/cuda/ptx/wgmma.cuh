@@ -17,7 +17,7 @@ template <int Pending>
 __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
-// Keeps the compiler from moving uses of registers that a multiply reads or writes across this point.
+// Keeps the compiler from moving uses of registers that a pending multiply reads or writes across this point.
 template <int N>
 __device__ inline void pin(float (&r)[N]) {
 #pragma unroll
@@ -29,19 +29,19 @@ __device__ inline void pin(uint32_t (&r)[N]) {
   for (int i = 0; i < N; ++i) asm volatile("" : "+r"(r[i])::"memory");
 }
 
-// Operand in shared memory with 128-byte swizzle. Rows of 64 elements; 8 rows are an atom of 1024 bytes. `leading`: bytes from one
-// 64-wide column block to the next, used when the operand is transposed (the multiply's N runs along memory).
+// Descriptor of an operand in shared memory with 128-byte swizzle: rows of 64 elements, 8 rows an atom of 1024 bytes. `leading`:
+// bytes from one 64-wide column block to the next, used for transposed operands (the multiply's N runs along memory).
 __device__ inline uint64_t wgmma_operand(uint32_t address, uint32_t leading) {
   return ((uint64_t)(address & 0x3ffff) >> 4) | ((uint64_t)(leading >> 4) << 16) | ((uint64_t)(1024 >> 4) << 32) | ((uint64_t)1 << 62);
 }
 
-// Wgmma<N, T>::shared: A and B in shared memory, both with K along memory. ::registers: A in registers, B transposed (N along memory).
-// ::first is ::shared that overwrites D; what D held is free before.
+// Wgmma<N, T>::shared: A and B in shared memory, both with K along memory. ::registers: A in registers, B transposed (N along
+// memory). ::first is ::shared that overwrites D: D is an output only, so its old value does not stay alive.
 template <int N, class T>
 struct Wgmma;
 
-// The text of one multiply: its columns, the names of D's registers in the text and as operands (RCM_NEW or RCM_SUM), and what follows
-// them. Operands come after D's N / 2 registers, so their numbers go by the width.
+// One multiply: its columns N, D's registers as named in the text and as asm operands (RCM_NEW: written, RCM_SUM: read and
+// written), and the rest of the instruction. Other operands are numbered after D's N / 2 registers, so their numbers depend on N.
 #define RCM_WGMMA(N, NAMES, OPERANDS, TYPE, REST, ...) \
   asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" NAMES "}, " REST : OPERANDS : __VA_ARGS__)
 
@@ -74,7 +74,7 @@ struct Wgmma;
   "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, " \
   "%77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 
-// A, B, C, D, E: the numbers of the operands behind D.
+// R: registers of D. A to E: the numbers of the operands after D.
 #define RCM_WGMMA_OF(N, R, T, TYPE, A, B, C, D, E) \
   template <> \
   struct Wgmma<N, T> { \

@@ -39,10 +39,10 @@ struct Moments {
   // Joins with a part as large as this one, `half` being half its size. The same bits whichever of the two is asked.
   __device__ void join(const Moments& o, C half) {
     const C far = o.mean - mean;
-    square = fma(mul_rn(far, far), half, square + o.square);
-    mean = mul_rn(mean + o.mean, (C)0.5);
+    square = fma(mul_exact(far, far), half, square + o.square);
+    mean = mul_exact(mean + o.mean, (C)0.5);
     if constexpr (Jvp) {
-      cross = fma(mul_rn(far, o.mean_dot - mean_dot), half, cross + o.cross);
+      cross = fma(mul_exact(far, o.mean_dot - mean_dot), half, cross + o.cross);
       mean_dot = (mean_dot + o.mean_dot) * (C)0.5;
     }
   }
@@ -72,13 +72,13 @@ struct Moments {
       if constexpr (Jvp) m_dot += shared[w].mean_dot;
     }
     const C part = (C)1 / (C)warps;
-    m = mul_rn(m, part);
+    m = mul_exact(m, part);
     if constexpr (Jvp) m_dot *= part;
 #pragma unroll 4
     for (int w = 0; w < warps; ++w) {
       const C far = shared[w].mean - m;
-      s += fma(mul_rn(far, far), size, shared[w].square);
-      if constexpr (Jvp) c += fma(mul_rn(far, shared[w].mean_dot - m_dot), size, shared[w].cross);
+      s += fma(mul_exact(far, far), size, shared[w].square);
+      if constexpr (Jvp) c += fma(mul_exact(far, shared[w].mean_dot - m_dot), size, shared[w].cross);
     }
     mean = m, square = s, mean_dot = m_dot, cross = c;
   }
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
 #pragma unroll
         for (int j = 0; j < V; ++j) d[k][j] = 0;
         if (early) unpack<V>(next_dot[k], d[k]);
-        else if (x_dot) load_some<V>(x_dot + r * D + column(k), false, d[k]);
+        else if (x_dot) load_values<V>(x_dot + r * D + column(k), false, d[k]);
       }
     }
     if (r + step < M) fetch(r + step);
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
     // Deviations from the mean of the thread's own elements, or of the row where threads hold unequal shares.
     const C share = even ? (C)1 / kRowShare : inv;
     if (!even) block_sum_once(sum, shared[0]);
-    row.mean = mul_rn(sum[0], share);
+    row.mean = mul_exact(sum[0], share);
     if constexpr (Jvp) row.mean_dot = sum[1] * share;
 #pragma unroll
     for (int k = 0; k < P; ++k) {
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
       if (column(k) >= D) continue;
       const int64_t i = r * D + column(k);
       const int n = Registers ? k : 0;
-      if constexpr (!Keep) parameters(at + fresh(column(k)), 0);
+      if constexpr (!Keep) parameters(at + ptx::opaque(column(k)), 0);
       if constexpr (Shared) {
         own.get(kParams * k, w[0]);
         own.get(kParams * k + 1, b[0]);
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
       C out[V];
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        v[k][j] = mul_rn(v[k][j] - row.mean, q);
+        v[k][j] = mul_exact(v[k][j] - row.mean, q);
         out[j] = fma(v[k][j], w[n][j], b[n][j]);
       }
       store_pack<V>(y + i, out);
@@ -222,7 +222,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
 #pragma unroll
           for (int j = 0; j < V; ++j) out[j] += fma(v[k][j], w_dot[j], b_dot[j]);
         }
-        store_some<V>(y_dot + i, dot_vec, out);
+        store_values<V>(y_dot + i, dot_vec, out);
       }
     }
   }
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_
     if constexpr (Jvp) sum[1] += dots ? (C)load_as(dots[i]) : (C)0;
   }
   block_sum(sum, shared);
-  const C m = mul_rn(sum[0], inv);
+  const C m = mul_exact(sum[0], inv);
   for (int64_t i = threadIdx.x; i < D; i += kAnyThreads) {
     const C v = (C)load_as(x[i]) - m;
     square[0] = fma(v, v, square[0]);
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_
     C w[1], b[1];
     mod.template factor<1>(at + i, w);
     mod.template summand<1>(at + i, b);
-    const C h[1] = {mul_rn((C)load_as(x[i]) - m, q)};
+    const C h[1] = {mul_exact((C)load_as(x[i]) - m, q)};
     y[i] = store_as<Y>(fma(h[0], w[0], b[0]));
     if constexpr (Jvp) {
       C out[1] = {dots ? q * ((C)load_as(dots[i]) - sum[1] * inv - h[0] * (square[1] * inv * q)) * w[0] : (C)0};
@@ -339,7 +339,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
         load_pack<V>(pipe.y(stage, k), g);
 #pragma unroll
         for (int j = 0; j < V; ++j) g[j] = q * (g[j] * w[j] - sum[0] * inv - (h[j] - m) * q * (sum[1] * inv));
-        store_some<V>(x_bar + r * D + at[k], out_vec, g);
+        store_values<V>(x_bar + r * D + at[k], out_vec, g);
       }
     }
     m = m_next, q = q_next;

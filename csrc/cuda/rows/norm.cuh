@@ -1,17 +1,16 @@
 // Shared by the norms: how a row is spread over threads, streaming loads, rows in shared memory, column sums.
 #pragma once
+#include "cuda/ptx/control.cuh"
+#include "cuda/ptx/copy.cuh"
 #include "slots.cuh"
 
 namespace rcm {
 
 // ---- arithmetic ---------------------------------------------------------------------------------------------------
-// The compiler may fuse a product and a sum in one kernel and not in another; what a _jvp must repeat bit for bit is spelled out.
-__device__ inline float mul_rn(float a, float b) { return __fmul_rn(a, b); }
-__device__ inline double mul_rn(double a, double b) { return __dmul_rn(a, b); }
-// One Newton step over the processor's estimate: within 1-2 ulp, a fifth of the instructions of a division.
+// The hardware's estimate and one Newton step: within 1-2 ulp, at a fifth of the instructions of a division.
 __device__ inline float inv_sqrt(float v) {
   const float r = rsqrtf(v);
-  return fma(__fmul_rn(0.5f, r), fma(-__fmul_rn(v, r), r, 1.0f), r);
+  return fma(__fmul_exact(0.5f, r), fma(-__fmul_exact(v, r), r, 1.0f), r);
 }
 __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 
@@ -43,7 +42,7 @@ inline dim3 row_block(int64_t D) {
 template <bool Several>
 __device__ inline void row_sync() {
   if (!Several || blockDim.y == 1) __syncthreads();
-  else asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
+  else ptx::named_sync((int)threadIdx.y + 1, (int)blockDim.x);
 }
 
 // As block_sum_once, over the threads of a row; `shared` is the row's own.
@@ -76,23 +75,14 @@ __device__ inline Raw<T, V> fetch_once(const T* p) {
   using R = Raw<T, V>;
   static_assert(R::kWords && (R::N == 4 || R::N == 2), "a pack is one load");
   R raw;
-  if constexpr (R::N == 4) {
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(raw.u[0]), "=r"(raw.u[1]), "=r"(raw.u[2]), "=r"(raw.u[3]) : "l"(p));
-  } else {
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(raw.u[0]), "=r"(raw.u[1]) : "l"(p));
-  }
+  if constexpr (R::N == 4) ptx::load_streaming(p, raw.u[0], raw.u[1], raw.u[2], raw.u[3]);
+  else ptx::load_streaming(p, raw.u[0], raw.u[1]);
   return raw;
-}
-
-// An offset the compiler may not fold into addresses kept over a loop: they would take the registers of the column sums.
-__device__ inline int fresh(int i) {
-  asm volatile("" : "+r"(i));
-  return i;
 }
 
 // `vec` says whether the address may be read as packs.
 template <int V, class C, class T>
-__device__ inline void load_some(const T* p, bool vec, C (&out)[V]) {
+__device__ inline void load_values(const T* p, bool vec, C (&out)[V]) {
   if (V > 1 && vec) {
     load_pack<V>(p, out);
   } else {
@@ -103,14 +93,14 @@ __device__ inline void load_some(const T* p, bool vec, C (&out)[V]) {
 template <int V, class C>
 __device__ inline void load_param(const void* p, int64_t i, int32_t dtype, bool vec, C (&out)[V]) {
   switch (dtype) {
-    case RCM_F32: return load_some<V>(static_cast<const float*>(p) + i, vec, out);
-    case RCM_BF16: return load_some<V>(static_cast<const bf16*>(p) + i, vec, out);
-    case RCM_F16: return load_some<V>(static_cast<const f16*>(p) + i, vec, out);
-    default: return load_some<V>(static_cast<const double*>(p) + i, false, out);
+    case RCM_F32: return load_values<V>(static_cast<const float*>(p) + i, vec, out);
+    case RCM_BF16: return load_values<V>(static_cast<const bf16*>(p) + i, vec, out);
+    case RCM_F16: return load_values<V>(static_cast<const f16*>(p) + i, vec, out);
+    default: return load_values<V>(static_cast<const double*>(p) + i, false, out);
   }
 }
 template <int V, class C, class T>
-__device__ inline void store_some(T* p, bool vec, const C (&in)[V]) {
+__device__ inline void store_values(T* p, bool vec, const C (&in)[V]) {
   if (V > 1 && vec) {
     store_pack<V>(p, in);
   } else {
@@ -120,13 +110,6 @@ __device__ inline void store_some(T* p, bool vec, const C (&in)[V]) {
 }
 
 // ---- rows on their way through shared memory ----------------------------------------------------------------------
-template <int Bytes>
-__device__ inline void copy_async(void* shared, const void* global) {
-  const unsigned s = (unsigned)__cvta_generic_to_shared(shared);
-  if constexpr (Bytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(s), "l"(global) : "memory");
-  else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(s), "l"(global), "n"(Bytes) : "memory");
-}
-
 // The next rows of x and of y_bar (or x_dot). A thread reads back only what it copied itself, so no barrier is needed.
 template <class X, class Y, int V>
 struct RowPipe {
@@ -149,13 +132,13 @@ struct RowPipe {
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;
-        copy_async<(int)sizeof(Pack<X, V>)>(xs + (stage * P + k) * pitch, x + at[k]);
-        if (y) copy_async<(int)sizeof(Pack<Y, V>)>(ys + (stage * P + k) * pitch, y + at[k]);
+        ptx::copy_async<(int)sizeof(Pack<X, V>)>(xs + (stage * P + k) * pitch, x + at[k]);
+        if (y) ptx::copy_async<(int)sizeof(Pack<Y, V>)>(ys + (stage * P + k) * pitch, y + at[k]);
       }
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    ptx::copy_commit();
   }
-  __device__ void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kRowStages - 1) : "memory"); }
+  __device__ void wait() { ptx::copy_wait<kRowStages - 1>(); }
   __device__ const X* x(int stage, int k) const { return xs[(stage * P + k) * pitch].v; }
   __device__ const Y* y(int stage, int k) const { return ys[(stage * P + k) * pitch].v; }
 };

@@ -77,6 +77,14 @@ void queue_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_byt
 using ptx::await_queued;
 using ptx::let_next_start;
 
+// ---- arithmetic ---------------------------------------------------------------------------------------------------
+// The compiler may fuse a product and a sum in one kernel and not in another. Where a _jvp must repeat the primal bit for bit, the
+// rounding is spelled out.
+__device__ inline float mul_exact(float a, float b) { return __fmul_rn(a, b); }
+__device__ inline double mul_exact(double a, double b) { return __dmul_rn(a, b); }
+__device__ inline float add_exact(float a, float b) { return __fadd_rn(a, b); }
+__device__ inline double add_exact(double a, double b) { return __dadd_rn(a, b); }
+
 // ---- storage types ------------------------------------------------------------------------------------------------
 using bf16 = __nv_bfloat16;
 using f16 = __half;
