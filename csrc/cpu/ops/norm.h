@@ -1,4 +1,4 @@
-// Pieces of the layer norms: row statistics, and partial sums of parameter gradients.
+// Shared by the norms: row statistics, and partial sums of parameter gradients.
 #pragma once
 #include <type_traits>
 
@@ -11,7 +11,7 @@ struct RowStats {
   C mean, rstd;
 };
 
-// Two passes over a row that is in cache: mean, then variance about it, both summed in f64.
+// Two passes over a row in cache: the mean, then the variance about it, both summed in f64.
 template <class C>
 RowStats<C> row_stats(const C* x, int64_t n, double eps) {
   double sum = 0;
@@ -41,8 +41,7 @@ void xhat_dot_row(const C* x, const C* x_dot, RowStats<C> s, int64_t n, C* out) 
   for (int64_t i = 0; i < n; ++i) out[i] = s.rstd * (x_dot[i] - ma - (x[i] - s.mean) * s.rstd * mb);
 }
 
-// Rows are split in a fixed number of parts; each sums into its own buffer and the buffers are added in order, so the
-// result is the same whatever the threads do.
+// One buffer of partial sums per part of the rows. The buffers are added in order, so the result does not depend on scheduling.
 constexpr int kPartialSlot = 12;
 
 template <class C>

@@ -57,10 +57,10 @@ void run(const Forward& a, const Sizes& z) {
         double cross = 0;
 #pragma omp simd reduction(+ : cross)
         for (int64_t i = 0; i < G; ++i) cross += (double)u[i] * (double)d[i];
-        const C pull = (C)(cross / (double)G) * q * q;
+        const C along_x = (C)(cross / (double)G) * q * q;
         C* od = out_dot + g * G;
 #pragma omp simd
-        for (int64_t i = 0; i < G; ++i) od[i] = q * w[i] * (d[i] - u[i] * pull);
+        for (int64_t i = 0; i < G; ++i) od[i] = q * w[i] * (d[i] - u[i] * along_x);
       }
       if (z.rope != 0) {
         rotate(out, c, s, z, (C)1);
@@ -99,10 +99,10 @@ void run_backward(const Backward& a, const Sizes& z) {
           for (int64_t i = 0; i < G; ++i) dw[i] += v[i] * u[i] * q;
         }
         if (!out) continue;
-        const C pull = (C)(cross / (double)G) * q * q;
+        const C along_x = (C)(cross / (double)G) * q * q;
         C* o = out + g * G;
 #pragma omp simd
-        for (int64_t i = 0; i < G; ++i) o[i] = q * (v[i] * w[i] - u[i] * pull);
+        for (int64_t i = 0; i < G; ++i) o[i] = q * (v[i] * w[i] - u[i] * along_x);
       }
       if (out) store_row<C>(a.x_bar, z.x_dtype, r * D, D, out);
     }

@@ -19,7 +19,7 @@ Blas open_blas() {
     b.sgemm = (Sgemm)dlsym(lib, "cblas_sgemm");
     b.dgemm = (Dgemm)dlsym(lib, "cblas_dgemm");
     if (b.sgemm == nullptr || b.dgemm == nullptr) continue;
-    // Threads are ours: the library runs on the calling thread.
+    // This library splits the work itself; the BLAS must stay on the calling thread.
     if (auto set = (void (*)(int))dlsym(lib, "openblas_set_num_threads")) set(1);
     if (auto set = (int (*)(int))dlsym(lib, "MKL_Set_Num_Threads_Local")) set(1);
     if (auto config = (char* (*)())dlsym(lib, "openblas_get_config")) {
@@ -38,7 +38,7 @@ const Blas& blas() {
   return b;
 }
 
-// A panel of b is packed into columns of kWide, then rows of a in groups of kTall run against it from registers.
+// Packs a panel of b, kWide columns wide, and multiplies it with groups of kTall rows of a, accumulating in registers.
 template <class C>
 void gemm_blocked(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const C* a, int64_t lda, const C* b, int64_t ldb, C beta, C* c, int64_t ldc) {
   constexpr int64_t kWide = 128 / sizeof(C), kTall = 6, kDeep = 256;

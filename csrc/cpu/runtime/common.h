@@ -69,7 +69,7 @@ inline f16 from_float<f16>(double v) {
   u &= 0x7fffffff;
   if (u > 0x7f800000) return {(uint16_t)(sign | 0x7e00)};
   if (u >= 0x477ff000) return {(uint16_t)(sign | 0x7c00)};
-  if (u < 0x38800000) {  // subnormal: scale so that rounding to an integer is the wanted one
+  if (u < 0x38800000) {  // subnormal: scaled so that rounding to an integer gives the mantissa
     float magnitude;
     std::memcpy(&magnitude, &u, 4);
     return {(uint16_t)(sign | (uint16_t)std::nearbyintf(magnitude * 16777216.0f))};
@@ -90,7 +90,7 @@ void with_dtype(int32_t dtype, const char* name, Body&& body) {
   }
 }
 
-// f64 goes with f64 only; the others compute in float. Calls body(float{}) or body(double{}).
+// Calls body(double{}) when all dtypes are f64 and body(float{}) when none is; a mix is an error.
 template <class Body>
 void with_compute(std::initializer_list<int32_t> dtypes, Body&& body) {
   int doubles = 0;
@@ -106,7 +106,7 @@ void with_compute(std::initializer_list<int32_t> dtypes, Body&& body) {
 // ---- threads ------------------------------------------------------------------------------------------------------
 int threads();
 
-// Calls fn(begin, end, thread) over contiguous parts of [0, n), the same split every time; parts have at least `grain`.
+// Calls fn(begin, end, part) on contiguous parts of [0, n) of at least `grain` elements. The split is the same in every run.
 template <class Fn>
 void parallel_for(int64_t n, int64_t grain, Fn&& fn) {
   if (n <= 0) return;
@@ -133,7 +133,7 @@ void parallel_for(int64_t n, int64_t grain, Fn&& fn) {
 }
 
 // ---- scratch ------------------------------------------------------------------------------------------------------
-// Per-thread memory that grows and stays; each slot is one live buffer of the calling kernel.
+// Per-thread buffers that grow and are kept; a kernel numbers the buffers that it uses at the same time.
 constexpr int kScratchSlots = 24;
 void* scratch_bytes(int slot, size_t bytes);
 template <class T>
@@ -150,7 +150,7 @@ constexpr int32_t native_dtype() {
 inline const char* at(const void* base, int64_t index, int32_t dtype) { return static_cast<const char*>(base) + index * dtype_bytes(dtype); }
 inline char* at(void* base, int64_t index, int32_t dtype) { return static_cast<char*>(base) + index * dtype_bytes(dtype); }
 
-// n elements from `index` on as C; a copy in `buffer` only when the storage differs.
+// n elements from `index` on as C: in place when they are stored as C, else converted to `buffer`.
 template <class C>
 const C* load_row(const void* base, int32_t dtype, int64_t index, int64_t n, C* buffer) {
   if (dtype == native_dtype<C>()) return static_cast<const C*>(base) + index;
@@ -171,7 +171,7 @@ const C* load_row(const void* base, int32_t dtype, int64_t index, int64_t n, C* 
   return buffer;
 }
 
-// Where a kernel should write n elements that go to base[index..]: in place when the storage is C, else `buffer`.
+// Where a kernel writes elements for base[index...]: in place when they are stored as C, else `buffer` (then call store_row).
 template <class C>
 C* row_target(void* base, int32_t dtype, int64_t index, C* buffer) {
   return dtype == native_dtype<C>() ? static_cast<C*>(base) + index : buffer;

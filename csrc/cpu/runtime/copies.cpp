@@ -1,4 +1,4 @@
-// Copies beside compute: on the CPU they happen at once, so events only have to have been recorded.
+// Asynchronous copies. On the CPU a copy completes at once, so waiting only checks that the event was recorded.
 #include <mutex>
 #include <unordered_set>
 
@@ -16,7 +16,7 @@ struct HostMemory {
   std::unordered_set<void*> live;
 };
 HostMemory& host_memory() {
-  static HostMemory* m = new HostMemory;  // never destroyed: calls may still come at exit
+  static HostMemory* m = new HostMemory;  // never destroyed: calls may still arrive at exit
   return *m;
 }
 

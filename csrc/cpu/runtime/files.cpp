@@ -1,5 +1,6 @@
-// Windows of files into memory.
+// rcm_file_read, in parallel parts.
 #include "shared/file.h"
+
 #include "common.h"
 
 using namespace rcm;

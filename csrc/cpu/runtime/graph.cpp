@@ -1,11 +1,11 @@
-// Recorded call sequences are a GPU's; the CPU runs calls as they come.
+// Recorded call sequences exist only on the GPU.
 #include "common.h"
 
 using namespace rcm;
 
 namespace {
 rcm_status absent(const char* op) {
-  return guard(op, [] { fail(RCM_E_BACKEND, "the CPU library records no calls"); });
+  return guard(op, [] { fail(RCM_E_BACKEND, "the CPU library does not record calls"); });
 }
 }  // namespace
 

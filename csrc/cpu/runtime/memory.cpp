@@ -1,4 +1,4 @@
-// Caching allocator: freed blocks wait in lists by size class; big ones ask for huge pages.
+// Caching allocator: freed blocks are kept in lists by size class; large blocks use huge pages.
 #include <sys/mman.h>
 
 #include <map>
@@ -25,7 +25,7 @@ Pool& pool() {
 
 constexpr size_t kHuge = (size_t)2 << 20;
 
-// Classes: multiples of 256 B up to 4 KiB, then eighths of a power of two, so at most 12.5 % is lost.
+// Size classes: multiples of 256 B up to 4 KiB, then eighths of a power of two, so at most 12.5 % is lost.
 size_t size_class(size_t bytes) {
   if (bytes <= 4096) return (bytes + 255) & ~(size_t)255;
   size_t step = (size_t)1 << (60 - __builtin_clzll(bytes));

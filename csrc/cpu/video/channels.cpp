@@ -1,11 +1,11 @@
-// What stands around the convolutions of a video autoencoder: norm over channels, layouts, softmax of rows.
+// The video autoencoder around its convolutions: norm over channels, layouts, softmax of rows.
 #include "cpu/runtime/common.h"
 
 using namespace rcm;
 
 namespace {
 
-constexpr int64_t kWork = 1 << 13;  // elements worth a thread
+constexpr int64_t kWork = 1 << 13;  // elements per thread, at least
 
 }  // namespace
 

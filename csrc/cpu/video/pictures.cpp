@@ -1,4 +1,4 @@
-// Planes of values in [-1, 1] to interleaved bytes.
+// rcm_pixels: planes of values in [-1, 1] to interleaved bytes.
 #include "cpu/runtime/common.h"
 
 using namespace rcm;
@@ -7,7 +7,7 @@ namespace {
 
 inline uint8_t level(double v) {
   const double scaled = (v + 1) * 127.5;
-  if (!(scaled > 0)) return 0;  // NaN too
+  if (!(scaled > 0)) return 0;  // also NaN
   return scaled >= 255 ? 255 : (uint8_t)std::nearbyint(scaled);
 }
 

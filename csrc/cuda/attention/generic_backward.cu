@@ -1,12 +1,16 @@
-// The cotangents of attention, P recomputed from lse. With D = rowsum(o_bar o):  P = e^(s - lse), dS = P (o_bar v^T - D);
+// Attention backward by mma.sync (sm_80 and later), bf16 and f16, with P recomputed from lse.
+//
+// Idea: with D = rowsum(o_bar o), P = e^(s - lse) and dS = P (o_bar v^T - D):
 //   v_bar = P^T o_bar,  k_bar = scale dS^T q,  q_bar = scale dS k.
-// One kernel, twice: its blocks own rows (keys, or queries) and pass over the others, so that every sum has one owner and one order.
-// Owning keys it forms S^T and dS^T directly: accumulators are then operands of the next product without a trip through memory.
+// One kernel runs twice: its blocks own rows (keys, then queries) and pass over the others, so every sum has one writer and one order.
+// When it owns keys it forms S^T and dS^T directly, so that accumulators are operands of the next product without leaving registers.
+// Tile: M own rows (16 per warp) by N others, chosen by with_tiles from what shared memory holds; two stages of others.
+// Barriers: cp.async fills one stage while the other is used; __syncthreads separates a stage's use from its reuse.
 #include <algorithm>
 #include <climits>
 
-#include "cuda/ptx/mma.cuh"
 #include "attention.cuh"
+#include "cuda/ptx/mma.cuh"
 
 namespace rcm {
 
@@ -16,12 +20,12 @@ namespace {
 
 constexpr float kLog2e = 1.4426950408889634f;
 
-// Operands 0 make the scores (q and k), operands 1 the cotangent of P (o_bar and v).
+// Operands 0 (q and k) give the scores, operands 1 (o_bar and v) the cotangent of P.
 struct BackwardMemory {
   const void *own[2], *other[2];
   int64_t own_step[2][3], other_step[2][3];
   const float *lse, *dots;  // [B,H,Lq]
-  void* out[2];             // [0] scale dS other[0]; [1] P other[1]; shaped as the own operands, null: not wanted
+  void* out[2];             // [0] scale dS other[0]; [1] P other[1]; shaped as the own operands; null: not wanted
   int64_t own_rows, other_rows, H;
   int width[2];
   float scale;
@@ -33,11 +37,13 @@ template <class T, int D, int M, int N, bool OwnKeys>
 __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory p, int chunks) {
   await_queued();
   constexpr int kThreads = M * 2, kOut = output_columns(D), kPitch = pitch(D);
+
+  // Shared memory
   extern __shared__ __align__(16) unsigned char shared[];
   T* const own0 = reinterpret_cast<T*>(shared);
   T* const own1 = own0 + M * kPitch;
   T* const others = own1 + M * kPitch;                                // [stage][operand][N][kPitch]
-  float* const stats = reinterpret_cast<float*>(others + 4 * N * kPitch);  // [stage][lse, dots][N], used when queries are the others
+  float* const stats = reinterpret_cast<float*>(others + 4 * N * kPitch);  // [stage][lse, dots][N], where queries are the others
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const Place at = place_of(blockIdx.x, (p.own_rows + M - 1) / M, chunks, p.H);
   const int64_t first_row = at.tile * M, head = at.b * p.H + at.h;
@@ -47,6 +53,7 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
   const T* const from1 = static_cast<const T*>(p.other[1]) + row_offset(p.other_step[1], at.b, 0, at.h);
   const bool want0 = p.out[0] != nullptr, want1 = OwnKeys && p.out[1] != nullptr;
 
+  // Loads
   auto load_others = [&](int64_t row, int stage) {
     T* const to = others + stage * 2 * N * kPitch;
     load_tile<N, D, kThreads>(to, from0, p.other_step[0][1], row, p.other_rows, p.width[0]);
@@ -54,8 +61,8 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
     if (OwnKeys && threadIdx.x < 2 * N) {
       const int i = threadIdx.x % N;
       const float* const from = (threadIdx.x < N ? p.lse : p.dots) + head * p.other_rows;
-      const bool real = row + i < p.other_rows;
-      copy4(stats + stage * 2 * N + threadIdx.x, real ? from + row + i : from, real);
+      const bool valid = row + i < p.other_rows;
+      copy4(stats + stage * 2 * N + threadIdx.x, valid ? from + row + i : from, valid);
     }
   };
 
@@ -88,6 +95,7 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
     const T* const other1 = other0 + N * kPitch;
     const float* const stat = stats + stage * 2 * N + (lane & 3) * 2;
 
+    // Weights
     float w[N / 8][4];
     clear(w);
     product_abt<D, N>(w, own0 + warp * 16 * kPitch, other0);
@@ -99,7 +107,7 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
         w[n][e] = exp2_fast(fmaf(w[n][e], scale2, -s));
       }
     }
-    // Zeros beyond the last key would have weight e^(-lse), which need not be finite. Beyond the last query all is zero.
+    // Keys beyond the end were loaded as zeros; their weight e^(-lse) may be Inf. Queries beyond the end give zeros anyway.
     if (!OwnKeys && row + N > p.other_rows) {
       const int keys = (int)(p.other_rows - row);
 #pragma unroll
@@ -110,6 +118,8 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
         }
       }
     }
+
+    // Products
     uint32_t operand[N / 16][4];
     if (want1) {
       to_operand<T>(operand, w);
@@ -131,6 +141,7 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
   }
   copy_wait<0>();
 
+  // Epilogue
   auto store = [&](const float(&acc)[kOut / 8][4], int which, float factor) {
     T* const to = static_cast<T*>(p.out[which]);
 #pragma unroll

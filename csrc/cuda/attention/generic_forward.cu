@@ -1,11 +1,15 @@
-// Attention with its tangent in one pass: online softmax over tiles of keys, everything but the operands in registers.
+// Attention with its tangent in one pass, by mma.sync (sm_80 and later), bf16 and f16.
+//
+// Idea: online softmax over tiles of keys; everything but the operands stays in registers.
 //   a = sum e^(s-m) v,  h = sum e^(s-m) (s' v + v'),  r = sum e^(s-m) s';  o = a/l,  o' = h/l - (r/l) o.
-// The primal is bitwise the same with and without tangents: same tiles, same order, and no sum left to the compiler's contraction.
+// The primal is bitwise the same with and without tangents: the same tiles, the same order, explicit rounding in every sum.
+// Tile: M queries (16 per warp) by N keys, chosen by with_tiles from what shared memory holds.
+// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its reuse.
 #include <algorithm>
 #include <climits>
 
-#include "cuda/ptx/mma.cuh"
 #include "attention.cuh"
+#include "cuda/ptx/mma.cuh"
 
 namespace rcm {
 
@@ -25,7 +29,7 @@ struct ForwardMemory {
   float* lse;
 };
 
-// s = q k^T and, with tangents, s_dot = q' k^T + q k'^T, sharing the operands loaded.
+// s = q k^T and, with tangents, s_dot = q' k^T + q k'^T from the same loaded operands.
 template <int D, int N, bool Dot, class T>
 __device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], const T* q, const T* k, const T* q_dot, const T* k_dot) {
   if constexpr (!Dot) {
@@ -57,11 +61,13 @@ __device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], co
   }
 }
 
-// D: head width, M queries a block (16 a warp), N keys a step.
+// D: head width, M: queries per block (16 per warp), N: keys per step.
 template <class T, int D, int M, int N, bool Dot>
 __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel(const AttentionShape s, const ForwardMemory p, int chunks) {
   await_queued();
   constexpr int kThreads = M * 2, kOut = output_columns(D), kPitch = pitch(D), kPitchOut = pitch(kOut);
+
+  // Shared memory
   extern __shared__ __align__(16) unsigned char shared[];
   T* const qs = reinterpret_cast<T*>(shared);
   T* const ks = qs + M * kPitch;
@@ -75,6 +81,8 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
   const int first = at.chunk * kOut, width = (int)s.K, out_width = (int)s.Kv - first;
   const float scale = (float)s.scale, scale2 = scale * kLog2e;
 
+
+  // Loads
   const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h), v_at = row_offset(s.v, at.b, 0, at.h) + first;
   auto load_q = [&](T* to, const void* from) { load_tile<M, D, kThreads>(to, static_cast<const T*>(from) + q_at, s.q[1], q0, s.Lq, width); };
   auto load_k = [&](T* to, const void* from, int64_t k0) {
@@ -99,13 +107,14 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
   copy_commit();
 
   for (int64_t k0 = 0; k0 < s.Lk; k0 += N) {
-    // The keys of this step are here, and every warp is done with the values of the last one.
+    // Keys of this step have arrived, and every warp has finished with the values of the last one.
     copy_wait<0>();
     __syncthreads();
     load_v(vs, p.v, k0);
     if (v_dot) load_v(vds, p.v_dot, k0);
     copy_commit();
 
+    // Scores
     float sc[N / 8][4], sd[N / 8][4];
     clear(sc);
     if constexpr (Dot) clear(sd);
@@ -126,6 +135,8 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
         }
       }
     }
+
+    // Softmax
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float high = top[i];
@@ -169,7 +180,7 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
     to_operand<T>(weight, sc);
     if constexpr (Dot) {
       to_operand<T>(weight_dot, sd);
-      // The sum of what is multiplied, rounded as it is: (P.S') v and r o then cancel where they should (one key far above the rest).
+      // Sum P.S' as rounded for the multiply: where one key dominates, (P.S') v and r o then cancel exactly.
 #pragma unroll
       for (int c = 0; c < N / 16; ++c) {
         mean[0] += sum_pair<T>(weight_dot[c][0]) + sum_pair<T>(weight_dot[c][2]);
@@ -177,7 +188,7 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
       }
     }
 
-    // The values of this step are here, and every warp is done with its keys.
+    // Values of this step have arrived, and every warp has finished with its keys.
     copy_wait<0>();
     __syncthreads();
     if (k0 + N < s.Lk) {
@@ -186,6 +197,7 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
     }
     copy_commit();
 
+    // Values
     if constexpr (Dot) {
       const int rows = piece_rows(kPitchOut);
 #pragma unroll
@@ -213,6 +225,7 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
   }
   copy_wait<0>();
 
+  // Epilogue
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const float total = quad_sum(sum[i]), inverse = s.Lk > 0 ? __fdiv_rn(1.f, total) : 0.f;
@@ -252,7 +265,7 @@ void launch(const AttentionShape& s, const ForwardMemory& p) {
 void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
                      void* o, void* o_dot, void* lse) {
   const ForwardMemory p{q, k, v, q_dot, k_dot, v_dot, o, o_dot, static_cast<float*>(lse)};
-  // Tiles are chosen by what the tangent needs, with or without one.
+  // The tile is the one that the tangent needs, also without a tangent, so that both have the same primal.
   const auto bytes = [](int d, int m, int n) { return generic_forward_bytes(d, m, n, true); };
   with_tiles(std::max(s.K, s.Kv), s.Lq, bytes, [&](auto d, auto m, auto n) {
     auto run = [&](auto zero) {

@@ -1,5 +1,8 @@
-// Attention without tensor cores: f32 and f64, and what the mma kernels do not take. A block owns 32 rows, four a warp; the other
-// rows come 32 at a time, one a lane. Widths are cut in pieces of 32 columns, so that none is too large for shared memory.
+// Attention without tensor cores: f32 and f64, and the shapes that the mma kernels do not take.
+//
+// Idea: online softmax forward, P recomputed from lse backward, on the ordinary units.
+// Tile: a block owns 32 rows, four per warp; the other rows come 32 at a time, one per lane. Widths are processed in pieces of 32
+// columns, so that any width fits in shared memory.
 #include <algorithm>
 #include <climits>
 
@@ -77,8 +80,8 @@ struct ForwardMemory {
   compute_t<T>* lse;
 };
 
-// The same code with and without tangents (branches taken alike by the whole grid), hence the same primal. A block gives `Columns`
-// pieces of 32 output columns.
+// One code path with and without tangents (the branches are uniform over the grid), hence the same primal. A block computes
+// `Columns` pieces of 32 output columns.
 template <class T, int Columns>
 __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape s, const ForwardMemory<T> p, int chunks) {
   await_queued();
@@ -95,6 +98,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
   for (int r = 0; r < kEach; ++r) top[r] = -INFINITY;
 
   for (int64_t k0 = 0; k0 < s.Lk; k0 += kTile) {
+    // Scores
     C score[kEach] = {}, score_dot[kEach] = {};
     for (int64_t c = 0; c < s.K; c += kTile) {
       __syncthreads();
@@ -107,7 +111,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
       if (p.q_dot) dot_rows(score_dot, a_dot, b);
       if (p.k_dot) dot_rows(score_dot, a, b_dot);
     }
-    __syncwarp();  // only this warp reads its rows of a and a_dot, and all its lanes are done with them
+    __syncwarp();  // its rows of a and a_dot are read by this warp only, which has finished with them
+
+    // Softmax
 #pragma unroll
     for (int r = 0; r < kEach; ++r) {
       const C t = k0 + lane < s.Lk ? score[r] * scale : (C)-INFINITY;
@@ -125,6 +131,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
         a_dot[warp * kEach + r][lane] = w_dot;
       }
     }
+
+    // Values
 #pragma unroll
     for (int c = 0; c < Columns; ++c) {
       __syncthreads();
@@ -137,6 +145,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
     }
   }
 
+  // Epilogue
 #pragma unroll
   for (int r = 0; r < kEach; ++r) {
     const C total = warp_sum(sum[r]), inverse = s.Lk > 0 ? 1 / total : (C)0, spread = warp_sum(mean[r]) * inverse;
@@ -155,18 +164,18 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
   }
 }
 
-// Operands 0 make the scores (q and k), operands 1 the cotangent of P (o_bar and v).
+// Operands 0 (q and k) give the scores, operands 1 (o_bar and v) the cotangent of P.
 template <class T>
 struct BackwardMemory {
   const T *own[2], *other[2];
   int64_t own_step[2][3], other_step[2][3];
   const compute_t<T>*lse, *dots;  // [B,H,Lq]
-  T* out[2];                      // [0] scale dS other[0]; [1] P other[1]; shaped as the own operands, null: not wanted
+  T* out[2];                      // [0] scale dS other[0]; [1] P other[1]; shaped as the own operands; null: not wanted
   int64_t own_rows, other_rows, width[2], H;
   double scale;
 };
 
-// Blocks own keys (P and dS transposed) or queries, so that every sum has one owner and one order.
+// Blocks own keys (P and dS transposed) or queries, so that every sum has one writer and one order.
 template <class T, int Columns, bool OwnKeys>
 __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory<T> p, int chunks) {
   await_queued();
@@ -192,6 +201,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
   }
 
   for (int64_t j0 = 0; j0 < p.other_rows; j0 += kTile) {
+    // Scores and the cotangent of P
     C score[kEach] = {}, slope[kEach] = {};
     for (int64_t c = 0; c < p.width[0]; c += kTile) {
       __syncthreads();
@@ -209,19 +219,23 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
         dot_rows(slope, a, b);
       }
     }
-    const bool real = j0 + lane < p.other_rows;
+    const bool valid = j0 + lane < p.other_rows;
     if constexpr (OwnKeys) {
-      const C lse = real ? p.lse[head * p.other_rows + j0 + lane] : (C)0, dot = real && p.out[0] ? p.dots[head * p.other_rows + j0 + lane] : (C)0;
+      const C lse = valid ? p.lse[head * p.other_rows + j0 + lane] : (C)0, dot = valid && p.out[0] ? p.dots[head * p.other_rows + j0 + lane] : (C)0;
 #pragma unroll
       for (int r = 0; r < kEach; ++r) shift[r] = lse, dots[r] = dot;
     }
     __syncwarp();  // each warp reads and writes its own rows of the weights
+
+    // Weights
 #pragma unroll
     for (int r = 0; r < kEach; ++r) {
-      const C w = real ? exp(score[r] * scale - shift[r]) : (C)0;
+      const C w = valid ? exp(score[r] * scale - shift[r]) : (C)0;
       weight[warp * kEach + r][lane] = w;
-      weight_dot[warp * kEach + r][lane] = real ? w * (slope[r] - dots[r]) : (C)0;
+      weight_dot[warp * kEach + r][lane] = valid ? w * (slope[r] - dots[r]) : (C)0;
     }
+
+    // Products
 #pragma unroll
     for (int c = 0; c < Columns; ++c) {
       const int64_t column = first + c * kTile;
@@ -240,6 +254,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
     }
   }
 
+  // Epilogue
 #pragma unroll
   for (int r = 0; r < kEach; ++r) {
     const int64_t row = row0 + warp * kEach + r;
@@ -271,7 +286,7 @@ unsigned grid(int64_t blocks) {
   return (unsigned)blocks;
 }
 
-// Calls body(pieces of 32 columns a block gives, blocks side by side).
+// Calls body(pieces of 32 columns per block, blocks that the width is divided among).
 template <class Body>
 void with_columns(int64_t width, Body&& body) {
   const int64_t pieces = ceil_div(width, kTile);

@@ -1,6 +1,10 @@
-// Attention of f32 tensors with its tangent on the tensor cores: every factor is the sum of two bf16 numbers, and every product is three
-// (high high + high low + low high; low low is below the last bit kept). Weights P and P.S' are split as they leave the softmax. Errors
-// are those of f32 arithmetic within a small factor, at a third of the bf16 kernels' rate. Only where rcm_f32_products allows it.
+// Attention of f32 tensors with its tangent on the tensor cores (sm_80 and later), where rcm_f32_products allows it.
+//
+// Idea: every factor is the sum of two bf16 numbers and every product is three (high high + high low + low high; low low is below the
+// last bit kept). Weights P and P.S' are split as they leave the softmax. Errors are those of f32 arithmetic within a small factor, at
+// a third of the bf16 kernels' rate.
+// Tile: M queries (16 per warp) by 32 keys; each operand occupies two tiles (high and low) in shared memory.
+// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its reuse.
 #include <algorithm>
 #include <climits>
 
@@ -68,8 +72,10 @@ template <int D, int M, int N, bool Dot>
 __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
   await_queued();
   constexpr int kThreads = M * 2, kPitch = pitch(D), kSides = Dot ? 4 : 2;
+
+  // Shared memory
   extern __shared__ __align__(16) unsigned char shared[];
-  bf16* const qs = reinterpret_cast<bf16*>(shared);  // [high, low, tangent's high, low][M][kPitch], then keys and values alike
+  bf16* const qs = reinterpret_cast<bf16*>(shared);  // [high, low, tangent high, tangent low][M][kPitch]; keys and values alike
   bf16* const ks = qs + kSides * M * kPitch;
   bf16* const vs = ks + kSides * N * kPitch;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -78,6 +84,7 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
   const float scale2 = p.scale * kLog2e;
   const bool q_dot = Dot && p.q_dot.high, k_dot = Dot && p.k_dot.high, v_dot = Dot && p.v_dot.high, cross = q_dot || k_dot;
 
+  // Loads
   auto load = [&](auto rows, bf16* to, const HighLow& h, int64_t offset, int64_t first, int64_t count, int width) {
     constexpr int R = decltype(rows)::value;
     load_tile<R, D, kThreads>(to, h.high + offset, p.H * width, first, count, width);
@@ -106,6 +113,7 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
     if (v_dot) load(kN, vs + 2 * N * kPitch, p.v_dot, v_at, k0, p.Lk, p.Kv);
     copy_commit();
 
+    // Scores
     float sc[N / 8][4], sd[N / 8][4];
     clear(sc);
     clear(sd);
@@ -144,6 +152,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
         if (k0 + n * 8 + (lane & 3) * 2 + (e & 1) >= p.Lk) sc[n][e] = -INFINITY;
       }
     }
+
+    // Softmax
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float high = top[i];
@@ -180,6 +190,7 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
     split_operand(weight, sc);
     if constexpr (Dot) split_operand(weight_dot, sd);
 
+    // Values
     copy_wait<0>();
     __syncthreads();
     if (k0 + N < p.Lk) load_keys(k0 + N);
@@ -213,6 +224,7 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
   }
   copy_wait<0>();
 
+  // Epilogue
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const float total = quad_sum(sum[i]), inverse = p.Lk > 0 ? __fdiv_rn(1.f, total) : 0.f, spread = quad_sum(mean[i]) * inverse;

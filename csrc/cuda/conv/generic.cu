@@ -1,4 +1,6 @@
-// Convolution for any geometry and dtype: an implicit product in tiles of 64 positions by 64 outputs on the ordinary units.
+// Convolution for any geometry and dtype: an implicit matrix product on the ordinary units.
+//
+// Tile: 64 positions by 64 outputs, 16 channels deep; 256 threads compute 4 x 4 values each.
 #include "conv.cuh"
 
 namespace rcm {
@@ -13,7 +15,7 @@ __global__ void __launch_bounds__(256) generic_kernel(const ConvShape g, const T
   __shared__ C a[kDepth][kTile + kPad], weights[kDepth][kTile + kPad];
   const int pass = blockIdx.z, taps = g.taps();
   const int64_t first = (int64_t)blockIdx.x * kTile, o0 = (int64_t)blockIdx.y * kTile, pixels = g.pixels();
-  // What this thread brings: four channels of one position and of one output.
+  // Each thread loads four channels of one position and of one output.
   const int row = threadIdx.x / 4, quad = threadIdx.x % 4 * 4;
   const int64_t m = first + row, t = m / (g.Yo * g.Xo), yo = m / g.Xo % g.Yo, xo = m % g.Xo;
   const int ty = threadIdx.x / 16 * 4, tx = threadIdx.x % 16 * 4;

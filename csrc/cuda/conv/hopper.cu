@@ -1,9 +1,12 @@
-// Convolution over video on sm_90a: an implicit product whose rows are output positions and whose depth is channels times taps.
+// Convolution over video on sm_90a.
 //
-// A persistent block of three warpgroups. A producer thread brings, for each chunk of channels and each input frame, one box of the
-// input that covers the tile and its borders (zeros outside come from the copy engine), and for each tap the weights of that tap. Two
-// warpgroups multiply: a tap is the same box read from another row on, so the input crosses from L2 to shared memory once for all taps
-// of a frame. A tile is MB blocks of 8 x 8 positions for each warpgroup.
+// Idea: an implicit matrix product whose rows are output positions and whose depth is channels times taps. For each chunk of channels
+// and each input frame one box of the input is loaded that covers the tile and its borders (the copy engine fills zeros outside), and
+// per tap the weights of that tap. A tap reads the same box from another row on, so the input crosses from L2 to shared memory once
+// for all taps of a frame.
+// Tile: each warpgroup computes MB blocks of 8 x 8 positions by N outputs; N and MB are limited by accumulators (144 or 192 a thread).
+// Barriers: full/empty per slot of two rings, boxes and taps.
+// Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 multiply. Blocks are persistent.
 #include <cstdlib>
 
 #include "conv.cuh"
@@ -18,12 +21,12 @@ using namespace ptx;
 
 constexpr int kMaxGroups = 27, kMaxTaps = 27, kMaxOutputs = 1024;
 
-// One box of the input: where it lies from the tile, and the taps that read it.
+// One box of the input: its offset from the tile, and the taps that read it.
 struct Box {
   int channel, dx, parity, dy, dt, first, taps;
 };
 struct Tap {
-  int row, slice;  // first row of the box, packed weights
+  int row, slice;  // first row of the box to read, slice of the packed weights
 };
 
 struct Plan {
@@ -33,10 +36,10 @@ struct Plan {
   void* y;
   const void *r, *b;
   int32_t b_dtype;
-  int boxes;                           // of a pass
+  int boxes;                           // per pass
   int chunks, box_bytes, halo, lines;  // chunks of channels; columns and rows of a box
   int To, Yo, Xo, O, width, split, upsample, st, P;
-  int passes, columns, across, side;  // columns: blocks of outputs; side: columns of a tile, 16 or 8
+  int passes, columns, across, side;  // columns: blocks of N outputs; side: columns of a tile, 16 or 8
   int64_t tiles;
 };
 
@@ -52,12 +55,12 @@ struct Layout {
   static_assert(kTaps >= 4, "ring");
 };
 
-struct Where {
+struct Place {
   int pass, o0, t, x0, y0;
 };
-// Neighbouring blocks share input: parities, then outputs, then frames, then the picture.
-[[maybe_unused]] __device__ inline Where where(const Plan& p, int MB, int64_t id) {
-  Where at;
+// Tiles that share input are neighbours: parities vary fastest, then blocks of outputs, frames, and places in the picture.
+[[maybe_unused]] __device__ inline Place place_of(const Plan& p, int MB, int64_t id) {
+  Place at;
   uint32_t i = (uint32_t)id;
   at.pass = i % p.passes, i /= p.passes;
   at.o0 = i % p.columns, i /= p.columns;
@@ -71,12 +74,16 @@ template <class T, int KC, int N, int MB>
 __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Plan p) {
 #if RCM_HOPPER_CODE
   using L = Layout<KC, N, MB>;
+
+  // Shared memory
   extern __shared__ char raw[];
   char* shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~(uintptr_t)1023);
   char *boxes = shared, *taps = boxes + L::kBoxes * L::kBoxBytes;
   float* bias = reinterpret_cast<float*>(taps + L::kTaps * L::kTapBytes);
   uint64_t* full_box = reinterpret_cast<uint64_t*>(bias + kMaxOutputs);
   uint64_t *empty_box = full_box + L::kBoxes, *full_tap = empty_box + L::kBoxes, *empty_tap = full_tap + L::kTaps;
+
+  // Fill barriers
   if (threadIdx.x == 0) {
     init_ring(full_box, empty_box, L::kBoxes, 8);
     init_ring(full_tap, empty_tap, L::kTaps, 8);
@@ -88,11 +95,12 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
   const int group = threadIdx.x / 128;
 
   if (group == 0) {
+    // Producer warp
     registers_lower<40>();
     if (threadIdx.x == 0) {
       int box_slot = 0, box_phase = 1, tap_slot = 0, tap_phase = 1;
       for (int64_t id = blockIdx.x; id < p.tiles; id += gridDim.x) {
-        const Where at = where(p, MB, id);
+        const Place at = place_of(p, MB, id);
         for (int g = at.pass * p.boxes; g < (at.pass + 1) * p.boxes; ++g) {
           const Box& box = p.box[g];
           const int frame = at.t * p.st + box.dt;
@@ -114,17 +122,19 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
       }
     }
   } else {
+    // Consumer warpgroups
     registers_raise<232>();
     const int wg = group - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, quad = lane % 4;
-    // Warpgroups lie side by side in a tile of 16 columns and one above the other in a tile of 8.
+    // The warpgroups' halves of a tile: left and right in a tile of 16 columns, upper and lower in a tile of 8.
     const uint32_t line = (uint32_t)p.halo * L::kRowBytes, block = 8 * line;
-    const uint32_t mine = wg * (p.side == 16 ? 8 * L::kRowBytes : MB * block);
-    const uint32_t box_base = shared_address(boxes) + mine, tap_base = shared_address(taps);
+    const uint32_t group_offset = wg * (p.side == 16 ? 8 * L::kRowBytes : MB * block);
+    const uint32_t box_base = shared_address(boxes) + group_offset, tap_base = shared_address(taps);
     int box_slot = 0, box_phase = 0, tap_slot = 0, tap_phase = 0;
     float d[MB][N / 2];
     for (int64_t id = blockIdx.x; id < p.tiles; id += gridDim.x) {
-      const Where at = where(p, MB, id);
-      int more = 0, old_tap = -1, old_box = -1;
+      const Place at = place_of(p, MB, id);
+      // Multiply
+      int accumulate = 0, old_tap = -1, old_box = -1;
       for (int g = at.pass * p.boxes; g < (at.pass + 1) * p.boxes; ++g) {
         const int first = p.box[g].first, count = p.box[g].taps;
         for (int chunk = 0; chunk < p.chunks; ++chunk) {
@@ -139,12 +149,12 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
 #pragma unroll
               for (int m = 0; m < MB; ++m) {
                 WgmmaShared<N, T>::run(d[m], wgmma_rows<L::kRowBytes>(a + m * block + k * 32, line), wgmma_rows<L::kRowBytes>(b + k * 32, 8 * L::kRowBytes),
-                                       k > 0 ? 1 : more);
+                                       k > 0 ? 1 : accumulate);
               }
             }
             wgmma_commit();
-            more = 1;
-            wgmma_wait<1>();  // the tap before this one has been read
+            accumulate = 1;
+            wgmma_wait<1>();  // the multiplies of the previous tap have finished
             if (lane == 0) {
               if (old_tap >= 0) barrier_arrive(empty_tap + old_tap);
               if (old_box >= 0) barrier_arrive(empty_box + old_box);
@@ -164,6 +174,7 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
         barrier_arrive(empty_box + old_box);
       }
 
+      // Epilogue
       const int n0 = at.o0 * N;
       const int x = at.x0 + (p.side == 16 ? 8 * wg : 0) + lane / 4;
       const int frame = at.t * p.split + n0 / p.width, column = n0 % p.width;
@@ -216,15 +227,15 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
 }
 
 // ---- host ---------------------------------------------------------------------------------------------------------
-// RCM_CONV=reload brings a box of its own for each tap, the tile and nothing around it: every operand then begins at a multiple of 1024.
+// RCM_CONV=reload loads one box per tap, the tile without borders, so that every operand begins at a multiple of 1024 bytes.
 bool reload_wanted() {
   const char* choice = std::getenv("RCM_CONV");
   return choice && std::strcmp(choice, "reload") == 0;
 }
 
-// Boxes and taps of every pass. `halo`: columns of a box that holds the borders, 0 for a box for each tap.
+// Boxes and taps of every pass. `halo`: columns of a box that includes the borders; 0: one box per tap.
 void schedule(Plan& p, const ConvShape& g, int halo) {
-  const bool folded = g.s == 2;  // columns and rows in pairs: (parity of the row, parity of the column and channel)
+  const bool folded = g.s == 2;  // stride 2: pairs of columns are read as channels, pairs of rows as an axis of the tensor map
   int boxes = 0, taps = 0;
   for (int pass = 0; pass < g.passes(); ++pass) {
     const int begin = boxes;
@@ -236,15 +247,15 @@ void schedule(Plan& p, const ConvShape& g, int halo) {
       const int dx = folded ? tap.dx / 2 : tap.dx, dy = folded ? tap.dy / 2 : tap.dy;
       Box want{px * (int)g.C, halo ? (folded ? 0 : low_x) : dx, py, halo ? (folded ? 0 : low_y) : dy, tap.dt, 0, 0};
       int at = begin;
-      while (at < boxes && (p.box[at].channel != want.channel || p.box[at].dx != want.dx || p.box[at].parity != want.parity || p.box[at].dy != want.dy ||
-                            p.box[at].dt != want.dt)) {
-        ++at;
-      }
+      const auto same = [&](const Box& b) {
+        return b.channel == want.channel && b.dx == want.dx && b.parity == want.parity && b.dy == want.dy && b.dt == want.dt;
+      };
+      while (at < boxes && !same(p.box[at])) ++at;
       if (at == boxes) p.box[boxes++] = want;
       ++p.box[at].taps;
     }
     p.boxes = boxes - begin;
-    // Taps in the order of their boxes.
+    // Taps sorted by box.
     for (int at = begin; at < boxes; ++at) {
       p.box[at].first = taps;
       for (int i = 0; i < g.taps(); ++i) {
@@ -252,16 +263,16 @@ void schedule(Plan& p, const ConvShape& g, int halo) {
         const int px = folded ? tap.dx % 2 : 0, py = folded ? tap.dy % 2 : 0;
         const int dx = folded ? tap.dx / 2 : tap.dx, dy = folded ? tap.dy / 2 : tap.dy;
         const Box& box = p.box[at];
-        const bool its = box.channel == px * (int)g.C && box.parity == py && box.dt == tap.dt && (halo > 0 || (box.dx == dx && box.dy == dy));
-        if (its) p.tap[taps++] = {(dy - box.dy) * halo + dx - box.dx, tap.slice};
+        const bool in_box = box.channel == px * (int)g.C && box.parity == py && box.dt == tap.dt && (halo > 0 || (box.dx == dx && box.dy == dy));
+        if (in_box) p.tap[taps++] = {(dy - box.dy) * halo + dx - box.dx, tap.slice};
       }
     }
   }
 }
 
-// Everything of a plan but its addresses.
+// Fills in everything of a plan but its addresses.
 void lay_out(Plan& p, const ConvShape& g, int KC, int N, int MB, bool reload) {
-  // The tile that leaves least of itself beyond the picture's border.
+  // The tile shape that wastes the fewest positions beyond the border of the picture.
   const int64_t wide = ceil_div(g.Xo, 16) * ceil_div(g.Yo, 8 * MB), tall = ceil_div(g.Xo, 8) * ceil_div(g.Yo, 16 * MB);
   p.side = wide <= tall ? 16 : 8;
   const int border = reload ? 0 : g.upsample || g.s == 2 ? 1 : (int)g.k - 1;
@@ -317,9 +328,9 @@ bool dispatch(const ConvShape& g, const conv3d::Call& c) {
 
 bool conv_hopper(const ConvShape& g, const conv3d::Call& c) {
   if (gpu().major != 9 || (c.dtype != RCM_BF16 && c.dtype != RCM_F16) || g.C % 8 != 0 || g.T == 0) return false;
-  if ((g.O / g.split) % 8 != 0 && g.O > 8) return false;  // rows of y are written in pieces of 16 bytes
+  if ((g.O / g.split) % 8 != 0 && g.O > 8) return false;  // rows of y are written 16 bytes at a time
   if (!aligned(c.y, 16) || !aligned(c.r, 16)) return false;
-  // Sides of 1 or 3; a space stride of 2 on whole pairs without a pad in front.
+  // Kernels of 1 or 3; or a spatial stride of 2 over an even number of rows and columns, without padding in front.
   const bool plain = g.s == 1 && (g.k == 1 || g.k == 3) && g.kt * g.k * g.k <= kMaxTaps && g.p < g.k;
   const bool halving = g.s == 2 && g.k == 3 && g.kt <= 3 && g.p == 0 && g.X % 2 == 0 && g.Y % 2 == 0 && g.X > 0 && g.Y > 0;
   if (!plain && !halving) return false;

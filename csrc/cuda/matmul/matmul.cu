@@ -12,7 +12,7 @@ namespace rcm {
 namespace {
 
 // ---- cuBLASLt -----------------------------------------------------------------------------------------------------
-// Row-major D = A B is column-major D^T = B^T A^T: cuBLASLt's A is our b, its M is our N.
+// Row-major D = A B is column-major D^T = B^T A^T: cuBLASLt's A is our b, and its M is our N.
 using Key = std::tuple<int64_t, int64_t, int64_t, int32_t, int32_t, bool, bool, bool, int32_t, uint32_t, uint32_t>;
 
 struct Plan {
@@ -90,7 +90,7 @@ Plan make_plan(const lt::Library& l, const Product& p, int32_t epilogue, uint32_
   return plan;
 }
 
-// False when cuBLASLt is absent or has no kernel for the case.
+// Returns false when cuBLASLt is absent or has no kernel for the case.
 bool lt_matmul(const Product& p) {
   const lt::Library& l = lt::library();
   if (!l.handle) return false;
@@ -98,7 +98,7 @@ bool lt_matmul(const Product& p) {
   const uint32_t align_in = std::min(alignment(p.a.data), alignment(p.b.data)), align_out = alignment(p.d);
   const Key key{p.M, p.N, p.K, p.a.dtype, p.d_dtype, p.a.transposed, p.b.transposed, p.accumulate, epilogue, align_in, align_out};
   Plans& cache = plans();
-  std::lock_guard<std::mutex> hold(cache.lock);  // the descriptor carries this call's pointers
+  std::lock_guard<std::mutex> hold(cache.lock);  // the cached descriptor holds this call's pointers
   auto at = cache.known.find(key);
   if (at == cache.known.end()) at = cache.known.emplace(key, make_plan(l, p, epilogue, align_in, align_out)).first;
   Plan& plan = at->second;
@@ -118,7 +118,7 @@ bool lt_matmul(const Product& p) {
 // ---- built-in -----------------------------------------------------------------------------------------------------
 constexpr int kTile = 64, kDepth = 16, kPer = 4;
 
-// 64 x 64 tile by 256 threads, 4 x 4 values each; any dtypes, any sizes.
+// Any dtypes and sizes. Tile: 64 x 64, 16 deep; 256 threads compute 4 x 4 values each.
 template <class C>
 __global__ void __launch_bounds__(256) matmul_kernel(Product p) {
   await_queued();
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(256) matmul_kernel(Product p) {
   C sum[kPer][kPer] = {};
   for (int64_t k0 = 0; k0 < p.K; k0 += kDepth) {
     for (int i = t; i < kTile * kDepth; i += 256) {
-      // The faster index runs along memory.
+      // The fastest index follows memory order.
       const int ar = p.a.transposed ? i % kTile : i / kDepth, ak = p.a.transposed ? i / kTile : i % kDepth;
       const int64_t m = m0 + ar, ka = k0 + ak;
       as[ak][ar] = m < p.M && ka < p.K ? load_any<C>(p.a.data, p.a.transposed ? ka * p.M + m : m * p.K + ka, p.a.dtype) : (C)0;
@@ -195,9 +195,9 @@ __global__ void __launch_bounds__(256) column_sums_kernel(const T* x, compute_t<
   }
 }
 
-// Two columns a thread: whole 128-byte lines a warp for 2-byte storage.
+// Four columns per thread, so that a warp reads contiguous lines.
 template <class T>
-__global__ void __launch_bounds__(256) column_sums_pair_kernel(const T* x, float* partial, int64_t M, int64_t N) {
+__global__ void __launch_bounds__(256) column_sums_pack_kernel(const T* x, float* partial, int64_t M, int64_t N) {
   await_queued();
   constexpr int V = 4;
   const int64_t j = ((int64_t)blockIdx.x * 32 + threadIdx.x % 32) * V;
@@ -246,7 +246,7 @@ void convert(const void* from, int32_t from_dtype, void* to, int32_t to_dtype, i
   if (n > 0) queue_kernel(cast_kernel, (unsigned)std::min<int64_t>(ceil_div(n, 256), 4096), 256, 0, from, from_dtype, to, to_dtype, n);
 }
 
-// Operands as cuBLASLt takes them: equal dtypes; d in the same dtype or f32.
+// A copy of an operand in f32, for products whose dtypes cuBLASLt does not combine (it wants equal dtypes, and d in that or f32).
 struct Converted {
   Workspace memory;
   Operand operand;
@@ -330,7 +330,7 @@ void matmul(const Product& p) {
     return matmul(q);
   }
   if (p.d_dtype != p.a.dtype && p.d_dtype != RCM_F32) {
-    // d narrower than, or foreign to, the operands: through f32.
+    // cuBLASLt does not write this dtype from these operands: go through f32.
     if (p.accumulate) return builtin_matmul(p);
     Workspace wide((size_t)(p.M * p.N) * 4);
     Product q = p;
@@ -356,7 +356,7 @@ void add_column_sums(const void* x, int32_t dtype, void* sums, int64_t M, int64_
     if constexpr (!std::is_same<T, double>::value) {
       if (N % 4 == 0 && aligned(x, sizeof(T) * 4)) {
         paired = true;
-        queue_kernel(column_sums_pair_kernel<T>, dim3((unsigned)ceil_div(N, 128), (unsigned)parts), 256, 0, in, partial.as<float>(), M, N);
+        queue_kernel(column_sums_pack_kernel<T>, dim3((unsigned)ceil_div(N, 128), (unsigned)parts), 256, 0, in, partial.as<float>(), M, N);
       }
     }
     if (!paired) queue_kernel(column_sums_kernel<T>, dim3((unsigned)ceil_div(N, 32), (unsigned)parts), 256, 0, in, partial.as<C>(), M, N);

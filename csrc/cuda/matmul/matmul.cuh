@@ -1,4 +1,4 @@
-// Matrix products on the compute stream, row-major: cuBLASLt with fused epilogues, or the built-in kernel where it does not serve.
+// Row-major matrix products on the compute stream: cuBLASLt with fused epilogues, or the built-in kernel where it has none.
 #pragma once
 #include "cuda/runtime/common.cuh"
 
@@ -7,7 +7,7 @@ namespace rcm {
 struct Operand {
   const void* data;
   int32_t dtype;
-  bool transposed;  // stored as the transpose of what the product wants
+  bool transposed;  // stored as the transpose of the factor
 };
 
 struct Product {
@@ -23,11 +23,11 @@ struct Product {
 
 void matmul(const Product& p);
 
-// d = GELU (tanh form) of the product, which itself goes to gelu_input (d_dtype), in one pass. False, and nothing done, where cuBLASLt
-// does not offer it.
+// d = GELU (tanh form) of the product, and the product itself in gelu_input (d_dtype), in one pass. Returns false, having done nothing,
+// where cuBLASLt has no kernel for it.
 bool matmul_gelu(const Product& p);
 
-// sums[j] += sum_i x[i,j]; x [M,N], sums [N] in stat dtype. Fixed order.
+// sums[j] += sum_i x[i,j] in a fixed order; x [M,N], sums [N] in stat dtype.
 void add_column_sums(const void* x, int32_t dtype, void* sums, int64_t M, int64_t N);
 
 }  // namespace rcm

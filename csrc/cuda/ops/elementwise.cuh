@@ -1,15 +1,15 @@
-// Shared by the element-wise ops and the reductions over samples: one kernel that maps packs, one pair that folds them.
+// Shared by the element-wise ops and the reductions over samples: one kernel that maps packs, two that fold them.
 #pragma once
 #include "cuda/runtime/common.cuh"
 
 namespace rcm {
 
 // ---- packs --------------------------------------------------------------------------------------------------------
-// Elements of a pack when types A and Z go together: 16 bytes of the wider.
+// Elements of a pack of types A and Z: 16 bytes of the wider one.
 template <class A, class Z = A>
 constexpr int kPack = 16 / (int)(sizeof(A) > sizeof(Z) ? sizeof(A) : sizeof(Z));
 
-// Whether all of these (null passes) may be moved as packs of V.
+// Whether all of these addresses (null allowed) may be moved as packs of V.
 template <int V, class T>
 bool pack_aligned(std::initializer_list<const void*> all) {
   for (const void* p : all) {
@@ -22,7 +22,7 @@ template <int V, class T>
 __device__ inline Pack<T, V> fetch(const T* p) {
   return *reinterpret_cast<const Pack<T, V>*>(p);
 }
-// Null is zero; an address that may not be read as packs is read by elements.
+// A null pointer gives zeros; without `vec` the elements are read one by one.
 template <int V, class T>
 __device__ inline Pack<T, V> fetch_or_zero(const T* p, int64_t i, bool vec = true) {
   Pack<T, V> out{};
@@ -33,7 +33,7 @@ __device__ inline Pack<T, V> fetch_or_zero(const T* p, int64_t i, bool vec = tru
   return out;
 }
 
-// The same, held as registers that stay as they came until they are unpacked.
+// The same, kept packed in registers until unpacked.
 template <int V, class T>
 __device__ inline Raw<T, V> raw_or_zero(const T* p, int64_t i, bool vec = true) {
   if (p != nullptr && vec) return load_raw<V>(p + i);
@@ -50,7 +50,7 @@ inline unsigned grid_size(int64_t blocks) {
 }
 
 // ---- map ----------------------------------------------------------------------------------------------------------
-// An Op has: Held<V>, what a thread loads for one pack; load(i, held); sample(b), what all elements of a sample share;
+// An Op has: Held<V>, the loads of one pack; load(i, held); sample(b), values shared by all elements of a sample;
 // finish(sample, i, held), which stores. A thread loads U packs before it finishes the first.
 constexpr int kThreads = 256;
 
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kThreads) map_packs(Op op, int64_t N, unsigned
   }
 }
 
-// B samples of N elements; `vec` says that all addresses allow packs of V.
+// Maps B samples of N elements; `vec`: all addresses allow packs of V.
 template <int V, int U, class Op>
 void map(const Op& op, int64_t B, int64_t N, bool vec) {
   if (B == 0 || N == 0) return;
@@ -85,12 +85,12 @@ void map(const Op& op, int64_t B, int64_t N, bool vec) {
   queue_kernel(packs ? map_packs<V, U, Op> : map_packs<1, U, Op>, grid, kThreads, 0, op, N, (unsigned)per);
 }
 
-// For ops without anything per sample.
+// For ops without values per sample.
 struct Nothing {};
 
 // ---- fold ---------------------------------------------------------------------------------------------------------
-// An Op has: K doubles of state; start(state); merge(state, other); Held<V> and load as above; fold(held, state); wanted(b),
-// false for a sample whose elements are not to be read; done(b, state), which stores the result.
+// An Op has: K doubles of state; start(state); merge(state, other); Held<V> and load as above; fold(held, state); wanted(b), false
+// for a sample whose elements must not enter the result; done(b, state), which stores it.
 constexpr int kFoldPacks = 2;
 
 template <class Op>
@@ -120,7 +120,8 @@ __device__ inline void fold_block(double (&state)[Op::K]) {
   fold_warp(kThreads / 64);
 }
 
-// Part blockIdx.x % parts of a sample: `share` packs, the last part with what is left. A part that is all is done with.
+// Folds part blockIdx.x % parts of a sample: `share` packs, or the rest in the last part. With one part per sample no second pass is
+// needed.
 template <int V, class Op>
 __global__ void __launch_bounds__(kThreads, 4) fold_packs(Op op, double* partial, int64_t N, int64_t share, unsigned parts) {
   const int64_t b = blockIdx.x / parts, part = blockIdx.x % parts, start = b * N, packs = N / V;
@@ -128,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 4) fold_packs(Op op, double* partial
   double state[Op::K];
   Op::start(state);
   await_queued();
-  // What a thread folds first is on its way before it knows whether the sample is wanted.
+  // The first loads are issued before `wanted` is known, to hide their latency.
   typename Op::template Held<V> held[kFoldPacks];
   int64_t p = part * share + threadIdx.x;
   const auto load = [&] {
@@ -161,7 +162,7 @@ __global__ void __launch_bounds__(kThreads, 4) fold_packs(Op op, double* partial
   for (int k = 0; k < Op::K; ++k) partial[(int64_t)blockIdx.x * Op::K + k] = state[k];
 }
 
-// Adds up the parts of sample blockIdx.x.
+// Merges the parts of sample blockIdx.x.
 template <class Op>
 __global__ void __launch_bounds__(kThreads) fold_parts(Op op, const double* partial, unsigned parts) {
   constexpr int kAhead = 4;
@@ -187,13 +188,13 @@ __global__ void __launch_bounds__(kThreads) fold_parts(Op op, const double* part
   if (threadIdx.x == 0) op.done(blockIdx.x, state);
 }
 
-// Folds each of B samples of N elements. The order of the sum depends on B, N, `vec` and the GPU only.
+// Folds each of B samples of N elements. The order of the sum depends only on B, N, `vec` and the GPU.
 template <int V, class Op>
 void fold(const Op& op, int64_t B, int64_t N, bool vec) {
   if (B == 0) return;
   const bool packed = vec && (B == 1 || N % V == 0);
   const int64_t packs = packed ? N / V : N, sms = gpu().sms, wanted = ceil_div(B * ceil_div(packs, kFoldPacks * kThreads), sms);
-  // As many blocks for every processor, 8 at most; shares that start at multiples of 8 packs. What one block can hold at once is one part.
+  // Equally many blocks per processor, 8 at most; shares begin at multiples of 8 packs. A sample that one block loads at once is one part.
   const int64_t most = packs > kFoldPacks * kThreads ? ceil_div((wanted < 8 ? wanted : 8) * sms, B) : 1;
   const int64_t share = packs > 0 ? ceil_div(ceil_div(packs, most), 8) * 8 : 8, parts = packs > 0 ? ceil_div(packs, share) : 1;
   const Workspace partial(parts > 1 ? (size_t)(B * parts * Op::K) * sizeof(double) : 0);

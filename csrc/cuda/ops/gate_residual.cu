@@ -6,10 +6,10 @@ namespace rcm::gate_residual {
 namespace {
 
 // ---- layout -------------------------------------------------------------------------------------------------------
-// A thread owns a pack of columns and walks rows of one sample, so that the gate is read once. blockIdx.x runs over
-// samples, chunks of rows, groups of columns (the last fastest); threadIdx.x over packs, threadIdx.y over rows.
+// A thread owns a pack of columns and walks rows of one sample, so that it reads the gate once. blockIdx.x covers samples, chunks of
+// rows and groups of columns (the last fastest); threadIdx.x packs, threadIdx.y rows.
 struct Walk {
-  int64_t L, D, rows;  // rows of a chunk
+  int64_t L, D, rows;  // rows: per chunk
   unsigned groups, chunks;
 };
 
@@ -27,7 +27,7 @@ dim3 block_for(int64_t D) {
 
 struct Place {
   int64_t b, column, first, last;
-  unsigned slot;  // sample and chunk
+  unsigned slot;  // index over samples and chunks
 };
 template <int V>
 __device__ inline Place place(const Walk& w) {
@@ -40,7 +40,7 @@ __device__ inline Place place(const Walk& w) {
   return p;
 }
 
-// A null gate is `otherwise`.
+// A null gate reads as `otherwise`.
 template <int V, class C>
 __device__ inline void load_gate(const C* gate, int64_t i, C otherwise, bool vec, C (&out)[V]) {
   const Pack<C, V> v = fetch_or_zero<V>(gate, i, vec);
@@ -131,7 +131,7 @@ void mix(Mix<X, H> m, const Sizes& z) {
 }
 
 // ---- vjp ----------------------------------------------------------------------------------------------------------
-// h_bar of a row and the chunk's share of gate_bar in one pass: partial [sample, chunk][threadIdx.y][D].
+// h_bar, and the chunk's part of gate_bar in partial [sample, chunk][threadIdx.y][D], in one pass.
 template <int V, class X, class H, class C>
 __global__ void __launch_bounds__(kThreads) back_rows(const X* y_bar, const H* h, const C* gate, H* h_bar, C* partial, int64_t stride, bool gate_vec, Walk w) {
   await_queued();
@@ -178,7 +178,7 @@ template <int V, class X, class H, class C>
 void launch_back(const X* y_bar, const H* h, const C* gate, H* h_bar, C* gate_bar, bool gate_vec, const Sizes& z) {
   const dim3 block = block_for<V>(z.D);
   const int64_t groups = ceil_div(z.D, (int64_t)V * block.x), step = 4 * (int64_t)block.y;
-  // About a thousand threads a processor, each with many rows, keep the partial sums few; without sums, rows are cheap to split.
+  // About a thousand threads per processor, each with many rows, to keep partial sums few; without sums, one step per block.
   const int64_t room = (int64_t)gpu().sms * (1024 / (block.x * block.y)) / (z.B * groups), most = ceil_div(z.L, step);
   const int64_t wanted = gate_bar == nullptr ? most : room < 1 ? 1 : room < most ? room : most;
   const int64_t rows = ceil_div(ceil_div(z.L, wanted), step) * step, chunks = ceil_div(z.L, rows), slots = chunks * block.y;

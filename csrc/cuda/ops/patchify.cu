@@ -1,11 +1,11 @@
-// The permutation between a latent [B,C,T,Y,X] and its patches [B,L,P], for unpatchify too.
+// The permutation between a latent [B,C,T,Y,X] and its patches [B,L,P], for patchify and unpatchify.
 #include "elementwise.cuh"
 #include "patch.cuh"
 
 namespace rcm {
 namespace {
 
-// Division of n < 2^31 by a number known when the kernel is launched.
+// Division of n < 2^31 by a divisor known at launch.
 struct Divisor {
   uint32_t by, factor, shift;
   explicit Divisor(int64_t d) : by((uint32_t)d), shift(0) {
@@ -19,8 +19,8 @@ struct Divisor {
   }
 };
 
-// A block moves a tile: all C*pt*py*px elements of `width` neighbouring patches along x, in the order of what it writes,
-// so that the writes are runs and the scattered reads share their cache lines in L1.
+// A block moves a tile: all C*pt*py*px elements of `width` neighbouring patches along x, in the order of the output, so that writes
+// are contiguous and the scattered reads share cache lines in L1.
 struct Tile {
   Divisor P, V, C, pt, py, px, run;  // run: elements of the tile along x
   Divisor chunks, tokens_y, tokens_t;
@@ -66,14 +66,14 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
   }
 }
 
-// Patches of 1x2x2, those of Wan and Cosmos-Predict2, without a pass through shared memory. A thread moves pairs along x of the latent on one side;
-// on the other, where channels come first, the 4U elements of U channels, and where they come last (`Last`) two runs of U channels, at x = 0 and
-// x = 1. Of neighbouring threads kAlong stand along the tokens, then `places` in a patch: both sides move whole sectors of 32 bytes, and what is
-// written comes in longer pieces than what is read.
+// Patches of 1x2x2 (Wan, Cosmos-Predict2), without shared memory. On the latent's side a thread moves pairs along x. On the tokens'
+// side it moves, where channels come first, the 4U elements of U channels, and where they come last (`Last`) two runs of U channels, at
+// x = 0 and x = 1. Neighbouring threads run first along the tokens (kAlong), then over `places` in a patch: both sides then move whole
+// 32-byte sectors, with longer runs on the side that is written.
 struct Pairs {
-  Divisor places, tokens_x, tokens;  // tokens: those of a sample
-  int64_t plane, skip;               // elements of a channel; of a sample but for one channel
-  uint32_t count, X, C;              // count: tokens in all
+  Divisor places, tokens_x, tokens;  // tokens: per sample
+  int64_t plane, skip;               // elements of a channel; of a sample less one channel
+  uint32_t count, X, C;              // count: tokens of all samples
 };
 
 template <class Z, class A>
@@ -85,7 +85,7 @@ __device__ inline Raw<Z, 2> convert(const Raw<A, 2>& in) {
     return pack_raw<Z>(values);
   }
 }
-// (a0, a1), (b0, b1) to (a0, b0), (a1, b1).
+// (a0, a1), (b0, b1) becomes (a0, b0), (a1, b1).
 template <class T>
 __device__ inline void transpose(Raw<T, 2>& a, Raw<T, 2>& b) {
   if constexpr (sizeof(T) == 2) {
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kThreads) permute_pairs(const A* from, const A
   uint32_t place, tx, rest;
   const uint32_t token = s.places.split(i / kAlong<ToTokens>, place) * kAlong<ToTokens> + i % kAlong<ToTokens>;
   s.tokens_x.split(token, tx);
-  // A line of tokens is 2 rows of X = 2 tokens_x elements, so 4 elements of a channel a token.
+  // A line of tokens covers 2 rows of X = 2 tokens_x elements: 4 elements per channel and token.
   const int64_t first = 4 * (int64_t)token - 2 * tx + s.tokens.split(token, rest) * s.skip;
   const uint32_t y = Last ? place & 1 : 0, c = (Last ? place >> 1 : place) * U;
   const int64_t latent = first + c * s.plane + y * s.X, patch = (int64_t)token * (4 * s.C) + (Last ? 2 * y * s.C + c : 4 * c);
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads) permute_pairs(const A* from, const A
 #pragma unroll
   for (int k = 0; k < kCopies; ++k) {
     Z* p = k ? to_dot : to;
-    // Pairs along x, or, where channels come last, pair j / 2 of run j % 2: the transposition leads from one to the other.
+    // Pairs along x; where channels come last, pair j / 2 of run j % 2. `transpose` converts between the two.
     Raw<Z, 2> moved[kPairs];
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kThreads) permute_pairs(const A* from, const A
   }
 }
 
-// False: such sizes or addresses are left to permute_tile.
+// False where sizes or addresses do not allow it; permute_tile then does the work.
 template <bool ToTokens, bool Last, int U, class A, class Z>
 bool queue_pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, const PatchShape& s) {
   constexpr int64_t kRun = Last ? U : 4 * U, kFrom = (ToTokens ? 2 : kRun) * sizeof(A), kTo = (ToTokens ? kRun : 2) * sizeof(Z), kStep = kAlong<ToTokens>;
@@ -179,7 +179,7 @@ bool queue_pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, const Patch
 
 template <bool ToTokens, class A, class Z>
 void launch(const void* from, const void* from_dot, void* to, void* to_dot, const PatchShape& s) {
-  constexpr int64_t kTile = 4096;  // elements of a tile, about
+  constexpr int64_t kTile = 4096;  // approximate elements per tile
   const A *in = static_cast<const A*>(from), *in_dot = static_cast<const A*>(from_dot);
   Z *out = static_cast<Z*>(to), *out_dot = static_cast<Z*>(to_dot);
   if (s.pt == 1 && s.py == 2 && s.px == 2) {

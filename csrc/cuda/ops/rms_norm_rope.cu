@@ -1,12 +1,16 @@
+// rms_norm_rope: the RMS norm over rows or heads, with the rotary embedding in the same pass.
+//
+// Idea: a block walks rows; the next row is loaded before this one is reduced (with a tangent two rows, staged in shared memory).
+// Tile: a thread holds pairs of packs, one pack in each half of a head, so that both rope layouts rotate within a thread.
 #include "cuda/rows/norm.cuh"
 #include "shared/ops/rms_norm_rope.h"
 
 namespace rcm::rms_norm_rope {
 namespace {
 
-// What every kernel takes; `vec`: w and the tables may be read as packs.
+// Arguments common to all kernels; `vec`: w and the tables may be read as packs.
 template <class C>
-struct Task {
+struct Args {
   const void* w;
   const C *cos, *sin;
   int64_t M, L, D, K, group;
@@ -17,7 +21,7 @@ struct Task {
 };
 
 template <class C>
-Task<C> task(const void* w, const void* cos, const void* sin, double eps, const Sizes& z) {
+Args<C> args(const void* w, const void* cos, const void* sin, double eps, const Sizes& z) {
   const bool vec = aligned(w, 16) && aligned(cos, 16) && aligned(sin, 16);
   const C *c = static_cast<const C*>(cos), *s = static_cast<const C*>(sin);
   return {w, c, s, z.B * z.L, z.L, z.D, z.K, z.group, z.rope, z.w_dtype, vec, (C)(1.0 / (double)z.group), (C)eps};
@@ -31,7 +35,7 @@ __device__ void rotate(C& a, C& b, C cos, C sin) {
 }
 
 // ---- fast path: pairs of packs, one in each half of a head ---------------------------------------------------------
-// A group is the row, or the head that K / 2V neighbouring lanes hold.
+// The norm's group is the row, or a head held by K / 2V neighbouring lanes.
 template <class X, class Y>
 bool units_fit(const X* x, const Y* y, const Sizes& z) {
   constexpr int V = kRowPack<X, Y>;
@@ -40,14 +44,15 @@ bool units_fit(const X* x, const Y* y, const Sizes& z) {
   return z.group == z.D || (z.group == z.K && lanes <= 32 && (lanes & (lanes - 1)) == 0);
 }
 
-// Unit k of a thread: columns at[2k], at[2k+1] of the row, the same in w, the tables' column, and the head. No unit: -1.
+// A unit is a pair of packs. For unit k of a thread: columns at[2k] and at[2k+1] of the row (-1: absent), its column within the half
+// head, and its head.
 template <int V, class C>
 struct Units {
   static constexpr int P = kRowShare / V, U = P / 2;
   int at[P], in_head[U], head[U], half;
   bool whole;  // the group is the row
 
-  __device__ explicit Units(const Task<C>& t) {
+  __device__ explicit Units(const Args<C>& t) {
     half = (int)t.K / 2;
     whole = t.group == t.D;
     const int per = half / V;
@@ -61,13 +66,13 @@ struct Units {
       if (at[2 * k] >= (int)t.D) at[2 * k] = at[2 * k + 1] = -1;
     }
   }
-  __device__ bool some(int k) const { return at[2 * k] >= 0; }
-  // w over pack p of the thread.
-  __device__ void weights(const Task<C>& t, int p, C (&out)[V]) const {
+  __device__ bool present(int k) const { return at[2 * k] >= 0; }
+  // w at pack p.
+  __device__ void weights(const Args<C>& t, int p, C (&out)[V]) const {
     load_param<V>(t.w, ptx::opaque(whole ? at[p] : in_head[p / 2] + p % 2 * half), t.w_dtype, t.vec, out);
   }
-  // cos and sin of the unit's V pairs, for the token whose rows of the tables start at `row`.
-  __device__ void table(const Task<C>& t, const C* row, int k, C (&out)[V]) const {
+  // V entries of a table (cos or sin) for unit k; `row` is the token's row of the table.
+  __device__ void table(const Args<C>& t, const C* row, int k, C (&out)[V]) const {
     if (t.rope == 2) return load_values<V>(row + ptx::opaque(in_head[k]), t.vec, out);
     C part[V / 2];
 #pragma unroll
@@ -77,7 +82,7 @@ struct Units {
       for (int j = 0; j < V / 2; ++j) out[h * (V / 2) + j] = part[j];
     }
   }
-  __device__ static void turn(int32_t rope, C (&a)[V], C (&b)[V], const C (&cos)[V], const C (&sin)[V], C sign) {
+  __device__ static void rotate_unit(int32_t rope, C (&a)[V], C (&b)[V], const C (&cos)[V], const C (&sin)[V], C sign) {
     if (rope == 2) {
 #pragma unroll
       for (int j = 0; j < V; ++j) rotate(a[j], b[j], cos[j], sign * sin[j]);
@@ -89,7 +94,7 @@ struct Units {
       }
     }
   }
-  // Sums of N values per unit over the unit's group; every lane gets them. `shared` may be written again after another barrier.
+  // Sums N values per unit over the unit's group, in every lane. `shared` is reusable after another barrier.
   template <bool Several, int N>
   __device__ void group_sum(C (&v)[U][N], C* shared) const {
     if (whole) {
@@ -105,16 +110,16 @@ struct Units {
       for (int i = 0; i < U * N; ++i) v[i / N][i % N] += __shfl_xor_sync(0xffffffffu, v[i / N][i % N], o);
     }
   }
-  // Where the unit's rstd is.
-  __device__ int64_t group_of(const Task<C>& t, int64_t r, int k) const { return whole ? r : r * (t.D / t.K) + head[k]; }
+  // Index of the unit's group, and so of its rstd.
+  __device__ int64_t group_of(const Args<C>& t, int64_t r, int k) const { return whole ? r : r * (t.D / t.K) + head[k]; }
 };
 
 template <class X, class Y, bool Jvp, bool Keep, class C>
 __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : kKeepThreads)
-    rms_rows(Task<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
+    rms_rows(Args<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
   await_queued();
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
-  __shared__ C shared[2][64];  // rows take turns
+  __shared__ C shared[2][64];  // alternate between rows
   const Units<V, C> units(t);
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
   C w[2 * U][V];
@@ -124,7 +129,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
       if (units.at[p] >= 0) units.weights(t, p, w[p]);
     }
   }
-  // The next rows are on their way while this one is summed: one in registers or, with tangents, two in shared memory.
+  // Prefetch: one row in registers or, with a tangent, two in shared memory.
   extern __shared__ __align__(16) unsigned char staged[];
   RowPipe<X, X, V> pipe(staged);
   Raw<X, V> next[Jvp ? 1 : 2 * U];
@@ -185,19 +190,19 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
       if (!units.present(k)) continue;
       const C q = inv_sqrt(fma(sum[k][0], t.inv, t.eps));
       if (units.whole ? k == 0 && threadIdx.x == 0 : units.in_head[k] == 0) rstd[units.group_of(t, r, k)] = q;
-      const C pull = Jvp ? sum[k][N - 1] * t.inv * q * q : (C)0;
+      const C along_x = Jvp ? sum[k][N - 1] * t.inv * q * q : (C)0;
 #pragma unroll
       for (int p = 2 * k; p < 2 * k + 2; ++p) {
         if constexpr (!Keep) units.weights(t, p, w[p]);
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-          if constexpr (Jvp) d[p][j] = q * w[p][j] * (d[p][j] - v[p][j] * pull);
+          if constexpr (Jvp) d[p][j] = q * w[p][j] * (d[p][j] - v[p][j] * along_x);
           v[p][j] = mul_exact(mul_exact(v[p][j], q), w[p][j]);
         }
       }
       if (t.rope != 0) {
-        units.turn(t.rope, v[2 * k], v[2 * k + 1], cos[k], sin[k], (C)1);
-        if constexpr (Jvp) units.turn(t.rope, d[2 * k], d[2 * k + 1], cos[k], sin[k], (C)1);
+        units.rotate_unit(t.rope, v[2 * k], v[2 * k + 1], cos[k], sin[k], (C)1);
+        if constexpr (Jvp) units.rotate_unit(t.rope, d[2 * k], d[2 * k + 1], cos[k], sin[k], (C)1);
       }
 #pragma unroll
       for (int p = 2 * k; p < 2 * k + 2; ++p) {
@@ -208,14 +213,14 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
   }
 }
 
-// Each block walks rows; its column sums end in its slot of partial [slots][group], the heads added one after the other.
+// Each block walks rows and leaves its column sums in its slot of partial [slots][group]; heads are added in order.
 template <class X, class Y, class C>
-__global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* partial,
+__global__ void __launch_bounds__(kBackThreads) rms_rows_back(Args<C> t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* partial,
                                                               bool out_vec) {
   await_queued();
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[2][kBackRows][64];  // sums take turns
+  __shared__ C shared[2][kBackRows][64];  // alternate between rows
   RowPipe<X, Y, V> pipe(staged);
   const Units<V, C> units(t);
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
@@ -235,7 +240,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
     const int64_t next = r + step, row = t.rope == 0 ? 0 : t.token(r) * units.half;
 #pragma unroll
     for (int k = 0; k < U; ++k) q_next[k] = next < t.M && units.present(k) ? rstd[units.group_of(t, next, k)] : (C)0;
-    C g[2 * U][V], sum[U][1] = {};  // g: y_bar turned back, times w
+    C g[2 * U][V], sum[U][1] = {};  // g: y_bar rotated back, times w
     pipe.wait();
 #pragma unroll
     for (int k = 0; k < U; ++k) {
@@ -246,7 +251,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
         C cos[V], sin[V];
         units.table(t, t.cos + row, k, cos);
         units.table(t, t.sin + row, k, sin);
-        units.turn(t.rope, g[2 * k], g[2 * k + 1], cos, sin, (C)-1);
+        units.rotate_unit(t.rope, g[2 * k], g[2 * k + 1], cos, sin, (C)-1);
       }
 #pragma unroll
       for (int p = 2 * k; p < 2 * k + 2; ++p) {
@@ -266,13 +271,13 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
 #pragma unroll
       for (int k = 0; k < U; ++k) {
         if (!units.present(k)) continue;
-        const C pull = sum[k][0] * t.inv * q[k] * q[k];
+        const C along_x = sum[k][0] * t.inv * q[k] * q[k];
 #pragma unroll
         for (int p = 2 * k; p < 2 * k + 2; ++p) {
           C v[V];
           load_pack<V>(pipe.x(stage, p), v);
 #pragma unroll
-          for (int j = 0; j < V; ++j) g[p][j] = q[k] * (g[p][j] - v[j] * pull);
+          for (int j = 0; j < V; ++j) g[p][j] = q[k] * (g[p][j] - v[j] * along_x);
           store_values<V>(x_bar + r * t.D + units.at[p], out_vec, g[p]);
         }
       }
@@ -281,7 +286,7 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
     for (int k = 0; k < U; ++k) q[k] = q_next[k];
   }
   if (!partial) return;
-  C* fold = reinterpret_cast<C*>(staged);  // the staged rows are all read
+  C* fold = reinterpret_cast<C*>(staged);  // all staged rows have been read
   __syncthreads();
 #pragma unroll
   for (int p = 0; p < 2 * U; ++p) {
@@ -291,17 +296,17 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Task<C> t, const X
 }
 
 // ---- any widths and addresses: group sums first, then the columns --------------------------------------------------
-// A head's partner column of i, and the column of the tables; i itself is the first of the pair when it is below.
+// The column that i is rotated with, and the column of the tables; i is the first of the pair when it is the smaller one.
 template <class C>
-__device__ int64_t partner(const Task<C>& t, int64_t i, int64_t& column) {
+__device__ int64_t partner(const Args<C>& t, int64_t i, int64_t& column) {
   const int64_t p = i % t.K, half = t.K / 2;
   column = t.rope == 1 ? p / 2 : p % half;
   return t.rope == 1 ? i - p + (p ^ 1) : p < half ? i + half : i - half;
 }
 
-// y_bar turned back, at column i of row r.
+// y_bar rotated back, at column i of row r.
 template <class Y, class C>
-__device__ C turned_back(const Task<C>& t, const Y* y_bar, int64_t r, int64_t i) {
+__device__ C rotated_back(const Args<C>& t, const Y* y_bar, int64_t r, int64_t i) {
   const C own = (C)load_as(y_bar[r * t.D + i]);
   if (t.rope == 0) return own;
   int64_t column;
@@ -310,9 +315,9 @@ __device__ C turned_back(const Task<C>& t, const Y* y_bar, int64_t r, int64_t i)
   return own * t.cos[at] + (i < other ? across : -across);
 }
 
-// A warp a group. Pass 0: rstd; 1: rstd, and cross = mean of x x_dot; 2: cross = mean of x times the cotangent of x rstd.
+// One warp per group. Pass 0: rstd; 1: rstd and cross = mean of x x_dot; 2: cross = mean of x times the cotangent of x rstd.
 template <int Pass, class X, class Other, class C>
-__global__ void __launch_bounds__(kAnyThreads) rms_groups(Task<C> t, const X* x, const Other* other, C* rstd, C* cross) {
+__global__ void __launch_bounds__(kAnyThreads) rms_groups(Args<C> t, const X* x, const Other* other, C* rstd, C* cross) {
   await_queued();
   const int64_t groups = t.D / t.group, n = ((int64_t)blockIdx.x * kAnyThreads + threadIdx.x) / 32;
   if (n >= t.M * groups) return;
@@ -321,7 +326,7 @@ __global__ void __launch_bounds__(kAnyThreads) rms_groups(Task<C> t, const X* x,
     const C v = (C)load_as(x[n * t.group + i]);
     if constexpr (Pass < 2) square = fma(v, v, square);
     if constexpr (Pass == 1) dot = fma(v, (C)load_as(other[n * t.group + i]), dot);
-    if constexpr (Pass == 2) dot = fma(v, turned_back(t, other, n / groups, n % groups * t.group + i) * load_any<C>(t.w, i, t.w_dtype), dot);
+    if constexpr (Pass == 2) dot = fma(v, rotated_back(t, other, n / groups, n % groups * t.group + i) * load_any<C>(t.w, i, t.w_dtype), dot);
   }
   square = warp_sum(square);
   dot = warp_sum(dot);
@@ -331,15 +336,15 @@ __global__ void __launch_bounds__(kAnyThreads) rms_groups(Task<C> t, const X* x,
 }
 
 template <class X, class Y, bool Jvp, class C>
-__global__ void __launch_bounds__(kAnyThreads) rms_any(Task<C> t, const X* x, const X* x_dot, const C* rstd, const C* cross, Y* y, Y* y_dot) {
+__global__ void __launch_bounds__(kAnyThreads) rms_any(Args<C> t, const X* x, const X* x_dot, const C* rstd, const C* cross, Y* y, Y* y_dot) {
   await_queued();
   const int64_t r = blockIdx.x, groups = t.D / t.group;
   auto primal = [&](int64_t i) {
     return mul_exact(mul_exact((C)load_as(x[r * t.D + i]), rstd[r * groups + i / t.group]), load_any<C>(t.w, i % t.group, t.w_dtype));
   };
   auto tangent = [&](int64_t i) {
-    const C q = rstd[r * groups + i / t.group], pull = cross[r * groups + i / t.group] * q * q;
-    return q * load_any<C>(t.w, i % t.group, t.w_dtype) * ((C)load_as(x_dot[r * t.D + i]) - (C)load_as(x[r * t.D + i]) * pull);
+    const C q = rstd[r * groups + i / t.group], along_x = cross[r * groups + i / t.group] * q * q;
+    return q * load_any<C>(t.w, i % t.group, t.w_dtype) * ((C)load_as(x_dot[r * t.D + i]) - (C)load_as(x[r * t.D + i]) * along_x);
   };
   for (int64_t i = threadIdx.x; i < t.D; i += kAnyThreads) {
     int64_t column = 0;
@@ -360,7 +365,7 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any(Task<C> t, const X* x, co
 
 // partial: [slots][D].
 template <class X, class Y, class C>
-__global__ void __launch_bounds__(kAnyThreads) rms_any_back(Task<C> t, const X* x, const Y* y_bar, const C* rstd, const C* cross, X* x_bar,
+__global__ void __launch_bounds__(kAnyThreads) rms_any_back(Args<C> t, const X* x, const Y* y_bar, const C* rstd, const C* cross, X* x_bar,
                                                             C* partial) {
   await_queued();
   const int64_t groups = t.D / t.group;
@@ -368,7 +373,7 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any_back(Task<C> t, const X* 
   for (int64_t r = blockIdx.x; r < t.M; r += gridDim.x) {
     for (int64_t i = threadIdx.x; i < t.D; i += kAnyThreads) {
       const int64_t n = r * groups + i / t.group;
-      const C q = rstd[n], v = (C)load_as(x[r * t.D + i]), g = turned_back(t, y_bar, r, i);
+      const C q = rstd[n], v = (C)load_as(x[r * t.D + i]), g = rotated_back(t, y_bar, r, i);
       if (partial) partial[i] = (r == blockIdx.x ? (C)0 : partial[i]) + g * v * q;
       if (x_bar) x_bar[r * t.D + i] = store_as<X>(q * (g * load_any<C>(t.w, i % t.group, t.w_dtype) - v * (cross[n] * q * q)));
     }
@@ -376,9 +381,9 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any_back(Task<C> t, const X* 
 }
 
 // ---- host side ----------------------------------------------------------------------------------------------------
-// The path follows from x, y and the sizes alone, so that _fwd and _jvp take the same one.
+// The choice of kernel depends on x, y and the sizes alone, so that _fwd and _jvp make the same one.
 template <bool Jvp, class X, class Y, class C>
-void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, const Sizes& z) {
+void launch(const Args<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, const Sizes& z) {
   if constexpr (!std::is_same<X, double>::value) {
     const dim3 block = row_block(z.D);
     const size_t staged = RowPipe<X, X, kRowPack<X, Y>>::bytes(block), bytes = Jvp ? staged : 0;
@@ -397,7 +402,7 @@ void launch(const Task<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
 }
 
 template <class X, class Y, class C>
-void launch_back(const Task<C>& t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* w_bar, const Sizes& z) {
+void launch_back(const Args<C>& t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* w_bar, const Sizes& z) {
   if (!x_bar && !w_bar) return;
   if constexpr (!std::is_same<X, double>::value) {
     const dim3 block = back_block(z.D, RowPipe<X, Y, kRowPack<X, Y>>::bytes);
@@ -428,7 +433,7 @@ void forward(const Forward& a, const Sizes& z) {
     using Y = decltype(y_type);
     using C = compute_t<X>;
     if (z.B == 0 || z.L == 0) return;
-    const auto t = task<C>(a.w, a.cos, a.sin, a.eps, z);
+    const auto t = args<C>(a.w, a.cos, a.sin, a.eps, z);
     const X *x = static_cast<const X*>(a.x), *x_dot = static_cast<const X*>(a.x_dot);
     Y *y = static_cast<Y*>(a.y), *y_dot = static_cast<Y*>(a.y_dot);
     if (y_dot) launch<true>(t, x, x_dot, y, y_dot, static_cast<C*>(a.rstd), z);
@@ -442,7 +447,7 @@ void backward(const Backward& a, const Sizes& z) {
     using Y = decltype(y_type);
     using C = compute_t<X>;
     if (z.B == 0 || z.L == 0) return;
-    launch_back(task<C>(a.w, a.cos, a.sin, 0, z), static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar),
+    launch_back(args<C>(a.w, a.cos, a.sin, 0, z), static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar),
                 static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar), static_cast<C*>(a.w_bar), z);
   });
 }

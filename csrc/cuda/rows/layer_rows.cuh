@@ -1,19 +1,23 @@
-// The layer norms over rows: kernels and launches for any factor and summand of a column.
+// Kernels of layer_norm and ada_layer_norm, for any factor and summand per column.
+//
+// Idea: a block walks rows and loads the next row before it reduces this one, so that memory never waits for a reduction.
+// Tile: a row is spread over threads of 16 elements each, in registers (forward) or in shared memory (backward, where registers hold
+// the column sums).
 #pragma once
 #include "norm.cuh"
 
 namespace rcm {
 
 // ---- layer norms --------------------------------------------------------------------------------------------------
-// What a thread keeps for its own columns, in shared memory where registers are short. No barrier: nobody else reads it.
+// Per-thread storage in shared memory for parameters that would not fit in registers. No barrier: no other thread reads it.
 template <int V>
-struct Own {
+struct ThreadStore {
   float4* base;
   int pitch;
 
   static constexpr size_t bytes(int threads, int packs) { return (size_t)threads * packs * V * sizeof(float); }
 
-  __device__ explicit Own(unsigned char* memory) {
+  __device__ explicit ThreadStore(unsigned char* memory) {
     pitch = (int)(blockDim.x * blockDim.y);
     base = reinterpret_cast<float4*>(memory) + threadIdx.y * blockDim.x + threadIdx.x;
   }
@@ -30,23 +34,23 @@ struct Own {
   }
 };
 
-// Mean and sum of squared deviations of a row from those of its parts, and for a tangent its mean and the sum of products of deviations.
-// Parts of one size are joined in pairs (Chan, Golub, LeVeque 1983), so one exchange gives both; nothing cancels.
+// Mean and sum of squared deviations of a row, merged from those of its parts; with a tangent also the mean of x_dot and the sum of
+// products of deviations. Equal parts are merged in pairs (Chan, Golub, LeVeque 1983), so one exchange gives both without cancellation.
 template <bool Jvp, class C>
 struct Moments {
   C mean = 0, square = 0, mean_dot = 0, cross = 0;
 
-  // Joins with a part as large as this one, `half` being half its size. The same bits whichever of the two is asked.
-  __device__ void join(const Moments& o, C half) {
-    const C far = o.mean - mean;
-    square = fma(mul_exact(far, far), half, square + o.square);
+  // Merges a part of the same size; `half` is half that size. Symmetric: both partners get the same bits.
+  __device__ void merge(const Moments& o, C half) {
+    const C deviation = o.mean - mean;
+    square = fma(mul_exact(deviation, deviation), half, square + o.square);
     mean = mul_exact(mean + o.mean, (C)0.5);
     if constexpr (Jvp) {
-      cross = fma(mul_exact(far, o.mean_dot - mean_dot), half, cross + o.cross);
+      cross = fma(mul_exact(deviation, o.mean_dot - mean_dot), half, cross + o.cross);
       mean_dot = (mean_dot + o.mean_dot) * (C)0.5;
     }
   }
-  __device__ void join_warp(C half) {
+  __device__ void merge_warp(C half) {
 #pragma unroll
     for (int o = 1; o < 32; o <<= 1, half *= 2) {
       Moments other;
@@ -56,11 +60,11 @@ struct Moments {
         other.mean_dot = __shfl_xor_sync(0xffffffffu, mean_dot, o);
         other.cross = __shfl_xor_sync(0xffffffffu, cross, o);
       }
-      join(other, half);
+      merge(other, half);
     }
   }
-  // Over the block's warps, each with `size` elements. `shared`: one a warp; it may be written again after the next barrier.
-  __device__ void join_block(Moments* shared, C size) {
+  // Merges the block's warps of `size` elements each. `shared` holds one entry per warp; reusable after the next barrier.
+  __device__ void merge_block(Moments* shared, C size) {
     const int warps = (int)(blockDim.x >> 5);
     if (warps == 1) return;
     if ((threadIdx.x & 31) == 0) shared[threadIdx.x >> 5] = *this;
@@ -76,17 +80,16 @@ struct Moments {
     if constexpr (Jvp) m_dot *= part;
 #pragma unroll 4
     for (int w = 0; w < warps; ++w) {
-      const C far = shared[w].mean - m;
-      s += fma(mul_exact(far, far), size, shared[w].square);
-      if constexpr (Jvp) c += fma(mul_exact(far, shared[w].mean_dot - m_dot), size, shared[w].cross);
+      const C deviation = shared[w].mean - m;
+      s += fma(mul_exact(deviation, deviation), size, shared[w].square);
+      if constexpr (Jvp) c += fma(mul_exact(deviation, shared[w].mean_dot - m_dot), size, shared[w].cross);
     }
     mean = m, square = s, mean_dot = m_dot, cross = c;
   }
 };
 
-// What follows (x - mean) rstd: `Mod` gives the factor and the summand of a column for a row, and their tangents. They are kept for as long
-// as they hold, in registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for each row. A block
-// walks rows and fetches the next one before it sums this one, so that memory never waits for a reduction.
+// `Mod` gives factor and summand of (x - mean) rstd per column, and their tangents. They are kept as long as they are valid, in
+// registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for every row.
 template <class X, class Y, bool Jvp, bool Keep, class Mod, class C>
 __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads)
     layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps, bool dot_vec) {
@@ -95,7 +98,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
   constexpr int kParams = Mod::kTangent ? 4 : 2;
   extern __shared__ __align__(16) unsigned char kept[];
   __shared__ C shared[2][64];
-  __shared__ Moments<Jvp, C> parts[2][32];  // rows take turns
+  __shared__ Moments<Jvp, C> parts[2][32];  // alternate between rows
   const int64_t step = (int64_t)gridDim.x * blockDim.y;
   const bool early = Jvp && x_dot && dot_vec, even = D == kRowShare * (int)blockDim.x;
   Raw<X, V> next[P], next_dot[Jvp ? P : 1];
@@ -113,7 +116,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
   constexpr bool Registers = Keep && !Jvp, Shared = Keep && Jvp;
   constexpr int W = Registers ? P : 1;
   C w[W][V], b[W][V], w_dot[V], b_dot[V];
-  Own<V> own(kept);
+  ThreadStore<V> store(kept);
   const auto parameters = [&](int64_t at, int k) {
     mod.template factor<V>(at, w[k]);
     mod.template summand<V>(at, b[k]);
@@ -123,6 +126,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
   int turn = 0;
   if (r < M) fetch(r);
   for (; r < M; r += step) {
+    // Parameters
     if (r >= end) {
       at = mod.row(r);
       end = mod.end(r);
@@ -132,16 +136,18 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
           if (column(k) >= D) continue;
           parameters(at + column(k), Registers ? k : 0);
           if constexpr (Shared) {
-            own.put(kParams * k, w[0]);
-            own.put(kParams * k + 1, b[0]);
+            store.put(kParams * k, w[0]);
+            store.put(kParams * k + 1, b[0]);
             if constexpr (Mod::kTangent) {
-              own.put(kParams * k + 2, w_dot);
-              own.put(kParams * k + 3, b_dot);
+              store.put(kParams * k + 2, w_dot);
+              store.put(kParams * k + 3, b_dot);
             }
           }
         }
       }
     }
+
+    // Row
     C v[P][V], d[Jvp ? P : 1][V];
 #pragma unroll
     for (int k = 0; k < P; ++k) {
@@ -155,6 +161,8 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
       }
     }
     if (r + step < M) fetch(r + step);
+
+    // Statistics
     Moments<Jvp, C> row;
     C sum[Jvp ? 2 : 1] = {}, square[Jvp ? 2 : 1] = {};
 #pragma unroll
@@ -166,7 +174,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
         if constexpr (Jvp) sum[1] += d[k][j];
       }
     }
-    // Deviations from the mean of the thread's own elements, or of the row where threads hold unequal shares.
+    // Deviations from the mean of this thread's elements or, where threads hold unequal shares, from that of the row.
     const C share = even ? (C)1 / kRowShare : inv;
     if (!even) block_sum_once(sum, shared[0]);
     row.mean = mul_exact(sum[0], share);
@@ -176,24 +184,26 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
       if (column(k) >= D) continue;
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        const C far = v[k][j] - row.mean;
-        square[0] = fma(far, far, square[0]);
-        if constexpr (Jvp) square[1] = fma(far, d[k][j] - row.mean_dot, square[1]);
+        const C deviation = v[k][j] - row.mean;
+        square[0] = fma(deviation, deviation, square[0]);
+        if constexpr (Jvp) square[1] = fma(deviation, d[k][j] - row.mean_dot, square[1]);
       }
     }
     if (!even) block_sum_once(square, shared[1]);
     row.square = square[0];
     if constexpr (Jvp) row.cross = square[1];
     if (even) {
-      row.join_warp((C)kRowShare / 2);
-      row.join_block(parts[turn ^= 1], (C)(32 * kRowShare));
+      row.merge_warp((C)kRowShare / 2);
+      row.merge_block(parts[turn ^= 1], (C)(32 * kRowShare));
     }
     const C q = inv_sqrt(fma(row.square, inv, eps));
     if (threadIdx.x == 0) {
       mean[r] = row.mean;
       rstd[r] = q;
     }
-    const C pull = Jvp ? row.cross * inv * q : (C)0;
+
+    // Outputs
+    const C along_x = Jvp ? row.cross * inv * q : (C)0;
 #pragma unroll
     for (int k = 0; k < P; ++k) {
       if (column(k) >= D) continue;
@@ -201,8 +211,8 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
       const int n = Registers ? k : 0;
       if constexpr (!Keep) parameters(at + ptx::opaque(column(k)), 0);
       if constexpr (Shared) {
-        own.get(kParams * k, w[0]);
-        own.get(kParams * k + 1, b[0]);
+        store.get(kParams * k, w[0]);
+        store.get(kParams * k + 1, b[0]);
       }
       C out[V];
 #pragma unroll
@@ -213,11 +223,11 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
       store_pack<V>(y + i, out);
       if constexpr (Jvp) {
 #pragma unroll
-        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - row.mean_dot - v[k][j] * pull) * w[n][j];
+        for (int j = 0; j < V; ++j) out[j] = q * (d[k][j] - row.mean_dot - v[k][j] * along_x) * w[n][j];
         if constexpr (Mod::kTangent) {
           if constexpr (Shared) {
-            own.get(kParams * k + 2, w_dot);
-            own.get(kParams * k + 3, b_dot);
+            store.get(kParams * k + 2, w_dot);
+            store.get(kParams * k + 3, b_dot);
           }
 #pragma unroll
           for (int j = 0; j < V; ++j) out[j] += fma(v[k][j], w_dot[j], b_dot[j]);
@@ -228,6 +238,7 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
   }
 }
 
+// Any width and dtype: one block per row, which is read from memory in every pass.
 template <class X, class Y, bool Jvp, class Mod, class C>
 __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t D, C inv,
                                                          C eps) {
@@ -275,16 +286,16 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_
   }
 }
 
-// Blocks b * slots .. of sample b walk its rows; the column sums of a block end in its slot of partial [samples][slots][2][D].
+// `slots` blocks per sample walk its rows; a block leaves its column sums in its slot of partial [samples][slots][2][D].
 template <class X, class Y, class Mod, class C>
 __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
                                                                int64_t L, int D, int64_t slots, C inv, bool out_vec) {
   await_queued();
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   extern __shared__ __align__(16) unsigned char staged[];
-  __shared__ C shared[2][kBackRows][64];  // sums take turns
+  __shared__ C shared[2][kBackRows][64];  // alternate between rows
   RowPipe<X, Y, V> pipe(staged);
-  Own<V> own(staged + RowPipe<X, Y, V>::bytes(blockDim));
+  ThreadStore<V> store(staged + RowPipe<X, Y, V>::bytes(blockDim));
   const int64_t sample = blockIdx.x / slots, first = sample * L, step = slots * blockDim.y;
   const auto modulation = mod.row(first);
   int64_t l = blockIdx.x % slots * blockDim.y + threadIdx.y;
@@ -296,7 +307,7 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
     if (i >= D) continue;
     C w[V];
     mod.template factor<V>(modulation + i, w);
-    own.put(k, w);
+    store.put(k, w);
   }
 #pragma unroll
   for (int s = 0; s < kRowStages - 1; ++s) {
@@ -311,12 +322,12 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
     pipe.issue(stage == 0 ? kRowStages - 1 : stage - 1, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
     const C m_next = l + step < L ? mean[r + step] : (C)0, q_next = l + step < L ? rstd[r + step] : (C)0;
     pipe.wait();
-    // Both passes read the staged row: the registers hold the column sums.
+    // Sums; both passes read the staged row, because registers hold the column sums.
     C h[V], g[V], w[V], sum[2] = {};
 #pragma unroll
     for (int k = 0; k < P; ++k) {
       if (at[k] < 0) continue;
-      own.get(k, w);
+      store.get(k, w);
       load_pack<V>(pipe.x(stage, k), h);
       load_pack<V>(pipe.y(stage, k), g);
 #pragma unroll
@@ -329,12 +340,13 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
         sum[1] += g[j] * h[j];
       }
     }
+    // Cotangent of the row
     if (x_bar) {
       row_sum_once<true>(sum, shared[turn ^= 1][threadIdx.y]);
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;
-        own.get(k, w);
+        store.get(k, w);
         load_pack<V>(pipe.x(stage, k), h);
         load_pack<V>(pipe.y(stage, k), g);
 #pragma unroll
@@ -344,8 +356,10 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
     }
     m = m_next, q = q_next;
   }
+
+  // Column sums
   if (!partial) return;
-  C* fold = reinterpret_cast<C*>(staged);  // the staged rows are all read
+  C* fold = reinterpret_cast<C*>(staged);  // all staged rows have been read
   __syncthreads();
 #pragma unroll
   for (int k = 0; k < P; ++k) {
@@ -391,7 +405,7 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any_back(const X* x, const 
 }
 
 // ---- layer norms, host side ---------------------------------------------------------------------------------------
-// The path follows from x, y and D alone, so that _fwd and _jvp take the same one.
+// The choice of kernel depends on x, y and D alone, so that _fwd and _jvp make the same one.
 template <bool Jvp, class X, class Y, class Mod, class C>
 void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int64_t D, double eps) {
   const C inv = (C)(1.0 / (double)D);
@@ -404,7 +418,7 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
         queue_kernel(kernel, blocks_for(kernel, block, bytes, M), block, bytes, x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps, dot_vec);
       };
       const int threads = (int)(block.x * block.y);
-      const size_t bytes = Jvp ? Own<V>::bytes(threads, kParams * kRowShare / V) : 0;
+      const size_t bytes = Jvp ? ThreadStore<V>::bytes(threads, kParams * kRowShare / V) : 0;
       if (threads <= kKeepThreads && shared_fits(bytes)) go(layer_rows<X, Y, Jvp, true, Mod, C>, bytes);
       else go(layer_rows<X, Y, Jvp, false, Mod, C>, 0);
       return;
@@ -429,7 +443,7 @@ void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C*
   };
   if constexpr (!std::is_same<X, double>::value) {
     constexpr int V = kRowPack<X, Y>;
-    const auto bytes = [](dim3 block) { return RowPipe<X, Y, V>::bytes(block) + Own<V>::bytes((int)(block.x * block.y), kRowShare / V); };
+    const auto bytes = [](dim3 block) { return RowPipe<X, Y, V>::bytes(block) + ThreadStore<V>::bytes((int)(block.x * block.y), kRowShare / V); };
     if (row_fits(x, y_bar, D)) {
       const dim3 block = back_block(D, bytes);
       if (shared_fits(bytes(block))) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes(block), (int)D, aligned(x_bar, 16));

@@ -1,4 +1,4 @@
-// Shared by the norms: how a row is spread over threads, streaming loads, rows in shared memory, column sums.
+// Shared by the norms: the layout of a row over threads, streaming loads, rows prefetched to shared memory, column sums.
 #pragma once
 #include "cuda/ptx/control.cuh"
 #include "cuda/ptx/copy.cuh"
@@ -15,37 +15,37 @@ __device__ inline float inv_sqrt(float v) {
 __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 
 // ---- a row over threads -------------------------------------------------------------------------------------------
-// On the fast path a thread holds kRowShare elements in registers: a warp or a block a row. f64 and any other width or
-// address take the general kernels, which walk the row in memory.
+// On the fast path a thread holds kRowShare elements of a row in registers, and a row occupies a warp or a block. f64, and widths or
+// addresses that do not allow packs, take the general kernels, which walk the row in memory.
 constexpr int kRowShare = 16;
 constexpr int kRowMax = 8192;
 constexpr int kRowThreads = kRowMax / kRowShare;
-constexpr int kKeepThreads = 320;     // blocks up to here (rows of 5120) keep their parameters at hand
-constexpr int kTangentThreads = 480;  // and with a tangent take at most 136 registers, so that five of 96 threads (a row of 1536) share a processor
-constexpr int kStagedThreads = 576;   // or, where rows wait in shared memory, 112, and six
-constexpr int kBackThreads = 640;     // of a backward pass, whose blocks hold as many rows as fit: each block leaves one row of column sums
+constexpr int kKeepThreads = 320;     // up to this block size (rows of 5120) parameters are kept across rows
+constexpr int kTangentThreads = 480;  // with a tangent: at most 136 registers, so that 5 blocks of 96 threads (1536 columns) fit
+constexpr int kStagedThreads = 576;   // with rows staged in shared memory: at most 112 registers, and 6 blocks
+constexpr int kBackThreads = 640;     // backward: as many rows per block as fit, because each block leaves one row of column sums
 constexpr int kBackRows = kBackThreads / 32;
-constexpr int kRowStages = 3;  // rows of a backward pass under way in shared memory
+constexpr int kRowStages = 3;  // rows in flight to shared memory in a backward pass
 constexpr int kAnyThreads = 256;
 
 // Elements of a pack: 16 bytes of the wider of the two types.
 template <class X, class Y>
 constexpr int kRowPack = 16 / (int)(sizeof(X) > sizeof(Y) ? sizeof(X) : sizeof(Y));
 
-// x: threads of a row; y: rows of a block (more than one only where a warp holds a row, so no barrier joins them).
+// x: threads per row; y: rows per block (more than one only where a row is a warp and needs no barrier).
 inline dim3 row_block(int64_t D) {
   const unsigned threads = (unsigned)(ceil_div(ceil_div(D, kRowShare), 32) * 32);
   return dim3(threads, threads == 32 ? 4 : 1);
 }
 
-// Waits for the threads of the same row. Rows of a block that holds `Several` go their own ways.
+// Synchronises the threads of a row. With `Several` rows per block, each row has its own hardware barrier.
 template <bool Several>
 __device__ inline void row_sync() {
   if (!Several || blockDim.y == 1) __syncthreads();
   else ptx::named_sync((int)threadIdx.y + 1, (int)blockDim.x);
 }
 
-// As block_sum_once, over the threads of a row; `shared` is the row's own.
+// block_sum_once over the threads of a row; `shared` belongs to that row.
 template <bool Several, int N, class C>
 __device__ inline void row_sum_once(C (&v)[N], C* shared) {
   sum_warps(v, shared, (int)(blockDim.x >> 5), [] { row_sync<Several>(); });
@@ -59,7 +59,7 @@ bool row_fits(const X* x, const Y* y, int64_t D) {
 
 inline bool shared_fits(size_t bytes) { return bytes + 12 * 1024 <= gpu().shared_per_block; }
 
-// The block of a backward pass; `bytes(block)` is what it takes of shared memory.
+// The block of a backward pass, which needs bytes(block) of shared memory.
 template <class Bytes>
 dim3 back_block(int64_t D, Bytes&& bytes) {
   dim3 block = row_block(D);
@@ -69,7 +69,7 @@ dim3 back_block(int64_t D, Bytes&& bytes) {
 }
 
 // ---- loads --------------------------------------------------------------------------------------------------------
-// Activations are read once: they pass by L1, where parameters and tables stay.
+// Activations are read once: they bypass L1, which keeps parameters and tables.
 template <int V, class T>
 __device__ inline Raw<T, V> fetch_once(const T* p) {
   using R = Raw<T, V>;
@@ -109,8 +109,8 @@ __device__ inline void store_values(T* p, bool vec, const C (&in)[V]) {
   }
 }
 
-// ---- rows on their way through shared memory ----------------------------------------------------------------------
-// The next rows of x and of y_bar (or x_dot). A thread reads back only what it copied itself, so no barrier is needed.
+// ---- rows prefetched to shared memory -----------------------------------------------------------------------------
+// The next rows of x and of y_bar (or x_dot). A thread reads only what it copied itself, so no barrier is needed.
 template <class X, class Y, int V>
 struct RowPipe {
   static constexpr int P = kRowShare / V;
@@ -126,9 +126,9 @@ struct RowPipe {
     xs = reinterpret_cast<Pack<X, V>*>(memory) + t;
     ys = reinterpret_cast<Pack<Y, V>*>(memory + (size_t)kRowStages * P * pitch * sizeof(Pack<X, V>)) + t;
   }
-  // Called with or without a row: wait() goes by the count of groups. Null y: only x.
-  __device__ void issue(int stage, bool some, const X* x, const Y* y, const int (&at)[P]) {
-    if (some) {
+  // Must be called for every stage, also without a row to load: wait() counts groups. A null y is not loaded.
+  __device__ void issue(int stage, bool valid, const X* x, const Y* y, const int (&at)[P]) {
+    if (valid) {
 #pragma unroll
       for (int k = 0; k < P; ++k) {
         if (at[k] < 0) continue;
@@ -144,7 +144,7 @@ struct RowPipe {
 };
 
 // ---- column sums --------------------------------------------------------------------------------------------------
-// out[c] = fold[c] + fold[c + period] + ..: the sums of a block for one column.
+// out[c] = fold[c] + fold[c + period] + ...: the sums of a block over its rows.
 template <class C>
 __device__ void fold_columns(const C* fold, int count, int period, C* out) {
   __syncthreads();
@@ -155,8 +155,8 @@ __device__ void fold_columns(const C* fold, int count, int period, C* out) {
   }
 }
 
-// How many blocks share the rows of one sample: as many as run at once, each with a few rows. Beyond 48 KiB of shared memory, static
-// included, a launch must ask.
+// Number of blocks that share the rows of one sample: as many as run at once, each with a few rows at least. More than 48 KiB of
+// shared memory, static included, must be requested explicitly.
 template <class Kernel>
 int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int64_t rows) {
   if (shared > 40 * 1024) cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
@@ -167,7 +167,7 @@ int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int
   return slots > 1 ? slots : 1;
 }
 
-// As many blocks as run at once, or fewer where the rows are few.
+// As many blocks as run at once, or fewer when there are fewer rows.
 template <class Kernel>
 unsigned blocks_for(Kernel kernel, dim3 block, size_t shared, int64_t rows) {
   if (shared > 40 * 1024) cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");

@@ -1,4 +1,4 @@
-// Sums that end in slots, one a block, and their last step: adding the slots up in a fixed order.
+// The last step of column sums: every block leaves its partial sums in a slot, and the slots are added in a fixed order.
 #pragma once
 #include "cuda/runtime/common.cuh"
 
@@ -9,10 +9,10 @@ inline unsigned grid_of(int64_t blocks) {
   return (unsigned)blocks;
 }
 
-// Few columns a block, so that even 1,536 of them keep every processor busy; 8 of f32 are one sector of memory.
+// Few columns per block, so that even 1,536 columns keep every processor busy; 8 floats are one sector of memory.
 constexpr int kSlotColumns = 8, kSlotRows = 128;
 
-// out[which][sample * stride + c] += the sum over slots of partial [samples][slots][width * outputs], in a fixed order.
+// Adds the sums over slots of partial [samples][slots][columns]: columns below `width` go to out0, the others to out1.
 template <class C>
 __global__ void __launch_bounds__(kSlotColumns * kSlotRows) sum_slots(const C* partial, int64_t slots, int64_t width, int64_t columns, C* out0, C* out1,
                                                                       int64_t stride) {
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kSlotColumns * kSlotRows) sum_slots(const C* p
   __syncthreads();
   const int thread = (int)(threadIdx.y * kSlotColumns + threadIdx.x), warp = thread / 32, lane = thread % 32;
   if (warp >= kSlotColumns) return;
-  // A warp adds one column.
+  // One warp per column.
   C total = 0;
 #pragma unroll
   for (int s = 0; s < kSlotRows; s += 32) total += part[s + lane][warp];

@@ -1,4 +1,4 @@
-// Shared by every CUDA op: the device, error checks, storage types, dispatch, reductions, workspace.
+// Shared by every CUDA op: the device, error checks, launches, storage types, dispatch, reductions.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -23,17 +23,17 @@ struct Gpu {
   char name[256] = "";
   cudaStream_t compute = nullptr, copies = nullptr;
   bool debug = false;  // RCM_DEBUG=sync: wait after every call, so that a failure names its op
-  bool early = false;  // kernels may start before what was queued ahead of them is done; not with RCM_DEBUG=ordered or sync
+  bool early = false;  // kernels may start before their predecessor has finished; off with RCM_DEBUG=ordered or sync
 };
 
-// The device chosen by rcm_init (GPU 0 when nobody chose), current on the calling thread.
+// The device chosen by rcm_init (GPU 0 by default), made current on the calling thread.
 Gpu& gpu();
 inline cudaStream_t stream() { return gpu().compute; }
 // Whether calls are being recorded (rcm_graph_begin).
 bool& recording();
 // Whether f32 products may run as sums of bf16 products (rcm_f32_products).
 bool split_products();
-// Whether the same inputs must give the same bits every run (rcm_deterministic).
+// Whether equal inputs must give equal bits in every run (rcm_deterministic).
 bool deterministic();
 
 [[noreturn]] void cuda_fail(cudaError_t error, const char* what);
@@ -41,7 +41,7 @@ inline void cuda_check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) cuda_fail(error, what);
 }
 
-// Device memory for the length of one call; stream order makes it safe to hand back at once.
+// Device memory for the duration of one call. It may be freed while kernels still use it, because all work runs on one stream.
 class Workspace {
  public:
   explicit Workspace(size_t bytes);
@@ -58,8 +58,8 @@ class Workspace {
 };
 
 // ---- launches -----------------------------------------------------------------------------------------------------
-// A kernel of `queue_kernel` may start while what was queued before it still runs, so that its start and its first arithmetic are hidden (on sm_90:
-// programmatic dependent launch). Before it touches memory every thread calls `await_queued`.
+// Launches a kernel that may start while its predecessor still runs (on sm_90: programmatic dependent launch), which hides its start
+// and its first arithmetic. Every thread must call `await_queued` before it touches memory.
 template <class... P, class... A>
 void queue_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A&&... args) {
   cudaLaunchAttribute early;
@@ -97,7 +97,7 @@ template <>
 struct ComputeOf<double> {
   using type = double;
 };
-// What a storage type is computed in: double for double, else float.
+// The compute type of a storage type: double for double, else float.
 template <class T>
 using compute_t = typename ComputeOf<T>::type;
 
@@ -113,14 +113,14 @@ __device__ inline T store_as(C v) {
   else return (T)v;
 }
 
-// V elements moved as one (16 bytes at most an instruction). The address is a multiple of the pack's size (of 16 at most).
+// V elements moved together, up to 16 bytes per instruction. The address is a multiple of the pack's size, or of 16 if larger.
 template <class T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack {
   T v[V];
 };
 
-// The same as 32-bit registers. Halves that are elements of their own are taken apart as soon as they arrive, so a load that should stay under
-// way would be waited for; and they are stored four bytes at a time.
+// A pack as 32-bit registers. 16-bit elements would be unpacked on arrival, which stalls an asynchronous load, and be stored four bytes
+// at a time; kept packed they avoid both.
 template <class T, int V>
 struct Raw {
   static constexpr bool kWords = sizeof(T) * V % 4 == 0 && sizeof(T) <= 4;
@@ -213,7 +213,7 @@ __device__ inline void store_pack(T* p, const C (&in)[V]) {
   store_raw<V>(p, pack_raw<T>(in));
 }
 
-// One element of memory whose dtype is known at run time only (parameters, small vectors).
+// One element of memory whose dtype is known only at run time (parameters, small vectors).
 template <class C>
 __device__ inline C load_any(const void* p, int64_t i, int32_t dtype) {
   switch (dtype) {
@@ -246,7 +246,7 @@ void with_dtype(int32_t dtype, const char* name, Body&& body) {
   }
 }
 
-// Calls body(A{}, B{}); f64 goes with f64 only, so ten pairs exist.
+// Calls body(A{}, B{}). f64 is paired with f64 only, so there are ten pairs.
 template <class Body>
 void with_dtypes(int32_t a, int32_t b, const char* names, Body&& body) {
   if ((a == RCM_F64) != (b == RCM_F64)) fail(RCM_E_DTYPE, "%s: f64 does not mix with other dtypes", names);
@@ -278,8 +278,8 @@ __device__ inline C warp_sum(C v) {
   return v;
 }
 
-// Sums each of N values over `warps` warps along threadIdx.x, for which `sync` waits; every thread gets the totals. `shared` holds N * 32
-// elements and may be written again only after another barrier. Fixed order.
+// Sums each of N values over `warps` warps along threadIdx.x, in a fixed order; every thread gets the totals. `sync` synchronises these
+// warps; `shared` holds N * 32 elements and is reusable after another barrier.
 template <int N, class C, class Sync>
 __device__ inline void sum_warps(C (&v)[N], C* shared, int warps, Sync&& sync) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -291,7 +291,7 @@ __device__ inline void sum_warps(C (&v)[N], C* shared, int warps, Sync&& sync) {
     for (int i = 0; i < N; ++i) shared[i * 32 + warp] = v[i];
   }
   sync();
-  if (warps <= 4) {  // reads of one address by all are quicker than five exchanges
+  if (warps <= 4) {  // broadcast reads are faster than five exchanges
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       v[i] = shared[i * 32];
@@ -307,7 +307,7 @@ template <int N, class C>
 __device__ inline void block_sum_once(C (&v)[N], C* shared) {
   sum_warps(v, shared, (int)((blockDim.x + 31) >> 5), [] { __syncthreads(); });
 }
-// The same, and `shared` may be written again at once.
+// The same, with `shared` reusable at once.
 template <int N, class C>
 __device__ inline void block_sum(C (&v)[N], C* shared) {
   block_sum_once(v, shared);

@@ -1,4 +1,4 @@
-// Copies beside compute: page-locked host memory, the copy stream, and events that order it with compute.
+// Copies concurrent with compute: page-locked host memory, the copy stream, and events that order it with compute.
 #include <mutex>
 #include <unordered_set>
 
@@ -15,7 +15,7 @@ struct Events {
   cudaEvent_t at[kEvents] = {};
 };
 Events& events() {
-  static Events* e = new Events;  // never destroyed: calls may still come at exit
+  static Events* e = new Events;  // never destroyed: calls may still arrive at exit
   return *e;
 }
 
@@ -86,7 +86,7 @@ rcm_status rcm_copy_async(void* dst, const void* src, int64_t bytes, int32_t kin
     if (kind < 0 || kind > 2) fail(RCM_E_ARG, "kind: want 0, 1 or 2, got %d", kind);
     const cudaStream_t copies = stream_of(1);
     const cudaMemcpyKind kinds[3] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
-    if (bytes > 0) cuda_check(cudaMemcpyAsync(dst, src, (size_t)bytes, kinds[kind], copies), "copy beside compute");
+    if (bytes > 0) cuda_check(cudaMemcpyAsync(dst, src, (size_t)bytes, kinds[kind], copies), "asynchronous copy");
   });
 }
 

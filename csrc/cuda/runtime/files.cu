@@ -1,7 +1,7 @@
-// Windows of files into device memory, by way of pinned slots that several threads fill.
-#include "shared/file.h"
+// rcm_file_read: several threads fill pinned slots, which are copied to the device.
 #include "common.cuh"
 #include "memory.h"
+#include "shared/file.h"
 
 using namespace rcm;
 

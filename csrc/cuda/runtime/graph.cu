@@ -1,5 +1,5 @@
-// Recorded call sequences: the compute stream is captured, instantiated as a CUDA graph, and launched as one. What the calls allocate
-// stays set aside for the graphs that share a memory, so that every launch finds the addresses it was recorded with.
+// Recorded call sequences: the compute stream is captured, instantiated as a CUDA graph, and launched as one. Memory allocated during
+// recording stays reserved for the graphs that share it, so that every launch finds the addresses it was recorded with.
 #include <map>
 #include <mutex>
 
@@ -11,7 +11,7 @@ using namespace rcm;
 namespace {
 
 struct Memory {
-  Idle* idle;
+  FreeBlocks* free_blocks;
   int graphs = 0;
 };
 
@@ -19,16 +19,16 @@ struct Recorder {
   std::mutex lock;
   std::map<int64_t, Memory> memories;
   std::map<int64_t, std::pair<cudaGraphExec_t, int64_t>> graphs;  // executable, and the memory it uses
-  int64_t next = 1, now = 0;                                     // `now`: the memory of the recording under way
+  int64_t next = 1, now = 0;                                     // `now`: memory of the recording in progress
 };
 Recorder& recorder() {
-  static Recorder* r = new Recorder;  // never destroyed: calls may still come at exit
+  static Recorder* r = new Recorder;  // never destroyed: calls may still arrive at exit
   return *r;
 }
 
 Memory& memory_of(Recorder& r, int64_t id) {
   const auto found = r.memories.find(id);
-  if (found == r.memories.end()) fail(RCM_E_ARG, "memory: %lld is none of rcm_graph_memory", (long long)id);
+  if (found == r.memories.end()) fail(RCM_E_ARG, "memory: %lld is not from rcm_graph_memory", (long long)id);
   return found->second;
 }
 
@@ -51,7 +51,7 @@ rcm_status rcm_graph_memory_free(int64_t memory) {
     std::lock_guard<std::mutex> hold(r.lock);
     Memory& m = memory_of(r, memory);
     if (m.graphs > 0 || r.now == memory) fail(RCM_E_ARG, "memory: %d graphs still use it", m.graphs + (r.now == memory));
-    graph_memory_destroy(m.idle);
+    graph_memory_destroy(m.free_blocks);
     r.memories.erase(memory);
   });
 }
@@ -61,9 +61,9 @@ rcm_status rcm_graph_begin(int64_t memory) {
     Recorder& r = recorder();
     std::lock_guard<std::mutex> hold(r.lock);
     Memory& m = memory_of(r, memory);
-    if (r.now != 0) fail(RCM_E_ARG, "a recording is under way");
+    if (r.now != 0) fail(RCM_E_ARG, "a recording is in progress");
     cuda_check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
-    graph_memory_use(m.idle);
+    graph_memory_use(m.free_blocks);
     recording() = true;
     r.now = memory;
   });
@@ -74,7 +74,7 @@ rcm_status rcm_graph_end(int64_t* out) {
     need(out, "out");
     Recorder& r = recorder();
     std::lock_guard<std::mutex> hold(r.lock);
-    if (r.now == 0) fail(RCM_E_ARG, "no recording is under way");
+    if (r.now == 0) fail(RCM_E_ARG, "no recording is in progress");
     const int64_t memory = r.now;
     r.now = 0;
     recording() = false;

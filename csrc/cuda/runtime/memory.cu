@@ -1,5 +1,5 @@
-// Caching allocator: segments from cudaMalloc are split into blocks and joined again when neighbours are free. All work runs on one
-// stream, so a freed block may be handed out at once. Copies cross a ring of pinned slots.
+// Caching allocator, and copies through a ring of pinned slots. Segments from cudaMalloc are split into blocks, and neighbouring free
+// blocks are merged again. All work runs on one stream, so a freed block may be reused at once.
 #include <algorithm>
 #include <atomic>
 #include <map>
@@ -34,8 +34,8 @@ struct BySize {
 
 }  // namespace
 
-// Idle blocks of one owner: everybody, or one set of recorded graphs.
-struct Idle {
+// Free blocks of one owner: the common pool, or one set of recorded graphs.
+struct FreeBlocks {
   std::set<Block*, BySize> blocks[2];  // large, small
 };
 
@@ -43,19 +43,19 @@ namespace {
 
 struct Live {
   Block* block;
-  Idle* owner;
+  FreeBlocks* owner;
 };
 
 struct Pool {
   std::mutex lock;
-  Idle common;
-  Idle* now = &common;  // whose blocks are handed out
+  FreeBlocks common;
+  FreeBlocks* now = &common;  // owner that allocations are served from
   std::unordered_map<void*, Live> live;
   int64_t current = 0, peak = 0, reserved = 0, reserved_peak = 0, allocations = 0;
 };
 
 Pool& pool() {
-  static Pool* p = new Pool;  // never destroyed: calls may still come at exit
+  static Pool* p = new Pool;  // never destroyed: calls may still arrive at exit
   return *p;
 }
 
@@ -64,9 +64,9 @@ int64_t limit() {
   return text ? std::atoll(text) : INT64_MAX;
 }
 
-// Gives whole idle segments back to the system; no queued work may still use them.
-void give_back(Pool& p, Idle& idle) {
-  for (auto& set : idle.blocks) {
+// Returns wholly free segments to the system; no queued work may still use them.
+void release_segments(Pool& p, FreeBlocks& free_blocks) {
+  for (auto& set : free_blocks.blocks) {
     for (auto it = set.begin(); it != set.end();) {
       Block* b = *it;
       if (b->before || b->after) {
@@ -82,9 +82,9 @@ void give_back(Pool& p, Idle& idle) {
 }
 
 void trim(Pool& p) {
-  if (p.now != &p.common) fail(RCM_E_OOM, "nothing can be given back while calls are recorded");
+  if (p.now != &p.common) fail(RCM_E_OOM, "memory cannot be returned while calls are recorded");
   cuda_check(cudaStreamSynchronize(stream()), "waiting for queued work");
-  give_back(p, p.common);
+  release_segments(p, p.common);
 }
 
 Block* new_segment(Pool& p, size_t bytes, bool small) {
@@ -111,22 +111,22 @@ Block* new_segment(Pool& p, size_t bytes, bool small) {
        p.live.size(), (long long)p.reserved, free_bytes, total);
 }
 
-// Cuts the tail off a block when it is worth keeping.
-void split(Idle& idle, Block* b, size_t bytes) {
+// Splits the tail off a block when it is large enough to be useful.
+void split(FreeBlocks& free_blocks, Block* b, size_t bytes) {
   const size_t rest = b->bytes - bytes;
   if (rest < (b->small ? kAlign : kSmall)) return;
   Block* tail = new Block{b->start + bytes, rest, true, b->small, b, b->after};
   if (b->after) b->after->before = tail;
   b->after = tail;
   b->bytes = bytes;
-  idle.blocks[b->small].insert(tail);
+  free_blocks.blocks[b->small].insert(tail);
 }
 
-// Swallows the idle block that follows `b`.
-void join_after(Idle& idle, Block* b) {
+// Merges `b` with the block after it if that is free.
+void merge_next(FreeBlocks& free_blocks, Block* b) {
   Block* next = b->after;
   if (!next || !next->free) return;
-  idle.blocks[b->small].erase(next);
+  free_blocks.blocks[b->small].erase(next);
   b->bytes += next->bytes;
   b->after = next->after;
   if (b->after) b->after->before = b;
@@ -144,12 +144,12 @@ void* device_alloc(size_t wanted) {
   Pool& p = pool();
   std::lock_guard<std::mutex> hold(p.lock);
   Block key{nullptr, bytes, true, small, nullptr, nullptr};
-  auto& idle = p.now->blocks[small];
-  auto found = idle.lower_bound(&key);
+  auto& free_blocks = p.now->blocks[small];
+  auto found = free_blocks.lower_bound(&key);
   Block* b;
-  if (found != idle.end()) {
+  if (found != free_blocks.end()) {
     b = *found;
-    idle.erase(found);
+    free_blocks.erase(found);
   } else {
     b = new_segment(p, bytes, small);
   }
@@ -169,11 +169,11 @@ void release(Pool& p, std::unordered_map<void*, Live>::iterator found) {
   p.live.erase(found);
   p.current -= (int64_t)b->bytes;
   b->free = true;
-  join_after(*owner, b);
+  merge_next(*owner, b);
   if (b->before && b->before->free) {
     b = b->before;
     owner->blocks[b->small].erase(b);
-    join_after(*owner, b);
+    merge_next(*owner, b);
   }
   owner->blocks[b->small].insert(b);
 }
@@ -189,24 +189,24 @@ void device_free(void* memory) {
   release(p, found);
 }
 
-Idle* graph_memory_create() { return new Idle; }
+FreeBlocks* graph_memory_create() { return new FreeBlocks; }
 
-void graph_memory_use(Idle* idle) {
+void graph_memory_use(FreeBlocks* free_blocks) {
   Pool& p = pool();
   std::lock_guard<std::mutex> hold(p.lock);
-  p.now = idle ? idle : &p.common;
+  p.now = free_blocks ? free_blocks : &p.common;
 }
 
-void graph_memory_destroy(Idle* idle) {
+void graph_memory_destroy(FreeBlocks* free_blocks) {
   Pool& p = pool();
   std::lock_guard<std::mutex> hold(p.lock);
   for (auto it = p.live.begin(); it != p.live.end();) {
     const auto at = it++;
-    if (at->second.owner == idle) release(p, at);
+    if (at->second.owner == free_blocks) release(p, at);
   }
   cuda_check(cudaStreamSynchronize(stream()), "waiting for queued work");
-  give_back(p, *idle);
-  delete idle;
+  release_segments(p, *free_blocks);
+  delete free_blocks;
 }
 
 Workspace::Workspace(size_t bytes) : memory_(device_alloc(bytes)) {}
@@ -230,7 +230,7 @@ struct Ring {
   char* memory = nullptr;
   cudaEvent_t done[kSlots];
   int next = 0;
-  unsigned turn = 0;
+  unsigned round = 0;
 
   void open() {
     if (memory) return;
@@ -275,7 +275,7 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
   Ring& r = ring();
   std::lock_guard<std::mutex> hold(r.lock);
   r.open();
-  const int first = r.turn++ % kSlotsPerReader;  // so that small calls do not wait for each other
+  const int first = r.round++ % kSlotsPerReader;  // rotate the first slot, so that small calls do not wait for each other
   const size_t parts = (bytes + kSlot - 1) / kSlot;
   std::atomic<size_t> next{0};
   std::mutex failing;
@@ -285,15 +285,15 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
     std::lock_guard<std::mutex> one(failing);
     failure = {code, text};
   };
-  // A reader goes round its own slots, so it knows that the last copy out of the next one has been queued.
+  // A reader cycles through its own slots, so the previous copy out of a slot has always been queued.
   const auto work = [&](int reader) {
     try {
       gpu();
-      for (int turn = first;; ++turn) {
+      for (int n = first;; ++n) {
         const size_t at = next.fetch_add(1) * kSlot;
         if (at >= bytes) return;
         const size_t part = std::min(kSlot, bytes - at);
-        const int slot = reader * kSlotsPerReader + turn % kSlotsPerReader;
+        const int slot = reader * kSlotsPerReader + n % kSlotsPerReader;
         cuda_check(cudaEventSynchronize(r.done[slot]), "waiting for a copy");
         source(at, r.memory + slot * kSlot, part);
         cuda_check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
@@ -305,16 +305,16 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
       stop(RCM_E_OOM, "host memory exhausted");
     }
   };
-  std::vector<std::thread> helpers;
+  std::vector<std::thread> readers;
   const size_t wanted = std::min({(size_t)kReaders, parts / 2, (size_t)std::thread::hardware_concurrency()});
-  helpers.reserve(kReaders);
+  readers.reserve(kReaders);
   try {
-    for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work, (int)i);
+    for (size_t i = 1; i < wanted; ++i) readers.emplace_back(work, (int)i);
   } catch (const std::exception&) {
-    // The system gives no more threads: those that started do the work.
+    // No more threads available: continue with those that started.
   }
   work(0);
-  for (auto& t : helpers) t.join();
+  for (auto& t : readers) t.join();
   if (failure.code != RCM_OK) throw failure;
 }
 

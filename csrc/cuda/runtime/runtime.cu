@@ -1,4 +1,4 @@
-// The device, its streams, errors, and copies.
+// The device, its streams, errors, and synchronous copies.
 #include <atomic>
 #include <mutex>
 
@@ -17,7 +17,7 @@ struct State {
   std::atomic<bool> split{false}, deterministic{true};
 };
 State& state() {
-  static State* s = new State;  // never destroyed: calls may still come at exit
+  static State* s = new State;  // never destroyed: calls may still arrive at exit
   return *s;
 }
 
@@ -42,7 +42,7 @@ void open_device(Gpu& g, int index) {
   std::snprintf(g.name, sizeof g.name, "%s", p.name);
   const char* debug = std::getenv("RCM_DEBUG");
   g.debug = debug && std::strstr(debug, "sync");
-  // Only the code for sm_90 waits for what comes before; elsewhere that for sm_80 runs.
+  // Only sm_90 code contains the wait for the predecessor; other devices run sm_80 code.
   g.early = g.major == 9 && !g.debug && !(debug && std::strstr(debug, "ordered"));
   g.index = index;
 }

@@ -1,4 +1,4 @@
-// The part of cuBLASLt's C interface that matmul.cu calls. The library is opened at run time; names and numbers are NVIDIA's.
+// The part of cuBLASLt's C interface that matmul.cu uses. The library is opened at run time; names and numbers are NVIDIA's.
 #pragma once
 #include <cuda_runtime.h>
 

@@ -28,7 +28,7 @@ std::vector<std::string> split(const char* list) {
   return parts;
 }
 
-// Where CUDA's libraries are found besides the loader's own path.
+// Folders searched after the loader's own path.
 std::vector<std::string> folders() {
   std::vector<std::string> list = split(std::getenv("RCM_CUDA_LIBS"));
   if (const char* home = std::getenv("CUDA_HOME")) {

@@ -1,4 +1,4 @@
-// What stands around the convolutions of a video autoencoder: norm over channels, layouts, tiles, softmax of rows.
+// The video autoencoder around its convolutions: norm over channels, layouts, tiles, softmax of rows.
 #include "cuda/runtime/common.cuh"
 
 using namespace rcm;
@@ -16,9 +16,9 @@ __device__ inline float silu_of(float v) { return __fdividef(v, 1.0f + __expf(-v
 __device__ inline double silu_of(double v) { return v / (1.0 + exp(-v)); }
 
 // ---- channel norm -------------------------------------------------------------------------------------------------
-constexpr int kPacks = 3;  // 96, 192 and 384 channels are three packs of a power of two of threads
+constexpr int kPacks = 3;  // 96, 192 and 384 channels are three packs per thread over a power of two of threads
 
-// A row is Lanes threads of kPacks packs of 16 bytes each.
+// A row is spread over Lanes threads of kPacks packs of 16 bytes.
 template <class T, int Lanes>
 __global__ void __launch_bounds__(kThreads) norm_packs(const T* x, const void* g, T* y, int64_t M, int silu, float eps, int32_t g_dtype) {
   await_queued();
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kThreads) norm_packs(const T* x, const void* g
     for (int j = 0; j < V; ++j) gamma[p][j] = root * load_any<float>(g, (p * Lanes + lane) * V + j, g_dtype);
   }
   constexpr int rows = kThreads / Lanes;
-  // All threads of a warp take part in the sums, whether their row exists or not.
+  // All threads of a warp take part in the shuffles, also those beyond the last row.
   const int64_t end = (M + rows - 1) / rows;
   for (int64_t block = blockIdx.x; block < end; block += gridDim.x) {
     const int64_t m = block * rows + threadIdx.x / Lanes;
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) norm_packs(const T* x, const void* g
   }
 }
 
-// Any width: a warp a row.
+// Any width: one warp per row.
 template <class T>
 __global__ void __launch_bounds__(kThreads) norm_rows(const T* x, const void* g, T* y, int64_t M, int64_t C, int silu, double eps, int32_t g_dtype) {
   await_queued();
@@ -109,10 +109,10 @@ void norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int silu,
 // ---- layouts ------------------------------------------------------------------------------------------------------
 struct LastShape {
   int64_t C, T, Y, X, c_stride, t_stride, y_stride, Cy;
-  bool packs;  // rows are 16 bytes at multiples of 16
+  bool packs;  // rows of y are aligned packs of 16 bytes
 };
 
-// A thread a position: reads are dense along columns, and so are the writes of neighbours.
+// One thread per position: both the reads and the writes of neighbouring threads are contiguous.
 template <class A, class Z>
 __global__ void __launch_bounds__(kThreads) last_kernel(const A* x, const double* mul, const double* add, Z* y, const LastShape s) {
   await_queued();
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kThreads) blend_kernel(const A* x, Z* y, const
 }
 
 // ---- softmax ------------------------------------------------------------------------------------------------------
-// A block a row: running maximum and sum in one pass, values in a second one that finds the row in the cache.
+// One block per row: running maximum and sum in one pass, values in a second one that finds the row in cache.
 template <class A, class Z>
 __global__ void __launch_bounds__(kThreads) softmax_kernel(const A* x, Z* y, int64_t N, double scale) {
   await_queued();
@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(const A* x, Z* y, int
   for (int64_t i = threadIdx.x; i < N; i += kThreads) out[i] = store_as<Z>(exp((F)load_as(row[i]) * factor - high) * inverse);
 }
 
-// Calls body(A{}, Z{}) for any two float dtypes: layouts also turn f64 into others.
+// Calls body(A{}, Z{}) for any two float dtypes; unlike with_dtypes, f64 may be mixed with others.
 template <class Body>
 void with_any(int32_t a, int32_t b, Body&& body) {
   with_dtype(a, "x", [&](auto first) { with_dtype(b, "y", [&](auto second) { body(first, second); }); });

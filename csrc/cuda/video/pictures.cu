@@ -1,4 +1,4 @@
-// Planes of values in [-1, 1] to interleaved bytes.
+// rcm_pixels: planes of values in [-1, 1] to interleaved bytes.
 #include "cuda/runtime/common.cuh"
 
 using namespace rcm;
@@ -7,8 +7,8 @@ namespace {
 
 template <class C>
 __device__ inline uint8_t level(C v) {
-  const double scaled = ((double)v + 1) * 127.5;  // f64 as on the CPU: the same bytes
-  if (!(scaled > 0)) return 0;                    // NaN too
+  const double scaled = ((double)v + 1) * 127.5;  // in f64 as on the CPU, for the same bytes
+  if (!(scaled > 0)) return 0;                    // also NaN
   return scaled >= 255 ? 255 : (uint8_t)rint(scaled);
 }
 
