@@ -29,7 +29,8 @@ class FileWindow {
       refuse("cannot stat");
     }
     if (!S_ISREG(info.st_mode)) fail(RCM_E_IO, "not a regular file: %s", path);
-    fail(RCM_E_IO, "the file ends at byte %lld; want %lld bytes from byte %lld on: %s", (long long)info.st_size, (long long)bytes, (long long)offset, path);
+    fail(RCM_E_IO, "the file ends at byte %lld; want %lld bytes from byte %lld on: %s", (long long)info.st_size,
+         (long long)bytes, (long long)offset, path);
   }
   ~FileWindow() {
     if (fd_ >= 0) close(fd_);

@@ -48,7 +48,8 @@ rcm_status guard(const char* op, Body&& body) noexcept {
   }
 }
 
-// Provided by each backend and called around the body of every op: on a GPU they select the device and report launch errors.
+// Provided by each backend and called around the body of every op: on a GPU they select the device and report launch
+// errors.
 void begin_op();
 void end_op();
 

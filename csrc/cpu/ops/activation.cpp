@@ -28,7 +28,8 @@ void forward(const Forward& a, const Sizes& z) {
       C* y = row_target<C>(a.y, dtype, i, scratch<C>(1, kBlock));
       if (a.y_dot) {
         C* y_dot = row_target<C>(a.y_dot, dtype, i, scratch<C>(2, kBlock));
-        activate_row_dot<decltype(act)::value>(x, load_row<C>(a.x_dot, dtype, i, m, scratch<C>(3, kBlock)), y, y_dot, m);
+        activate_row_dot<decltype(act)::value>(x, load_row<C>(a.x_dot, dtype, i, m, scratch<C>(3, kBlock)), y, y_dot,
+                                               m);
         store_row<C>(a.y_dot, dtype, i, m, y_dot);
       } else {
         activate_row<decltype(act)::value>(x, y, m);

@@ -48,10 +48,12 @@ void run(const Forward& a, const Sizes& z) {
   });
 }
 
-// With enough samples a thread takes whole samples and owns their modulation cotangents; else each sample is split by rows.
+// With enough samples a thread takes whole samples and owns their modulation cotangents; else each sample is split by
+// rows.
 template <class C>
 void run_backward(const Backward& a, const Sizes& z) {
-  const C *scale = static_cast<const C*>(a.scale), *mean = static_cast<const C*>(a.mean), *rstd = static_cast<const C*>(a.rstd);
+  const C *scale = static_cast<const C*>(a.scale), *mean = static_cast<const C*>(a.mean),
+          *rstd = static_cast<const C*>(a.rstd);
   const void *x = a.x, *y_bar = a.y_bar;
   void* x_bar = a.x_bar;
   C *shift_bar = static_cast<C*>(a.shift_bar), *scale_bar = static_cast<C*>(a.scale_bar);
@@ -107,7 +109,9 @@ void run_backward(const Backward& a, const Sizes& z) {
   }
   for (int64_t b = 0; b < z.B; ++b) {
     Partials<C> sums = partials<C>(2 * D);
-    parallel_for(z.L, 32, [&](int64_t from, int64_t to, int part) { rows(b, b * z.L + from, b * z.L + to, sums.of(part), sums.of(part) + D); });
+    parallel_for(z.L, 32, [&](int64_t from, int64_t to, int part) {
+      rows(b, b * z.L + from, b * z.L + to, sums.of(part), sums.of(part) + D);
+    });
     C* total = scratch<C>(10, 2 * D);
     std::memset(total, 0, (size_t)(2 * D) * sizeof(C));
     sums.add_to(total, 0, 2 * D);

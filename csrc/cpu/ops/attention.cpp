@@ -5,15 +5,17 @@
 namespace rcm::attention {
 namespace {
 
-// One tile of queries of one head against all keys, by online softmax over key tiles; with the tangent when o_dot is given.
+// One tile of queries of one head against all keys, by online softmax over key tiles; with the tangent when o_dot is
+// given.
 //   a = sum e^(s-m) v,  h = sum e^(s-m) (s' v + v'),  r = sum e^(s-m) s';  o = a/l,  o' = h/l - (r/l) o.
 template <class C>
 void tile(const Forward& f, const AttentionShape& s, int64_t b, int64_t head, int64_t q0) {
   const void *q = f.q, *k = f.k, *v = f.v;
   C* lse = static_cast<C*>(f.lse);
-  const int64_t rows = std::min(kQueryTile, s.Lq - q0), kp = padded<C>(s.K), vp = padded<C>(s.Kv), tp = padded<C>(kKeyTile);
-  C *buffer = scratch<C>(0, std::max(s.K, s.Kv)), *qs = scratch<C>(1, kQueryTile * kp), *kt = scratch<C>(2, s.K * tp), *vs = scratch<C>(3, kKeyTile * vp),
-    *scores = scratch<C>(4, kQueryTile * tp), *acc = scratch<C>(5, kQueryTile * vp);
+  const int64_t rows = std::min(kQueryTile, s.Lq - q0), kp = padded<C>(s.K), vp = padded<C>(s.Kv),
+                tp = padded<C>(kKeyTile);
+  C *buffer = scratch<C>(0, std::max(s.K, s.Kv)), *qs = scratch<C>(1, kQueryTile * kp), *kt = scratch<C>(2, s.K * tp),
+    *vs = scratch<C>(3, kKeyTile * vp), *scores = scratch<C>(4, kQueryTile * tp), *acc = scratch<C>(5, kQueryTile * vp);
   C top[kQueryTile], sum[kQueryTile], cross[kQueryTile];
   pack_rows(q, s.dtype, offset_of(s.q, b, q0, head), s.q[1], rows, s.K, (C)s.scale, qs, buffer);
   std::memset(acc, 0, (size_t)(rows * vp) * sizeof(C));

@@ -27,7 +27,8 @@ struct Vec {
 
 // R rows of c by one pair of vectors of columns, in registers.
 template <class C, int R>
-inline void product_rows(int64_t k, const C* a, int64_t rs, int64_t cs, const C* b, int64_t ldb, C* c, int64_t ldc, bool add) {
+inline void product_rows(int64_t k, const C* a, int64_t rs, int64_t cs, const C* b, int64_t ldb, C* c, int64_t ldc,
+                         bool add) {
   using V = typename Vec<C>::type;
   constexpr int64_t W = 64 / sizeof(C);
   V s0[R], s1[R];
@@ -51,7 +52,8 @@ inline void product_rows(int64_t k, const C* a, int64_t rs, int64_t cs, const C*
 
 // c[m,n] = a b, or += when `add`; a has any strides, the rows of b [k,n] and c [m,n] are packed.
 template <class C>
-void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t rs, int64_t cs, const C* b, int64_t ldb, C* c, int64_t ldc, bool add) {
+void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t rs, int64_t cs, const C* b, int64_t ldb, C* c,
+             int64_t ldc, bool add) {
   constexpr int64_t unit = 128 / sizeof(C);
   for (int64_t j = 0; j < n; j += unit) {
     int64_t i = 0;
@@ -63,7 +65,8 @@ void product(int64_t m, int64_t n, int64_t k, const C* a, int64_t rs, int64_t cs
 
 // Packs `rows` rows of one head, `step` elements apart from `base` on, to rows of padded(n) elements, times `scale`.
 template <class C>
-void pack_rows(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t rows, int64_t n, C scale, C* out, C* buffer) {
+void pack_rows(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t rows, int64_t n, C scale, C* out,
+               C* buffer) {
   const int64_t ld = padded<C>(n);
   for (int64_t r = 0; r < rows; ++r) {
     const C* v = load_row<C>(x, dtype, base + r * step, n, buffer);
@@ -76,7 +79,8 @@ void pack_rows(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t
 
 // The same transposed: out [n, ld], ld = padded(rows).
 template <class C>
-void pack_columns(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t rows, int64_t n, C* out, int64_t ld, C* buffer) {
+void pack_columns(const void* x, int32_t dtype, int64_t base, int64_t step, int64_t rows, int64_t n, C* out, int64_t ld,
+                  C* buffer) {
   for (int64_t r = 0; r < rows; ++r) {
     const C* v = load_row<C>(x, dtype, base + r * step, n, buffer);
     for (int64_t i = 0; i < n; ++i) out[i * ld + r] = v[i];

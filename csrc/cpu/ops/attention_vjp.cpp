@@ -12,9 +12,10 @@ void head(const Backward& a, const AttentionShape& s, int64_t b, int64_t h) {
   void *q_bar = a.q_bar, *k_bar = a.k_bar, *v_bar = a.v_bar;
   const C* lse = static_cast<const C*>(a.lse);
   const int64_t kp = padded<C>(s.K), vp = padded<C>(s.Kv), tp = padded<C>(kKeyTile);
-  C *buffer = scratch<C>(0, std::max(s.K, s.Kv)), *qs = scratch<C>(1, kQueryTile * kp), *kt = scratch<C>(2, s.K * tp), *ks = scratch<C>(3, kKeyTile * kp),
-    *vt = scratch<C>(4, s.Kv * tp), *scores = scratch<C>(5, kQueryTile * tp), *ds = scratch<C>(6, kQueryTile * tp), *dob = scratch<C>(7, kQueryTile * vp),
-    *dq = scratch<C>(8, kQueryTile * kp), *dk = scratch<C>(9, s.Lk * kp), *dv = scratch<C>(10, s.Lk * vp), *other = scratch<C>(11, s.Kv);
+  C *buffer = scratch<C>(0, std::max(s.K, s.Kv)), *qs = scratch<C>(1, kQueryTile * kp), *kt = scratch<C>(2, s.K * tp),
+    *ks = scratch<C>(3, kKeyTile * kp), *vt = scratch<C>(4, s.Kv * tp), *scores = scratch<C>(5, kQueryTile * tp),
+    *ds = scratch<C>(6, kQueryTile * tp), *dob = scratch<C>(7, kQueryTile * vp), *dq = scratch<C>(8, kQueryTile * kp),
+    *dk = scratch<C>(9, s.Lk * kp), *dv = scratch<C>(10, s.Lk * vp), *other = scratch<C>(11, s.Kv);
   C dots[kQueryTile];
   std::memset(dk, 0, (size_t)(s.Lk * kp) * sizeof(C));
   std::memset(dv, 0, (size_t)(s.Lk * vp) * sizeof(C));
@@ -52,7 +53,8 @@ void head(const Backward& a, const AttentionShape& s, int64_t b, int64_t h) {
         product(rows, s.K, keys, ds, ld, 1, ks, kp, dq, kp, true);
       }
     }
-    for (int64_t i = 0; q_bar && i < rows; ++i) store_row<C>(q_bar, s.dtype, offset_of(s.q, b, q0 + i, h), s.K, dq + i * kp);
+    for (int64_t i = 0; q_bar && i < rows; ++i)
+      store_row<C>(q_bar, s.dtype, offset_of(s.q, b, q0 + i, h), s.K, dq + i * kp);
   }
   for (int64_t j = 0; j < s.Lk; ++j) {
     if (k_bar) store_row<C>(k_bar, s.dtype, offset_of(s.k, b, j, h), s.K, dk + j * kp);

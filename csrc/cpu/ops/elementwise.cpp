@@ -99,7 +99,8 @@ void fill(void* out, int64_t n, double value, int32_t dtype) {
 
 void sample_reduce(const Reduce& a) {
   const auto part_of = [&a](int64_t first, int64_t n) {
-    return a.dtype == RCM_F64 ? reduce<double>(a.x, a.dtype, first, n, a.kind) : reduce<float>(a.x, a.dtype, first, n, a.kind);
+    return a.dtype == RCM_F64 ? reduce<double>(a.x, a.dtype, first, n, a.kind)
+                              : reduce<float>(a.x, a.dtype, first, n, a.kind);
   };
   if (a.B >= threads() || a.N < kGrain) {
     parallel_for(a.B, a.N > 0 ? 1 + kGrain / a.N : 1, [&](int64_t from, int64_t to, int) {

@@ -4,7 +4,8 @@
 namespace rcm::lincomb {
 namespace {
 
-// y[b] = sum of coef[i,b] x_i[b], plus the same over a second set when `more` is given; summed in f64. Null terms are zero.
+// y[b] = sum of coef[i,b] x_i[b], plus the same over a second set when `more` is given; summed in f64. Null terms are
+// zero.
 template <class C>
 void combine(const Terms& t, const double* coef, const Terms* more, const double* more_coef, void* y, const Sizes& z) {
   const int64_t B = z.B, N = z.N;

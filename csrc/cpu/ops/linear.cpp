@@ -9,7 +9,8 @@ void run_backward(const Backward& a, const Sizes& z) {
   const C* dy = static_cast<const C*>(a.y_bar);
   if (z.y_dtype != native_dtype<C>()) {
     C* copy = scratch<C>(3, z.M * z.N);
-    parallel_for(z.M * z.N, 1 << 14, [&](int64_t from, int64_t to, int) { load_row<C>(a.y_bar, z.y_dtype, from, to - from, copy + from); });
+    parallel_for(z.M * z.N, 1 << 14,
+                 [&](int64_t from, int64_t to, int) { load_row<C>(a.y_bar, z.y_dtype, from, to - from, copy + from); });
     dy = copy;
   }
   if (a.x_bar) {
@@ -17,7 +18,8 @@ void run_backward(const Backward& a, const Sizes& z) {
     parallel_for(z.M, 16, [&](int64_t from, int64_t to, int) {
       for (int64_t r = from; r < to; r += kChunkRows) {
         const int64_t rows = to - r < kChunkRows ? to - r : kChunkRows;
-        C* out = row_target<C>(a.x_bar, z.x_dtype, r * z.K, z.x_dtype == native_dtype<C>() ? nullptr : scratch<C>(1, kChunkRows * z.K));
+        C* out = row_target<C>(a.x_bar, z.x_dtype, r * z.K,
+                               z.x_dtype == native_dtype<C>() ? nullptr : scratch<C>(1, kChunkRows * z.K));
         gemm(false, false, rows, z.K, z.N, dy + r * z.N, z.N, W, z.K, (C)0, out, z.K);
         store_row<C>(a.x_bar, z.x_dtype, r * z.K, rows * z.K, out);
       }
@@ -27,12 +29,15 @@ void run_backward(const Backward& a, const Sizes& z) {
     const C* X = static_cast<const C*>(a.x);
     if (z.x_dtype != native_dtype<C>()) {
       C* copy = scratch<C>(4, z.M * z.K);
-      parallel_for(z.M * z.K, 1 << 14, [&](int64_t from, int64_t to, int) { load_row<C>(a.x, z.x_dtype, from, to - from, copy + from); });
+      parallel_for(z.M * z.K, 1 << 14,
+                   [&](int64_t from, int64_t to, int) { load_row<C>(a.x, z.x_dtype, from, to - from, copy + from); });
       X = copy;
     }
     // Each thread owns rows of w_bar, so no partial sums are needed and the result does not depend on timing.
     C* dw = static_cast<C*>(a.w_bar);
-    parallel_for(z.N, 8, [&](int64_t from, int64_t to, int) { gemm(true, false, to - from, z.K, z.M, dy + from, z.N, X, z.K, (C)1, dw + from * z.K, z.K); });
+    parallel_for(z.N, 8, [&](int64_t from, int64_t to, int) {
+      gemm(true, false, to - from, z.K, z.M, dy + from, z.N, X, z.K, (C)1, dw + from * z.K, z.K);
+    });
   }
   if (a.b_bar) {
     C* db = static_cast<C*>(a.b_bar);

@@ -8,7 +8,8 @@ namespace rcm {
 // Rows of a chunk, few enough that its inputs and outputs stay in L2 while bias and activation run over them.
 constexpr int64_t kChunkRows = 192;
 
-// Weights as C: in place when they are stored as C, else a converted copy (scratch slot 0). Call outside parallel regions.
+// Weights as C: in place when they are stored as C, else a converted copy (scratch slot 0). Call outside parallel
+// regions.
 template <class C>
 const C* weights(const void* w, int32_t dtype, int64_t n) {
   if (dtype == native_dtype<C>()) return static_cast<const C*>(w);
@@ -17,14 +18,16 @@ const C* weights(const void* w, int32_t dtype, int64_t n) {
   return copy;
 }
 
-// h = x w^T + b by chunks of rows. into(row) says where the chunk's h is written (null: scratch); done(row, rows, h) then runs
-// while h is still in cache.
+// h = x w^T + b by chunks of rows. into(row) says where the chunk's h is written (null: scratch); done(row, rows, h)
+// then runs while h is still in cache.
 template <class C, class Into, class Done>
-void matmul_rows(const void* x, int32_t x_dtype, const C* w, const C* bias, int64_t M, int64_t N, int64_t K, Into&& into, Done&& done) {
+void matmul_rows(const void* x, int32_t x_dtype, const C* w, const C* bias, int64_t M, int64_t N, int64_t K,
+                 Into&& into, Done&& done) {
   parallel_for(M, 16, [&](int64_t from, int64_t to, int) {
     for (int64_t r = from; r < to; r += kChunkRows) {
       const int64_t rows = to - r < kChunkRows ? to - r : kChunkRows;
-      const C* in = load_row<C>(x, x_dtype, r * K, rows * K, x_dtype == native_dtype<C>() ? nullptr : scratch<C>(1, kChunkRows * K));
+      const C* in = load_row<C>(x, x_dtype, r * K, rows * K,
+                                x_dtype == native_dtype<C>() ? nullptr : scratch<C>(1, kChunkRows * K));
       C* h = into(r);
       if (h == nullptr) h = scratch<C>(2, kChunkRows * N);
       gemm(false, true, rows, N, K, in, K, w, K, (C)0, h, N);

@@ -17,7 +17,8 @@ void run(A, const Forward& a, const C* w, const C* bias, const linear::Sizes& z)
         if (h) store_row<C>(h, y_dtype, r * N, rows * N, pre);
         C* out = row_target<C>(y, y_dtype, r * N, direct ? nullptr : scratch<C>(6, kChunkRows * N));
         if (a.x_dot) {
-          const C* in = load_row<C>(a.x_dot, x_dtype, r * K, rows * K, x_dtype == native_dtype<C>() ? nullptr : scratch<C>(1, kChunkRows * K));
+          const C* in = load_row<C>(a.x_dot, x_dtype, r * K, rows * K,
+                                    x_dtype == native_dtype<C>() ? nullptr : scratch<C>(1, kChunkRows * K));
           C* dot = scratch<C>(7, kChunkRows * N);
           gemm(false, true, rows, N, K, in, K, w, K, (C)0, dot, N);
           C* out_dot = row_target<C>(y_dot, y_dtype, r * N, direct ? nullptr : scratch<C>(8, kChunkRows * N));

@@ -41,7 +41,8 @@ void xhat_dot_row(const C* x, const C* x_dot, RowStats<C> s, int64_t n, C* out) 
   for (int64_t i = 0; i < n; ++i) out[i] = s.rstd * (x_dot[i] - ma - (x[i] - s.mean) * s.rstd * mb);
 }
 
-// One buffer of partial sums per part of the rows. The buffers are added in order, so the result does not depend on scheduling.
+// One buffer of partial sums per part of the rows. The buffers are added in order, so the result does not depend on
+// scheduling.
 constexpr int kPartialSlot = 12;
 
 template <class C>

@@ -5,8 +5,10 @@
 
 namespace rcm {
 
-inline void permute_one(const void* from, void* to, int32_t from_dtype, int32_t to_dtype, bool to_tokens, const PatchShape& s) {
-  const int64_t ty = s.Y / s.py, tx = s.X / s.px, tt = s.T / s.pt, L = tt * ty * tx, V = s.pt * s.py * s.px, P = s.C * V;
+inline void permute_one(const void* from, void* to, int32_t from_dtype, int32_t to_dtype, bool to_tokens,
+                        const PatchShape& s) {
+  const int64_t ty = s.Y / s.py, tx = s.X / s.px, tt = s.T / s.pt, L = tt * ty * tx, V = s.pt * s.py * s.px,
+                P = s.C * V;
   with_dtype(from_dtype, "x", [&](auto from_zero) {
     with_dtype(to_dtype, "y", [&](auto to_zero) {
       using A = decltype(from_zero);

@@ -75,7 +75,8 @@ void run(const Forward& a, const Sizes& z) {
 template <class C>
 void run_backward(const Backward& a, const Sizes& z) {
   const int64_t D = z.D, G = z.group, groups = D / G;
-  const C *cos = static_cast<const C*>(a.cos), *sin = static_cast<const C*>(a.sin), *rstd = static_cast<const C*>(a.rstd);
+  const C *cos = static_cast<const C*>(a.cos), *sin = static_cast<const C*>(a.sin),
+          *rstd = static_cast<const C*>(a.rstd);
   const C* w = load_row<C>(a.w, z.w_dtype, 0, G, scratch<C>(0, G));
   C* w_bar = static_cast<C*>(a.w_bar);
   Partials<C> sums = partials<C>(w_bar ? G : 1);

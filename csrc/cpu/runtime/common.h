@@ -106,7 +106,8 @@ void with_compute(std::initializer_list<int32_t> dtypes, Body&& body) {
 // ---- threads ------------------------------------------------------------------------------------------------------
 int threads();
 
-// Calls fn(begin, end, part) on contiguous parts of [0, n) of at least `grain` elements. The split is the same in every run.
+// Calls fn(begin, end, part) on contiguous parts of [0, n) of at least `grain` elements. The split is the same in every
+// run.
 template <class Fn>
 void parallel_for(int64_t n, int64_t grain, Fn&& fn) {
   if (n <= 0) return;
@@ -147,8 +148,12 @@ constexpr int32_t native_dtype() {
   return std::is_same<C, double>::value ? RCM_F64 : RCM_F32;
 }
 
-inline const char* at(const void* base, int64_t index, int32_t dtype) { return static_cast<const char*>(base) + index * dtype_bytes(dtype); }
-inline char* at(void* base, int64_t index, int32_t dtype) { return static_cast<char*>(base) + index * dtype_bytes(dtype); }
+inline const char* at(const void* base, int64_t index, int32_t dtype) {
+  return static_cast<const char*>(base) + index * dtype_bytes(dtype);
+}
+inline char* at(void* base, int64_t index, int32_t dtype) {
+  return static_cast<char*>(base) + index * dtype_bytes(dtype);
+}
 
 // n elements from `index` on as C: in place when they are stored as C, else converted to `buffer`.
 template <class C>
@@ -171,7 +176,8 @@ const C* load_row(const void* base, int32_t dtype, int64_t index, int64_t n, C* 
   return buffer;
 }
 
-// Where a kernel writes elements for base[index...]: in place when they are stored as C, else `buffer` (then call store_row).
+// Where a kernel writes elements for base[index...]: in place when they are stored as C, else `buffer` (then call
+// store_row).
 template <class C>
 C* row_target(void* base, int32_t dtype, int64_t index, C* buffer) {
   return dtype == native_dtype<C>() ? static_cast<C*>(base) + index : buffer;

@@ -54,7 +54,9 @@ rcm_status rcm_host_free(void* memory) {
   });
 }
 
-rcm_status rcm_copy_async(void* dst, const void* src, int64_t bytes, int32_t kind) { return rcm_copy(dst, src, bytes, kind); }
+rcm_status rcm_copy_async(void* dst, const void* src, int64_t bytes, int32_t kind) {
+  return rcm_copy(dst, src, bytes, kind);
+}
 
 rcm_status rcm_event_record(int32_t event, int32_t stream) {
   return guard("event_record", [&] {

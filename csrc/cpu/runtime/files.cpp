@@ -12,6 +12,8 @@ rcm_status rcm_file_read(const char* path, void* dst, int64_t offset, int64_t by
     size_at_least(offset, 0, "offset");
     size_at_least(bytes, 0, "bytes");
     const FileWindow file(path, offset, bytes);
-    parallel_for(bytes, 4 << 20, [&](int64_t from, int64_t to, int) { file.read(from, static_cast<char*>(dst) + from, (size_t)(to - from)); });
+    parallel_for(bytes, 4 << 20, [&](int64_t from, int64_t to, int) {
+      file.read(from, static_cast<char*>(dst) + from, (size_t)(to - from));
+    });
   });
 }

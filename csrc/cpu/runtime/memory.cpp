@@ -72,8 +72,8 @@ rcm_status rcm_alloc(int64_t* out, int64_t bytes) {
         if (p.reserved + (int64_t)size <= limit()) block = std::aligned_alloc(size >= kHuge ? kHuge : 256, size);
       }
       if (block == nullptr) {
-        fail(RCM_E_OOM, "want %lld bytes; %lld bytes in %zu blocks are held, %lld reserved", (long long)bytes, (long long)p.current,
-             p.live.size(), (long long)p.reserved);
+        fail(RCM_E_OOM, "want %lld bytes; %lld bytes in %zu blocks are held, %lld reserved", (long long)bytes,
+             (long long)p.current, p.live.size(), (long long)p.reserved);
       }
       if (size >= kHuge) madvise(block, size, MADV_HUGEPAGE);
       p.reserved += (int64_t)size;
@@ -134,7 +134,9 @@ rcm_status rcm_copy(void* dst, const void* src, int64_t bytes, int32_t kind) {
     need(src, "src");
     size_at_least(bytes, 0, "bytes");
     if (kind < 0 || kind > 2) fail(RCM_E_ARG, "kind: want 0, 1 or 2, got %d", kind);
-    parallel_for(bytes, 1 << 20, [&](int64_t from, int64_t to, int) { std::memcpy((char*)dst + from, (const char*)src + from, (size_t)(to - from)); });
+    parallel_for(bytes, 1 << 20, [&](int64_t from, int64_t to, int) {
+      std::memcpy((char*)dst + from, (const char*)src + from, (size_t)(to - from));
+    });
   });
 }
 
@@ -142,6 +144,7 @@ rcm_status rcm_zero(void* dst, int64_t bytes) {
   return guard("zero", [&] {
     need(dst, "dst");
     size_at_least(bytes, 0, "bytes");
-    parallel_for(bytes, 1 << 20, [&](int64_t from, int64_t to, int) { std::memset((char*)dst + from, 0, (size_t)(to - from)); });
+    parallel_for(bytes, 1 << 20,
+                 [&](int64_t from, int64_t to, int) { std::memset((char*)dst + from, 0, (size_t)(to - from)); });
   });
 }

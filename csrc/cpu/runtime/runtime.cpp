@@ -90,9 +90,10 @@ rcm_status rcm_init(int32_t device_index, int32_t count) {
 rcm_status rcm_runtime_info(char* out, int64_t capacity) {
   return guard("runtime_info", [&] {
     need(out, "out");
-    int n = std::snprintf(out, (size_t)capacity,
-                          "{\"backend\":\"cpu\",\"device\":\"cpu\",\"isa\":\"%s\",\"best_isa\":\"%s\",\"threads\":%d,\"blas\":\"%s\"}",
-                          compiled_isa(), best_isa(), threads(), blas().name.c_str());
+    int n = std::snprintf(
+        out, (size_t)capacity,
+        "{\"backend\":\"cpu\",\"device\":\"cpu\",\"isa\":\"%s\",\"best_isa\":\"%s\",\"threads\":%d,\"blas\":\"%s\"}",
+        compiled_isa(), best_isa(), threads(), blas().name.c_str());
     if (n < 0 || n >= capacity) fail(RCM_E_ARG, "capacity: want more than %d, got %lld", n, (long long)capacity);
   });
 }

@@ -12,8 +12,9 @@ void head(const BiasAttention& a, const C* bias, int64_t keys, int64_t base) {
   const void *q = a.q, *k = a.k, *v = a.v;
   const int64_t L = a.L, K = a.K, step = a.H * a.K, kp = padded<C>(K), ld = padded<C>(keys);
   const int32_t dtype = a.dtype;
-  C *buffer = scratch<C>(0, K), *kt = scratch<C>(1, K * ld), *vs = scratch<C>(2, keys * kp), *qs = scratch<C>(3, kQueryTile * kp),
-    *scores = scratch<C>(4, kQueryTile * ld), *out = scratch<C>(5, kQueryTile * kp);
+  C *buffer = scratch<C>(0, K), *kt = scratch<C>(1, K * ld), *vs = scratch<C>(2, keys * kp),
+    *qs = scratch<C>(3, kQueryTile * kp), *scores = scratch<C>(4, kQueryTile * ld),
+    *out = scratch<C>(5, kQueryTile * kp);
   pack_columns<C>(k, dtype, base, step, keys, K, kt, ld, buffer);
   pack_rows<C>(v, dtype, base, step, keys, K, (C)1, vs, buffer);
   for (int64_t q0 = 0; q0 < L; q0 += kQueryTile) {
@@ -44,7 +45,8 @@ void head(const BiasAttention& a, const C* bias, int64_t keys, int64_t base) {
 void bias_attention(const BiasAttention& a) {
   const int64_t H = a.H, L = a.L, K = a.K;
   for (int64_t b = 0; a.lengths && b < a.B; ++b) {
-    if (a.lengths[b] < 0 || a.lengths[b] > L) fail(RCM_E_ARG, "lengths: want [0,%lld], got %d", (long long)L, a.lengths[b]);
+    if (a.lengths[b] < 0 || a.lengths[b] > L)
+      fail(RCM_E_ARG, "lengths: want [0,%lld], got %d", (long long)L, a.lengths[b]);
   }
   with_compute({a.dtype}, [&](auto zero) {
     using C = decltype(zero);

@@ -13,7 +13,8 @@ constexpr int64_t kBlock = 4096;
 
 void within(const int32_t* ids, int64_t n, int64_t V, const char* name) {
   for (int64_t i = 0; i < n; ++i) {
-    if (ids[i] < 0 || ids[i] >= V) fail(RCM_E_ARG, "%s: want [0,%lld), got %d at %lld", name, (long long)V, ids[i], (long long)i);
+    if (ids[i] < 0 || ids[i] >= V)
+      fail(RCM_E_ARG, "%s: want [0,%lld), got %d at %lld", name, (long long)V, ids[i], (long long)i);
   }
 }
 

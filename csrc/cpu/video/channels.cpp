@@ -9,7 +9,8 @@ constexpr int64_t kWork = 1 << 13;  // elements per thread, at least
 
 }  // namespace
 
-rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps, int32_t dtype, int32_t g_dtype) {
+rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps,
+                            int32_t dtype, int32_t g_dtype) {
   return guard("channel_norm", [&] {
     need(x, "x");
     need(g, "g");
@@ -51,8 +52,9 @@ void check(const void* x, const void* y, int64_t C, int64_t N, int64_t stride, i
 
 }  // namespace
 
-rcm_status rcm_channels_last(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t c_stride,
-                             int64_t t_stride, int64_t y_stride, int64_t Cy, int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_channels_last(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t T,
+                             int64_t Y, int64_t X, int64_t c_stride, int64_t t_stride, int64_t y_stride, int64_t Cy,
+                             int32_t x_dtype, int32_t y_dtype) {
   return guard("channels_last", [&] {
     size_at_least(T, 0, "T");
     size_at_least(Y, 0, "Y");
@@ -81,8 +83,8 @@ rcm_status rcm_channels_last(const void* x, const double* mul, const double* add
   });
 }
 
-rcm_status rcm_channels_first(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t N, int64_t Cx, int64_t y_stride,
-                              int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_channels_first(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t N,
+                              int64_t Cx, int64_t y_stride, int32_t x_dtype, int32_t y_dtype) {
   return guard("channels_first", [&] {
     check(x, y, C, N, y_stride, Cx);
     with_dtype(x_dtype, "x", [&](auto from_zero) {
@@ -94,7 +96,8 @@ rcm_status rcm_channels_first(const void* x, const double* mul, const double* ad
         parallel_for(N, 1 + kWork / C, [&](int64_t from, int64_t to, int) {
           for (int64_t n = from; n < to; ++n) {
             for (int64_t c = 0; c < C; ++c) {
-              out[c * y_stride + n] = from_float<Z>((double)to_float(in[n * Cx + c]) * (mul ? mul[c] : 1) + (add ? add[c] : 0));
+              out[c * y_stride + n] =
+                  from_float<Z>((double)to_float(in[n * Cx + c]) * (mul ? mul[c] : 1) + (add ? add[c] : 0));
             }
           }
         });
@@ -103,7 +106,8 @@ rcm_status rcm_channels_first(const void* x, const double* mul, const double* ad
   });
 }
 
-rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double scale, int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double scale, int32_t x_dtype,
+                            int32_t y_dtype) {
   return guard("softmax_rows", [&] {
     need(x, "x");
     need(y, "y");
@@ -131,8 +135,9 @@ rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double
   });
 }
 
-rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t w, int64_t H, int64_t W, int64_t y0, int64_t x0, int64_t top, int64_t bottom,
-                          int64_t left, int64_t right, int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t w, int64_t H, int64_t W, int64_t y0,
+                          int64_t x0, int64_t top, int64_t bottom, int64_t left, int64_t right, int32_t x_dtype,
+                          int32_t y_dtype) {
   return guard("blend_tile", [&] {
     need(x, "x");
     need(y, "y");
@@ -157,7 +162,8 @@ rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t 
             const double u = ramp(i, h, top, bottom);
             Z* line = out + ((r / h) * H + y0 + i) * W + x0;
             for (int64_t j = 0; j < w; ++j) {
-              line[j] = from_float<Z>((double)to_float(line[j]) + (double)to_float(in[r * w + j]) * u * ramp(j, w, left, right));
+              line[j] = from_float<Z>((double)to_float(line[j]) +
+                                      (double)to_float(in[r * w + j]) * u * ramp(j, w, left, right));
             }
           }
         });

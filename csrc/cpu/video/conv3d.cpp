@@ -16,7 +16,8 @@ const C* whole(const void* w, int32_t dtype, int64_t n, int slot) {
   return copy;
 }
 
-// One row of outputs at a time: a kernel row reads one padded line of the input, and each of its taps is a matrix product on it.
+// One row of outputs at a time: a kernel row reads one padded line of the input, and each of its taps is a matrix
+// product on it.
 template <class C>
 void run(const Call& call, const C* w, const C* bias, const ConvShape& g) {
   const void *x = call.x, *past = call.past, *r = call.r;
@@ -89,7 +90,8 @@ void pack(const Pack& a) {
               row[c] = in[c * volume + slice];
               continue;
             }
-            // Parity q of the output: row e of the 2x2 kernel sums rows {0}, {1,2} (q = 0) or {0,1}, {2} (q = 1) of the 3x3 one.
+            // Parity q of the output: row e of the 2x2 kernel sums rows {0}, {1,2} (q = 0) or {0,1}, {2} (q = 1) of the
+            // 3x3 one.
             const int64_t py = slice / 8, px = slice / 4 % 2, ey = slice / 2 % 2, ex = slice % 2;
             for (int64_t dy = 0; dy < 3; ++dy) {
               for (int64_t dx = 0; dx < 3; ++dx) {

@@ -2,8 +2,9 @@
 //
 // Idea: with D = rowsum(o_bar o), P = e^(s - lse) and dS = P (o_bar v^T - D):
 //   v_bar = P^T o_bar,  k_bar = scale dS^T q,  q_bar = scale dS k.
-// One kernel runs twice: its blocks own rows (keys, then queries) and pass over the others, so every sum has one writer and one order.
-// When it owns keys it forms S^T and dS^T directly, so that accumulators are operands of the next product without leaving registers.
+// One kernel runs twice: its blocks own rows (keys, then queries) and pass over the others, so every sum has one writer
+// and one order. When it owns keys it forms S^T and dS^T directly, so that accumulators are operands of the next
+// product without leaving registers.
 // Tile: M own rows (16 per warp) by N others, chosen by with_tiles from what shared memory holds; two stages of others.
 // Barriers: cp.async fills one stage while the other is used; __syncthreads separates a stage's use from its reuse.
 #include <algorithm>
@@ -42,8 +43,9 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
   extern __shared__ __align__(16) unsigned char shared[];
   T* const own0 = reinterpret_cast<T*>(shared);
   T* const own1 = own0 + M * kPitch;
-  T* const others = own1 + M * kPitch;                                // [stage][operand][N][kPitch]
-  float* const stats = reinterpret_cast<float*>(others + 4 * N * kPitch);  // [stage][lse, dots][N], where queries are the others
+  T* const others = own1 + M * kPitch;  // [stage][operand][N][kPitch]
+  float* const stats =
+      reinterpret_cast<float*>(others + 4 * N * kPitch);  // [stage][lse, dots][N], where queries are the others
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const Place at = place_of(blockIdx.x, (p.own_rows + M - 1) / M, chunks, p.H);
   const int64_t first_row = at.tile * M, head = at.b * p.H + at.h;
@@ -66,10 +68,10 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
     }
   };
 
-  load_tile<M, D, kThreads>(own0, static_cast<const T*>(p.own[0]) + row_offset(p.own_step[0], at.b, 0, at.h), p.own_step[0][1], first_row, p.own_rows,
-                            p.width[0]);
-  load_tile<M, D, kThreads>(own1, static_cast<const T*>(p.own[1]) + row_offset(p.own_step[1], at.b, 0, at.h), p.own_step[1][1], first_row, p.own_rows,
-                            p.width[1]);
+  load_tile<M, D, kThreads>(own0, static_cast<const T*>(p.own[0]) + row_offset(p.own_step[0], at.b, 0, at.h),
+                            p.own_step[0][1], first_row, p.own_rows, p.width[0]);
+  load_tile<M, D, kThreads>(own1, static_cast<const T*>(p.own[1]) + row_offset(p.own_step[1], at.b, 0, at.h),
+                            p.own_step[1][1], first_row, p.own_rows, p.width[1]);
   if (p.other_rows > 0) load_others(0, 0);
   copy_commit();
 
@@ -78,7 +80,8 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int64_t row = first_row + warp * 16 + (lane >> 2) + i * 8;
-      if (row < p.own_rows) shift[i] = p.lse[head * p.own_rows + row] * kLog2e, dots[i] = p.dots[head * p.own_rows + row];
+      if (row < p.own_rows)
+        shift[i] = p.lse[head * p.own_rows + row] * kLog2e, dots[i] = p.dots[head * p.own_rows + row];
     }
   }
   float acc0[kOut / 8][4], acc1[kOut / 8][4];
@@ -107,7 +110,8 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
         w[n][e] = exp2_fast(fmaf(w[n][e], scale2, -s));
       }
     }
-    // Keys beyond the end were loaded as zeros; their weight e^(-lse) may be Inf. Queries beyond the end give zeros anyway.
+    // Keys beyond the end were loaded as zeros; their weight e^(-lse) may be Inf. Queries beyond the end give zeros
+    // anyway.
     if (!OwnKeys && row + N > p.other_rows) {
       const int keys = (int)(p.other_rows - row);
 #pragma unroll
@@ -132,7 +136,8 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
 #pragma unroll
       for (int n = 0; n < N / 8; ++n) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) ds[n][e] = w[n][e] * (ds[n][e] - (OwnKeys ? stat[N + n * 8 + (e & 1)] : dots[e >> 1]));
+        for (int e = 0; e < 4; ++e)
+          ds[n][e] = w[n][e] * (ds[n][e] - (OwnKeys ? stat[N + n * 8 + (e & 1)] : dots[e >> 1]));
       }
       to_operand<T>(operand, ds);
       product_ab<kOut, kPitch>(acc0, operand, other0 + first);
@@ -142,7 +147,7 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
   copy_wait<0>();
 
   // Epilogue
-  auto store = [&](const float(&acc)[kOut / 8][4], int which, float factor) {
+  auto store = [&](const float (&acc)[kOut / 8][4], int which, float factor) {
     T* const to = static_cast<T*>(p.out[which]);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -152,7 +157,9 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
 #pragma unroll
       for (int n = 0; n < kOut / 8; ++n) {
         const int c = n * 8 + (lane & 3) * 2;
-        if (first + c < p.width[which]) *reinterpret_cast<uint32_t*>(to + offset + c) = pack_pair<T>(acc[n][2 * i] * factor, acc[n][2 * i + 1] * factor);
+        if (first + c < p.width[which])
+          *reinterpret_cast<uint32_t*>(to + offset + c) =
+              pack_pair<T>(acc[n][2 * i] * factor, acc[n][2 * i + 1] * factor);
       }
     }
   };
@@ -180,7 +187,9 @@ void set(int64_t (&to)[3], const int64_t (&from)[3]) { std::copy(from, from + 3,
 template <bool OwnKeys>
 void backward(const AttentionShape& s, const BackwardMemory& p) {
   with_tiles(std::max(s.K, s.Kv), p.own_rows, generic_backward_bytes, [&](auto d, auto m, auto n) {
-    auto run = [&](auto zero) { launch<decltype(zero), decltype(d)::value, decltype(m)::value, decltype(n)::value, OwnKeys>(s.B, p); };
+    auto run = [&](auto zero) {
+      launch<decltype(zero), decltype(d)::value, decltype(m)::value, decltype(n)::value, OwnKeys>(s.B, p);
+    };
     if (s.dtype == RCM_BF16) run(bf16{});
     else run(f16{});
   });
@@ -190,8 +199,8 @@ void backward(const AttentionShape& s, const BackwardMemory& p) {
 
 size_t generic_backward_bytes(int d, int m, int n) { return tile_bytes(d, m, n) + (size_t)4 * n * sizeof(float); }
 
-void generic_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
-                      void* q_bar, void* k_bar, void* v_bar) {
+void generic_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                      const void* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
   Workspace dots((size_t)(s.B * s.H * s.Lq) * sizeof(float));
   if (q_bar || k_bar) attention_row_dots(s, o, o_bar, dots.as<void>());
   BackwardMemory p{};
@@ -201,7 +210,7 @@ void generic_backward(const AttentionShape& s, const void* q, const void* k, con
   p.width[0] = (int)s.K;
   p.width[1] = (int)s.Kv;
   p.scale = (float)s.scale;
-  auto fill = [&](const void*(&memory)[2], int64_t(&step)[2][3], bool keys) {
+  auto fill = [&](const void*(&memory)[2], int64_t (&step)[2][3], bool keys) {
     memory[0] = keys ? k : q;
     memory[1] = keys ? v : o_bar;
     set(step[0], keys ? s.k : s.q);

@@ -2,9 +2,11 @@
 //
 // Idea: online softmax over tiles of keys; everything but the operands stays in registers.
 //   a = sum e^(s-m) v,  h = sum e^(s-m) (s' v + v'),  r = sum e^(s-m) s';  o = a/l,  o' = h/l - (r/l) o.
-// The primal is bitwise the same with and without tangents: the same tiles, the same order, explicit rounding in every sum.
+// The primal is bitwise the same with and without tangents: the same tiles, the same order, explicit rounding in every
+// sum.
 // Tile: M queries (16 per warp) by N keys, chosen by with_tiles from what shared memory holds.
-// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its reuse.
+// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its
+// reuse.
 #include <algorithm>
 #include <climits>
 
@@ -31,7 +33,8 @@ struct ForwardMemory {
 
 // s = q k^T and, with tangents, s_dot = q' k^T + q k'^T from the same loaded operands.
 template <int D, int N, bool Dot, class T>
-__device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], const T* q, const T* k, const T* q_dot, const T* k_dot) {
+__device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], const T* q, const T* k, const T* q_dot,
+                              const T* k_dot) {
   if constexpr (!Dot) {
     product_abt<D, N>(s, q, k);
     return;
@@ -63,7 +66,8 @@ __device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], co
 
 // D: head width, M: queries per block (16 per warp), N: keys per step.
 template <class T, int D, int M, int N, bool Dot>
-__global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel(const AttentionShape s, const ForwardMemory p, int chunks) {
+__global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1)
+    forward_kernel(const AttentionShape s, const ForwardMemory p, int chunks) {
   await_queued();
   constexpr int kThreads = M * 2, kOut = output_columns(D), kPitch = pitch(D), kPitchOut = pitch(kOut);
 
@@ -81,10 +85,12 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
   const int first = at.chunk * kOut, width = (int)s.K, out_width = (int)s.Kv - first;
   const float scale = (float)s.scale, scale2 = scale * kLog2e;
 
-
   // Loads
-  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h), v_at = row_offset(s.v, at.b, 0, at.h) + first;
-  auto load_q = [&](T* to, const void* from) { load_tile<M, D, kThreads>(to, static_cast<const T*>(from) + q_at, s.q[1], q0, s.Lq, width); };
+  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h),
+                v_at = row_offset(s.v, at.b, 0, at.h) + first;
+  auto load_q = [&](T* to, const void* from) {
+    load_tile<M, D, kThreads>(to, static_cast<const T*>(from) + q_at, s.q[1], q0, s.Lq, width);
+  };
   auto load_k = [&](T* to, const void* from, int64_t k0) {
     load_tile<N, D, kThreads>(to, static_cast<const T*>(from) + k_at, s.k[1], k0, s.Lk, width);
   };
@@ -118,7 +124,8 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
     float sc[N / 8][4], sd[N / 8][4];
     clear(sc);
     if constexpr (Dot) clear(sd);
-    scores<D, N, Dot>(sc, sd, qs + warp * 16 * kPitch, ks, q_dot ? qds + warp * 16 * kPitch : nullptr, k_dot ? kds : nullptr);
+    scores<D, N, Dot>(sc, sd, qs + warp * 16 * kPitch, ks, q_dot ? qds + warp * 16 * kPitch : nullptr,
+                      k_dot ? kds : nullptr);
 
 #pragma unroll
     for (int n = 0; n < N / 8; ++n) {
@@ -240,11 +247,13 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
       const float low = __fmul_rn(acc[n][2 * i], inverse), high = __fmul_rn(acc[n][2 * i + 1], inverse);
       *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o) + to + c) = pack_pair<T>(low, high);
       if constexpr (Dot) {
-        const float low_dot = acc_dot[n][2 * i] * inverse - spread * low, high_dot = acc_dot[n][2 * i + 1] * inverse - spread * high;
+        const float low_dot = acc_dot[n][2 * i] * inverse - spread * low,
+                    high_dot = acc_dot[n][2 * i + 1] * inverse - spread * high;
         *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o_dot) + to + c) = pack_pair<T>(low_dot, high_dot);
       }
     }
-    if (at.chunk == 0 && (lane & 3) == 0) p.lse[(at.b * s.H + at.h) * s.Lq + row] = __fmaf_rn(top[i], kLn2, logf(total));
+    if (at.chunk == 0 && (lane & 3) == 0)
+      p.lse[(at.b * s.H + at.h) * s.Lq + row] = __fmaf_rn(top[i], kLn2, logf(total));
   }
 }
 
@@ -262,8 +271,8 @@ void launch(const AttentionShape& s, const ForwardMemory& p) {
 
 }  // namespace
 
-void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
-                     void* o, void* o_dot, void* lse) {
+void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                     const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse) {
   const ForwardMemory p{q, k, v, q_dot, k_dot, v_dot, o, o_dot, static_cast<float*>(lse)};
   // The tile is the one that the tangent needs, also without a tangent, so that both have the same primal.
   const auto bytes = [](int d, int m, int n) { return generic_forward_bytes(d, m, n, true); };
@@ -289,7 +298,7 @@ bool generic_applies(const AttentionShape& s) {
   if ((s.dtype != RCM_BF16 && s.dtype != RCM_F16) || gpu().major < 8) return false;
   const int64_t width = std::max(s.K, s.Kv);
   if (width > 256 || s.K % 8 || s.Kv % 8) return false;
-  for (const int64_t(*step)[3] : {&s.q, &s.k, &s.v, &s.o}) {
+  for (const int64_t (*step)[3] : {&s.q, &s.k, &s.v, &s.o}) {
     for (int64_t n : *step) {
       if (n % 8) return false;
     }

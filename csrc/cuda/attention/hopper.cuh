@@ -1,7 +1,7 @@
 // Shared by the sm_90a attention kernels: tensor maps, softmax state, and staging of output tiles.
 //
-// Accumulator layout of a warpgroup tile: thread t holds rows t/4 and t/4 + 8 of its warp's 16, columns 8j + 2(t%4) + {0,1} in
-// d[4j..4j+1] and d[4j+2..4j+3]. Packed in pairs this is the A operand of the next multiply.
+// Accumulator layout of a warpgroup tile: thread t holds rows t/4 and t/4 + 8 of its warp's 16, columns 8j + 2(t%4) +
+// {0,1} in d[4j..4j+1] and d[4j+2..4j+3]. Packed in pairs this is the A operand of the next multiply.
 #pragma once
 #include "attention.cuh"
 #include "cuda/ptx/hopper.cuh"
@@ -12,7 +12,8 @@ namespace rcm {
 
 constexpr int kRows = 64;  // query rows of a warpgroup
 
-// Describes [B, L, H, W] with the given (batch, token, head) strides as boxes of 64 columns by `rows` tokens, 128-byte swizzle.
+// Describes [B, L, H, W] with the given (batch, token, head) strides as boxes of 64 columns by `rows` tokens, 128-byte
+// swizzle.
 inline bool tensor_map(CUtensorMap* map, const void* data, int32_t dtype, int64_t B, int64_t L, int64_t H, int64_t W,
                        const int64_t* strides, int rows) {
   // An axis of one element is never stepped over: any legal stride will do.
@@ -35,8 +36,8 @@ __device__ inline void mask_columns(float (&s)[Registers], int left, int lane) {
 
 constexpr float kSlack = 4;  // log2 of the largest weight: small enough that P.S' stays in the range of f16
 
-// Online softmax of the two rows of which a thread holds a part, over key tiles. Sums are relative to `top`, which may lag behind the
-// true maximum: rescaling waits until a weight would exceed 2^kSlack.
+// Online softmax of the two rows of which a thread holds a part, over key tiles. Sums are relative to `top`, which may
+// lag behind the true maximum: rescaling waits until a weight would exceed 2^kSlack.
 struct SoftmaxRows {
   float top0, top1, sum0, sum1, shrink0 = 1, shrink1 = 1;
   bool shrinks = false;  // warp-wide: earlier sums must be multiplied by shrink0 and shrink1
@@ -65,21 +66,25 @@ struct SoftmaxRows {
     const float base0 = top0 * to_log2, base1 = top1 * to_log2;
 #pragma unroll
     for (int j = 0; j < Registers / 4; ++j) {
-      s[4 * j] = ptx::exp2_fast(fmaf(s[4 * j], to_log2, -base0)), s[4 * j + 1] = ptx::exp2_fast(fmaf(s[4 * j + 1], to_log2, -base0));
-      s[4 * j + 2] = ptx::exp2_fast(fmaf(s[4 * j + 2], to_log2, -base1)), s[4 * j + 3] = ptx::exp2_fast(fmaf(s[4 * j + 3], to_log2, -base1));
+      s[4 * j] = ptx::exp2_fast(fmaf(s[4 * j], to_log2, -base0)),
+            s[4 * j + 1] = ptx::exp2_fast(fmaf(s[4 * j + 1], to_log2, -base0));
+      s[4 * j + 2] = ptx::exp2_fast(fmaf(s[4 * j + 2], to_log2, -base1)),
+                s[4 * j + 3] = ptx::exp2_fast(fmaf(s[4 * j + 3], to_log2, -base1));
       sum0 += s[4 * j] + s[4 * j + 1];
       sum1 += s[4 * j + 2] + s[4 * j + 3];
     }
   }
 };
 
-// Writes a [64, W] tile to swizzled shared memory, [W/64][rows of the buffer][64]; value(i) gives the element of accumulator i.
+// Writes a [64, W] tile to swizzled shared memory, [W/64][rows of the buffer][64]; value(i) gives the element of
+// accumulator i.
 template <class T, int W, class Value>
 __device__ inline void stage_values(const Value& value, char* buffer, int block_bytes) {
   const int thread = ptx::reload_thread_index(), warp = thread / 32 % 4, lane = thread % 32, row = warp * 16 + lane / 4;
 #pragma unroll
   for (int j = 0; j < W / 8; ++j) {
-    char* base = buffer + (j / 8) * block_bytes + ((j % 8 ^ row % 8) * 16) + lane % 4 * 4;  // row + 8 has the same row % 8
+    char* base =
+        buffer + (j / 8) * block_bytes + ((j % 8 ^ row % 8) * 16) + lane % 4 * 4;  // row + 8 has the same row % 8
     *reinterpret_cast<uint32_t*>(base + row * 128) = ptx::pack_pair<T>(value(4 * j), value(4 * j + 1));
     *reinterpret_cast<uint32_t*>(base + (row + 8) * 128) = ptx::pack_pair<T>(value(4 * j + 2), value(4 * j + 3));
   }

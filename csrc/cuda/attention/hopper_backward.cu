@@ -1,13 +1,15 @@
 // Attention backward on sm_90a.
 //
-// Idea: two passes of one kernel, so that every output has one writer, no atomics are needed and every run gives the same bits.
-//   keys:    rows are keys.    S = k q^T, dP = v o_bar^T, P = exp(S - lse), dS = P.(dP - D):  v_bar += P o_bar, k_bar += dS q
-//   queries: rows are queries. S = q k^T, dP = o_bar v^T, likewise:                          q_bar += dS k
+// Idea: two passes of one kernel, so that every output has one writer, no atomics are needed and every run gives the
+// same bits.
+//   P = exp(S - lse), dS = P.(dP - D)
+//   keys pass:    rows are keys.    S = k q^T, dP = v o_bar^T:  v_bar += P o_bar, k_bar += dS q
+//   queries pass: rows are queries. S = q k^T, dP = o_bar v^T:  q_bar += dS k
 // Seven products instead of five, at the rate of the tangent kernel: as fast as cuDNN's backward.
-// Tile: 2 x 64 resident rows; tiles of N of the other side pass through the ring. N is 80 (keys pass) and 64 (queries pass) at width
-// 128, so that two accumulators, S, dP, P and dS fit in 240 registers; 128 at width 64.
-// Barriers: full/empty per ring slot, `resident` for the rows; named barriers 1 and 2 hand the tensor cores from one warpgroup to the
-// other, 3 and 4 synchronise a warpgroup before its output is stored.
+// Tile: 2 x 64 resident rows; tiles of N of the other side pass through the ring. N is 80 (keys pass) and 64 (queries
+// pass) at width 128, so that two accumulators, S and dP fit in 240 registers; 128 at width 64.
+// Barriers: full/empty per ring slot, `resident` for the rows; named barriers 1 and 2 hand the tensor cores from one
+// warpgroup to the other, 3 and 4 synchronise a warpgroup before its output is stored.
 // Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 each compute 64 resident rows.
 #include <algorithm>
 
@@ -43,11 +45,11 @@ struct Layout {
   static_assert(kSlots >= 2 && N % 16 == 0 && kTileBytes % 1024 == 0, "tile");
 };
 
-// log2_lse and delta [B*H, padded] hold lse log2(e) and rowsum(o_bar o), padded with +inf and 0. With splits, sums go to partial
-// [splits][2][B*H][rows][W] in f32.
+// log2_lse and delta [B*H, padded] hold lse log2(e) and rowsum(o_bar o), padded with +inf and 0. With splits, sums go
+// to partial [splits][2][B*H][rows][W] in f32.
 template <class T, int W, int N, bool Keys>
-__global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant__ Maps maps, const float* log2_lse, const float* delta, float* partial,
-                                                          Sizes z, float scale) {
+__global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant__ Maps maps, const float* log2_lse,
+                                                          const float* delta, float* partial, Sizes z, float scale) {
 #if RCM_HOPPER_CODE
   using L = Layout<W, N, Keys>;
   // Shared memory
@@ -58,8 +60,10 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
   uint64_t *empty = full + L::kSlots, *resident = empty + L::kSlots;
 
   // Work assignment
-  const int r0 = blockIdx.x / z.splits * 2 * kRows, split = blockIdx.x % z.splits, head = blockIdx.y, batch = blockIdx.z;
-  const int all_tiles = (z.columns + N - 1) / N, first = split * z.per_split, last = min(all_tiles, first + z.per_split);
+  const int r0 = blockIdx.x / z.splits * 2 * kRows, split = blockIdx.x % z.splits, head = blockIdx.y,
+            batch = blockIdx.z;
+  const int all_tiles = (z.columns + N - 1) / N, first = split * z.per_split,
+            last = min(all_tiles, first + z.per_split);
   const int64_t pair = (int64_t)batch * z.H + head;
 
   // Fill barriers
@@ -101,7 +105,8 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
     // Consumer warpgroups
     registers_raise<240>();
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const uint32_t base1 = shared_address(row1) + (group - 1) * kRows * 128, base2 = base1 + L::kRowBytes, ring_base = shared_address(ring);
+    const uint32_t base1 = shared_address(row1) + (group - 1) * kRows * 128, base2 = base1 + L::kRowBytes,
+                   ring_base = shared_address(ring);
     const float to_log2 = scale * 1.4426950408889634f;
     float acc1[W / 2] = {}, acc2[Keys ? W / 2 : 1] = {}, s[N / 2], dp[N / 2];
     uint32_t p[Keys ? N / 4 : 1], g[N / 4];
@@ -112,10 +117,11 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       lse0 = log2_lse[row], lse1 = log2_lse[row + 8];
       delta0 = delta[row], delta1 = delta[row + 8];
     }
-    const auto product = [&](float(&d)[N / 2], uint32_t rows_at, uint32_t tile_at) {
+    const auto product = [&](float (&d)[N / 2], uint32_t rows_at, uint32_t tile_at) {
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
-        const uint64_t row = wgmma_operand(rows_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), column = wgmma_operand(tile_at + (c / 4) * N * 128 + c % 4 * 32, 0);
+        const uint64_t row = wgmma_operand(rows_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0),
+                       column = wgmma_operand(tile_at + (c / 4) * N * 128 + c % 4 * 32, 0);
         c == 0 ? Wgmma<N, T>::first(d, row, column) : Wgmma<N, T>::shared(d, row, column);
       }
       wgmma_commit();
@@ -140,7 +146,8 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
     // Turns the scores s into the weights P.
     const auto weights = [&](int tile, int at) {
       if (!Keys && tile == all_tiles - 1 && z.columns % N != 0) {
-        // Keys beyond the end were loaded as zeros: their score of 0 may be far above lse, and Inf * 0 must not reach the sums.
+        // Keys beyond the end were loaded as zeros: their score of 0 may be far above lse, and Inf * 0 must not reach
+        // the sums.
         mask_columns(s, z.columns - tile * N, lane);
       }
       const float* line = vectors + at * 2 * N;
@@ -148,8 +155,10 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       for (int j = 0; j < N / 8; ++j) {
         float2 low = {lse0, lse0}, high = {lse1, lse1};
         if constexpr (Keys) low = high = *reinterpret_cast<const float2*>(line + 8 * j + lane % 4 * 2);
-        s[4 * j] = exp2_fast(fmaf(s[4 * j], to_log2, -low.x)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], to_log2, -low.y));
-        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], to_log2, -high.x)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], to_log2, -high.y));
+        s[4 * j] = exp2_fast(fmaf(s[4 * j], to_log2, -low.x)),
+              s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], to_log2, -low.y));
+        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], to_log2, -high.x)),
+                  s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], to_log2, -high.y));
       }
     };
     const auto pack = [&](int at) {
@@ -226,11 +235,17 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       float* to = partial + split * 2 * plane + pair * z.rows * W + thread % 4 * 2;
 #pragma unroll
       for (int j = 0; j < W / 8; ++j) {
-        if (row < z.rows) *reinterpret_cast<float2*>(to + (int64_t)row * W + 8 * j) = {acc1[4 * j] * scale, acc1[4 * j + 1] * scale};
-        if (row + 8 < z.rows) *reinterpret_cast<float2*>(to + (int64_t)(row + 8) * W + 8 * j) = {acc1[4 * j + 2] * scale, acc1[4 * j + 3] * scale};
+        if (row < z.rows)
+          *reinterpret_cast<float2*>(to + (int64_t)row * W + 8 * j) = {acc1[4 * j] * scale, acc1[4 * j + 1] * scale};
+        if (row + 8 < z.rows)
+          *reinterpret_cast<float2*>(to + (int64_t)(row + 8) * W + 8 * j) = {acc1[4 * j + 2] * scale,
+                                                                             acc1[4 * j + 3] * scale};
         if constexpr (Keys) {
-          if (row < z.rows) *reinterpret_cast<float2*>(to + plane + (int64_t)row * W + 8 * j) = {acc2[4 * j], acc2[4 * j + 1]};
-          if (row + 8 < z.rows) *reinterpret_cast<float2*>(to + plane + (int64_t)(row + 8) * W + 8 * j) = {acc2[4 * j + 2], acc2[4 * j + 3]};
+          if (row < z.rows)
+            *reinterpret_cast<float2*>(to + plane + (int64_t)row * W + 8 * j) = {acc2[4 * j], acc2[4 * j + 1]};
+          if (row + 8 < z.rows)
+            *reinterpret_cast<float2*>(to + plane + (int64_t)(row + 8) * W + 8 * j) = {acc2[4 * j + 2],
+                                                                                       acc2[4 * j + 3]};
         }
       }
     } else {
@@ -244,7 +259,8 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       if (thread % 128 == 0 && from < z.rows) {
         for (int h = 0; h < L::kColumnBlocks; ++h) {
           if (z.want1) store_box(&maps.out1, stage + h * 2 * kRows * 128, h * 64, from, head, batch);
-          if (Keys && z.want2) store_box(&maps.out2, stage + L::kRowBytes + h * 2 * kRows * 128, h * 64, from, head, batch);
+          if (Keys && z.want2)
+            store_box(&maps.out2, stage + L::kRowBytes + h * 2 * kRows * 128, h * 64, from, head, batch);
         }
         store_commit();
         store_wait_read();
@@ -256,8 +272,9 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
 
 // One warp per query: log2_lse and delta, padded.
 template <class T>
-__global__ void __launch_bounds__(256) prepare_kernel(const T* o, const T* o_bar, const float* lse, float* log2_lse, float* delta, int64_t os0, int64_t os1,
-                                                      int64_t os2, int Lq, int H, int W, int padded, int64_t total) {
+__global__ void __launch_bounds__(256)
+    prepare_kernel(const T* o, const T* o_bar, const float* lse, float* log2_lse, float* delta, int64_t os0,
+                   int64_t os1, int64_t os2, int Lq, int H, int W, int padded, int64_t total) {
   await_queued();
   const int64_t at = (int64_t)blockIdx.x * 8 + threadIdx.x / 32;
   if (at >= total) return;
@@ -282,8 +299,8 @@ __global__ void __launch_bounds__(256) prepare_kernel(const T* o, const T* o_bar
 
 // Adds the partial sums of k_bar or v_bar in order.
 template <class T>
-__global__ void __launch_bounds__(256) gather_kernel(const float* partial, T* out, int splits, int64_t plane, int64_t s0, int64_t s1, int64_t s2, int rows,
-                                                     int H, int W) {
+__global__ void __launch_bounds__(256) gather_kernel(const float* partial, T* out, int splits, int64_t plane,
+                                                     int64_t s0, int64_t s1, int64_t s2, int rows, int H, int W) {
   await_queued();
   const int64_t n = plane / 2;
   for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
@@ -304,14 +321,17 @@ struct Side {
 };
 
 template <class T, int W, int N, bool Keys>
-bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* out1, void* out2, const float* log2_lse, const float* delta, int padded) {
+bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* out1, void* out2, const float* log2_lse,
+          const float* delta, int padded) {
   using L = Layout<W, N, Keys>;
   Maps m;
   const auto map = [&](CUtensorMap* to, const void* data, int64_t tokens, const int64_t* strides, int box) {
     return tensor_map(to, data, s.dtype, s.B, tokens, s.H, W, strides, box);
   };
-  if (!map(&m.row1, rows.data1, rows.tokens, rows.strides1, 2 * kRows) || !map(&m.row2, rows.data2, rows.tokens, rows.strides2, 2 * kRows) ||
-      !map(&m.tile1, tiles.data1, tiles.tokens, tiles.strides1, N) || !map(&m.tile2, tiles.data2, tiles.tokens, tiles.strides2, N)) {
+  if (!map(&m.row1, rows.data1, rows.tokens, rows.strides1, 2 * kRows) ||
+      !map(&m.row2, rows.data2, rows.tokens, rows.strides2, 2 * kRows) ||
+      !map(&m.tile1, tiles.data1, tiles.tokens, tiles.strides1, N) ||
+      !map(&m.tile2, tiles.data2, tiles.tokens, tiles.strides2, N)) {
     return false;
   }
   m.out1 = m.out2 = m.row1;
@@ -320,20 +340,23 @@ bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* ou
   const int64_t blocks = ceil_div(rows.tokens, 2 * kRows), count = ceil_div(tiles.tokens, N), pairs = s.B * s.H;
   // Few key tiles and many queries (cross attention): split the queries so that every processor has work.
   int64_t splits = 1;
-  if (Keys && blocks * pairs < 2 * gpu().sms) splits = std::max<int64_t>(1, std::min<int64_t>({4 * gpu().sms / (blocks * pairs), count / 8, 64}));
+  if (Keys && blocks * pairs < 2 * gpu().sms)
+    splits = std::max<int64_t>(1, std::min<int64_t>({4 * gpu().sms / (blocks * pairs), count / 8, 64}));
   const int64_t per_split = ceil_div(count, splits), plane = pairs * rows.tokens * W;
   splits = ceil_div(count, per_split);
   Workspace partial(splits > 1 ? (size_t)(splits * 2 * plane) * 4 : 0);
-  const Sizes z{(int)rows.tokens, (int)tiles.tokens, (int)s.H, padded, (int)splits, (int)per_split, out1 != nullptr, out2 != nullptr};
+  const Sizes z{(int)rows.tokens, (int)tiles.tokens, (int)s.H,        padded,
+                (int)splits,      (int)per_split,    out1 != nullptr, out2 != nullptr};
   auto* kernel = backward_kernel<T, W, N, Keys>;
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
-  queue_kernel(kernel, dim3((unsigned)(blocks * splits), (unsigned)s.H, (unsigned)s.B), 384, L::kBytes, m, log2_lse, delta, partial.as<float>(), z,
-               (float)s.scale);
+  queue_kernel(kernel, dim3((unsigned)(blocks * splits), (unsigned)s.H, (unsigned)s.B), 384, L::kBytes, m, log2_lse,
+               delta, partial.as<float>(), z, (float)s.scale);
   if (splits > 1) {
     const unsigned grid = (unsigned)std::min<int64_t>(ceil_div(plane / 2, 256), 8 * gpu().sms);
     const auto gather = [&](void* out, const float* from, const int64_t* strides) {
       if (out) {
-        queue_kernel(gather_kernel<T>, grid, 256, 0, from, static_cast<T*>(out), (int)splits, plane, strides[0], strides[1], strides[2], z.rows, z.H, W);
+        queue_kernel(gather_kernel<T>, grid, 256, 0, from, static_cast<T*>(out), (int)splits, plane, strides[0],
+                     strides[1], strides[2], z.rows, z.H, W);
       }
     };
     gather(out1, partial.as<float>(), rows.strides1);
@@ -343,28 +366,31 @@ bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* ou
 }
 
 template <class T, int W, int N, int NQ>
-bool run(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar, void* k_bar,
-         void* v_bar) {
+bool run(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse,
+         const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
   const int64_t padded = ceil_div(s.Lq, 2 * kRows) * 2 * kRows + N, total = s.B * s.H * padded;
   Workspace vectors((size_t)(2 * total) * 4);
   float *log2_lse = vectors.as<float>(), *delta = log2_lse + total;
-  queue_kernel(prepare_kernel<T>, (unsigned)ceil_div(total, 8), 256, 0, static_cast<const T*>(o), static_cast<const T*>(o_bar), lse, log2_lse, delta, s.o[0],
-               s.o[1], s.o[2], (int)s.Lq, (int)s.H, W, (int)padded, total);
+  queue_kernel(prepare_kernel<T>, (unsigned)ceil_div(total, 8), 256, 0, static_cast<const T*>(o),
+               static_cast<const T*>(o_bar), lse, log2_lse, delta, s.o[0], s.o[1], s.o[2], (int)s.Lq, (int)s.H, W,
+               (int)padded, total);
   const Side keys{k, v, s.Lk, s.k, s.v}, queries{q, o_bar, s.Lq, s.q, s.o};
-  if ((k_bar || v_bar) && !pass<T, W, N, true>(s, keys, queries, k_bar, v_bar, log2_lse, delta, (int)padded)) return false;
+  if ((k_bar || v_bar) && !pass<T, W, N, true>(s, keys, queries, k_bar, v_bar, log2_lse, delta, (int)padded))
+    return false;
   return !q_bar || pass<T, W, NQ, false>(s, queries, keys, q_bar, nullptr, log2_lse, delta, (int)padded);
 }
 
 template <class T>
-bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
-              void* k_bar, void* v_bar) {
-  return s.K == 128 ? run<T, 128, 80, 64>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar) : run<T, 64, 128, 128>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);
+bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse,
+              const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
+  return s.K == 128 ? run<T, 128, 80, 64>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar)
+                    : run<T, 64, 128, 128>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);
 }
 
 }  // namespace
 
-bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
-                     void* k_bar, void* v_bar) {
+bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                     const float* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
   if (!hopper_takes(s)) return false;
   return s.dtype == RCM_BF16 ? dispatch<bf16>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar)
                              : dispatch<f16>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);

@@ -1,12 +1,15 @@
 // Attention forward on sm_90a.
 //
-// Idea: keys and values stream through a ring in shared memory while two warpgroups multiply. Per key tile each has in flight
+// Idea: keys and values stream through a ring in shared memory while two warpgroups multiply. Per key tile each has in
+// flight
 //   S = q k^T of the next tile | o += P v
-// and the second overlaps with P = exp(S - m) of the next tile. Blocks are persistent: they take one query tile after another
-// without a gap in the stream of keys, so the last values of one tile multiply together with the first scores of the next.
-// Tile: 2 x 64 queries, 128 keys. S and o take 64 + W / 2 registers a thread; larger key tiles were slower on short rows.
-// Barriers: full/empty per ring slot, queries/queries_free per query buffer; named barriers 1 and 2 hand the tensor cores from one
-// warpgroup to the other, 3 and 4 synchronise a warpgroup before its output is stored.
+// and the second overlaps with P = exp(S - m) of the next tile. Blocks are persistent: they take one query tile after
+// another without a gap in the stream of keys, so the last values of one tile multiply together with the first scores
+// of the next.
+// Tile: 2 x 64 queries, 128 keys. S and o take 64 + W / 2 registers a thread; larger key tiles were slower on short
+// rows.
+// Barriers: full/empty per ring slot, queries/queries_free per query buffer; named barriers 1 and 2 hand the tensor
+// cores from one warpgroup to the other, 3 and 4 synchronise a warpgroup before its output is stored.
 // Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 each compute 64 query rows.
 #include <algorithm>
 
@@ -41,7 +44,8 @@ struct Layout {
 };
 
 template <class T, int W, int N>
-__global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__ Maps maps, float* lse, const __grid_constant__ Sizes z) {
+__global__ void __launch_bounds__(384, 1)
+    forward_kernel(const __grid_constant__ Maps maps, float* lse, const __grid_constant__ Sizes z) {
 #if RCM_HOPPER_CODE
   using L = Layout<W, N>;
   // Shared memory
@@ -66,11 +70,13 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
     registers_lower<24>();
     if (threadIdx.x == 0) {
       const auto load_queries = [&](int item, int n) {
-        const int buffer = n % 2, q0 = item % z.query_tiles * 2 * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+        const int buffer = n % 2, q0 = item % z.query_tiles * 2 * kRows, head = item / z.query_tiles % z.H,
+                  batch = item / z.query_tiles / z.H;
         barrier_wait(queries_free + buffer, (n / 2 & 1) ^ 1);
         barrier_expect(queries + buffer, L::kQueryBytes);
         for (int h = 0; h < L::kColumnBlocks; ++h) {
-          copy_box(shared + buffer * L::kQueryBytes + h * 2 * kRows * 128, &maps.q, queries + buffer, h * 64, q0, head, batch);
+          copy_box(shared + buffer * L::kQueryBytes + h * 2 * kRows * 128, &maps.q, queries + buffer, h * 64, q0, head,
+                   batch);
         }
       };
       int slot = 0, phase = 0;
@@ -81,7 +87,8 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
           barrier_wait(empty + slot, phase ^ 1);
           barrier_expect(full + slot, L::kSlotBytes);
           for (int h = 0; h < L::kColumnBlocks; ++h) {
-            copy_box(ring + slot * L::kSlotBytes + h * N * 128, step & 1 ? &maps.v : &maps.k, full + slot, h * 64, (step >> 1) * N, head, batch);
+            copy_box(ring + slot * L::kSlotBytes + h * N * 128, step & 1 ? &maps.v : &maps.k, full + slot, h * 64,
+                     (step >> 1) * N, head, batch);
           }
           if (++slot == L::kSlots) slot = 0, phase ^= 1;
         }
@@ -107,7 +114,8 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
       const uint32_t k_base = ring_base + at * L::kSlotBytes, q_base = query_base + buffer * L::kQueryBytes;
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
-        const uint64_t query = wgmma_operand(q_base + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), key = wgmma_operand(k_base + (c / 4) * N * 128 + c % 4 * 32, 0);
+        const uint64_t query = wgmma_operand(q_base + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0),
+                       key = wgmma_operand(k_base + (c / 4) * N * 128 + c % 4 * 32, 0);
         c == 0 ? Wgmma<N, T>::first(s, query, key) : Wgmma<N, T>::shared(s, query, key);
       }
       wgmma_commit();
@@ -210,7 +218,8 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
       if (has_next) release(slot);
 
       // Row sums
-      const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+      const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H,
+                batch = item / z.query_tiles / z.H;
       const int thread = reload_thread_index(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
       const float sum0 = quad_sum(rows.sum0), sum1 = quad_sum(rows.sum1);
       if (thread % 4 == 0) {
@@ -224,7 +233,8 @@ __global__ void __launch_bounds__(384, 1) forward_kernel(const __grid_constant__
       fence_async_proxy();
       named_sync(group + 2, 128);
       if (thread % 128 == 0) {
-        for (int h = 0; h < L::kColumnBlocks && q0 < z.Lq; ++h) store_box(&maps.o, stage + h * 2 * kRows * 128, h * 64, q0, head, batch);
+        for (int h = 0; h < L::kColumnBlocks && q0 < z.Lq; ++h)
+          store_box(&maps.o, stage + h * 2 * kRows * 128, h * 64, q0, head, batch);
         store_commit();
       }
     }
@@ -238,15 +248,23 @@ template <class T, int W, int N>
 bool launch(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse) {
   using L = Layout<W, N>;
   Maps m;
-  if (!tensor_map(&m.q, q, s.dtype, s.B, s.Lq, s.H, W, s.q, 2 * kRows) || !tensor_map(&m.o, o, s.dtype, s.B, s.Lq, s.H, W, s.o, kRows) ||
-      !tensor_map(&m.k, k, s.dtype, s.B, s.Lk, s.H, W, s.k, N) || !tensor_map(&m.v, v, s.dtype, s.B, s.Lk, s.H, W, s.v, N)) {
+  if (!tensor_map(&m.q, q, s.dtype, s.B, s.Lq, s.H, W, s.q, 2 * kRows) ||
+      !tensor_map(&m.o, o, s.dtype, s.B, s.Lq, s.H, W, s.o, kRows) ||
+      !tensor_map(&m.k, k, s.dtype, s.B, s.Lk, s.H, W, s.k, N) ||
+      !tensor_map(&m.v, v, s.dtype, s.B, s.Lk, s.H, W, s.v, N)) {
     return false;
   }
   const int64_t items = ceil_div(s.Lq, 2 * kRows) * s.H * s.B;
   if (items > INT32_MAX / 2) return false;
   auto* kernel = forward_kernel<T, W, N>;
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
-  const Sizes z{(int)s.Lq, (int)s.Lk, (int)s.H, (int)ceil_div(s.Lk, N), (int)ceil_div(s.Lq, 2 * kRows), (int)items, (float)s.scale,
+  const Sizes z{(int)s.Lq,
+                (int)s.Lk,
+                (int)s.H,
+                (int)ceil_div(s.Lk, N),
+                (int)ceil_div(s.Lq, 2 * kRows),
+                (int)items,
+                (float)s.scale,
                 (float)(s.scale * 1.4426950408889634)};
   const int64_t blocks = std::min<int64_t>(items, gpu().sms);
   queue_kernel(kernel, (unsigned)blocks, 384, L::kBytes, m, lse, z);

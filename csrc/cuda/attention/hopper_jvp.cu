@@ -1,13 +1,15 @@
 // Attention and its tangent in one pass on sm_90a.
 //
-// Idea: keys and values (and their tangents) stream through a ring in shared memory; per key tile each warpgroup has in flight
+// Idea: keys and values (and their tangents) stream through a ring in shared memory; per key tile each warpgroup has in
+// flight
 //   o += P v, o' += P v' + H v | S = q k^T of the next tile | S' = q' k^T + q k'^T of the next tile
-// S' overlaps with P = exp(S - m); forming H = P.S' overlaps with the other warpgroup's multiplies. S' takes the registers that P
-// and H leave. H is formed from P before rounding, and H v and P v' share one accumulator. Where only queries carry a tangent
-// (cross attention, short rows of keys) blocks are persistent and take one query tile after another without a gap in the keys.
+// S' overlaps with P = exp(S - m); forming H = P.S' overlaps with the other warpgroup's multiplies. S' takes the
+// registers that P and H leave. H is formed from P before rounding, and H v and P v' share one accumulator. Where only
+// queries carry a tangent (cross attention, short rows of keys) blocks are persistent and take one query tile after
+// another without a gap in the keys.
 // Tile: 2 x 64 queries; 64 keys at width 128, 128 keys at width 64, so that o, o', S and S' fit in 240 registers.
-// Barriers: full/empty per ring slot, queries/queries_free per query buffer; named barriers 1 and 2 hand the tensor cores from one
-// warpgroup to the other, 3 and 4 synchronise a warpgroup before its output is stored.
+// Barriers: full/empty per ring slot, queries/queries_free per query buffer; named barriers 1 and 2 hand the tensor
+// cores from one warpgroup to the other, 3 and 4 synchronise a warpgroup before its output is stored.
 // Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 each compute 64 query rows.
 #include <algorithm>
 
@@ -45,7 +47,8 @@ struct Layout {
 };
 
 template <class T, int W, int N, bool All>
-__global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Maps maps, float* lse, const __grid_constant__ Sizes z) {
+__global__ void __launch_bounds__(384, 1)
+    jvp_kernel(const __grid_constant__ Maps maps, float* lse, const __grid_constant__ Sizes z) {
 #if RCM_HOPPER_CODE
   using L = Layout<T, W, N, All>;
   constexpr int QB = L::kQueryBuffers;
@@ -71,7 +74,8 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
     registers_lower<24>();
     if (threadIdx.x == 0) {
       const auto load_queries = [&](int item, int n) {
-        const int buffer = n % QB, q0 = item % z.query_tiles * 2 * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+        const int buffer = n % QB, q0 = item % z.query_tiles * 2 * kRows, head = item / z.query_tiles % z.H,
+                  batch = item / z.query_tiles / z.H;
         char* to = shared + buffer * 2 * L::kQueryBytes;
         barrier_wait(queries_free + buffer, (n / QB & 1) ^ 1);
         barrier_expect(queries + buffer, 2 * L::kQueryBytes);
@@ -92,7 +96,8 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
           for (int h = 0; h < L::kColumnBlocks; ++h) {
             copy_box(to + h * N * 128, value ? &maps.v : &maps.k, full + slot, h * 64, (step >> 1) * N, head, batch);
             if constexpr (All) {
-              copy_box(to + L::kTileBytes + h * N * 128, value ? &maps.v_dot : &maps.k_dot, full + slot, h * 64, (step >> 1) * N, head, batch);
+              copy_box(to + L::kTileBytes + h * N * 128, value ? &maps.v_dot : &maps.k_dot, full + slot, h * 64,
+                       (step >> 1) * N, head, batch);
             }
           }
           if (++slot == L::kSlots) slot = 0, phase ^= 1;
@@ -119,7 +124,8 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       if (lane == 0) barrier_arrive(empty + at);
     };
     const auto operand = [&](int buffer, bool dot, int c) {
-      return wgmma_operand(query_base + (2 * buffer + dot) * L::kQueryBytes + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0);
+      return wgmma_operand(query_base + (2 * buffer + dot) * L::kQueryBytes + (c / 4) * 2 * kRows * 128 + c % 4 * 32,
+                           0);
     };
     const auto scores = [&](int at, int buffer) {
       const uint32_t base = ring_base + at * L::kSlotBytes;
@@ -148,7 +154,8 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
         const uint64_t value = wgmma_operand(base + c * 2048, N * 128);
         Wgmma<W, T>::registers(o, p + 4 * c, value);
         Wgmma<W, T>::registers(od, g + 4 * c, value);
-        if constexpr (All) Wgmma<W, T>::registers(od, p + 4 * c, wgmma_operand(base + L::kTileBytes + c * 2048, N * 128));
+        if constexpr (All)
+          Wgmma<W, T>::registers(od, p + 4 * c, wgmma_operand(base + L::kTileBytes + c * 2048, N * 128));
       }
       wgmma_commit();
     };
@@ -265,7 +272,8 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       if (has_next) release(slot);
 
       // Row sums
-      const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H, batch = item / z.query_tiles / z.H;
+      const int q0 = item % z.query_tiles * 2 * kRows + (group - 1) * kRows, head = item / z.query_tiles % z.H,
+                batch = item / z.query_tiles / z.H;
       const int thread = reload_thread_index(), row = q0 + thread / 32 % 4 * 16 + thread % 32 / 4;
       const float sum0 = quad_sum(rows.sum0), sum1 = quad_sum(rows.sum1);
       cross0 = quad_sum(cross0), cross1 = quad_sum(cross1);
@@ -277,9 +285,11 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
       }
       // Epilogue: outputs are staged in the query buffer; each warpgroup touches only its own rows.
       char* stage = shared + n % QB * 2 * L::kQueryBytes + (group - 1) * kRows * 128;
-      const float dot = DeferScale ? z.scale : 1, dot0 = inverse0 * dot, dot1 = inverse1 * dot, mean0 = cross0 * inverse0, mean1 = cross1 * inverse1;
+      const float dot = DeferScale ? z.scale : 1, dot0 = inverse0 * dot, dot1 = inverse1 * dot,
+                  mean0 = cross0 * inverse0, mean1 = cross1 * inverse1;
       stage_tile<T, W>(o, inverse0, inverse1, stage, 2 * kRows * 128);
-      stage_values<T, W>([&](int i) { return (od[i] - (i & 2 ? mean1 : mean0) * o[i]) * (i & 2 ? dot1 : dot0); }, stage + L::kQueryBytes, 2 * kRows * 128);
+      stage_values<T, W>([&](int i) { return (od[i] - (i & 2 ? mean1 : mean0) * o[i]) * (i & 2 ? dot1 : dot0); },
+                         stage + L::kQueryBytes, 2 * kRows * 128);
       fence_async_proxy();
       named_sync(group + 2, 128);
       if (thread % 128 == 0) {
@@ -298,14 +308,16 @@ __global__ void __launch_bounds__(384, 1) jvp_kernel(const __grid_constant__ Map
 }
 
 template <class T, int W, int N, bool All>
-bool launch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
-            void* o_dot, float* lse) {
+bool launch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot,
+            const void* v_dot, void* o, void* o_dot, float* lse) {
   using L = Layout<T, W, N, All>;
   Maps m;
   const auto query = [&](CUtensorMap* map, const void* data, const int64_t* strides, int rows) {
     return tensor_map(map, data, s.dtype, s.B, s.Lq, s.H, W, strides, rows);
   };
-  const auto key = [&](CUtensorMap* map, const void* data, const int64_t* strides) { return tensor_map(map, data, s.dtype, s.B, s.Lk, s.H, W, strides, N); };
+  const auto key = [&](CUtensorMap* map, const void* data, const int64_t* strides) {
+    return tensor_map(map, data, s.dtype, s.B, s.Lk, s.H, W, strides, N);
+  };
   bool fits = query(&m.q, q, s.q, 2 * kRows) && query(&m.q_dot, q_dot, s.q, 2 * kRows) && query(&m.o, o, s.o, kRows) &&
               query(&m.o_dot, o_dot, s.o, kRows) && key(&m.k, k, s.k) && key(&m.v, v, s.v);
   if (All) fits = fits && key(&m.k_dot, k_dot, s.k) && key(&m.v_dot, v_dot, s.v);
@@ -315,15 +327,21 @@ bool launch(const AttentionShape& s, const void* q, const void* k, const void* v
   const int64_t items = ceil_div(s.Lq, 2 * kRows) * s.H * s.B;
   if (items > INT32_MAX / 2) return false;
   const int64_t blocks = All ? items : std::min<int64_t>(items, gpu().sms);
-  const Sizes z{(int)s.Lq, (int)s.Lk, (int)s.H, (int)ceil_div(s.Lk, N), (int)ceil_div(s.Lq, 2 * kRows), (int)items, (float)s.scale,
+  const Sizes z{(int)s.Lq,
+                (int)s.Lk,
+                (int)s.H,
+                (int)ceil_div(s.Lk, N),
+                (int)ceil_div(s.Lq, 2 * kRows),
+                (int)items,
+                (float)s.scale,
                 (float)(s.scale * 1.4426950408889634)};
   queue_kernel(kernel, (unsigned)blocks, 384, L::kBytes, m, lse, z);
   return true;
 }
 
 template <class T>
-bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
-              void* o_dot, float* lse) {
+bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+              const void* k_dot, const void* v_dot, void* o, void* o_dot, float* lse) {
   const bool all = k_dot && v_dot;
   if (s.K == 128) {
     return all ? launch<T, 128, 64, true>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse)
@@ -335,8 +353,8 @@ bool dispatch(const AttentionShape& s, const void* q, const void* k, const void*
 
 }  // namespace
 
-bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
-                void* o_dot, float* lse) {
+bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                const void* k_dot, const void* v_dot, void* o, void* o_dot, float* lse) {
   const bool tangents = q_dot && (k_dot != nullptr) == (v_dot != nullptr);
   if (!tangents || !hopper_takes(s)) return false;
   return s.dtype == RCM_BF16 ? dispatch<bf16>(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse)

@@ -1,8 +1,8 @@
 // Attention without tensor cores: f32 and f64, and the shapes that the mma kernels do not take.
 //
 // Idea: online softmax forward, P recomputed from lse backward, on the ordinary units.
-// Tile: a block owns 32 rows, four per warp; the other rows come 32 at a time, one per lane. Widths are processed in pieces of 32
-// columns, so that any width fits in shared memory.
+// Tile: a block owns 32 rows, four per warp; the other rows come 32 at a time, one per lane. Widths are processed in
+// pieces of 32 columns, so that any width fits in shared memory.
 #include <algorithm>
 #include <climits>
 
@@ -20,7 +20,8 @@ using Piece = C[kTile][kPitch];
 
 // Rows [row, row + 32) and columns [column, column + 32) of one head; zeros beyond `rows` and `columns`.
 template <class C, class T>
-__device__ inline void load_piece(Piece<C>& to, const T* from, int64_t step, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+__device__ inline void load_piece(Piece<C>& to, const T* from, int64_t step, int64_t row, int64_t rows, int64_t column,
+                                  int64_t columns) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
@@ -80,17 +81,19 @@ struct ForwardMemory {
   compute_t<T>* lse;
 };
 
-// One code path with and without tangents (the branches are uniform over the grid), hence the same primal. A block computes
-// `Columns` pieces of 32 output columns.
+// One code path with and without tangents (the branches are uniform over the grid), hence the same primal. A block
+// computes `Columns` pieces of 32 output columns.
 template <class T, int Columns>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape s, const ForwardMemory<T> p, int chunks) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(const AttentionShape s, const ForwardMemory<T> p, int chunks) {
   await_queued();
   using C = compute_t<T>;
   __shared__ alignas(16) Piece<C> a, a_dot, b, b_dot;  // a and a_dot also hold each warp's weights
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const Place at = place_of(blockIdx.x, (s.Lq + kTile - 1) / kTile, chunks, s.H);
   const int64_t q0 = at.tile * kTile, first = (int64_t)at.chunk * Columns * kTile;
-  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h), v_at = row_offset(s.v, at.b, 0, at.h);
+  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h),
+                v_at = row_offset(s.v, at.b, 0, at.h);
   const bool cross = p.q_dot || p.k_dot;
   const C scale = (C)s.scale;
   C acc[Columns][kEach] = {}, acc_dot[Columns][kEach] = {}, top[kEach], sum[kEach] = {}, mean[kEach] = {};
@@ -160,7 +163,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
       if (p.o) p.o[to + column] = store_as<T>(y);
       if (p.o_dot) p.o_dot[to + column] = store_as<T>(acc_dot[c][r] * inverse - spread * y);
     }
-    if (p.lse && at.chunk == 0 && lane == 0) p.lse[(at.b * s.H + at.h) * s.Lq + row] = s.Lk > 0 ? top[r] + log(total) : (C)-INFINITY;
+    if (p.lse && at.chunk == 0 && lane == 0)
+      p.lse[(at.b * s.H + at.h) * s.Lq + row] = s.Lk > 0 ? top[r] + log(total) : (C)-INFINITY;
   }
 }
 
@@ -221,7 +225,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
     }
     const bool valid = j0 + lane < p.other_rows;
     if constexpr (OwnKeys) {
-      const C lse = valid ? p.lse[head * p.other_rows + j0 + lane] : (C)0, dot = valid && p.out[0] ? p.dots[head * p.other_rows + j0 + lane] : (C)0;
+      const C lse = valid ? p.lse[head * p.other_rows + j0 + lane] : (C)0,
+              dot = valid && p.out[0] ? p.dots[head * p.other_rows + j0 + lane] : (C)0;
 #pragma unroll
       for (int r = 0; r < kEach; ++r) shift[r] = lse, dots[r] = dot;
     }
@@ -262,21 +267,25 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
 #pragma unroll
     for (int c = 0; c < Columns; ++c) {
       const int64_t column = first + c * kTile + lane;
-      if (p.out[0] && column < p.width[0]) p.out[0][row_offset(p.own_step[0], at.b, row, at.h) + column] = store_as<T>(acc0[c][r] * scale);
-      if (OwnKeys && p.out[1] && column < p.width[1]) p.out[1][row_offset(p.own_step[1], at.b, row, at.h) + column] = store_as<T>(acc1[c][r]);
+      if (p.out[0] && column < p.width[0])
+        p.out[0][row_offset(p.own_step[0], at.b, row, at.h) + column] = store_as<T>(acc0[c][r] * scale);
+      if (OwnKeys && p.out[1] && column < p.width[1])
+        p.out[1][row_offset(p.own_step[1], at.b, row, at.h) + column] = store_as<T>(acc1[c][r]);
     }
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) row_dots_kernel(const AttentionShape s, const T* o, const T* o_bar, compute_t<T>* dots) {
+__global__ void __launch_bounds__(kThreads)
+    row_dots_kernel(const AttentionShape s, const T* o, const T* o_bar, compute_t<T>* dots) {
   await_queued();
   using C = compute_t<T>;
   const int64_t at = (int64_t)blockIdx.x * kWarps + (threadIdx.x >> 5);
   if (at >= s.B * s.Lq * s.H) return;
   const int64_t h = at % s.H, l = at / s.H % s.Lq, b = at / s.H / s.Lq, row = row_offset(s.o, b, l, h);
   C sum = 0;
-  for (int64_t c = threadIdx.x & 31; c < s.Kv; c += 32) sum = fma((C)load_as(o[row + c]), (C)load_as(o_bar[row + c]), sum);
+  for (int64_t c = threadIdx.x & 31; c < s.Kv; c += 32)
+    sum = fma((C)load_as(o[row + c]), (C)load_as(o_bar[row + c]), sum);
   sum = warp_sum(sum);
   if ((threadIdx.x & 31) == 0) dots[(b * s.H + h) * s.Lq + l] = sum;
 }
@@ -297,7 +306,8 @@ void with_columns(int64_t width, Body&& body) {
 
 template <class T, bool OwnKeys>
 void backward(int64_t B, const BackwardMemory<T>& p) {
-  const int64_t width = std::max(p.out[0] ? p.width[0] : 0, p.out[1] ? p.width[1] : 0), tiles = B * p.H * ceil_div(p.own_rows, kTile);
+  const int64_t width = std::max(p.out[0] ? p.width[0] : 0, p.out[1] ? p.width[1] : 0),
+                tiles = B * p.H * ceil_div(p.own_rows, kTile);
   if (tiles == 0) return;
   with_columns(width, [&](auto columns, int chunks) {
     queue_kernel(backward_kernel<T, decltype(columns)::value, OwnKeys>, grid(tiles * chunks), kThreads, 0, p, chunks);
@@ -306,12 +316,19 @@ void backward(int64_t B, const BackwardMemory<T>& p) {
 
 }  // namespace
 
-void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
-                   void* o, void* o_dot, void* lse) {
+void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                   const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse) {
   with_dtype(s.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     auto in = [](const void* m) { return static_cast<const T*>(m); };
-    const ForwardMemory<T> p{in(q),     in(k),     in(v), in(q_dot), in(k_dot), in(v_dot), static_cast<T*>(o), static_cast<T*>(o_dot),
+    const ForwardMemory<T> p{in(q),
+                             in(k),
+                             in(v),
+                             in(q_dot),
+                             in(k_dot),
+                             in(v_dot),
+                             static_cast<T*>(o),
+                             static_cast<T*>(o_dot),
                              static_cast<compute_t<T>*>(lse)};
     const int64_t tiles = s.B * s.H * ceil_div(s.Lq, kTile);
     if (tiles == 0) return;
@@ -326,19 +343,19 @@ void attention_row_dots(const AttentionShape& s, const void* o, const void* o_ba
   if (rows == 0) return;
   with_dtype(s.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
-    queue_kernel(row_dots_kernel<T>, grid(ceil_div(rows, kWarps)), kThreads, 0, s, static_cast<const T*>(o), static_cast<const T*>(o_bar),
-                 static_cast<compute_t<T>*>(dots));
+    queue_kernel(row_dots_kernel<T>, grid(ceil_div(rows, kWarps)), kThreads, 0, s, static_cast<const T*>(o),
+                 static_cast<const T*>(o_bar), static_cast<compute_t<T>*>(dots));
   });
 }
 
-void plain_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
-                    void* q_bar, void* k_bar, void* v_bar) {
+void plain_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                    const void* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
   with_dtype(s.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     using C = compute_t<T>;
     Workspace dots((size_t)(s.B * s.H * s.Lq) * sizeof(C));
     if (q_bar || k_bar) attention_row_dots(s, o, o_bar, dots.as<void>());
-    auto fill = [&](const T*(&memory)[2], int64_t(&step)[2][3], bool keys) {
+    auto fill = [&](const T*(&memory)[2], int64_t (&step)[2][3], bool keys) {
       memory[0] = static_cast<const T*>(keys ? k : q);
       memory[1] = static_cast<const T*>(keys ? v : o_bar);
       std::copy_n(keys ? s.k : s.q, 3, step[0]);

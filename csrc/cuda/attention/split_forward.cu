@@ -1,10 +1,11 @@
 // Attention of f32 tensors with its tangent on the tensor cores (sm_80 and later), where rcm_f32_products allows it.
 //
-// Idea: every factor is the sum of two bf16 numbers and every product is three (high high + high low + low high; low low is below the
-// last bit kept). Weights P and P.S' are split as they leave the softmax. Errors are those of f32 arithmetic within a small factor, at
-// a third of the bf16 kernels' rate.
+// Idea: every factor is the sum of two bf16 numbers and every product is three (high high + high low + low high; low
+// low is below the last bit kept). Weights P and P.S' are split as they leave the softmax. Errors are those of f32
+// arithmetic within a small factor, at a third of the bf16 kernels' rate.
 // Tile: M queries (16 per warp) by 32 keys; each operand occupies two tiles (high and low) in shared memory.
-// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its reuse.
+// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its
+// reuse.
 #include <algorithm>
 #include <climits>
 
@@ -75,14 +76,17 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
 
   // Shared memory
   extern __shared__ __align__(16) unsigned char shared[];
-  bf16* const qs = reinterpret_cast<bf16*>(shared);  // [high, low, tangent high, tangent low][M][kPitch]; keys and values alike
+  bf16* const qs =
+      reinterpret_cast<bf16*>(shared);  // [high, low, tangent high, tangent low][M][kPitch]; keys and values alike
   bf16* const ks = qs + kSides * M * kPitch;
   bf16* const vs = ks + kSides * N * kPitch;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const Place at = place_of(blockIdx.x, (p.Lq + M - 1) / M, 1, p.H);
-  const int64_t q0 = at.tile * M, q_at = (at.b * p.Lq * p.H + at.h) * p.K, k_at = (at.b * p.Lk * p.H + at.h) * p.K, v_at = (at.b * p.Lk * p.H + at.h) * p.Kv;
+  const int64_t q0 = at.tile * M, q_at = (at.b * p.Lq * p.H + at.h) * p.K, k_at = (at.b * p.Lk * p.H + at.h) * p.K,
+                v_at = (at.b * p.Lk * p.H + at.h) * p.Kv;
   const float scale2 = p.scale * kLog2e;
-  const bool q_dot = Dot && p.q_dot.high, k_dot = Dot && p.k_dot.high, v_dot = Dot && p.v_dot.high, cross = q_dot || k_dot;
+  const bool q_dot = Dot && p.q_dot.high, k_dot = Dot && p.k_dot.high, v_dot = Dot && p.v_dot.high,
+             cross = q_dot || k_dot;
 
   // Loads
   auto load = [&](auto rows, bf16* to, const HighLow& h, int64_t offset, int64_t first, int64_t count, int width) {
@@ -198,8 +202,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
     const bf16* const values = vs + piece_rows(kPitch);
 #pragma unroll
     for (int c = 0; c < N / 16; ++c) {
-      const uint32_t(&w0)[4] = weight[0][c];
-      const uint32_t(&w1)[4] = weight[1][c];
+      const uint32_t (&w0)[4] = weight[0][c];
+      const uint32_t (&w1)[4] = weight[1][c];
       const uint32_t w[2][4] = {{w0[0], w0[1], w0[2], w0[3]}, {w1[0], w1[1], w1[2], w1[3]}};
 #pragma unroll
       for (int n = 0; n < D; n += 16) {
@@ -209,8 +213,9 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
         product3(acc[n / 8], acc[n / 8 + 1], w, y);
         if constexpr (Dot) {
           if (cross) {
-            const uint32_t g[2][4] = {{weight_dot[0][c][0], weight_dot[0][c][1], weight_dot[0][c][2], weight_dot[0][c][3]},
-                                      {weight_dot[1][c][0], weight_dot[1][c][1], weight_dot[1][c][2], weight_dot[1][c][3]}};
+            const uint32_t g[2][4] = {
+                {weight_dot[0][c][0], weight_dot[0][c][1], weight_dot[0][c][2], weight_dot[0][c][3]},
+                {weight_dot[1][c][0], weight_dot[1][c][1], weight_dot[1][c][2], weight_dot[1][c][3]}};
             product3(acc_dot[n / 8], acc_dot[n / 8 + 1], g, y);
           }
           if (v_dot) {
@@ -227,7 +232,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
   // Epilogue
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const float total = quad_sum(sum[i]), inverse = p.Lk > 0 ? __fdiv_rn(1.f, total) : 0.f, spread = quad_sum(mean[i]) * inverse;
+    const float total = quad_sum(sum[i]), inverse = p.Lk > 0 ? __fdiv_rn(1.f, total) : 0.f,
+                spread = quad_sum(mean[i]) * inverse;
     const int64_t row = q0 + warp * 16 + (lane >> 2) + i * 8;
     if (row >= p.Lq) continue;
     const int64_t to = row_offset(p.o_step, at.b, row, at.h);
@@ -242,7 +248,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
         if constexpr (Dot) p.o_dot[to + c] = acc_dot[n][2 * i + e] * inverse - spread * y;
       }
     }
-    if ((lane & 3) == 0) p.lse[(at.b * p.H + at.h) * p.Lq + row] = p.Lk > 0 ? __fmaf_rn(top[i], kLn2, logf(total)) : -INFINITY;
+    if ((lane & 3) == 0)
+      p.lse[(at.b * p.H + at.h) * p.Lq + row] = p.Lk > 0 ? __fmaf_rn(top[i], kLn2, logf(total)) : -INFINITY;
   }
 }
 
@@ -271,11 +278,12 @@ void choose(int64_t B, const SplitMemory& p) {
 
 bool split_applies(const AttentionShape& s) {
   const int64_t width = std::max(s.K, s.Kv);
-  return split_products() && s.dtype == RCM_F32 && s.K % 8 == 0 && s.Kv % 8 == 0 && width <= 128 && split_bytes(width <= 64 ? 64 : 128, 64, 32) <= gpu().shared_per_block;
+  return split_products() && s.dtype == RCM_F32 && s.K % 8 == 0 && s.Kv % 8 == 0 && width <= 128 &&
+         split_bytes(width <= 64 ? 64 : 128, 64, 32) <= gpu().shared_per_block;
 }
 
-void split_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
-                   void* o_dot, void* lse) {
+void split_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                   const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse) {
   const int64_t sizes[3] = {s.B * s.Lq * s.H * s.K, s.B * s.Lk * s.H * s.K, s.B * s.Lk * s.H * s.Kv};
   const void* inputs[6] = {q, k, v, q_dot, k_dot, v_dot};
   const int64_t* steps[3] = {s.q, s.k, s.v};
@@ -295,8 +303,22 @@ void split_forward(const AttentionShape& s, const void* q, const void* k, const 
     const Strided offset{step[0], step[1], step[2], lengths[i % 3], s.H, widths[i % 3]};
     queue_high_low(static_cast<const float*>(inputs[i]), high, low, offset, n);
   }
-  SplitMemory p{made[0], made[1], made[2], made[3], made[4], made[5], static_cast<float*>(o), static_cast<float*>(o_dot), static_cast<float*>(lse),
-                {s.o[0], s.o[1], s.o[2]}, s.Lq, s.Lk, s.H, (int)s.K, (int)s.Kv, (float)s.scale};
+  SplitMemory p{made[0],
+                made[1],
+                made[2],
+                made[3],
+                made[4],
+                made[5],
+                static_cast<float*>(o),
+                static_cast<float*>(o_dot),
+                static_cast<float*>(lse),
+                {s.o[0], s.o[1], s.o[2]},
+                s.Lq,
+                s.Lk,
+                s.H,
+                (int)s.K,
+                (int)s.Kv,
+                (float)s.scale};
   std::max(s.K, s.Kv) <= 64 ? choose<64>(s.B, p) : choose<128>(s.B, p);
 }
 

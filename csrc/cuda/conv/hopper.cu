@@ -1,12 +1,14 @@
 // Convolution over video on sm_90a.
 //
-// Idea: an implicit matrix product whose rows are output positions and whose depth is channels times taps. For each chunk of channels
-// and each input frame one box of the input is loaded that covers the tile and its borders (the copy engine fills zeros outside), and
-// per tap the weights of that tap. A tap reads the same box from another row on, so the input crosses from L2 to shared memory once
-// for all taps of a frame.
-// Tile: each warpgroup computes MB blocks of 8 x 8 positions by N outputs; N and MB are limited by accumulators (144 or 192 a thread).
+// Idea: an implicit matrix product whose rows are output positions and whose depth is channels times taps. For each
+// chunk of channels and each input frame one box of the input is loaded that covers the tile and its borders (the copy
+// engine fills zeros outside), and per tap the weights of that tap. A tap reads the same box from another row on, so
+// the input crosses from L2 to shared memory once for all taps of a frame.
+// Tile: each warpgroup computes MB blocks of 8 x 8 positions by N outputs; N and MB are limited by accumulators (144 or
+// 192 a thread).
 // Barriers: full/empty per slot of two rings, boxes and taps.
-// Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 multiply. Blocks are persistent.
+// Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 multiply. Blocks are
+// persistent.
 #include <cstdlib>
 
 #include "conv.cuh"
@@ -58,7 +60,8 @@ struct Layout {
 struct Place {
   int pass, o0, t, x0, y0;
 };
-// Tiles that share input are neighbours: parities vary fastest, then blocks of outputs, frames, and places in the picture.
+// Tiles that share input are neighbours: parities vary fastest, then blocks of outputs, frames, and places in the
+// picture.
 [[maybe_unused]] __device__ inline Place place_of(const Plan& p, int MB, int64_t id) {
   Place at;
   uint32_t i = (uint32_t)id;
@@ -90,7 +93,8 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
     barrier_init_fence();
   }
   await_queued();
-  for (int o = threadIdx.x; o < p.columns * N && o < kMaxOutputs; o += blockDim.x) bias[o] = p.b && o < p.O ? load_any<float>(p.b, o, p.b_dtype) : 0.0f;
+  for (int o = threadIdx.x; o < p.columns * N && o < kMaxOutputs; o += blockDim.x)
+    bias[o] = p.b && o < p.O ? load_any<float>(p.b, o, p.b_dtype) : 0.0f;
   __syncthreads();
   const int group = threadIdx.x / 128;
 
@@ -108,13 +112,14 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
           for (int chunk = 0; chunk < p.chunks; ++chunk) {
             barrier_wait(empty_box + box_slot, box_phase);
             barrier_expect(full_box + box_slot, p.box_bytes);
-            copy_box(boxes + box_slot * L::kBoxBytes, map, full_box + box_slot, box.channel + chunk * KC, at.x0 + box.dx, box.parity, at.y0 + box.dy,
-                     frame < 0 ? frame + p.P : frame);
+            copy_box(boxes + box_slot * L::kBoxBytes, map, full_box + box_slot, box.channel + chunk * KC,
+                     at.x0 + box.dx, box.parity, at.y0 + box.dy, frame < 0 ? frame + p.P : frame);
             if (++box_slot == L::kBoxes) box_slot = 0, box_phase ^= 1;
             for (int i = 0; i < box.taps; ++i) {
               barrier_wait(empty_tap + tap_slot, tap_phase);
               barrier_expect(full_tap + tap_slot, N * L::kRowBytes);
-              copy_box(taps + tap_slot * L::kTapBytes, &p.w, full_tap + tap_slot, chunk * KC, at.o0 * N, p.tap[box.first + i].slice);
+              copy_box(taps + tap_slot * L::kTapBytes, &p.w, full_tap + tap_slot, chunk * KC, at.o0 * N,
+                       p.tap[box.first + i].slice);
               if (++tap_slot == L::kTaps) tap_slot = 0, tap_phase ^= 1;
             }
           }
@@ -148,8 +153,8 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
             for (int k = 0; k < KC / 16; ++k) {
 #pragma unroll
               for (int m = 0; m < MB; ++m) {
-                WgmmaShared<N, T>::run(d[m], wgmma_rows<L::kRowBytes>(a + m * block + k * 32, line), wgmma_rows<L::kRowBytes>(b + k * 32, 8 * L::kRowBytes),
-                                       k > 0 ? 1 : accumulate);
+                WgmmaShared<N, T>::run(d[m], wgmma_rows<L::kRowBytes>(a + m * block + k * 32, line),
+                                       wgmma_rows<L::kRowBytes>(b + k * 32, 8 * L::kRowBytes), k > 0 ? 1 : accumulate);
               }
             }
             wgmma_commit();
@@ -186,8 +191,9 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
         for (int h = 0; h < 2; ++h) {
           const int row = at.y0 + (p.side == 16 ? m : wg * MB + m) * 8 + warp * 2 + h;
           const bool inside = row < p.Yo && x < p.Xo;
-          const int64_t position = p.upsample ? ((int64_t)frame * 2 * p.Yo + 2 * row + at.pass / 2) * 2 * p.Xo + 2 * x + at.pass % 2
-                                              : ((int64_t)frame * p.Yo + row) * p.Xo + x;
+          const int64_t position =
+              p.upsample ? ((int64_t)frame * 2 * p.Yo + 2 * row + at.pass / 2) * 2 * p.Xo + 2 * x + at.pass % 2
+                         : ((int64_t)frame * p.Yo + row) * p.Xo + x;
           const int64_t base = position * p.width + column;
           if (N % 32 == 0 && n0 + N <= p.O) {
 #pragma unroll
@@ -202,8 +208,10 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
               }
 #pragma unroll
               for (int i = 0; i < 4; ++i) {
-                const float2 add = unpack_pair<T>(u[i]), shift = *reinterpret_cast<const float2*>(bias + n0 + 8 * (j + i) + 2 * quad);
-                u[i] = pack_pair<T>(d[m][4 * (j + i) + 2 * h] + shift.x + add.x, d[m][4 * (j + i) + 2 * h + 1] + shift.y + add.y);
+                const float2 add = unpack_pair<T>(u[i]),
+                             shift = *reinterpret_cast<const float2*>(bias + n0 + 8 * (j + i) + 2 * quad);
+                u[i] = pack_pair<T>(d[m][4 * (j + i) + 2 * h] + shift.x + add.x,
+                                    d[m][4 * (j + i) + 2 * h + 1] + shift.y + add.y);
               }
               quad_transpose(u, quad);
               if (inside) *reinterpret_cast<uint4*>(y + base + 8 * (j + quad)) = make_uint4(u[0], u[1], u[2], u[3]);
@@ -227,7 +235,8 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
 }
 
 // ---- host ---------------------------------------------------------------------------------------------------------
-// RCM_CONV=reload loads one box per tap, the tile without borders, so that every operand begins at a multiple of 1024 bytes.
+// RCM_CONV=reload loads one box per tap, the tile without borders, so that every operand begins at a multiple of 1024
+// bytes.
 bool reload_wanted() {
   const char* choice = std::getenv("RCM_CONV");
   return choice && std::strcmp(choice, "reload") == 0;
@@ -235,7 +244,8 @@ bool reload_wanted() {
 
 // Boxes and taps of every pass. `halo`: columns of a box that includes the borders; 0: one box per tap.
 void schedule(Plan& p, const ConvShape& g, int halo) {
-  const bool folded = g.s == 2;  // stride 2: pairs of columns are read as channels, pairs of rows as an axis of the tensor map
+  const bool folded =
+      g.s == 2;  // stride 2: pairs of columns are read as channels, pairs of rows as an axis of the tensor map
   int boxes = 0, taps = 0;
   for (int pass = 0; pass < g.passes(); ++pass) {
     const int begin = boxes;
@@ -248,7 +258,8 @@ void schedule(Plan& p, const ConvShape& g, int halo) {
       Box want{px * (int)g.C, halo ? (folded ? 0 : low_x) : dx, py, halo ? (folded ? 0 : low_y) : dy, tap.dt, 0, 0};
       int at = begin;
       const auto same = [&](const Box& b) {
-        return b.channel == want.channel && b.dx == want.dx && b.parity == want.parity && b.dy == want.dy && b.dt == want.dt;
+        return b.channel == want.channel && b.dx == want.dx && b.parity == want.parity && b.dy == want.dy &&
+               b.dt == want.dt;
       };
       while (at < boxes && !same(p.box[at])) ++at;
       if (at == boxes) p.box[boxes++] = want;
@@ -263,7 +274,8 @@ void schedule(Plan& p, const ConvShape& g, int halo) {
         const int px = folded ? tap.dx % 2 : 0, py = folded ? tap.dy % 2 : 0;
         const int dx = folded ? tap.dx / 2 : tap.dx, dy = folded ? tap.dy / 2 : tap.dy;
         const Box& box = p.box[at];
-        const bool in_box = box.channel == px * (int)g.C && box.parity == py && box.dt == tap.dt && (halo > 0 || (box.dx == dx && box.dy == dy));
+        const bool in_box = box.channel == px * (int)g.C && box.parity == py && box.dt == tap.dt &&
+                            (halo > 0 || (box.dx == dx && box.dy == dy));
         if (in_box) p.tap[taps++] = {(dy - box.dy) * halo + dx - box.dx, tap.slice};
       }
     }
@@ -281,7 +293,8 @@ void lay_out(Plan& p, const ConvShape& g, int KC, int N, int MB, bool reload) {
   p.box_bytes = p.halo * p.lines * KC * 2;
   schedule(p, g, reload ? 0 : p.halo);
   p.chunks = (int)ceil_div(g.C, KC);
-  p.To = (int)g.To, p.Yo = (int)g.Yo, p.Xo = (int)g.Xo, p.O = (int)g.O, p.width = (int)(g.O / g.split), p.split = (int)g.split, p.upsample = (int)g.upsample;
+  p.To = (int)g.To, p.Yo = (int)g.Yo, p.Xo = (int)g.Xo, p.O = (int)g.O, p.width = (int)(g.O / g.split),
+  p.split = (int)g.split, p.upsample = (int)g.upsample;
   p.st = (int)g.st, p.P = (int)g.P, p.passes = g.passes();
   p.columns = (int)ceil_div(g.O, N), p.across = (int)ceil_div(g.Xo, p.side);
   p.tiles = (int64_t)p.passes * p.columns * p.To * p.across * ceil_div(g.Yo, MB * 128 / p.side);
@@ -300,7 +313,8 @@ bool launch(const ConvShape& g, const conv3d::Call& c) {
   const int64_t line = g.X * g.C, frame = g.Y * line, slices = g.upsample ? 16 : g.taps();
   const int box[5] = {KC, p.halo, 1, p.lines, 1}, w_box[3] = {KC, N, 1};
   const auto video = [&](CUtensorMap* map, const void* data, int64_t frames) {
-    const int64_t sizes[5] = {folded ? 2 * g.C : g.C, folded ? g.X / 2 : g.X, folded ? 2 : 1, folded ? g.Y / 2 : g.Y, frames};
+    const int64_t sizes[5] = {folded ? 2 * g.C : g.C, folded ? g.X / 2 : g.X, folded ? 2 : 1, folded ? g.Y / 2 : g.Y,
+                              frames};
     const int64_t strides[4] = {folded ? 2 * g.C : g.C, line, folded ? 2 * line : line, frame};
     return encode_tensor_map(map, {data, c.dtype, 5, sizes, strides, box, L::kRowBytes});
   };
@@ -332,7 +346,8 @@ bool conv_hopper(const ConvShape& g, const conv3d::Call& c) {
   if (!aligned(c.y, 16) || !aligned(c.r, 16)) return false;
   // Kernels of 1 or 3; or a spatial stride of 2 over an even number of rows and columns, without padding in front.
   const bool plain = g.s == 1 && (g.k == 1 || g.k == 3) && g.kt * g.k * g.k <= kMaxTaps && g.p < g.k;
-  const bool halving = g.s == 2 && g.k == 3 && g.kt <= 3 && g.p == 0 && g.X % 2 == 0 && g.Y % 2 == 0 && g.X > 0 && g.Y > 0;
+  const bool halving =
+      g.s == 2 && g.k == 3 && g.kt <= 3 && g.p == 0 && g.X % 2 == 0 && g.Y % 2 == 0 && g.X > 0 && g.Y > 0;
   if (!plain && !halving) return false;
   return c.dtype == RCM_BF16 ? dispatch<bf16>(g, c) : dispatch<f16>(g, c);
 }

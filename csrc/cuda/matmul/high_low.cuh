@@ -1,4 +1,5 @@
-// f32 as the sum of two bf16 numbers, so that the tensor cores can multiply it: high + low keeps 16 bits of the mantissa.
+// f32 as the sum of two bf16 numbers, so that the tensor cores can multiply it: high + low keeps 16 bits of the
+// mantissa.
 #pragma once
 #include "cuda/runtime/common.cuh"
 
@@ -6,7 +7,8 @@ namespace rcm {
 
 // `offset(i)` is where element i of the dense outputs is found in x.
 template <class Offset>
-__global__ void __launch_bounds__(256) high_low_kernel(const float* x, bf16* high, bf16* low, Offset offset, int64_t n) {
+__global__ void __launch_bounds__(256)
+    high_low_kernel(const float* x, bf16* high, bf16* low, Offset offset, int64_t n) {
   await_queued();
   for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
     const float v = x[offset(i)];

@@ -57,7 +57,8 @@ constexpr size_t kMaxWorkspace = (size_t)32 << 20;
 Plan make_plan(const lt::Library& l, const Product& p, int32_t epilogue, uint32_t align_in, uint32_t align_out) {
   Plan plan;
   const bool doubles = p.d_dtype == RCM_F64;
-  lt_check(l.desc_create(&plan.desc, doubles ? lt::kCompute64F : lt::kCompute32F, doubles ? lt::kR64F : lt::kR32F), "descriptor");
+  lt_check(l.desc_create(&plan.desc, doubles ? lt::kCompute64F : lt::kCompute32F, doubles ? lt::kR64F : lt::kR32F),
+           "descriptor");
   const int32_t trans_a = p.b.transposed, trans_b = p.a.transposed;
   lt_check(l.desc_set(plan.desc, lt::kTransA, &trans_a, sizeof trans_a), "transA");
   lt_check(l.desc_set(plan.desc, lt::kTransB, &trans_b, sizeof trans_b), "transB");
@@ -76,8 +77,10 @@ Plan make_plan(const lt::Library& l, const Product& p, int32_t epilogue, uint32_
   lt::Preference preference = nullptr;
   lt_check(l.preference_create(&preference), "preference");
   lt_check(l.preference_set(preference, lt::kMaxWorkspace, &kMaxWorkspace, sizeof kMaxWorkspace), "workspace");
-  for (int32_t attribute : {lt::kAlignA, lt::kAlignB}) lt_check(l.preference_set(preference, attribute, &align_in, sizeof align_in), "alignment");
-  for (int32_t attribute : {lt::kAlignC, lt::kAlignD}) lt_check(l.preference_set(preference, attribute, &align_out, sizeof align_out), "alignment");
+  for (int32_t attribute : {lt::kAlignA, lt::kAlignB})
+    lt_check(l.preference_set(preference, attribute, &align_in, sizeof align_in), "alignment");
+  for (int32_t attribute : {lt::kAlignC, lt::kAlignD})
+    lt_check(l.preference_set(preference, attribute, &align_out, sizeof align_out), "alignment");
   lt::Heuristic best;
   int found = 0;
   const int32_t status = l.heuristic(l.handle, plan.desc, plan.a, plan.b, plan.d, plan.d, preference, 1, &best, &found);
@@ -94,9 +97,12 @@ Plan make_plan(const lt::Library& l, const Product& p, int32_t epilogue, uint32_
 bool lt_matmul(const Product& p) {
   const lt::Library& l = lt::library();
   if (!l.handle) return false;
-  const int32_t epilogue = p.gelu_input ? (p.bias ? lt::kGeluAuxBias : lt::kGeluAux) : p.bias ? lt::kBias : lt::kDefault;
+  const int32_t epilogue = p.gelu_input ? (p.bias ? lt::kGeluAuxBias : lt::kGeluAux)
+                           : p.bias     ? lt::kBias
+                                        : lt::kDefault;
   const uint32_t align_in = std::min(alignment(p.a.data), alignment(p.b.data)), align_out = alignment(p.d);
-  const Key key{p.M, p.N, p.K, p.a.dtype, p.d_dtype, p.a.transposed, p.b.transposed, p.accumulate, epilogue, align_in, align_out};
+  const Key key{p.M,          p.N,      p.K,      p.a.dtype, p.d_dtype, p.a.transposed, p.b.transposed,
+                p.accumulate, epilogue, align_in, align_out};
   Plans& cache = plans();
   std::lock_guard<std::mutex> hold(cache.lock);  // the cached descriptor holds this call's pointers
   auto at = cache.known.find(key);
@@ -109,8 +115,9 @@ bool lt_matmul(const Product& p) {
   const float one = 1, beta = p.accumulate ? 1 : 0;
   const double one64 = 1, beta64 = beta;
   const bool doubles = p.d_dtype == RCM_F64;
-  lt_check(l.matmul(l.handle, plan.desc, doubles ? (const void*)&one64 : &one, p.b.data, plan.a, p.a.data, plan.b, doubles ? (const void*)&beta64 : &beta, p.d,
-                    plan.d, p.d, plan.d, &plan.algo, workspace.as<void>(), plan.workspace, stream()),
+  lt_check(l.matmul(l.handle, plan.desc, doubles ? (const void*)&one64 : &one, p.b.data, plan.a, p.a.data, plan.b,
+                    doubles ? (const void*)&beta64 : &beta, p.d, plan.d, p.d, plan.d, &plan.algo, workspace.as<void>(),
+                    plan.workspace, stream()),
            "matmul");
   return true;
 }
@@ -131,10 +138,12 @@ __global__ void __launch_bounds__(256) matmul_kernel(Product p) {
       // The fastest index follows memory order.
       const int ar = p.a.transposed ? i % kTile : i / kDepth, ak = p.a.transposed ? i / kTile : i % kDepth;
       const int64_t m = m0 + ar, ka = k0 + ak;
-      as[ak][ar] = m < p.M && ka < p.K ? load_any<C>(p.a.data, p.a.transposed ? ka * p.M + m : m * p.K + ka, p.a.dtype) : (C)0;
+      as[ak][ar] =
+          m < p.M && ka < p.K ? load_any<C>(p.a.data, p.a.transposed ? ka * p.M + m : m * p.K + ka, p.a.dtype) : (C)0;
       const int br = p.b.transposed ? i / kDepth : i % kTile, bk = p.b.transposed ? i % kDepth : i / kTile;
       const int64_t n = n0 + br, kb = k0 + bk;
-      bs[bk][br] = n < p.N && kb < p.K ? load_any<C>(p.b.data, p.b.transposed ? n * p.K + kb : kb * p.N + n, p.b.dtype) : (C)0;
+      bs[bk][br] =
+          n < p.N && kb < p.K ? load_any<C>(p.b.data, p.b.transposed ? n * p.K + kb : kb * p.N + n, p.b.dtype) : (C)0;
     }
     __syncthreads();
 #pragma unroll
@@ -243,10 +252,13 @@ __global__ void cast_kernel(const void* from, int32_t from_dtype, void* to, int3
 }
 
 void convert(const void* from, int32_t from_dtype, void* to, int32_t to_dtype, int64_t n) {
-  if (n > 0) queue_kernel(cast_kernel, (unsigned)std::min<int64_t>(ceil_div(n, 256), 4096), 256, 0, from, from_dtype, to, to_dtype, n);
+  if (n > 0)
+    queue_kernel(cast_kernel, (unsigned)std::min<int64_t>(ceil_div(n, 256), 4096), 256, 0, from, from_dtype, to,
+                 to_dtype, n);
 }
 
-// A copy of an operand in f32, for products whose dtypes cuBLASLt does not combine (it wants equal dtypes, and d in that or f32).
+// A copy of an operand in f32, for products whose dtypes cuBLASLt does not combine (it wants equal dtypes, and d in
+// that or f32).
 struct Converted {
   Workspace memory;
   Operand operand;
@@ -275,7 +287,8 @@ struct HighLow {
 
 bool split_offered(const Product& p) {
   const auto fits = [](int32_t dtype) { return dtype == RCM_F32 || dtype == RCM_BF16; };
-  return split_products() && p.d_dtype == RCM_F32 && fits(p.a.dtype) && fits(p.b.dtype) && (p.a.dtype == RCM_F32 || p.b.dtype == RCM_F32);
+  return split_products() && p.d_dtype == RCM_F32 && fits(p.a.dtype) && fits(p.b.dtype) &&
+         (p.a.dtype == RCM_F32 || p.b.dtype == RCM_F32);
 }
 
 void split_matmul(const Product& p) {
@@ -300,8 +313,8 @@ void split_matmul(const Product& p) {
 }  // namespace
 
 bool matmul_gelu(const Product& p) {
-  const bool offered = p.N % 8 == 0 && p.K > 0 && p.a.dtype == p.b.dtype && p.a.dtype == p.d_dtype && (p.d_dtype == RCM_BF16 || p.d_dtype == RCM_F16) &&
-                       (!p.bias || p.bias_dtype == p.d_dtype);
+  const bool offered = p.N % 8 == 0 && p.K > 0 && p.a.dtype == p.b.dtype && p.a.dtype == p.d_dtype &&
+                       (p.d_dtype == RCM_BF16 || p.d_dtype == RCM_F16) && (!p.bias || p.bias_dtype == p.d_dtype);
   return offered && lt_matmul(p);
 }
 
@@ -356,11 +369,15 @@ void add_column_sums(const void* x, int32_t dtype, void* sums, int64_t M, int64_
     if constexpr (!std::is_same<T, double>::value) {
       if (N % 4 == 0 && aligned(x, sizeof(T) * 4)) {
         paired = true;
-        queue_kernel(column_sums_pack_kernel<T>, dim3((unsigned)ceil_div(N, 128), (unsigned)parts), 256, 0, in, partial.as<float>(), M, N);
+        queue_kernel(column_sums_pack_kernel<T>, dim3((unsigned)ceil_div(N, 128), (unsigned)parts), 256, 0, in,
+                     partial.as<float>(), M, N);
       }
     }
-    if (!paired) queue_kernel(column_sums_kernel<T>, dim3((unsigned)ceil_div(N, 32), (unsigned)parts), 256, 0, in, partial.as<C>(), M, N);
-    queue_kernel(add_partials_kernel<C>, (unsigned)ceil_div(N, 128), 128, 0, partial.as<C>(), static_cast<C*>(sums), parts, N);
+    if (!paired)
+      queue_kernel(column_sums_kernel<T>, dim3((unsigned)ceil_div(N, 32), (unsigned)parts), 256, 0, in, partial.as<C>(),
+                   M, N);
+    queue_kernel(add_partials_kernel<C>, (unsigned)ceil_div(N, 128), 128, 0, partial.as<C>(), static_cast<C*>(sums),
+                 parts, N);
   });
 }
 

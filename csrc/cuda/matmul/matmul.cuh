@@ -1,4 +1,5 @@
-// Row-major matrix products on the compute stream: cuBLASLt with fused epilogues, or the built-in kernel where it has none.
+// Row-major matrix products on the compute stream: cuBLASLt with fused epilogues, or the built-in kernel where it has
+// none.
 #pragma once
 #include "cuda/runtime/common.cuh"
 
@@ -23,8 +24,8 @@ struct Product {
 
 void matmul(const Product& p);
 
-// d = GELU (tanh form) of the product, and the product itself in gelu_input (d_dtype), in one pass. Returns false, having done nothing,
-// where cuBLASLt has no kernel for it.
+// d = GELU (tanh form) of the product, and the product itself in gelu_input (d_dtype), in one pass. Returns false,
+// having done nothing, where cuBLASLt has no kernel for it.
 bool matmul_gelu(const Product& p);
 
 // sums[j] += sum_i x[i,j] in a fixed order; x [M,N], sums [N] in stat dtype.

@@ -21,7 +21,8 @@ __device__ inline void sigmoid2(double t, double& s, double& q) {
 __device__ inline float gauss(float x) { return ptx::exp2_fast(-0.72134752044448170f * x * x); }
 __device__ inline double gauss(double x) { return exp(-0.5 * x * x); }
 
-// Value and derivative. GELU's tanh form is computed as x sigmoid(2 u), u = a (x + b x^3), which stays accurate for negative x.
+// Value and derivative. GELU's tanh form is computed as x sigmoid(2 u), u = a (x + b x^3), which stays accurate for
+// negative x.
 template <int K, class C>
 __device__ inline void activate(C x, C& y, C& slope) {
   constexpr C a = (C)0.7978845608028654, b = (C)0.044715, log2e = (C)1.4426950408889634;
@@ -80,7 +81,8 @@ struct Activation {
 template <int K, Mode M, class T>
 void launch(const void* x, const void* other, void* y, void* out, int64_t n) {
   constexpr int V = kPack<T>;
-  const Activation<K, M, T> op{static_cast<const T*>(x), static_cast<const T*>(other), static_cast<T*>(y), static_cast<T*>(out)};
+  const Activation<K, M, T> op{static_cast<const T*>(x), static_cast<const T*>(other), static_cast<T*>(y),
+                               static_cast<T*>(out)};
   map<V, M == kFwd ? 4 : 2>(op, 1, n, pack_aligned<V, T>({x, other, y, out}));
 }
 

@@ -34,7 +34,8 @@ struct Modulation {
 };
 
 template <class C>
-Modulation<C> modulation(const void* shift, const void* scale, const void* shift_dot, const void* scale_dot, const Sizes& z) {
+Modulation<C> modulation(const void* shift, const void* scale, const void* shift_dot, const void* scale_dot,
+                         const Sizes& z) {
   auto c = [](const void* p) { return static_cast<const C*>(p); };
   bool vec = z.B == 1 || aligned(reinterpret_cast<const void*>(z.stride * (int64_t)sizeof(C)), 16);
   for (const void* p : {shift, scale, shift_dot, scale_dot}) vec = vec && aligned(p, 16);
@@ -65,9 +66,10 @@ void backward(const Backward& a, const Sizes& z) {
     using Y = decltype(y_type);
     using C = compute_t<X>;
     if (z.B == 0 || z.L == 0) return;
-    layer_backward(static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar), modulation<C>(nullptr, a.scale, nullptr, nullptr, z),
-                   static_cast<const C*>(a.mean), static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar),
-                   static_cast<C*>(a.scale_bar), static_cast<C*>(a.shift_bar), z.B, z.L, z.D, z.stride);
+    layer_backward(static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar),
+                   modulation<C>(nullptr, a.scale, nullptr, nullptr, z), static_cast<const C*>(a.mean),
+                   static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar), static_cast<C*>(a.scale_bar),
+                   static_cast<C*>(a.shift_bar), z.B, z.L, z.D, z.stride);
   });
 }
 

@@ -63,8 +63,15 @@ template <class P>
 void launch(const Buffers& a, const Step& s, const float* clipped) {
   float* w = static_cast<float*>(a.master ? a.master : a.param);
   P* rounded = a.master ? static_cast<P*>(a.param) : nullptr;
-  const AdamW<P> op{w, static_cast<const float*>(a.grad), static_cast<float*>(a.m), static_cast<float*>(a.v),
-                    static_cast<float*>(a.ema), rounded, clipped, (float)s.grad_scale, Factors(s)};
+  const AdamW<P> op{w,
+                    static_cast<const float*>(a.grad),
+                    static_cast<float*>(a.m),
+                    static_cast<float*>(a.v),
+                    static_cast<float*>(a.ema),
+                    rounded,
+                    clipped,
+                    (float)s.grad_scale,
+                    Factors(s)};
   map<4, 1>(op, 1, a.n, pack_aligned<4, float>({w, a.grad, a.m, a.v, a.ema}) && pack_aligned<4, P>({rounded}));
 }
 

@@ -8,8 +8,9 @@ unsigned grid_for(int64_t n) { return grid_size(ceil_div(n, kThreads)); }
 
 // One thread per element of [S,D]; it walks a range of samples and reads p once.
 template <class C, bool Jvp>
-__global__ void __launch_bounds__(kThreads) modulate(const void* p, int32_t p_dtype, const C* e, const C* e_dot, C* y, C* y_dot, int64_t B, int64_t S,
-                                                     int64_t Se, int64_t D, unsigned blocks) {
+__global__ void __launch_bounds__(kThreads)
+    modulate(const void* p, int32_t p_dtype, const C* e, const C* e_dot, C* y, C* y_dot, int64_t B, int64_t S,
+             int64_t Se, int64_t D, unsigned blocks) {
   await_queued();
   const int64_t i = (int64_t)(blockIdx.x % blocks) * kThreads + threadIdx.x, width = S * D;
   if (i >= width) return;
@@ -52,8 +53,8 @@ void run(const Forward& a, const Sizes& z) {
   const int64_t blocks = ceil_div(z.S * z.D, kThreads), room = (int64_t)gpu().sms * 16 / blocks;
   const int64_t ranges = room < 1 ? 1 : room < z.B ? room : z.B;
   const C *e = static_cast<const C*>(a.e), *e_dot = static_cast<const C*>(a.e_dot);
-  queue_kernel(modulate<C, Jvp>, grid_size(blocks * ranges), kThreads, 0, a.p, z.p_dtype, e, e_dot, static_cast<C*>(a.y),
-               static_cast<C*>(a.y_dot), z.B, z.S, z.Se, z.D, (unsigned)blocks);
+  queue_kernel(modulate<C, Jvp>, grid_size(blocks * ranges), kThreads, 0, a.p, z.p_dtype, e, e_dot,
+               static_cast<C*>(a.y), static_cast<C*>(a.y_dot), z.B, z.S, z.Se, z.D, (unsigned)blocks);
 }
 
 template <class C>

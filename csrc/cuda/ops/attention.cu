@@ -6,16 +6,16 @@
 namespace rcm::attention {
 namespace {
 
-// RCM_ATTENTION=generic rules out the sm_90a kernels and cuDNN; RCM_ATTENTION=cudnn prefers cuDNN wherever it has a kernel. For
-// tests and benchmarks.
+// RCM_ATTENTION=generic rules out the sm_90a kernels and cuDNN; RCM_ATTENTION=cudnn prefers cuDNN wherever it has a
+// kernel. For tests and benchmarks.
 bool chosen(const char* name) {
   const char* choice = std::getenv("RCM_ATTENTION");
   return choice && std::strcmp(choice, name) == 0;
 }
 bool hopper_allowed() { return !chosen("generic"); }
 
-// Whether cuDNN is tried first. Where the sm_90a kernels apply, as measured (test/bench/README.md); elsewhere when the problem is
-// large enough to pay for building a cuDNN plan.
+// Whether cuDNN is tried first. Where the sm_90a kernels apply, as measured (test/bench/README.md); elsewhere when the
+// problem is large enough to pay for building a cuDNN plan.
 bool cudnn_wins(const AttentionShape& s, bool backward) {
   if (chosen("generic")) return false;
   if (chosen("cudnn")) return true;
@@ -25,14 +25,16 @@ bool cudnn_wins(const AttentionShape& s, bool backward) {
 
 }  // namespace
 
-// The generic kernels compute the primal the same way with and without a tangent, so _fwd and _jvp agree bit for bit. The sm_90a
-// kernels use other tiles with a tangent, and agree within rounding.
+// The generic kernels compute the primal the same way with and without a tangent, so _fwd and _jvp agree bit for bit.
+// The sm_90a kernels use other tiles with a tangent, and agree within rounding.
 void forward(const Forward& a, const AttentionShape& s) {
   const auto [q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse] = a;
   float* row_sums = static_cast<float*>(lse);
   if (!o_dot && cudnn_wins(s, false) && cudnn_forward(s, q, k, v, o, row_sums)) return;
   if (hopper_allowed()) {
-    if (o_dot ? hopper_jvp(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, row_sums) : hopper_forward(s, q, k, v, o, row_sums)) return;
+    if (o_dot ? hopper_jvp(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, row_sums)
+              : hopper_forward(s, q, k, v, o, row_sums))
+      return;
   }
   if (split_applies(s)) return split_forward(s, q, k, v, q_dot, k_dot, v_dot, o, o_dot, lse);
   if (!generic_applies(s) || !generic_aligned({q, k, v, o})) {

@@ -4,7 +4,8 @@
 namespace rcm::cross_entropy {
 namespace {
 
-// State: the largest logit m, the sum s of exp(x - m) and, with a tangent, the sum of exp(x - m) x_dot; one pass over the row.
+// State: the largest logit m, the sum s of exp(x - m) and, with a tangent, the sum of exp(x - m) x_dot; one pass over
+// the row.
 template <int States>
 struct Running {
   static constexpr int K = States;
@@ -19,7 +20,8 @@ struct Running {
 #pragma unroll
     for (int k = 1; k < K; ++k) state[k] = fma(state[k], a, mul_exact(other[k], b));
   }
-  // A logit of +inf gives NaN (x - x), as the formula does; one of -inf contributes nothing, even while m is still -inf.
+  // A logit of +inf gives NaN (x - x), as the formula does; one of -inf contributes nothing, even while m is still
+  // -inf.
   static __device__ void put(double x, double x_dot, double (&state)[K]) {
     if (x == -INFINITY) return;
     const bool larger = x > state[0];
@@ -112,12 +114,15 @@ struct EntropyBack {
   __device__ void load(int64_t i, Held<V>& h) const {
     h.x = fetch<V>(x + i);
   }
-  __device__ Sample sample(int64_t b) const { return {norms[2 * b], 1.0 / norms[2 * b + 1], loss_bar[b], b * N + label[b]}; }
+  __device__ Sample sample(int64_t b) const {
+    return {norms[2 * b], 1.0 / norms[2 * b + 1], loss_bar[b], b * N + label[b]};
+  }
   template <int V>
   __device__ void finish(const Sample& s, int64_t i, const Held<V>& h) const {
     double out[V];
 #pragma unroll
-    for (int j = 0; j < V; ++j) out[j] = s.bar * (exp((double)load_as(h.x.v[j]) - s.m) * s.inverse - (i + j == s.hot ? 1.0 : 0.0));
+    for (int j = 0; j < V; ++j)
+      out[j] = s.bar * (exp((double)load_as(h.x.v[j]) - s.m) * s.inverse - (i + j == s.hot ? 1.0 : 0.0));
     store_pack<V>(x_bar + i, out);
   }
 };

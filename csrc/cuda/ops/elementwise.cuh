@@ -56,7 +56,8 @@ constexpr int kThreads = 256;
 
 template <int V, int U, class Op>
 __global__ void __launch_bounds__(kThreads) map_packs(Op op, int64_t N, unsigned per) {
-  const int64_t b = blockIdx.x / per, start = b * N, packs = N / V, p = (int64_t)(blockIdx.x % per) * (U * kThreads) + threadIdx.x;
+  const int64_t b = blockIdx.x / per, start = b * N, packs = N / V,
+                p = (int64_t)(blockIdx.x % per) * (U * kThreads) + threadIdx.x;
   typename Op::template Held<V> held[U];
   await_queued();
 #pragma unroll
@@ -80,7 +81,8 @@ template <int V, int U, class Op>
 void map(const Op& op, int64_t B, int64_t N, bool vec) {
   if (B == 0 || N == 0) return;
   const bool packs = vec && (B == 1 || N % V == 0);
-  const int64_t count = packs ? N / V : N, wanted = ceil_div(count, (int64_t)U * kThreads), per = wanted > 0 ? wanted : 1;
+  const int64_t count = packs ? N / V : N, wanted = ceil_div(count, (int64_t)U * kThreads),
+                per = wanted > 0 ? wanted : 1;
   const unsigned grid = grid_size(B * per);
   queue_kernel(packs ? map_packs<V, U, Op> : map_packs<1, U, Op>, grid, kThreads, 0, op, N, (unsigned)per);
 }
@@ -89,8 +91,8 @@ void map(const Op& op, int64_t B, int64_t N, bool vec) {
 struct Nothing {};
 
 // ---- fold ---------------------------------------------------------------------------------------------------------
-// An Op has: K doubles of state; start(state); merge(state, other); Held<V> and load as above; fold(held, state); wanted(b), false
-// for a sample whose elements must not enter the result; done(b, state), which stores it.
+// An Op has: K doubles of state; start(state); merge(state, other); Held<V> and load as above; fold(held, state);
+// wanted(b), false for a sample whose elements must not enter the result; done(b, state), which stores it.
 constexpr int kFoldPacks = 2;
 
 template <class Op>
@@ -120,10 +122,11 @@ __device__ inline void fold_block(double (&state)[Op::K]) {
   fold_warp(kThreads / 64);
 }
 
-// Folds part blockIdx.x % parts of a sample: `share` packs, or the rest in the last part. With one part per sample no second pass is
-// needed.
+// Folds part blockIdx.x % parts of a sample: `share` packs, or the rest in the last part. With one part per sample no
+// second pass is needed.
 template <int V, class Op>
-__global__ void __launch_bounds__(kThreads, 4) fold_packs(Op op, double* partial, int64_t N, int64_t share, unsigned parts) {
+__global__ void __launch_bounds__(kThreads, 4)
+    fold_packs(Op op, double* partial, int64_t N, int64_t share, unsigned parts) {
   const int64_t b = blockIdx.x / parts, part = blockIdx.x % parts, start = b * N, packs = N / V;
   const int64_t end = (part + 1) * share < packs ? (part + 1) * share : packs;
   double state[Op::K];
@@ -193,13 +196,17 @@ template <int V, class Op>
 void fold(const Op& op, int64_t B, int64_t N, bool vec) {
   if (B == 0) return;
   const bool packed = vec && (B == 1 || N % V == 0);
-  const int64_t packs = packed ? N / V : N, sms = gpu().sms, wanted = ceil_div(B * ceil_div(packs, kFoldPacks * kThreads), sms);
-  // Equally many blocks per processor, 8 at most; shares begin at multiples of 8 packs. A sample that one block loads at once is one part.
+  const int64_t packs = packed ? N / V : N, sms = gpu().sms,
+                wanted = ceil_div(B * ceil_div(packs, kFoldPacks * kThreads), sms);
+  // Equally many blocks per processor, 8 at most; shares begin at multiples of 8 packs. A sample that one block loads
+  // at once is one part.
   const int64_t most = packs > kFoldPacks * kThreads ? ceil_div((wanted < 8 ? wanted : 8) * sms, B) : 1;
-  const int64_t share = packs > 0 ? ceil_div(ceil_div(packs, most), 8) * 8 : 8, parts = packs > 0 ? ceil_div(packs, share) : 1;
+  const int64_t share = packs > 0 ? ceil_div(ceil_div(packs, most), 8) * 8 : 8,
+                parts = packs > 0 ? ceil_div(packs, share) : 1;
   const Workspace partial(parts > 1 ? (size_t)(B * parts * Op::K) * sizeof(double) : 0);
   double* p = partial.as<double>();
-  queue_kernel(packed ? fold_packs<V, Op> : fold_packs<1, Op>, grid_size(B * parts), kThreads, 0, op, p, N, share, (unsigned)parts);
+  queue_kernel(packed ? fold_packs<V, Op> : fold_packs<1, Op>, grid_size(B * parts), kThreads, 0, op, p, N, share,
+               (unsigned)parts);
   if (parts > 1) queue_kernel(fold_parts<Op>, grid_size(B), kThreads, 0, op, p, (unsigned)parts);
 }
 

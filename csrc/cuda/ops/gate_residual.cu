@@ -6,8 +6,8 @@ namespace rcm::gate_residual {
 namespace {
 
 // ---- layout -------------------------------------------------------------------------------------------------------
-// A thread owns a pack of columns and walks rows of one sample, so that it reads the gate once. blockIdx.x covers samples, chunks of
-// rows and groups of columns (the last fastest); threadIdx.x packs, threadIdx.y rows.
+// A thread owns a pack of columns and walks rows of one sample, so that it reads the gate once. blockIdx.x covers
+// samples, chunks of rows and groups of columns (the last fastest); threadIdx.x packs, threadIdx.y rows.
 struct Walk {
   int64_t L, D, rows;  // rows: per chunk
   unsigned groups, chunks;
@@ -126,14 +126,16 @@ void mix(Mix<X, H> m, const Sizes& z) {
   if (z.B == 0 || z.L == 0 || z.D == 0) return;
   m.stride = z.stride;
   m.gate_vec = gate_packs<V, C>({m.gate, m.gate_dot}, z.stride);
-  if (z.D % V == 0 && pack_aligned<V, X>({m.x, m.x_dot, m.y, m.y_dot}) && pack_aligned<V, H>({m.h, m.h_dot})) launch_mix<V, Jvp>(m, z);
+  if (z.D % V == 0 && pack_aligned<V, X>({m.x, m.x_dot, m.y, m.y_dot}) && pack_aligned<V, H>({m.h, m.h_dot}))
+    launch_mix<V, Jvp>(m, z);
   else launch_mix<1, Jvp>(m, z);
 }
 
 // ---- vjp ----------------------------------------------------------------------------------------------------------
 // h_bar, and the chunk's part of gate_bar in partial [sample, chunk][threadIdx.y][D], in one pass.
 template <int V, class X, class H, class C>
-__global__ void __launch_bounds__(kThreads) back_rows(const X* y_bar, const H* h, const C* gate, H* h_bar, C* partial, int64_t stride, bool gate_vec, Walk w) {
+__global__ void __launch_bounds__(kThreads)
+    back_rows(const X* y_bar, const H* h, const C* gate, H* h_bar, C* partial, int64_t stride, bool gate_vec, Walk w) {
   await_queued();
   constexpr int U = 4;
   const Place p = place<V>(w);
@@ -178,14 +180,16 @@ template <int V, class X, class H, class C>
 void launch_back(const X* y_bar, const H* h, const C* gate, H* h_bar, C* gate_bar, bool gate_vec, const Sizes& z) {
   const dim3 block = block_for<V>(z.D);
   const int64_t groups = ceil_div(z.D, (int64_t)V * block.x), step = 4 * (int64_t)block.y;
-  // About a thousand threads per processor, each with many rows, to keep partial sums few; without sums, one step per block.
+  // About a thousand threads per processor, each with many rows, to keep partial sums few; without sums, one step per
+  // block.
   const int64_t room = (int64_t)gpu().sms * (1024 / (block.x * block.y)) / (z.B * groups), most = ceil_div(z.L, step);
   const int64_t wanted = gate_bar == nullptr ? most : room < 1 ? 1 : room < most ? room : most;
-  const int64_t rows = ceil_div(ceil_div(z.L, wanted), step) * step, chunks = ceil_div(z.L, rows), slots = chunks * block.y;
+  const int64_t rows = ceil_div(ceil_div(z.L, wanted), step) * step, chunks = ceil_div(z.L, rows),
+                slots = chunks * block.y;
   const Workspace partial(gate_bar ? (size_t)(z.B * slots * z.D) * sizeof(C) : 0);
   C* sums = gate_bar ? partial.as<C>() : nullptr;
-  queue_kernel(back_rows<V, X, H, C>, grid_size(z.B * groups * chunks), block, 0, y_bar, h, gate, h_bar, sums, z.stride, gate_vec,
-               Walk{z.L, z.D, rows, (unsigned)groups, (unsigned)chunks});
+  queue_kernel(back_rows<V, X, H, C>, grid_size(z.B * groups * chunks), block, 0, y_bar, h, gate, h_bar, sums, z.stride,
+               gate_vec, Walk{z.L, z.D, rows, (unsigned)groups, (unsigned)chunks});
   if (gate_bar != nullptr) add_slots<C>(sums, z.B, slots, z.D, 1, gate_bar, nullptr, z.stride);
 }
 

@@ -60,8 +60,8 @@ void backward(const Backward& a, const Sizes& z) {
     using C = compute_t<X>;
     if (z.M == 0) return;
     layer_backward(static_cast<const X*>(a.x), static_cast<const Y*>(a.y_bar), affine<C>(a.w, nullptr, z.w_dtype),
-                   static_cast<const C*>(a.mean), static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar), static_cast<C*>(a.w_bar),
-                   static_cast<C*>(a.b_bar), 1, z.M, z.N, 0);
+                   static_cast<const C*>(a.mean), static_cast<const C*>(a.rstd), static_cast<X*>(a.x_bar),
+                   static_cast<C*>(a.w_bar), static_cast<C*>(a.b_bar), 1, z.M, z.N, 0);
   });
 }
 

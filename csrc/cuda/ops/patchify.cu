@@ -19,8 +19,8 @@ struct Divisor {
   }
 };
 
-// A block moves a tile: all C*pt*py*px elements of `width` neighbouring patches along x, in the order of the output, so that writes
-// are contiguous and the scattered reads share cache lines in L1.
+// A block moves a tile: all C*pt*py*px elements of `width` neighbouring patches along x, in the order of the output, so
+// that writes are contiguous and the scattered reads share cache lines in L1.
 struct Tile {
   Divisor P, V, C, pt, py, px, run;  // run: elements of the tile along x
   Divisor chunks, tokens_y, tokens_t;
@@ -37,7 +37,8 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
   const int64_t x_first = (int64_t)chunk * s.width, left = s.tokens_x - x_first;
   const uint32_t width = left < s.width ? (uint32_t)left : s.width;
   const int64_t token0 = ((int64_t)line * s.tokens_x + x_first) * s.P.by;
-  const int64_t latent0 = ((b * s.channels * s.T + (int64_t)tt * s.pt.by) * s.Y + (int64_t)ty * s.py.by) * s.X + x_first * s.px.by;
+  const int64_t latent0 =
+      ((b * s.channels * s.T + (int64_t)tt * s.pt.by) * s.Y + (int64_t)ty * s.py.by) * s.X + x_first * s.px.by;
   await_queued();
 #pragma unroll 4
   for (uint32_t e = threadIdx.x; e < width * s.P.by; e += kThreads) {
@@ -66,10 +67,10 @@ __global__ void __launch_bounds__(kThreads) permute_tile(const A* from, const A*
   }
 }
 
-// Patches of 1x2x2 (Wan, Cosmos-Predict2), without shared memory. On the latent's side a thread moves pairs along x. On the tokens'
-// side it moves, where channels come first, the 4U elements of U channels, and where they come last (`Last`) two runs of U channels, at
-// x = 0 and x = 1. Neighbouring threads run first along the tokens (kAlong), then over `places` in a patch: both sides then move whole
-// 32-byte sectors, with longer runs on the side that is written.
+// Patches of 1x2x2 (Wan, Cosmos-Predict2), without shared memory. On the latent's side a thread moves pairs along x. On
+// the tokens' side it moves, where channels come first, the 4U elements of U channels, and where they come last
+// (`Last`) two runs of U channels, at x = 0 and x = 1. Neighbouring threads run first along the tokens (kAlong), then
+// over `places` in a patch: both sides then move whole 32-byte sectors, with longer runs on the side that is written.
 struct Pairs {
   Divisor places, tokens_x, tokens;  // tokens: per sample
   int64_t plane, skip;               // elements of a channel; of a sample less one channel
@@ -113,7 +114,8 @@ __global__ void __launch_bounds__(kThreads) permute_pairs(const A* from, const A
   // A line of tokens covers 2 rows of X = 2 tokens_x elements: 4 elements per channel and token.
   const int64_t first = 4 * (int64_t)token - 2 * tx + s.tokens.split(token, rest) * s.skip;
   const uint32_t y = Last ? place & 1 : 0, c = (Last ? place >> 1 : place) * U;
-  const int64_t latent = first + c * s.plane + y * s.X, patch = (int64_t)token * (4 * s.C) + (Last ? 2 * y * s.C + c : 4 * c);
+  const int64_t latent = first + c * s.plane + y * s.X,
+                patch = (int64_t)token * (4 * s.C) + (Last ? 2 * y * s.C + c : 4 * c);
   const auto pair_at = [&](int j) { return latent + (Last ? j * s.plane : (j >> 1) * s.plane + (j & 1) * s.X); };
   const auto run_at = [&](int r) { return patch + r * s.C; };
   await_queued();
@@ -166,13 +168,18 @@ __global__ void __launch_bounds__(kThreads) permute_pairs(const A* from, const A
 // False where sizes or addresses do not allow it; permute_tile then does the work.
 template <bool ToTokens, bool Last, int U, class A, class Z>
 bool queue_pairs(const A* from, const A* from_dot, Z* to, Z* to_dot, const PatchShape& s) {
-  constexpr int64_t kRun = Last ? U : 4 * U, kFrom = (ToTokens ? 2 : kRun) * sizeof(A), kTo = (ToTokens ? kRun : 2) * sizeof(Z), kStep = kAlong<ToTokens>;
+  constexpr int64_t kRun = Last ? U : 4 * U, kFrom = (ToTokens ? 2 : kRun) * sizeof(A),
+                    kTo = (ToTokens ? kRun : 2) * sizeof(Z), kStep = kAlong<ToTokens>;
   const auto fits = [](const void* p, int64_t bytes) { return aligned(p, bytes < 16 ? bytes : 16); };
-  if (s.C % U != 0 || !fits(from, kFrom) || !fits(from_dot, kFrom) || !fits(to, kTo) || !fits(to_dot, kTo)) return false;
-  const int64_t plane = s.T * s.Y * s.X, count = s.B * plane / 4, places = (Last ? 2 : 1) * s.C / U, threads = ceil_div(count, kStep) * kStep * places;
+  if (s.C % U != 0 || !fits(from, kFrom) || !fits(from_dot, kFrom) || !fits(to, kTo) || !fits(to_dot, kTo))
+    return false;
+  const int64_t plane = s.T * s.Y * s.X, count = s.B * plane / 4, places = (Last ? 2 : 1) * s.C / U,
+                threads = ceil_div(count, kStep) * kStep * places;
   if (threads >= 0x7fffff00) return false;
-  const Pairs task{Divisor(places), Divisor(s.X / 2), Divisor(plane / 4), plane, (s.C - 1) * plane, (uint32_t)count, (uint32_t)s.X, (uint32_t)s.C};
-  const auto kernel = from_dot ? permute_pairs<ToTokens, true, Last, U, A, Z> : permute_pairs<ToTokens, false, Last, U, A, Z>;
+  const Pairs task{Divisor(places),   Divisor(s.X / 2), Divisor(plane / 4), plane,
+                   (s.C - 1) * plane, (uint32_t)count,  (uint32_t)s.X,      (uint32_t)s.C};
+  const auto kernel =
+      from_dot ? permute_pairs<ToTokens, true, Last, U, A, Z> : permute_pairs<ToTokens, false, Last, U, A, Z>;
   queue_kernel(kernel, (unsigned)ceil_div(threads, kThreads), kThreads, 0, from, from_dot, to, to_dot, task);
   return true;
 }
@@ -185,17 +192,22 @@ void launch(const void* from, const void* from_dot, void* to, void* to_dot, cons
   if (s.pt == 1 && s.py == 2 && s.px == 2) {
     constexpr int U = 16 / (int)sizeof(std::conditional_t<ToTokens, Z, A>);
     if (s.order == 1 ? queue_pairs<ToTokens, true, U>(in, in_dot, out, out_dot, s)
-                     : queue_pairs<ToTokens, false, 2>(in, in_dot, out, out_dot, s) || queue_pairs<ToTokens, false, 1>(in, in_dot, out, out_dot, s)) {
+                     : queue_pairs<ToTokens, false, 2>(in, in_dot, out, out_dot, s) ||
+                           queue_pairs<ToTokens, false, 1>(in, in_dot, out, out_dot, s)) {
       return;
     }
   }
   const int64_t V = s.pt * s.py * s.px, P = s.C * V, tx = s.X / s.px, ty = s.Y / s.py, tt = s.T / s.pt;
   if (P >= 0x40000000) fail(RCM_E_SHAPE, "patch: want below 2^30 elements, got %lld", (long long)P);
-  const int64_t most = P < kTile ? kTile / P : 1, chunks = ceil_div(tx, most), width = ceil_div(tx, chunks), used = ceil_div(tx, width);
-  const Tile tile{Divisor(P), Divisor(V), Divisor(s.C), Divisor(s.pt), Divisor(s.py), Divisor(s.px), Divisor(width * s.px),
-                  Divisor(used), Divisor(ty), Divisor(tt), s.T, s.Y, s.X, tx, (uint32_t)s.C, (uint32_t)width, s.order == 1};
+  const int64_t most = P < kTile ? kTile / P : 1, chunks = ceil_div(tx, most), width = ceil_div(tx, chunks),
+                used = ceil_div(tx, width);
+  const Tile tile{
+      Divisor(P),    Divisor(V),      Divisor(s.C), Divisor(s.pt), Divisor(s.py), Divisor(s.px), Divisor(width * s.px),
+      Divisor(used), Divisor(ty),     Divisor(tt),  s.T,           s.Y,           s.X,           tx,
+      (uint32_t)s.C, (uint32_t)width, s.order == 1};
   const unsigned grid = grid_size(s.B * tt * ty * used);
-  queue_kernel(from_dot ? permute_tile<ToTokens, true, A, Z> : permute_tile<ToTokens, false, A, Z>, grid, kThreads, 0, in, in_dot, out, out_dot, tile);
+  queue_kernel(from_dot ? permute_tile<ToTokens, true, A, Z> : permute_tile<ToTokens, false, A, Z>, grid, kThreads, 0,
+               in, in_dot, out, out_dot, tile);
 }
 
 }  // namespace

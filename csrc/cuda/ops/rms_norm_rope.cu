@@ -1,7 +1,9 @@
 // rms_norm_rope: the RMS norm over rows or heads, with the rotary embedding in the same pass.
 //
-// Idea: a block walks rows; the next row is loaded before this one is reduced (with a tangent two rows, staged in shared memory).
-// Tile: a thread holds pairs of packs, one pack in each half of a head, so that both rope layouts rotate within a thread.
+// Idea: a block walks rows; the next row is loaded before this one is reduced (with a tangent two rows, staged in
+// shared memory).
+// Tile: a thread holds pairs of packs, one pack in each half of a head, so that both rope layouts rotate within a
+// thread.
 #include "cuda/rows/norm.cuh"
 #include "shared/ops/rms_norm_rope.h"
 
@@ -44,8 +46,8 @@ bool units_fit(const X* x, const Y* y, const Sizes& z) {
   return z.group == z.D || (z.group == z.K && lanes <= 32 && (lanes & (lanes - 1)) == 0);
 }
 
-// A unit is a pair of packs. For unit k of a thread: columns at[2k] and at[2k+1] of the row (-1: absent), its column within the half
-// head, and its head.
+// A unit is a pair of packs. For unit k of a thread: columns at[2k] and at[2k+1] of the row (-1: absent), its column
+// within the half head, and its head.
 template <int V, class C>
 struct Units {
   static constexpr int P = kRowShare / V, U = P / 2;
@@ -111,11 +113,15 @@ struct Units {
     }
   }
   // Index of the unit's group, and so of its rstd.
-  __device__ int64_t group_of(const Args<C>& t, int64_t r, int k) const { return whole ? r : r * (t.D / t.K) + head[k]; }
+  __device__ int64_t group_of(const Args<C>& t, int64_t r, int k) const {
+    return whole ? r : r * (t.D / t.K) + head[k];
+  }
 };
 
 template <class X, class Y, bool Jvp, bool Keep, class C>
-__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : kKeepThreads)
+__global__ void __launch_bounds__(!Keep ? kRowThreads
+                                  : Jvp ? kStagedThreads
+                                        : kKeepThreads)
     rms_rows(Args<C> t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rstd, bool dot_vec) {
   await_queued();
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U, N = Jvp ? 2 : 1;
@@ -215,8 +221,8 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kStagedThreads : k
 
 // Each block walks rows and leaves its column sums in its slot of partial [slots][group]; heads are added in order.
 template <class X, class Y, class C>
-__global__ void __launch_bounds__(kBackThreads) rms_rows_back(Args<C> t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* partial,
-                                                              bool out_vec) {
+__global__ void __launch_bounds__(kBackThreads)
+    rms_rows_back(Args<C> t, const X* x, const Y* y_bar, const C* rstd, X* x_bar, C* partial, bool out_vec) {
   await_queued();
   constexpr int V = kRowPack<X, Y>, U = Units<V, C>::U;
   extern __shared__ __align__(16) unsigned char staged[];
@@ -296,7 +302,8 @@ __global__ void __launch_bounds__(kBackThreads) rms_rows_back(Args<C> t, const X
 }
 
 // ---- any widths and addresses: group sums first, then the columns --------------------------------------------------
-// The column that i is rotated with, and the column of the tables; i is the first of the pair when it is the smaller one.
+// The column that i is rotated with, and the column of the tables; i is the first of the pair when it is the smaller
+// one.
 template <class C>
 __device__ int64_t partner(const Args<C>& t, int64_t i, int64_t& column) {
   const int64_t p = i % t.K, half = t.K / 2;
@@ -315,9 +322,11 @@ __device__ C rotated_back(const Args<C>& t, const Y* y_bar, int64_t r, int64_t i
   return own * t.cos[at] + (i < other ? across : -across);
 }
 
-// One warp per group. Pass 0: rstd; 1: rstd and cross = mean of x x_dot; 2: cross = mean of x times the cotangent of x rstd.
+// One warp per group. Pass 0: rstd; 1: rstd and cross = mean of x x_dot; 2: cross = mean of x times the cotangent of x
+// rstd.
 template <int Pass, class X, class Other, class C>
-__global__ void __launch_bounds__(kAnyThreads) rms_groups(Args<C> t, const X* x, const Other* other, C* rstd, C* cross) {
+__global__ void __launch_bounds__(kAnyThreads)
+    rms_groups(Args<C> t, const X* x, const Other* other, C* rstd, C* cross) {
   await_queued();
   const int64_t groups = t.D / t.group, n = ((int64_t)blockIdx.x * kAnyThreads + threadIdx.x) / 32;
   if (n >= t.M * groups) return;
@@ -326,7 +335,8 @@ __global__ void __launch_bounds__(kAnyThreads) rms_groups(Args<C> t, const X* x,
     const C v = (C)load_as(x[n * t.group + i]);
     if constexpr (Pass < 2) square = fma(v, v, square);
     if constexpr (Pass == 1) dot = fma(v, (C)load_as(other[n * t.group + i]), dot);
-    if constexpr (Pass == 2) dot = fma(v, rotated_back(t, other, n / groups, n % groups * t.group + i) * load_any<C>(t.w, i, t.w_dtype), dot);
+    if constexpr (Pass == 2)
+      dot = fma(v, rotated_back(t, other, n / groups, n % groups * t.group + i) * load_any<C>(t.w, i, t.w_dtype), dot);
   }
   square = warp_sum(square);
   dot = warp_sum(dot);
@@ -336,15 +346,18 @@ __global__ void __launch_bounds__(kAnyThreads) rms_groups(Args<C> t, const X* x,
 }
 
 template <class X, class Y, bool Jvp, class C>
-__global__ void __launch_bounds__(kAnyThreads) rms_any(Args<C> t, const X* x, const X* x_dot, const C* rstd, const C* cross, Y* y, Y* y_dot) {
+__global__ void __launch_bounds__(kAnyThreads)
+    rms_any(Args<C> t, const X* x, const X* x_dot, const C* rstd, const C* cross, Y* y, Y* y_dot) {
   await_queued();
   const int64_t r = blockIdx.x, groups = t.D / t.group;
   auto primal = [&](int64_t i) {
-    return mul_exact(mul_exact((C)load_as(x[r * t.D + i]), rstd[r * groups + i / t.group]), load_any<C>(t.w, i % t.group, t.w_dtype));
+    return mul_exact(mul_exact((C)load_as(x[r * t.D + i]), rstd[r * groups + i / t.group]),
+                     load_any<C>(t.w, i % t.group, t.w_dtype));
   };
   auto tangent = [&](int64_t i) {
     const C q = rstd[r * groups + i / t.group], along_x = cross[r * groups + i / t.group] * q * q;
-    return q * load_any<C>(t.w, i % t.group, t.w_dtype) * ((C)load_as(x_dot[r * t.D + i]) - (C)load_as(x[r * t.D + i]) * along_x);
+    return q * load_any<C>(t.w, i % t.group, t.w_dtype) *
+           ((C)load_as(x_dot[r * t.D + i]) - (C)load_as(x[r * t.D + i]) * along_x);
   };
   for (int64_t i = threadIdx.x; i < t.D; i += kAnyThreads) {
     int64_t column = 0;
@@ -365,8 +378,8 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any(Args<C> t, const X* x, co
 
 // partial: [slots][D].
 template <class X, class Y, class C>
-__global__ void __launch_bounds__(kAnyThreads) rms_any_back(Args<C> t, const X* x, const Y* y_bar, const C* rstd, const C* cross, X* x_bar,
-                                                            C* partial) {
+__global__ void __launch_bounds__(kAnyThreads)
+    rms_any_back(Args<C> t, const X* x, const Y* y_bar, const C* rstd, const C* cross, X* x_bar, C* partial) {
   await_queued();
   const int64_t groups = t.D / t.group;
   if (partial) partial += blockIdx.x * t.D;
@@ -375,7 +388,8 @@ __global__ void __launch_bounds__(kAnyThreads) rms_any_back(Args<C> t, const X* 
       const int64_t n = r * groups + i / t.group;
       const C q = rstd[n], v = (C)load_as(x[r * t.D + i]), g = rotated_back(t, y_bar, r, i);
       if (partial) partial[i] = (r == blockIdx.x ? (C)0 : partial[i]) + g * v * q;
-      if (x_bar) x_bar[r * t.D + i] = store_as<X>(q * (g * load_any<C>(t.w, i % t.group, t.w_dtype) - v * (cross[n] * q * q)));
+      if (x_bar)
+        x_bar[r * t.D + i] = store_as<X>(q * (g * load_any<C>(t.w, i % t.group, t.w_dtype) - v * (cross[n] * q * q)));
     }
   }
 }
@@ -389,7 +403,9 @@ void launch(const Args<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
     const size_t staged = RowPipe<X, X, kRowPack<X, Y>>::bytes(block), bytes = Jvp ? staged : 0;
     if (units_fit(x, y, z) && shared_fits(staged)) {
       const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-      const auto go = [&](auto kernel) { queue_kernel(kernel, blocks_for(kernel, block, bytes, t.M), block, bytes, t, x, x_dot, y, y_dot, rstd, dot_vec); };
+      const auto go = [&](auto kernel) {
+        queue_kernel(kernel, blocks_for(kernel, block, bytes, t.M), block, bytes, t, x, x_dot, y, y_dot, rstd, dot_vec);
+      };
       if ((int)(block.x * block.y) <= kKeepThreads) go(rms_rows<X, Y, Jvp, true, C>);
       else go(rms_rows<X, Y, Jvp, false, C>);
       return;
@@ -397,7 +413,8 @@ void launch(const Args<C>& t, const X* x, const X* x_dot, Y* y, Y* y_dot, C* rst
   }
   const int64_t count = t.M * (z.D / z.group);
   Workspace cross(Jvp ? (size_t)count * sizeof(C) : 0);
-  queue_kernel(rms_groups<Jvp, X, X, C>, grid_of(ceil_div(count, kAnyThreads / 32)), kAnyThreads, 0, t, x, x_dot, rstd, cross.as<C>());
+  queue_kernel(rms_groups<Jvp, X, X, C>, grid_of(ceil_div(count, kAnyThreads / 32)), kAnyThreads, 0, t, x, x_dot, rstd,
+               cross.as<C>());
   queue_kernel(rms_any<X, Y, Jvp, C>, grid_of(t.M), kAnyThreads, 0, t, x, x_dot, rstd, cross.as<C>(), y, y_dot);
 }
 
@@ -411,7 +428,8 @@ void launch_back(const Args<C>& t, const X* x, const Y* y_bar, const C* rstd, X*
       auto kernel = rms_rows_back<X, Y, C>;
       const int64_t slots = slots_for(kernel, block, bytes, 1, t.M);
       Workspace partial(w_bar ? (size_t)(slots * z.group) * sizeof(C) : 0);
-      queue_kernel(kernel, grid_of(slots), block, bytes, t, x, y_bar, rstd, x_bar, w_bar ? partial.as<C>() : nullptr, aligned(x_bar, 16));
+      queue_kernel(kernel, grid_of(slots), block, bytes, t, x, y_bar, rstd, x_bar, w_bar ? partial.as<C>() : nullptr,
+                   aligned(x_bar, 16));
       if (w_bar) add_slots<C>(partial.as<C>(), 1, slots, z.group, 1, w_bar, nullptr, 0);
       return;
     }
@@ -420,8 +438,11 @@ void launch_back(const Args<C>& t, const X* x, const Y* y_bar, const C* rstd, X*
   auto kernel = rms_any_back<X, Y, C>;
   const int64_t slots = slots_for(kernel, dim3(kAnyThreads), 0, 1, t.M);
   Workspace cross((size_t)(t.M * groups) * sizeof(C)), partial(w_bar ? (size_t)(slots * z.D) * sizeof(C) : 0);
-  if (x_bar) queue_kernel(rms_groups<2, X, Y, C>, grid_of(ceil_div(t.M * groups, kAnyThreads / 32)), kAnyThreads, 0, t, x, y_bar, (C*)nullptr, cross.as<C>());
-  queue_kernel(kernel, grid_of(slots), kAnyThreads, 0, t, x, y_bar, rstd, cross.as<C>(), x_bar, w_bar ? partial.as<C>() : nullptr);
+  if (x_bar)
+    queue_kernel(rms_groups<2, X, Y, C>, grid_of(ceil_div(t.M * groups, kAnyThreads / 32)), kAnyThreads, 0, t, x, y_bar,
+                 (C*)nullptr, cross.as<C>());
+  queue_kernel(kernel, grid_of(slots), kAnyThreads, 0, t, x, y_bar, rstd, cross.as<C>(), x_bar,
+               w_bar ? partial.as<C>() : nullptr);
   if (w_bar) add_slots<C>(partial.as<C>(), 1, slots * groups, z.group, 1, w_bar, nullptr, 0);
 }
 

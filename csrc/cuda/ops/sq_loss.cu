@@ -4,9 +4,9 @@
 namespace rcm::sq_loss {
 namespace {
 
-// 16-bit floats widened to f64 by moving bits, because the conversion instruction runs at a quarter of the rate: the exponent
-// field is widened without adjusting its bias, so the value is too small by a fixed power of two until `less` scales it.
-// Only for finite values: Inf and NaN would come out finite.
+// 16-bit floats widened to f64 by moving bits, because the conversion instruction runs at a quarter of the rate: the
+// exponent field is widened without adjusting its bias, so the value is too small by a fixed power of two until `less`
+// scales it. Only for finite values: Inf and NaN would come out finite.
 template <bool Bf16>
 struct Widen {
   // The 16-bit float in the upper half of `bits`.
@@ -42,7 +42,8 @@ struct Residual {
 #pragma unroll
         for (int j = 0; j < V; ++j) {
           const uint32_t x = h.x.u[j / 2], target = h.target.u[j / 2];
-          out[j] = W::less(j % 2 ? W::upper(x) - W::upper(target) : W::upper(x << 16) - W::upper(target << 16), (double)c[j]);
+          out[j] = W::less(j % 2 ? W::upper(x) - W::upper(target) : W::upper(x << 16) - W::upper(target << 16),
+                           (double)c[j]);
         }
         return;
       }
@@ -69,7 +70,8 @@ struct Residual {
   }
 };
 
-// State: sum of r^2 and, with a tangent, of r x_dot. How x is read does not depend on x_dot, so the primal equals that of _fwd.
+// State: sum of r^2 and, with a tangent, of r x_dot. How x is read does not depend on x_dot, so the primal equals that
+// of _fwd.
 template <class T, bool Jvp>
 struct Loss {
   static constexpr int K = Jvp ? 2 : 1;
@@ -156,8 +158,9 @@ void run(const Forward& a, const Sizes& z) {
   with_dtype(z.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     constexpr int V = kPack<T>;
-    const Loss<T, Jvp> op{residual<T>(a.x, a.target, a.delta),  static_cast<const T*>(a.x_dot), a.weight, a.loss, a.loss_dot,
-                          pack_aligned<V, T>({a.x_dot})};
+    const Loss<T, Jvp> op{
+        residual<T>(a.x, a.target, a.delta), static_cast<const T*>(a.x_dot), a.weight, a.loss, a.loss_dot,
+        pack_aligned<V, T>({a.x_dot})};
     fold<V>(op, z.B, z.N, pack_aligned<V, T>({a.x, a.target, a.delta}));
   });
 }

@@ -7,7 +7,8 @@ namespace {
 __device__ inline double frequency(int64_t i, int64_t half) { return pow(10000.0, -(double)i / (double)half); }
 
 template <class C, bool Jvp>
-__global__ void __launch_bounds__(kThreads) embed(const double* t, const double* t_dot, C* y, C* y_dot, int64_t B, int64_t half) {
+__global__ void __launch_bounds__(kThreads)
+    embed(const double* t, const double* t_dot, C* y, C* y_dot, int64_t B, int64_t half) {
   await_queued();
   const int64_t k = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (k >= B * half) return;
@@ -45,8 +46,8 @@ template <class C, bool Jvp>
 void launch(const Forward& a, const Sizes& z) {
   if (z.B == 0) return;
   const int64_t half = z.N / 2;
-  queue_kernel(embed<C, Jvp>, grid_size(ceil_div(z.B * half, kThreads)), kThreads, 0, a.t, a.t_dot, static_cast<C*>(a.y),
-               static_cast<C*>(a.y_dot), z.B, half);
+  queue_kernel(embed<C, Jvp>, grid_size(ceil_div(z.B * half, kThreads)), kThreads, 0, a.t, a.t_dot,
+               static_cast<C*>(a.y), static_cast<C*>(a.y_dot), z.B, half);
 }
 
 template <class C>

@@ -29,7 +29,8 @@ __device__ inline void barrier_arrive(uint64_t* barrier) {
 }
 // Arrives, and announces the bytes that the copy engine will write.
 __device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
 }
 // Waits until the phase of the given parity has completed.
 __device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
@@ -47,40 +48,49 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
 }
 
 // Copies a box of a 4-dimensional tensor (width, token, head, batch) to shared memory; its bytes count on the barrier.
-__device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t x, int32_t token, int32_t head, int32_t batch) {
+__device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t x, int32_t token,
+                                int32_t head, int32_t batch) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)),
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
+      "[%2];" ::"r"(shared_address(to)),
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(token), "r"(head), "r"(batch)
       : "memory");
 }
 // The same for 3 and 5 dimensions.
 __device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t a, int32_t b, int32_t c) {
-  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
-                   shared_address(to)),
-               "l"(map), "r"(shared_address(barrier)), "r"(a), "r"(b), "r"(c)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+      "[%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(a), "r"(b), "r"(c)
+      : "memory");
 }
-__device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t a, int32_t b, int32_t c, int32_t d, int32_t e) {
-  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(
-                   shared_address(to)),
-               "l"(map), "r"(shared_address(barrier)), "r"(a), "r"(b), "r"(c), "r"(d), "r"(e)
-               : "memory");
+__device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int32_t a, int32_t b, int32_t c,
+                                int32_t d, int32_t e) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, "
+      "%7}], [%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(a), "r"(b), "r"(c), "r"(d), "r"(e)
+      : "memory");
 }
 // Consecutive bytes (a multiple of 16, from a multiple of 16) to shared memory.
 __device__ inline void copy_line(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)), "l"(from), "r"(bytes),
-               "r"(shared_address(barrier))
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(barrier))
                : "memory");
 }
-__device__ inline void store_box(const CUtensorMap* map, const void* from, int32_t x, int32_t token, int32_t head, int32_t batch) {
-  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(map), "r"(shared_address(from)), "r"(x),
-               "r"(token), "r"(head), "r"(batch)
+__device__ inline void store_box(const CUtensorMap* map, const void* from, int32_t x, int32_t token, int32_t head,
+                                 int32_t batch) {
+  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(map),
+               "r"(shared_address(from)), "r"(x), "r"(token), "r"(head), "r"(batch)
                : "memory");
 }
 __device__ inline void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Waits until the engine has read the shared memory of every committed store.
 __device__ inline void store_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-__device__ inline void prefetch_map(const CUtensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+__device__ inline void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
 
 // Orders this thread's ordinary shared-memory writes before later reads by the copy engine and the tensor cores.
 __device__ inline void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

@@ -46,7 +46,8 @@ __device__ inline float quad_max(float v) {
 // Transposes four words held by each of the four lanes of a quad: word i of lane q becomes word q of lane i.
 __device__ inline void quad_transpose(uint32_t (&u)[4], int q) {
   const bool odd = q & 1, high = q & 2;
-  uint32_t a = __shfl_xor_sync(0xffffffffu, odd ? u[0] : u[1], 1), b = __shfl_xor_sync(0xffffffffu, odd ? u[2] : u[3], 1);
+  uint32_t a = __shfl_xor_sync(0xffffffffu, odd ? u[0] : u[1], 1),
+           b = __shfl_xor_sync(0xffffffffu, odd ? u[2] : u[3], 1);
   if (odd) u[0] = a, u[2] = b;
   else u[1] = a, u[3] = b;
   a = __shfl_xor_sync(0xffffffffu, high ? u[0] : u[2], 2), b = __shfl_xor_sync(0xffffffffu, high ? u[1] : u[3], 2);

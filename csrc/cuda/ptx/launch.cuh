@@ -11,9 +11,9 @@ __device__ inline void await_queued() {
 #endif
 }
 
-// Lets the next kernel start once every block has called this; by default it starts as blocks of this one end. The default is better
-// where the early blocks would occupy the processors unevenly. The next kernel must not read what this one still writes through
-// the non-coherent cache (ld.global.nc).
+// Lets the next kernel start once every block has called this; by default it starts as blocks of this one end. The
+// default is better where the early blocks would occupy the processors unevenly. The next kernel must not read what
+// this one still writes through the non-coherent cache (ld.global.nc).
 __device__ inline void let_next_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");

@@ -7,8 +7,9 @@
 namespace rcm {
 namespace ptx {
 
-// Loads four 8x8 matrices of 16-bit elements; lanes 8i..8i+7 pass the row addresses (16 bytes each) of matrix i. Lane l receives
-// of each matrix elements (row l/4, columns 2(l%4) and 2(l%4)+1); transposed: (rows 2(l%4) and 2(l%4)+1, column l/4).
+// Loads four 8x8 matrices of 16-bit elements; lanes 8i..8i+7 pass the row addresses (16 bytes each) of matrix i. Lane l
+// receives of each matrix elements (row l/4, columns 2(l%4) and 2(l%4)+1); transposed: (rows 2(l%4) and 2(l%4)+1,
+// column l/4).
 __device__ inline void ldmatrix(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -22,28 +23,36 @@ __device__ inline void ldmatrix_trans(uint32_t (&r)[4], const void* row) {
                : "memory");
 }
 
-// c[16,8] += a[16,16] b[16,8]. With g = lane/4 and t = 2(lane%4), a register holds two neighbours along the second index:
-//   a: (g, t) (g+8, t) (g, t+8) (g+8, t+8) of [row][k];  b: (g, t) (g, t+8) of [column][k];  c: (g, t) (g, t+1) (g+8, t) (g+8, t+1).
+// c[16,8] += a[16,16] b[16,8]. With g = lane/4 and t = 2(lane%4), a register holds two neighbours along the second
+// index:
+//   a [row][k]:    (g, t) (g+8, t) (g, t+8) (g+8, t+8)
+//   b [column][k]: (g, t) (g, t+8)
+//   c:             (g, t) (g, t+1) (g+8, t) (g+8, t+1)
 template <class T>
 __device__ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (std::is_same<T, __nv_bfloat16>::value) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   } else {
     static_assert(std::is_same<T, __half>::value, "bf16 or f16");
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+        "%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 }
 
 // ---- tiles and the products of a warp ------------------------------------------------------------------------------
-// Rows in shared memory are padded by 16 bytes to an odd number of 16-byte units, so that the eight rows of a matrix load fall into
-// different banks.
+// Rows in shared memory are padded by 16 bytes to an odd number of 16-byte units, so that the eight rows of a matrix
+// load fall into different banks.
 constexpr int pitch(int columns) { return columns + 8; }
 
-// Queues the copy of rows [first, first + Rows) and `Columns` columns; elements beyond `rows` and `columns` become zeros.
+// Queues the copy of rows [first, first + Rows) and `Columns` columns; elements beyond `rows` and `columns` become
+// zeros.
 template <int Rows, int Columns, int Threads, class T>
 __device__ inline void load_tile(T* to, const T* from, int64_t step, int64_t first, int64_t rows, int columns) {
   constexpr int kUnits = Columns / 8;
@@ -56,7 +65,8 @@ __device__ inline void load_tile(T* to, const T* from, int64_t step, int64_t fir
   }
 }
 
-// Offset of this lane's row within a 16 x 16 piece for a matrix load, in the order of operand a (and of b transposed)...
+// Offset of this lane's row within a 16 x 16 piece for a matrix load, in the order of operand a (and of b
+// transposed)...
 __device__ inline int piece_rows(int pitch) {
   const int lane = threadIdx.x & 31;
   return (lane & 15) * pitch + (lane >> 4) * 8;

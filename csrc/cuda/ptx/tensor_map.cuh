@@ -6,8 +6,8 @@
 
 namespace rcm {
 
-// A tensor of `rank` axes, the first dense, and the box that one copy moves. Sizes, strides (of axes 1 to rank - 1) and the box
-// count elements; `swizzle_bytes` is 32, 64 or 128.
+// A tensor of `rank` axes, the first dense, and the box that one copy moves. Sizes, strides (of axes 1 to rank - 1) and
+// the box count elements; `swizzle_bytes` is 32, 64 or 128.
 struct BoxedTensor {
   const void* data;
   int32_t dtype;

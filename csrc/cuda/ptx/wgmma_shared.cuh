@@ -1,12 +1,14 @@
-// Warpgroup matrix multiply (sm_90a) with both operands in shared memory, K along memory, for the widths that convolutions use.
+// Warpgroup matrix multiply (sm_90a) with both operands in shared memory, K along memory, for the widths that
+// convolutions use.
 #pragma once
 #include "wgmma.cuh"
 
 namespace rcm {
 namespace ptx {
 
-// Descriptor of rows of RowBytes (32, 64 or 128: the span of the swizzle); groups of 8 consecutive rows are `group` bytes apart. The
-// swizzle is a function of the address, so rows may begin at any row of a buffer that was filled from a multiple of 1024 bytes on.
+// Descriptor of rows of RowBytes (32, 64 or 128: the span of the swizzle); groups of 8 consecutive rows are `group`
+// bytes apart. The swizzle is a function of the address, so rows may begin at any row of a buffer that was filled from
+// a multiple of 1024 bytes on.
 template <int RowBytes>
 __device__ inline uint64_t wgmma_rows(uint32_t address, uint32_t group) {
   static_assert(RowBytes == 32 || RowBytes == 64 || RowBytes == 128, "swizzle");
@@ -23,8 +25,10 @@ struct WgmmaShared;
   template <> \
   struct WgmmaShared<N, T> { \
     __device__ static inline void run(float (&d)[R], uint64_t a, uint64_t b, int accumulate) { \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" RCM_NAMES_##R \
-                   "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}\n" : RCM_##R(RCM_SUM, 0) : "l"(a), "l"(b), "r"(accumulate)); \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #P ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N \
+                   "k16.f32." TYPE "." TYPE " {" RCM_NAMES_##R "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}\n" \
+                   : RCM_##R(RCM_SUM, 0) \
+                   : "l"(a), "l"(b), "r"(accumulate)); \
     } \
   };
 RCM_WGMMA_OF(8, 4, __nv_bfloat16, "bf16", 4, 5, 6)

@@ -1,15 +1,17 @@
 // Kernels of layer_norm and ada_layer_norm, for any factor and summand per column.
 //
-// Idea: a block walks rows and loads the next row before it reduces this one, so that memory never waits for a reduction.
-// Tile: a row is spread over threads of 16 elements each, in registers (forward) or in shared memory (backward, where registers hold
-// the column sums).
+// Idea: a block walks rows and loads the next row before it reduces this one, so that memory never waits for a
+// reduction.
+// Tile: a row is spread over threads of 16 elements each, in registers (forward) or in shared memory (backward, where
+// registers hold the column sums).
 #pragma once
 #include "norm.cuh"
 
 namespace rcm {
 
 // ---- layer norms --------------------------------------------------------------------------------------------------
-// Per-thread storage in shared memory for parameters that would not fit in registers. No barrier: no other thread reads it.
+// Per-thread storage in shared memory for parameters that would not fit in registers. No barrier: no other thread reads
+// it.
 template <int V>
 struct ThreadStore {
   float4* base;
@@ -23,7 +25,8 @@ struct ThreadStore {
   }
   __device__ void put(int pack, const float (&v)[V]) {
 #pragma unroll
-    for (int h = 0; h < V / 4; ++h) base[(pack * (V / 4) + h) * pitch] = make_float4(v[4 * h], v[4 * h + 1], v[4 * h + 2], v[4 * h + 3]);
+    for (int h = 0; h < V / 4; ++h)
+      base[(pack * (V / 4) + h) * pitch] = make_float4(v[4 * h], v[4 * h + 1], v[4 * h + 2], v[4 * h + 3]);
   }
   __device__ void get(int pack, float (&v)[V]) const {
 #pragma unroll
@@ -34,8 +37,9 @@ struct ThreadStore {
   }
 };
 
-// Mean and sum of squared deviations of a row, merged from those of its parts; with a tangent also the mean of x_dot and the sum of
-// products of deviations. Equal parts are merged in pairs (Chan, Golub, LeVeque 1983), so one exchange gives both without cancellation.
+// Mean and sum of squared deviations of a row, merged from those of its parts; with a tangent also the mean of x_dot
+// and the sum of products of deviations. Equal parts are merged in pairs (Chan, Golub, LeVeque 1983), so one exchange
+// gives both without cancellation.
 template <bool Jvp, class C>
 struct Moments {
   C mean = 0, square = 0, mean_dot = 0, cross = 0;
@@ -63,7 +67,8 @@ struct Moments {
       merge(other, half);
     }
   }
-  // Merges the block's warps of `size` elements each. `shared` holds one entry per warp; reusable after the next barrier.
+  // Merges the block's warps of `size` elements each. `shared` holds one entry per warp; reusable after the next
+  // barrier.
   __device__ void merge_block(Moments* shared, C size) {
     const int warps = (int)(blockDim.x >> 5);
     if (warps == 1) return;
@@ -88,11 +93,15 @@ struct Moments {
   }
 };
 
-// `Mod` gives factor and summand of (x - mean) rstd per column, and their tangents. They are kept as long as they are valid, in
-// registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for every row.
+// `Mod` gives factor and summand of (x - mean) rstd per column, and their tangents. They are kept as long as they are
+// valid, in registers or, with a tangent, in shared memory; blocks too large for either (Keep false) read them for
+// every row.
 template <class X, class Y, bool Jvp, bool Keep, class Mod, class C>
-__global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : kKeepThreads)
-    layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps, bool dot_vec) {
+__global__ void __launch_bounds__(!Keep ? kRowThreads
+                                  : Jvp ? kTangentThreads
+                                        : kKeepThreads)
+    layer_rows(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int D, C inv, C eps,
+               bool dot_vec) {
   await_queued();
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   constexpr int kParams = Mod::kTangent ? 4 : 2;
@@ -240,8 +249,8 @@ __global__ void __launch_bounds__(!Keep ? kRowThreads : Jvp ? kTangentThreads : 
 
 // Any width and dtype: one block per row, which is read from memory in every pass.
 template <class X, class Y, bool Jvp, class Mod, class C>
-__global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t D, C inv,
-                                                         C eps) {
+__global__ void __launch_bounds__(kAnyThreads)
+    layer_any(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t D, C inv, C eps) {
   await_queued();
   __shared__ C shared[64];
   const int64_t r = blockIdx.x;
@@ -286,10 +295,12 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any(const X* x, const X* x_
   }
 }
 
-// `slots` blocks per sample walk its rows; a block leaves its column sums in its slot of partial [samples][slots][2][D].
+// `slots` blocks per sample walk its rows; a block leaves its column sums in its slot of partial
+// [samples][slots][2][D].
 template <class X, class Y, class Mod, class C>
-__global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
-                                                               int64_t L, int D, int64_t slots, C inv, bool out_vec) {
+__global__ void __launch_bounds__(kBackThreads)
+    layer_rows_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial, int64_t L,
+                    int D, int64_t slots, C inv, bool out_vec) {
   await_queued();
   constexpr int V = kRowPack<X, Y>, P = kRowShare / V;
   extern __shared__ __align__(16) unsigned char staged[];
@@ -319,7 +330,8 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
   if (l < L) m = mean[first + l], q = rstd[first + l];
   for (int stage = 0; l < L; l += step, stage = stage + 1 == kRowStages ? 0 : stage + 1) {
     const int64_t r = first + l, ahead = l + (kRowStages - 1) * step;
-    pipe.issue(stage == 0 ? kRowStages - 1 : stage - 1, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D, at);
+    pipe.issue(stage == 0 ? kRowStages - 1 : stage - 1, ahead < L, x + (first + ahead) * D, y_bar + (first + ahead) * D,
+               at);
     const C m_next = l + step < L ? mean[r + step] : (C)0, q_next = l + step < L ? rstd[r + step] : (C)0;
     pipe.wait();
     // Sums; both passes read the staged row, because registers hold the column sums.
@@ -371,8 +383,9 @@ __global__ void __launch_bounds__(kBackThreads) layer_rows_back(const X* x, cons
 }
 
 template <class X, class Y, class Mod, class C>
-__global__ void __launch_bounds__(kAnyThreads) layer_any_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial,
-                                                              int64_t L, int64_t D, int64_t slots, C inv) {
+__global__ void __launch_bounds__(kAnyThreads)
+    layer_any_back(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* partial, int64_t L,
+                   int64_t D, int64_t slots, C inv) {
   await_queued();
   __shared__ C shared[64];
   const int64_t sample = blockIdx.x / slots, start = blockIdx.x % slots;
@@ -407,7 +420,8 @@ __global__ void __launch_bounds__(kAnyThreads) layer_any_back(const X* x, const 
 // ---- layer norms, host side ---------------------------------------------------------------------------------------
 // The choice of kernel depends on x, y and D alone, so that _fwd and _jvp make the same one.
 template <bool Jvp, class X, class Y, class Mod, class C>
-void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int64_t D, double eps) {
+void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean, C* rstd, int64_t M, int64_t D,
+                   double eps) {
   const C inv = (C)(1.0 / (double)D);
   if constexpr (!std::is_same<X, double>::value) {
     if (row_fits(x, y, D)) {
@@ -415,7 +429,8 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
       constexpr int V = kRowPack<X, Y>, kParams = Mod::kTangent ? 4 : 2;
       const auto go = [&](auto kernel, size_t bytes) {
         const bool dot_vec = aligned(x_dot, 16) && aligned(y_dot, 16);
-        queue_kernel(kernel, blocks_for(kernel, block, bytes, M), block, bytes, x, x_dot, mod, y, y_dot, mean, rstd, M, (int)D, inv, (C)eps, dot_vec);
+        queue_kernel(kernel, blocks_for(kernel, block, bytes, M), block, bytes, x, x_dot, mod, y, y_dot, mean, rstd, M,
+                     (int)D, inv, (C)eps, dot_vec);
       };
       const int threads = (int)(block.x * block.y);
       const size_t bytes = Jvp ? ThreadStore<V>::bytes(threads, kParams * kRowShare / V) : 0;
@@ -424,13 +439,14 @@ void layer_forward(const X* x, const X* x_dot, Mod mod, Y* y, Y* y_dot, C* mean,
       return;
     }
   }
-  queue_kernel(layer_any<X, Y, Jvp, Mod, C>, grid_of(M), kAnyThreads, 0, x, x_dot, mod, y, y_dot, mean, rstd, D, inv, (C)eps);
+  queue_kernel(layer_any<X, Y, Jvp, Mod, C>, grid_of(M), kAnyThreads, 0, x, x_dot, mod, y, y_dot, mean, rstd, D, inv,
+               (C)eps);
 }
 
 // w_bar (or scale_bar) += sum of y_bar xhat, b_bar (or shift_bar) += sum of y_bar, over the rows of each sample.
 template <class X, class Y, class Mod, class C>
-void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* w_bar, C* b_bar, int64_t B, int64_t L, int64_t D,
-                    int64_t stride) {
+void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C* rstd, X* x_bar, C* w_bar, C* b_bar,
+                    int64_t B, int64_t L, int64_t D, int64_t stride) {
   const C inv = (C)(1.0 / (double)D);
   const bool sums = w_bar || b_bar;
   if (!sums && !x_bar) return;
@@ -438,15 +454,19 @@ void layer_backward(const X* x, const Y* y_bar, Mod mod, const C* mean, const C*
     const int64_t slots = slots_for(kernel, block, bytes, B, L);
     Workspace partial(sums ? (size_t)(B * slots * 2 * D) * sizeof(C) : 0);
     C* into = sums ? partial.as<C>() : nullptr;
-    queue_kernel(kernel, grid_of(B * slots), block, bytes, x, y_bar, mod, mean, rstd, x_bar, into, L, width, slots, inv, last...);
+    queue_kernel(kernel, grid_of(B * slots), block, bytes, x, y_bar, mod, mean, rstd, x_bar, into, L, width, slots, inv,
+                 last...);
     if (sums) add_slots(into, B, slots, D, 2, w_bar, b_bar, stride);
   };
   if constexpr (!std::is_same<X, double>::value) {
     constexpr int V = kRowPack<X, Y>;
-    const auto bytes = [](dim3 block) { return RowPipe<X, Y, V>::bytes(block) + ThreadStore<V>::bytes((int)(block.x * block.y), kRowShare / V); };
+    const auto bytes = [](dim3 block) {
+      return RowPipe<X, Y, V>::bytes(block) + ThreadStore<V>::bytes((int)(block.x * block.y), kRowShare / V);
+    };
     if (row_fits(x, y_bar, D)) {
       const dim3 block = back_block(D, bytes);
-      if (shared_fits(bytes(block))) return launch(layer_rows_back<X, Y, Mod, C>, block, bytes(block), (int)D, aligned(x_bar, 16));
+      if (shared_fits(bytes(block)))
+        return launch(layer_rows_back<X, Y, Mod, C>, block, bytes(block), (int)D, aligned(x_bar, 16));
     }
   }
   launch(layer_any_back<X, Y, Mod, C>, dim3(kAnyThreads), 0, D);

@@ -1,4 +1,5 @@
-// Shared by the norms: the layout of a row over threads, streaming loads, rows prefetched to shared memory, column sums.
+// Shared by the norms: the layout of a row over threads, streaming loads, rows prefetched to shared memory, column
+// sums.
 #pragma once
 #include "cuda/ptx/control.cuh"
 #include "cuda/ptx/copy.cuh"
@@ -15,15 +16,17 @@ __device__ inline float inv_sqrt(float v) {
 __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 
 // ---- a row over threads -------------------------------------------------------------------------------------------
-// On the fast path a thread holds kRowShare elements of a row in registers, and a row occupies a warp or a block. f64, and widths or
-// addresses that do not allow packs, take the general kernels, which walk the row in memory.
+// On the fast path a thread holds kRowShare elements of a row in registers, and a row occupies a warp or a block. f64,
+// and widths or addresses that do not allow packs, take the general kernels, which walk the row in memory.
 constexpr int kRowShare = 16;
 constexpr int kRowMax = 8192;
 constexpr int kRowThreads = kRowMax / kRowShare;
-constexpr int kKeepThreads = 320;     // up to this block size (rows of 5120) parameters are kept across rows
-constexpr int kTangentThreads = 480;  // with a tangent: at most 136 registers, so that 5 blocks of 96 threads (1536 columns) fit
-constexpr int kStagedThreads = 576;   // with rows staged in shared memory: at most 112 registers, and 6 blocks
-constexpr int kBackThreads = 640;     // backward: as many rows per block as fit, because each block leaves one row of column sums
+constexpr int kKeepThreads = 320;  // up to this block size (rows of 5120) parameters are kept across rows
+constexpr int kTangentThreads =
+    480;  // with a tangent: at most 136 registers, so that 5 blocks of 96 threads (1536 columns) fit
+constexpr int kStagedThreads = 576;  // with rows staged in shared memory: at most 112 registers, and 6 blocks
+constexpr int kBackThreads =
+    640;  // backward: as many rows per block as fit, because each block leaves one row of column sums
 constexpr int kBackRows = kBackThreads / 32;
 constexpr int kRowStages = 3;  // rows in flight to shared memory in a backward pass
 constexpr int kAnyThreads = 256;
@@ -118,7 +121,9 @@ struct RowPipe {
   Pack<Y, V>* ys;
   int pitch;
 
-  __host__ __device__ static size_t bytes(dim3 block) { return (size_t)kRowStages * P * block.x * block.y * (sizeof(Pack<X, V>) + sizeof(Pack<Y, V>)); }
+  __host__ __device__ static size_t bytes(dim3 block) {
+    return (size_t)kRowStages * P * block.x * block.y * (sizeof(Pack<X, V>) + sizeof(Pack<Y, V>));
+  }
 
   __device__ explicit RowPipe(unsigned char* memory) {
     pitch = (int)(blockDim.x * blockDim.y);
@@ -155,14 +160,17 @@ __device__ void fold_columns(const C* fold, int count, int period, C* out) {
   }
 }
 
-// Number of blocks that share the rows of one sample: as many as run at once, each with a few rows at least. More than 48 KiB of
-// shared memory, static included, must be requested explicitly.
+// Number of blocks that share the rows of one sample: as many as run at once, each with a few rows at least. More than
+// 48 KiB of shared memory, static included, must be requested explicitly.
 template <class Kernel>
 int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int64_t rows) {
-  if (shared > 40 * 1024) cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
+  if (shared > 40 * 1024)
+    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
   int blocks = 0;
-  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
-  const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1) / samples, work = ceil_div(rows, 4 * (int64_t)block.y);
+  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared),
+             "occupancy");
+  const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1) / samples,
+                work = ceil_div(rows, 4 * (int64_t)block.y);
   const int64_t slots = room < work ? room : work;
   return slots > 1 ? slots : 1;
 }
@@ -170,9 +178,11 @@ int64_t slots_for(Kernel kernel, dim3 block, size_t shared, int64_t samples, int
 // As many blocks as run at once, or fewer when there are fewer rows.
 template <class Kernel>
 unsigned blocks_for(Kernel kernel, dim3 block, size_t shared, int64_t rows) {
-  if (shared > 40 * 1024) cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
+  if (shared > 40 * 1024)
+    cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "shared memory");
   int blocks = 0;
-  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared), "occupancy");
+  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, (int)(block.x * block.y), shared),
+             "occupancy");
   const int64_t room = (int64_t)gpu().sms * (blocks > 0 ? blocks : 1), wanted = ceil_div(rows, (int64_t)block.y);
   return (unsigned)(room < wanted ? room : wanted);
 }

@@ -1,4 +1,5 @@
-// The last step of column sums: every block leaves its partial sums in a slot, and the slots are added in a fixed order.
+// The last step of column sums: every block leaves its partial sums in a slot, and the slots are added in a fixed
+// order.
 #pragma once
 #include "cuda/runtime/common.cuh"
 
@@ -14,11 +15,12 @@ constexpr int kSlotColumns = 8, kSlotRows = 128;
 
 // Adds the sums over slots of partial [samples][slots][columns]: columns below `width` go to out0, the others to out1.
 template <class C>
-__global__ void __launch_bounds__(kSlotColumns * kSlotRows) sum_slots(const C* partial, int64_t slots, int64_t width, int64_t columns, C* out0, C* out1,
-                                                                      int64_t stride) {
+__global__ void __launch_bounds__(kSlotColumns* kSlotRows)
+    sum_slots(const C* partial, int64_t slots, int64_t width, int64_t columns, C* out0, C* out1, int64_t stride) {
   await_queued();
   __shared__ C part[kSlotRows][kSlotColumns + 1];
-  const int64_t tiles = (columns + kSlotColumns - 1) / kSlotColumns, sample = blockIdx.x / tiles, first = blockIdx.x % tiles * kSlotColumns;
+  const int64_t tiles = (columns + kSlotColumns - 1) / kSlotColumns, sample = blockIdx.x / tiles,
+                first = blockIdx.x % tiles * kSlotColumns;
   const int64_t column = first + threadIdx.x;
   C sum = 0;
   if (column < columns && (column < width ? out0 : out1) != nullptr) {
@@ -41,9 +43,11 @@ __global__ void __launch_bounds__(kSlotColumns * kSlotRows) sum_slots(const C* p
 }
 
 template <class C>
-void add_slots(const C* partial, int64_t samples, int64_t slots, int64_t width, int outputs, C* out0, C* out1, int64_t stride) {
+void add_slots(const C* partial, int64_t samples, int64_t slots, int64_t width, int outputs, C* out0, C* out1,
+               int64_t stride) {
   const int64_t columns = width * outputs;
-  queue_kernel(sum_slots<C>, grid_of(samples * ceil_div(columns, kSlotColumns)), dim3(kSlotColumns, kSlotRows), 0, partial, slots, width, columns, out0, out1, stride);
+  queue_kernel(sum_slots<C>, grid_of(samples * ceil_div(columns, kSlotColumns)), dim3(kSlotColumns, kSlotRows), 0,
+               partial, slots, width, columns, out0, out1, stride);
 }
 
 }  // namespace rcm

@@ -41,7 +41,8 @@ inline void cuda_check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) cuda_fail(error, what);
 }
 
-// Device memory for the duration of one call. It may be freed while kernels still use it, because all work runs on one stream.
+// Device memory for the duration of one call. It may be freed while kernels still use it, because all work runs on one
+// stream.
 class Workspace {
  public:
   explicit Workspace(size_t bytes);
@@ -58,8 +59,8 @@ class Workspace {
 };
 
 // ---- launches -----------------------------------------------------------------------------------------------------
-// Launches a kernel that may start while its predecessor still runs (on sm_90: programmatic dependent launch), which hides its start
-// and its first arithmetic. Every thread must call `await_queued` before it touches memory.
+// Launches a kernel that may start while its predecessor still runs (on sm_90: programmatic dependent launch), which
+// hides its start and its first arithmetic. Every thread must call `await_queued` before it touches memory.
 template <class... P, class... A>
 void queue_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A&&... args) {
   cudaLaunchAttribute early;
@@ -78,8 +79,8 @@ using ptx::await_queued;
 using ptx::let_next_start;
 
 // ---- arithmetic ---------------------------------------------------------------------------------------------------
-// The compiler may fuse a product and a sum in one kernel and not in another. Where a _jvp must repeat the primal bit for bit, the
-// rounding is spelled out.
+// The compiler may fuse a product and a sum in one kernel and not in another. Where a _jvp must repeat the primal bit
+// for bit, the rounding is spelled out.
 __device__ inline float mul_exact(float a, float b) { return __fmul_rn(a, b); }
 __device__ inline double mul_exact(double a, double b) { return __dmul_rn(a, b); }
 __device__ inline float add_exact(float a, float b) { return __fadd_rn(a, b); }
@@ -113,14 +114,15 @@ __device__ inline T store_as(C v) {
   else return (T)v;
 }
 
-// V elements moved together, up to 16 bytes per instruction. The address is a multiple of the pack's size, or of 16 if larger.
+// V elements moved together, up to 16 bytes per instruction. The address is a multiple of the pack's size, or of 16 if
+// larger.
 template <class T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack {
   T v[V];
 };
 
-// A pack as 32-bit registers. 16-bit elements would be unpacked on arrival, which stalls an asynchronous load, and be stored four bytes
-// at a time; kept packed they avoid both.
+// A pack as 32-bit registers. 16-bit elements would be unpacked on arrival, which stalls an asynchronous load, and be
+// stored four bytes at a time; kept packed they avoid both.
 template <class T, int V>
 struct Raw {
   static constexpr bool kWords = sizeof(T) * V % 4 == 0 && sizeof(T) <= 4;
@@ -160,7 +162,8 @@ __device__ inline void store_raw(T* p, const Raw<T, V>& raw) {
   using R = Raw<T, V>;
   if constexpr (R::kWords && R::N % 4 == 0) {
 #pragma unroll
-    for (int i = 0; i < R::N; i += 4) reinterpret_cast<uint4*>(p)[i / 4] = make_uint4(raw.u[i], raw.u[i + 1], raw.u[i + 2], raw.u[i + 3]);
+    for (int i = 0; i < R::N; i += 4)
+      reinterpret_cast<uint4*>(p)[i / 4] = make_uint4(raw.u[i], raw.u[i + 1], raw.u[i + 2], raw.u[i + 3]);
   } else if constexpr (R::kWords && R::N == 2) {
     *reinterpret_cast<uint2*>(p) = make_uint2(raw.u[0], raw.u[1]);
   } else {
@@ -203,7 +206,8 @@ __device__ inline Raw<T, V> pack_raw(const C (&in)[V]) {
   for (int i = 0; i < R::N; ++i) {
     if constexpr (!R::kWords) raw.u[i] = store_as<T>(in[i]);
     else if constexpr (sizeof(T) == 4) raw.u[i] = __float_as_uint((float)in[i]);
-    else if constexpr (std::is_same<T, bf16>::value) raw.u[i] = bits_of(__floats2bfloat162_rn((float)in[2 * i], (float)in[2 * i + 1]));
+    else if constexpr (std::is_same<T, bf16>::value)
+      raw.u[i] = bits_of(__floats2bfloat162_rn((float)in[2 * i], (float)in[2 * i + 1]));
     else raw.u[i] = bits_of(__floats2half2_rn((float)in[2 * i], (float)in[2 * i + 1]));
   }
   return raw;
@@ -278,8 +282,8 @@ __device__ inline C warp_sum(C v) {
   return v;
 }
 
-// Sums each of N values over `warps` warps along threadIdx.x, in a fixed order; every thread gets the totals. `sync` synchronises these
-// warps; `shared` holds N * 32 elements and is reusable after another barrier.
+// Sums each of N values over `warps` warps along threadIdx.x, in a fixed order; every thread gets the totals. `sync`
+// synchronises these warps; `shared` holds N * 32 elements and is reusable after another barrier.
 template <int N, class C, class Sync>
 __device__ inline void sum_warps(C (&v)[N], C* shared, int warps, Sync&& sync) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;

@@ -54,7 +54,8 @@ rcm_status rcm_host_alloc(int64_t* out, int64_t bytes) {
     size_at_least(bytes, 0, "bytes");
     gpu();
     void* p = nullptr;
-    const cudaError_t error = bytes > ((int64_t)1 << 46) ? cudaErrorMemoryAllocation : cudaMallocHost(&p, bytes == 0 ? 1 : (size_t)bytes);
+    const cudaError_t error =
+        bytes > ((int64_t)1 << 46) ? cudaErrorMemoryAllocation : cudaMallocHost(&p, bytes == 0 ? 1 : (size_t)bytes);
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();
       fail(RCM_E_OOM, "want %lld bytes of page-locked host memory", (long long)bytes);
@@ -96,7 +97,8 @@ rcm_status rcm_event_record(int32_t event, int32_t stream) {
     const cudaStream_t s = stream_of(stream);
     Events& e = events();
     std::lock_guard<std::mutex> hold(e.lock);
-    if (e.at[event] == nullptr) cuda_check(cudaEventCreateWithFlags(&e.at[event], cudaEventDisableTiming), "cudaEventCreate");
+    if (e.at[event] == nullptr)
+      cuda_check(cudaEventCreateWithFlags(&e.at[event], cudaEventDisableTiming), "cudaEventCreate");
     cuda_check(cudaEventRecord(e.at[event], s), "cudaEventRecord");
   });
 }

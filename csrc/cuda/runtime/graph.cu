@@ -1,5 +1,6 @@
-// Recorded call sequences: the compute stream is captured, instantiated as a CUDA graph, and launched as one. Memory allocated during
-// recording stays reserved for the graphs that share it, so that every launch finds the addresses it was recorded with.
+// Recorded call sequences: the compute stream is captured, instantiated as a CUDA graph, and launched as one. Memory
+// allocated during recording stays reserved for the graphs that share it, so that every launch finds the addresses it
+// was recorded with.
 #include <map>
 #include <mutex>
 
@@ -19,7 +20,7 @@ struct Recorder {
   std::mutex lock;
   std::map<int64_t, Memory> memories;
   std::map<int64_t, std::pair<cudaGraphExec_t, int64_t>> graphs;  // executable, and the memory it uses
-  int64_t next = 1, now = 0;                                     // `now`: memory of the recording in progress
+  int64_t next = 1, now = 0;                                      // `now`: memory of the recording in progress
 };
 Recorder& recorder() {
   static Recorder* r = new Recorder;  // never destroyed: calls may still arrive at exit
@@ -50,7 +51,8 @@ rcm_status rcm_graph_memory_free(int64_t memory) {
     Recorder& r = recorder();
     std::lock_guard<std::mutex> hold(r.lock);
     Memory& m = memory_of(r, memory);
-    if (m.graphs > 0 || r.now == memory) fail(RCM_E_ARG, "memory: %d graphs still use it", m.graphs + (r.now == memory));
+    if (m.graphs > 0 || r.now == memory)
+      fail(RCM_E_ARG, "memory: %d graphs still use it", m.graphs + (r.now == memory));
     graph_memory_destroy(m.free_blocks);
     r.memories.erase(memory);
   });

@@ -1,5 +1,5 @@
-// Caching allocator, and copies through a ring of pinned slots. Segments from cudaMalloc are split into blocks, and neighbouring free
-// blocks are merged again. All work runs on one stream, so a freed block may be reused at once.
+// Caching allocator, and copies through a ring of pinned slots. Segments from cudaMalloc are split into blocks, and
+// neighbouring free blocks are merged again. All work runs on one stream, so a freed block may be reused at once.
 #include <algorithm>
 #include <atomic>
 #include <map>
@@ -16,7 +16,7 @@ namespace rcm {
 namespace {
 
 constexpr size_t kAlign = 512;
-constexpr size_t kSmall = (size_t)1 << 20;          // requests up to this come from small segments
+constexpr size_t kSmall = (size_t)1 << 20;  // requests up to this come from small segments
 constexpr size_t kSmallSegment = (size_t)8 << 20;
 constexpr size_t kLargeSegment = (size_t)32 << 20;  // requests below this share large segments
 constexpr size_t kGrain = (size_t)2 << 20;
@@ -29,7 +29,9 @@ struct Block {
 };
 
 struct BySize {
-  bool operator()(const Block* a, const Block* b) const { return a->bytes != b->bytes ? a->bytes < b->bytes : a->start < b->start; }
+  bool operator()(const Block* a, const Block* b) const {
+    return a->bytes != b->bytes ? a->bytes < b->bytes : a->start < b->start;
+  }
 };
 
 }  // namespace
@@ -88,7 +90,9 @@ void trim(Pool& p) {
 }
 
 Block* new_segment(Pool& p, size_t bytes, bool small) {
-  const size_t size = small ? kSmallSegment : bytes < kLargeSegment ? kLargeSegment : (bytes + kGrain - 1) / kGrain * kGrain;
+  const size_t size = small                   ? kSmallSegment
+                      : bytes < kLargeSegment ? kLargeSegment
+                                              : (bytes + kGrain - 1) / kGrain * kGrain;
   for (int attempt = 0; attempt < 2; ++attempt) {
     void* memory = nullptr;
     if (p.reserved + (int64_t)size <= limit()) {
@@ -107,8 +111,8 @@ Block* new_segment(Pool& p, size_t bytes, bool small) {
   }
   size_t free_bytes = 0, total = 0;
   cudaMemGetInfo(&free_bytes, &total);
-  fail(RCM_E_OOM, "want %zu bytes; %lld bytes in %zu blocks are held, %lld reserved, %zu of %zu free on the GPU", bytes, (long long)p.current,
-       p.live.size(), (long long)p.reserved, free_bytes, total);
+  fail(RCM_E_OOM, "want %zu bytes; %lld bytes in %zu blocks are held, %lld reserved, %zu of %zu free on the GPU", bytes,
+       (long long)p.current, p.live.size(), (long long)p.reserved, free_bytes, total);
 }
 
 // Splits the tail off a block when it is large enough to be useful.
@@ -264,7 +268,8 @@ void copy_to_device(void* dst, const void* src, size_t bytes) {
     const size_t part = bytes - at < kSlot ? bytes - at : kSlot;
     const int slot = r.take();
     std::memcpy(r.memory + slot * kSlot, (const char*)src + at, part);
-    cuda_check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
+    cuda_check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s),
+               "copy to the GPU");
     cuda_check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
   }
 }
@@ -275,7 +280,8 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
   Ring& r = ring();
   std::lock_guard<std::mutex> hold(r.lock);
   r.open();
-  const int first = r.round++ % kSlotsPerReader;  // rotate the first slot, so that small calls do not wait for each other
+  const int first =
+      r.round++ % kSlotsPerReader;  // rotate the first slot, so that small calls do not wait for each other
   const size_t parts = (bytes + kSlot - 1) / kSlot;
   std::atomic<size_t> next{0};
   std::mutex failing;
@@ -296,7 +302,8 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
         const int slot = reader * kSlotsPerReader + n % kSlotsPerReader;
         cuda_check(cudaEventSynchronize(r.done[slot]), "waiting for a copy");
         source(at, r.memory + slot * kSlot, part);
-        cuda_check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s), "copy to the GPU");
+        cuda_check(cudaMemcpyAsync((char*)dst + at, r.memory + slot * kSlot, part, cudaMemcpyHostToDevice, s),
+                   "copy to the GPU");
         cuda_check(cudaEventRecord(r.done[slot], s), "cudaEventRecord");
       }
     } catch (const Failure& f) {
@@ -332,7 +339,8 @@ void copy_to_host(void* dst, const void* src, size_t bytes) {
       parts[queued] = bytes - at < kSlot ? bytes - at : kSlot;
       slots[queued] = r.take();
       char* pinned = r.memory + slots[queued] * kSlot;
-      cuda_check(cudaMemcpyAsync(pinned, (const char*)src + at, parts[queued], cudaMemcpyDeviceToHost, s), "copy from the GPU");
+      cuda_check(cudaMemcpyAsync(pinned, (const char*)src + at, parts[queued], cudaMemcpyDeviceToHost, s),
+                 "copy from the GPU");
       cuda_check(cudaEventRecord(r.done[slots[queued]], s), "cudaEventRecord");
       at += parts[queued];
     }

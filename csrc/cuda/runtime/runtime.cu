@@ -53,8 +53,9 @@ void cuda_fail(cudaError_t error, const char* what) {
   cudaGetLastError();
   const char* name = cudaGetErrorName(error);
   if (error == cudaErrorMemoryAllocation) fail(RCM_E_OOM, "%s: %s", what, name);
-  const bool kernel = error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure || error == cudaErrorMisalignedAddress ||
-                      error == cudaErrorIllegalInstruction || error == cudaErrorAssert || error == cudaErrorHardwareStackError;
+  const bool kernel = error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure ||
+                      error == cudaErrorMisalignedAddress || error == cudaErrorIllegalInstruction ||
+                      error == cudaErrorAssert || error == cudaErrorHardwareStackError;
   const bool named = state().gpu.debug;
   fail(RCM_E_BACKEND, "%s: %s (%s)%s", what, name, cudaGetErrorString(error),
        kernel && !named ? "; an earlier op failed while it ran: set RCM_DEBUG=sync to learn which" : "");
@@ -128,12 +129,15 @@ rcm_status rcm_runtime_info(char* out, int64_t capacity) {
     int driver = 0, runtime = 0;
     cuda_check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
     cuda_check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-    const int n = std::snprintf(
-        out, (size_t)capacity,
-        "{\"backend\":\"cuda\",\"device\":\"%s\",\"isa\":\"sm_%d%d\",\"best_isa\":\"sm_%d%d\",\"threads\":1,\"blas\":\"%s\",\"cudnn\":\"%s\","
-        "\"sms\":%d,\"memory_bytes\":%lld,\"memory_free_bytes\":%lld,\"l2_bytes\":%lld,\"driver\":\"%d.%d\",\"runtime\":\"%d.%d\"}",
-        g.name, g.major, g.minor, g.major, g.minor, cublaslt_name().c_str(), cudnn_name().c_str(), g.sms, (long long)total, (long long)free_bytes,
-        (long long)g.l2_bytes, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    const int n =
+        std::snprintf(out, (size_t)capacity,
+                      "{\"backend\":\"cuda\",\"device\":\"%s\",\"isa\":\"sm_%d%d\",\"best_isa\":\"sm_%d%d\","
+                      "\"threads\":1,\"blas\":\"%s\",\"cudnn\":\"%s\","
+                      "\"sms\":%d,\"memory_bytes\":%lld,\"memory_free_bytes\":%lld,\"l2_bytes\":%lld,\"driver\":\"%d.%"
+                      "d\",\"runtime\":\"%d.%d\"}",
+                      g.name, g.major, g.minor, g.major, g.minor, cublaslt_name().c_str(), cudnn_name().c_str(), g.sms,
+                      (long long)total, (long long)free_bytes, (long long)g.l2_bytes, driver / 1000, driver % 1000 / 10,
+                      runtime / 1000, runtime % 1000 / 10);
     if (n < 0 || n >= capacity) fail(RCM_E_ARG, "capacity: want more than %d, got %lld", n, (long long)capacity);
   });
 }

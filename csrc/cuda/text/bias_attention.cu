@@ -1,7 +1,8 @@
 // Attention of the text encoder: additive relative bias per head, key lengths per sample; no derivative.
 //
-// A block takes a tile of 32 queries of one head through all keys by online softmax; 8 lanes share a query. Statistics and
-// products are f32 (f64 for f64) on the ordinary units: the encoder runs once per prompt, so tensor cores would not pay.
+// A block takes a tile of 32 queries of one head through all keys by online softmax; 8 lanes share a query. Statistics
+// and products are f32 (f64 for f64) on the ordinary units: the encoder runs once per prompt, so tensor cores would not
+// pay.
 #include "cuda/runtime/common.cuh"
 #include "shared/ops/text_encoder.h"
 
@@ -37,15 +38,18 @@ __device__ inline float exp_of(float x) { return expf(x); }
 __device__ inline double exp_of(double x) { return exp(x); }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) bias_attention_kernel(const T* q, const T* k, const T* v, const compute_t<T>* bias, const int32_t* lengths, T* o,
-                                                                  Sizes s) {
+__global__ void __launch_bounds__(kThreads)
+    bias_attention_kernel(const T* q, const T* k, const T* v, const compute_t<T>* bias, const int32_t* lengths, T* o,
+                          Sizes s) {
   await_queued();
   using C = compute_t<T>;
   constexpr int kTile = kKeys<C>, kPer = kTile / kLanes, kColumns = kMaxWidth / kLanes;
   extern __shared__ __align__(16) unsigned char memory[];
   const int K = (int)s.K, ld = K + 1, row = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
-  C *qs = reinterpret_cast<C*>(memory), *ks = qs + kRows * ld, *vs = ks + kTile * ld, *p = vs + kTile * ld + row * (kTile + 1);
-  const int64_t b = blockIdx.y / s.H, h = blockIdx.y % s.H, q0 = (int64_t)blockIdx.x * kRows, step = s.H * s.K, base = b * s.L * step + h * s.K;
+  C *qs = reinterpret_cast<C*>(memory), *ks = qs + kRows * ld, *vs = ks + kTile * ld,
+    *p = vs + kTile * ld + row * (kTile + 1);
+  const int64_t b = blockIdx.y / s.H, h = blockIdx.y % s.H, q0 = (int64_t)blockIdx.x * kRows, step = s.H * s.K,
+                base = b * s.L * step + h * s.K;
   const int64_t keys = lengths ? min((int64_t)max(lengths[b], 0), s.L) : s.L;
   const C* bias_row = bias + h * (2 * s.L - 1) + s.L - 1 - (q0 + row);
   stage<T, C>(q + base + q0 * step, qs, kRows, s.L - q0, step, K, (C)s.scale);
@@ -112,7 +116,8 @@ void bias_attention(const BiasAttention& a) {
     using T = decltype(zero);
     using C = compute_t<T>;
     if (a.B * a.H * a.L == 0) return;
-    if (a.B * a.H > 65535 || a.L > (1 << 20)) fail(RCM_E_SHAPE, "want at most 65535 heads over all samples and 2^20 tokens");
+    if (a.B * a.H > 65535 || a.L > (1 << 20))
+      fail(RCM_E_SHAPE, "want at most 65535 heads over all samples and 2^20 tokens");
     const auto kernel = bias_attention_kernel<T>;
     const size_t bytes = shared_bytes<C>(a.K);
     cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");

@@ -17,7 +17,8 @@ __global__ void embedding_kernel(const T* table, const int32_t* ids, Y* y, int64
   const int64_t i = blockIdx.x;
   const int32_t id = ids[i];
   const bool known = id >= 0 && id < V;
-  for (int64_t d = threadIdx.x; d < D; d += blockDim.x) y[i * D + d] = store_as<Y>(known ? (C)load_as(table[id * D + d]) : (C)NAN);
+  for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
+    y[i * D + d] = store_as<Y>(known ? (C)load_as(table[id * D + d]) : (C)NAN);
 }
 
 template <class T, class Y>
@@ -34,11 +35,16 @@ __global__ void relative_bias_kernel(const T* table, const int32_t* bucket, Y* b
 // Calls body(A{}, Z{}) for any two float dtypes; unlike with_dtypes, f64 may be mixed with others.
 template <class Body>
 void any_pair(int32_t a, int32_t b, Body&& body) {
-  with_dtype(a, "table_dtype", [&](auto first) { with_dtype(b, "y_dtype", [&](auto second) { body(first, second); }); });
+  with_dtype(a, "table_dtype",
+             [&](auto first) { with_dtype(b, "y_dtype", [&](auto second) { body(first, second); }); });
 }
 
-__device__ inline float gelu(float x) { return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x))); }
-__device__ inline double gelu(double x) { return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
+__device__ inline float gelu(float x) {
+  return 0.5f * x * (1 + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+__device__ inline double gelu(double x) {
+  return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
 
 template <class T, class Y>
 struct GeluGateOp {
@@ -83,8 +89,8 @@ void relative_bias(const RelativeBias& a) {
     using T = decltype(t);
     using Y = decltype(u);
     const T* table = static_cast<const T*>(a.table);
-    queue_kernel(relative_bias_kernel<T, Y>, grid_size(ceil_div(a.n * a.H, 256)), 256, 0, table, a.bucket, static_cast<Y*>(a.bias),
-                 a.n, a.V, a.H);
+    queue_kernel(relative_bias_kernel<T, Y>, grid_size(ceil_div(a.n * a.H, 256)), 256, 0, table, a.bucket,
+                 static_cast<Y*>(a.bias), a.n, a.V, a.H);
   });
 }
 

@@ -1,5 +1,5 @@
-// The part of cuDNN 9's graph interface that attention/cudnn.cu uses. The library is opened at run time; names and numbers are
-// NVIDIA's.
+// The part of cuDNN 9's graph interface that attention/cudnn.cu uses. The library is opened at run time; names and
+// numbers are NVIDIA's.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -86,7 +86,7 @@ constexpr int32_t kHeuristicA = 3;
 
 // The handle is null when the library is absent.
 struct Library {
-  std::string name;  // "cuDNN 9.19.0" or "none (why)"
+  std::string name;    // "cuDNN 9.19.0" or "none (why)"
   size_t version = 0;  // 91900
   Handle handle = nullptr;
   int32_t (*set_stream)(Handle, cudaStream_t) = nullptr;

@@ -38,10 +38,12 @@ std::vector<std::string> folders() {
   list.push_back("/usr/local/cuda/lib64");
   std::vector<std::string> prefixes = split(std::getenv("VIRTUAL_ENV"));
   for (const std::string& bin : split(std::getenv("PATH"))) {
-    if (bin.size() > 4 && bin.compare(bin.size() - 4, 4, "/bin") == 0) prefixes.push_back(bin.substr(0, bin.size() - 4));
+    if (bin.size() > 4 && bin.compare(bin.size() - 4, 4, "/bin") == 0)
+      prefixes.push_back(bin.substr(0, bin.size() - 4));
   }
   for (const std::string& prefix : prefixes) {
-    for (const char* packages : {"site-packages", "dist-packages"}) add_matches(list, prefix + "/lib/python3*/" + packages + "/nvidia/*/lib");
+    for (const char* packages : {"site-packages", "dist-packages"})
+      add_matches(list, prefix + "/lib/python3*/" + packages + "/nvidia/*/lib");
   }
   return list;
 }

@@ -20,7 +20,8 @@ constexpr int kPacks = 3;  // 96, 192 and 384 channels are three packs per threa
 
 // A row is spread over Lanes threads of kPacks packs of 16 bytes.
 template <class T, int Lanes>
-__global__ void __launch_bounds__(kThreads) norm_packs(const T* x, const void* g, T* y, int64_t M, int silu, float eps, int32_t g_dtype) {
+__global__ void __launch_bounds__(kThreads)
+    norm_packs(const T* x, const void* g, T* y, int64_t M, int silu, float eps, int32_t g_dtype) {
   await_queued();
   constexpr int V = 16 / sizeof(T), C = Lanes * kPacks * V;
   const int lane = threadIdx.x % Lanes;
@@ -66,11 +67,13 @@ __global__ void __launch_bounds__(kThreads) norm_packs(const T* x, const void* g
 
 // Any width: one warp per row.
 template <class T>
-__global__ void __launch_bounds__(kThreads) norm_rows(const T* x, const void* g, T* y, int64_t M, int64_t C, int silu, double eps, int32_t g_dtype) {
+__global__ void __launch_bounds__(kThreads)
+    norm_rows(const T* x, const void* g, T* y, int64_t M, int64_t C, int silu, double eps, int32_t g_dtype) {
   await_queued();
   using F = compute_t<T>;
   const int lane = threadIdx.x % 32;
-  for (int64_t m = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; m < M; m += (int64_t)gridDim.x * blockDim.x / 32) {
+  for (int64_t m = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; m < M;
+       m += (int64_t)gridDim.x * blockDim.x / 32) {
     F squares = 0;
     for (int64_t c = lane; c < C; c += 32) {
       const F v = (F)load_as(x[m * C + c]);
@@ -114,7 +117,8 @@ struct LastShape {
 
 // One thread per position: both the reads and the writes of neighbouring threads are contiguous.
 template <class A, class Z>
-__global__ void __launch_bounds__(kThreads) last_kernel(const A* x, const double* mul, const double* add, Z* y, const LastShape s) {
+__global__ void __launch_bounds__(kThreads)
+    last_kernel(const A* x, const double* mul, const double* add, Z* y, const LastShape s) {
   await_queued();
   using F = std::conditional_t<std::is_same<A, double>::value || std::is_same<Z, double>::value, double, float>;
   const int64_t n = s.T * s.Y * s.X;
@@ -137,7 +141,8 @@ __global__ void __launch_bounds__(kThreads) last_kernel(const A* x, const double
 }
 
 template <class A, class Z>
-__global__ void __launch_bounds__(kThreads) first_kernel(const A* x, const double* mul, const double* add, Z* y, int64_t C, int64_t N, int64_t Cx, int64_t y_stride) {
+__global__ void __launch_bounds__(kThreads) first_kernel(const A* x, const double* mul, const double* add, Z* y,
+                                                         int64_t C, int64_t N, int64_t Cx, int64_t y_stride) {
   await_queued();
   using F = std::conditional_t<std::is_same<A, double>::value || std::is_same<Z, double>::value, double, float>;
   for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < N; n += (int64_t)gridDim.x * blockDim.x) {
@@ -193,7 +198,8 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(const A* x, Z* y, int
   for (int64_t i = threadIdx.x; i < N; i += kThreads) take((F)load_as(row[i]) * factor, 1);
 #pragma unroll
   for (int o = 16; o > 0; o >>= 1) {
-    const F other = __shfl_xor_sync(0xffffffffu, top, o), weight = __shfl_xor_sync(0xffffffffu, sum, o), high = top > other ? top : other;
+    const F other = __shfl_xor_sync(0xffffffffu, top, o), weight = __shfl_xor_sync(0xffffffffu, sum, o),
+            high = top > other ? top : other;
     sum = (sum != 0 ? sum * exp(top - high) : 0) + (weight != 0 ? weight * exp(other - high) : 0);
     top = high;
   }
@@ -203,7 +209,8 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(const A* x, Z* y, int
   for (int i = 1; i < kThreads / 32; ++i) high = tops[i] > high ? tops[i] : high;
   for (int i = 0; i < kThreads / 32; ++i) total += sums[i] != 0 ? sums[i] * exp(tops[i] - high) : 0;
   const F inverse = 1 / total;
-  for (int64_t i = threadIdx.x; i < N; i += kThreads) out[i] = store_as<Z>(exp((F)load_as(row[i]) * factor - high) * inverse);
+  for (int64_t i = threadIdx.x; i < N; i += kThreads)
+    out[i] = store_as<Z>(exp((F)load_as(row[i]) * factor - high) * inverse);
 }
 
 // Calls body(A{}, Z{}) for any two float dtypes; unlike with_dtypes, f64 may be mixed with others.
@@ -214,7 +221,8 @@ void with_any(int32_t a, int32_t b, Body&& body) {
 
 }  // namespace
 
-rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps, int32_t dtype, int32_t g_dtype) {
+rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps,
+                            int32_t dtype, int32_t g_dtype) {
   return op_call("channel_norm", [&] {
     need(x, "x");
     need(g, "g");
@@ -227,8 +235,9 @@ rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, in
   });
 }
 
-rcm_status rcm_channels_last(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t T, int64_t Y, int64_t X, int64_t c_stride,
-                             int64_t t_stride, int64_t y_stride, int64_t Cy, int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_channels_last(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t T,
+                             int64_t Y, int64_t X, int64_t c_stride, int64_t t_stride, int64_t y_stride, int64_t Cy,
+                             int32_t x_dtype, int32_t y_dtype) {
   return op_call("channels_last", [&] {
     need(x, "x");
     need(y, "y");
@@ -240,14 +249,15 @@ rcm_status rcm_channels_last(const void* x, const double* mul, const double* add
     with_any(x_dtype, y_dtype, [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      queue_kernel(last_kernel<A, Z>, blocks_for(n, 32), kThreads, 0, static_cast<const A*>(x), mul, add, static_cast<Z*>(y),
+      queue_kernel(last_kernel<A, Z>, blocks_for(n, 32), kThreads, 0, static_cast<const A*>(x), mul, add,
+                   static_cast<Z*>(y),
                    LastShape{C, T, Y, X, c_stride, t_stride, y_stride, Cy, Cy == 8 && aligned(y, 16)});
     });
   });
 }
 
-rcm_status rcm_channels_first(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t N, int64_t Cx, int64_t y_stride,
-                              int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_channels_first(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t N,
+                              int64_t Cx, int64_t y_stride, int32_t x_dtype, int32_t y_dtype) {
   return op_call("channels_first", [&] {
     need(x, "x");
     need(y, "y");
@@ -259,13 +269,15 @@ rcm_status rcm_channels_first(const void* x, const double* mul, const double* ad
     with_any(x_dtype, y_dtype, [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      queue_kernel(first_kernel<A, Z>, blocks_for(N, 32), kThreads, 0, static_cast<const A*>(x), mul, add, static_cast<Z*>(y), C, N, Cx, y_stride);
+      queue_kernel(first_kernel<A, Z>, blocks_for(N, 32), kThreads, 0, static_cast<const A*>(x), mul, add,
+                   static_cast<Z*>(y), C, N, Cx, y_stride);
     });
   });
 }
 
-rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t w, int64_t H, int64_t W, int64_t y0, int64_t x0, int64_t top, int64_t bottom,
-                          int64_t left, int64_t right, int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t w, int64_t H, int64_t W, int64_t y0,
+                          int64_t x0, int64_t top, int64_t bottom, int64_t left, int64_t right, int32_t x_dtype,
+                          int32_t y_dtype) {
   return op_call("blend_tile", [&] {
     need(x, "x");
     need(y, "y");
@@ -275,13 +287,14 @@ rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t 
     with_any(x_dtype, y_dtype, [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      queue_kernel(blend_kernel<A, Z>, blocks_for(n * h * w, 32), kThreads, 0, static_cast<const A*>(x), static_cast<Z*>(y),
-                   TileShape{n, h, w, H, W, y0, x0, top, bottom, left, right});
+      queue_kernel(blend_kernel<A, Z>, blocks_for(n * h * w, 32), kThreads, 0, static_cast<const A*>(x),
+                   static_cast<Z*>(y), TileShape{n, h, w, H, W, y0, x0, top, bottom, left, right});
     });
   });
 }
 
-rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double scale, int32_t x_dtype, int32_t y_dtype) {
+rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double scale, int32_t x_dtype,
+                            int32_t y_dtype) {
   return op_call("softmax_rows", [&] {
     need(x, "x");
     need(y, "y");
@@ -292,7 +305,8 @@ rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double
     with_dtypes(x_dtype, y_dtype, "x, y", [&](auto a, auto z) {
       using A = decltype(a);
       using Z = decltype(z);
-      queue_kernel(softmax_kernel<A, Z>, (unsigned)M, kThreads, 0, static_cast<const A*>(x), static_cast<Z*>(y), N, scale);
+      queue_kernel(softmax_kernel<A, Z>, (unsigned)M, kThreads, 0, static_cast<const A*>(x), static_cast<Z*>(y), N,
+                   scale);
     });
   });
 }

@@ -18,7 +18,8 @@ __global__ void pack_kernel(const A* w, Z* p, int64_t O, int64_t I, int64_t Ip, 
       if (!upsample) {
         sum = (C)load_as(kernel[slice]);
       } else {
-        // Parity q of the output: row e of the 2x2 kernel sums rows {0}, {1,2} (q = 0) or {0,1}, {2} (q = 1) of the 3x3 one.
+        // Parity q of the output: row e of the 2x2 kernel sums rows {0}, {1,2} (q = 0) or {0,1}, {2} (q = 1) of the 3x3
+        // one.
         const int py = slice / 8, px = slice / 4 % 2, ey = slice / 2 % 2, ex = slice % 2;
         for (int dy = 0; dy < 3; ++dy) {
           for (int dx = 0; dx < 3; ++dx) {

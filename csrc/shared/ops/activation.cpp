@@ -12,7 +12,8 @@ rcm_status rcm_activation_fwd(const void* x, void* y, int64_t n, int32_t kind, i
   });
 }
 
-rcm_status rcm_activation_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t n, int32_t kind, int32_t dtype) {
+rcm_status rcm_activation_jvp(const void* x, const void* x_dot, void* y, void* y_dot, int64_t n, int32_t kind,
+                              int32_t dtype) {
   return op_call("activation_jvp", [&] {
     need(x, "x");
     need(x_dot, "x_dot");

@@ -15,8 +15,8 @@ rcm_status rcm_add_fwd(const void* a, const void* b, void* y, int64_t n, int32_t
   return op_call("add_fwd", [&] { checked_forward({a, b, nullptr, nullptr, y, nullptr}, {n, dtype}); });
 }
 
-rcm_status rcm_add_jvp(const void* a, const void* b, const void* a_dot, const void* b_dot, void* y, void* y_dot, int64_t n,
-                       int32_t dtype) {
+rcm_status rcm_add_jvp(const void* a, const void* b, const void* a_dot, const void* b_dot, void* y, void* y_dot,
+                       int64_t n, int32_t dtype) {
   return op_call("add_jvp", [&] {
     need(y_dot, "y_dot");
     checked_forward({a, b, a_dot, b_dot, y, y_dot}, {n, dtype});

@@ -19,8 +19,18 @@ inline AttentionShape attention_shape(const int64_t* strides, int64_t B, int64_t
   size_at_least(Lk, 0, "Lk");
   size_at_least(K, 1, "K");
   size_at_least(Kv, 1, "Kv");
-  AttentionShape s{B, H, Lq, Lk, K, Kv, scale, dtype, {Lq * H * K, H * K, K}, {Lk * H * K, H * K, K},
-                   {Lk * H * Kv, H * Kv, Kv}, {Lq * H * Kv, H * Kv, Kv}};
+  AttentionShape s{B,
+                   H,
+                   Lq,
+                   Lk,
+                   K,
+                   Kv,
+                   scale,
+                   dtype,
+                   {Lq * H * K, H * K, K},
+                   {Lk * H * K, H * K, K},
+                   {Lk * H * Kv, H * Kv, Kv},
+                   {Lq * H * Kv, H * Kv, Kv}};
   if (strides) {
     int64_t* sets[4] = {s.q, s.k, s.v, s.o};
     for (int i = 0; i < 12; ++i) {

@@ -2,8 +2,8 @@
 
 using namespace rcm;
 
-rcm_status rcm_conv3d_pack(const void* w, void* p, int64_t O, int64_t I, int64_t Ip, int64_t kt, int64_t k, int32_t upsample,
-                           int32_t w_dtype, int32_t p_dtype) {
+rcm_status rcm_conv3d_pack(const void* w, void* p, int64_t O, int64_t I, int64_t Ip, int64_t kt, int64_t k,
+                           int32_t upsample, int32_t w_dtype, int32_t p_dtype) {
   return op_call("conv3d_pack", [&] {
     need(w, "w");
     need(p, "p");

@@ -32,7 +32,8 @@ RCM_BOTH inline ConvTap conv_tap(const ConvShape& g, int pass, int tap) {
   return {tap, dt - (int)g.pt, dy - (int)g.p, dx - (int)g.p};
 }
 
-// Element of y (and r) that channel o of a position of the sum goes to. With a split, o / (O / split) selects the frame.
+// Element of y (and r) that channel o of a position of the sum goes to. With a split, o / (O / split) selects the
+// frame.
 RCM_BOTH inline int64_t conv_output(const ConvShape& g, int pass, int64_t t, int64_t y, int64_t x, int64_t o) {
   const int64_t width = g.O / g.split, frame = g.split * t + o / width, c = o % width;
   if (g.upsample) return ((frame * 2 * g.Yo + 2 * y + pass / 2) * 2 * g.Xo + 2 * x + pass % 2) * width + c;

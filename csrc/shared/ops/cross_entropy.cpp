@@ -3,7 +3,8 @@
 using namespace rcm;
 using namespace rcm::cross_entropy;
 
-rcm_status rcm_cross_entropy_fwd(const void* x, const int32_t* label, double* loss, int64_t B, int64_t N, int32_t dtype) {
+rcm_status rcm_cross_entropy_fwd(const void* x, const int32_t* label, double* loss, int64_t B, int64_t N,
+                                 int32_t dtype) {
   return op_call("cross_entropy_fwd", [&] {
     check(x, label, {B, N, dtype});
     need(loss, "loss");
@@ -22,8 +23,8 @@ rcm_status rcm_cross_entropy_jvp(const void* x, const int32_t* label, const void
   });
 }
 
-rcm_status rcm_cross_entropy_vjp(const void* x, const int32_t* label, const double* loss_bar, void* x_bar, int64_t B, int64_t N,
-                                 int32_t dtype) {
+rcm_status rcm_cross_entropy_vjp(const void* x, const int32_t* label, const double* loss_bar, void* x_bar, int64_t B,
+                                 int64_t N, int32_t dtype) {
   return op_call("cross_entropy_vjp", [&] {
     check(x, label, {B, N, dtype});
     need(loss_bar, "loss_bar");

@@ -1,4 +1,5 @@
-// Element-wise helpers without derivative (cast, axpy, fill, sample_reduce): arguments and checks, the same for both backends.
+// Element-wise helpers without derivative (cast, axpy, fill, sample_reduce): arguments and checks, the same for both
+// backends.
 #pragma once
 #include "shared/guard.h"
 

@@ -1,4 +1,5 @@
-// f8_e4m3 without infinities: sign, 4 exponent bits (bias 7), 3 mantissa bits; 0x7f and 0xff are NaN, the largest value is 448.
+// f8_e4m3 without infinities: sign, 4 exponent bits (bias 7), 3 mantissa bits; 0x7f and 0xff are NaN, the largest value
+// is 448.
 #pragma once
 #include <cstring>
 
@@ -30,7 +31,9 @@ RCM_BOTH inline uint8_t f8_encode(float v) {
 
 RCM_BOTH inline float f8_decode(uint8_t code) {
   const uint32_t sign = (uint32_t)(code & 0x80u) << 24, e = (code >> 3) & 15u, m = code & 7u;
-  const float a = (code & 0x7fu) == 0x7fu ? f32_of(0x7fc00000u) : e == 0u ? (float)m * 0.001953125f : f32_of((e + 120u) << 23 | m << 20);
+  const float a = (code & 0x7fu) == 0x7fu ? f32_of(0x7fc00000u)
+                  : e == 0u               ? (float)m * 0.001953125f
+                                          : f32_of((e + 120u) << 23 | m << 20);
   return f32_of(f32_bits(a) | sign);
 }
 

@@ -11,16 +11,16 @@ static void checked_forward(const Forward& a, const Sizes& z) {
   forward(a, z);
 }
 
-rcm_status rcm_linear_gelu_fwd(const void* x, const void* w, const void* b, void* h, void* y, int64_t M, int64_t N, int64_t K,
-                               int32_t kind, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
+rcm_status rcm_linear_gelu_fwd(const void* x, const void* w, const void* b, void* h, void* y, int64_t M, int64_t N,
+                               int64_t K, int32_t kind, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
   return op_call("linear_gelu_fwd", [&] {
     checked_forward({x, w, b, nullptr, h, y, nullptr}, {{M, N, K, x_dtype, w_dtype, y_dtype}, kind});
   });
 }
 
-rcm_status rcm_linear_gelu_jvp(const void* x, const void* w, const void* b, const void* x_dot, void* h, void* y, void* y_dot,
-                               int64_t M, int64_t N, int64_t K, int32_t kind, int32_t x_dtype, int32_t w_dtype,
-                               int32_t y_dtype) {
+rcm_status rcm_linear_gelu_jvp(const void* x, const void* w, const void* b, const void* x_dot, void* h, void* y,
+                               void* y_dot, int64_t M, int64_t N, int64_t K, int32_t kind, int32_t x_dtype,
+                               int32_t w_dtype, int32_t y_dtype) {
   return op_call("linear_gelu_jvp", [&] {
     need(x_dot, "x_dot");
     need(y_dot, "y_dot");
@@ -28,9 +28,9 @@ rcm_status rcm_linear_gelu_jvp(const void* x, const void* w, const void* b, cons
   });
 }
 
-rcm_status rcm_linear_gelu_vjp(const void* x, const void* w, const void* h, const void* y_bar, void* scratch, void* x_bar,
-                               void* w_bar, void* b_bar, int64_t M, int64_t N, int64_t K, int32_t kind, int32_t x_dtype,
-                               int32_t w_dtype, int32_t y_dtype) {
+rcm_status rcm_linear_gelu_vjp(const void* x, const void* w, const void* h, const void* y_bar, void* scratch,
+                               void* x_bar, void* w_bar, void* b_bar, int64_t M, int64_t N, int64_t K, int32_t kind,
+                               int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
   return op_call("linear_gelu_vjp", [&] {
     const Sizes z{{M, N, K, x_dtype, w_dtype, y_dtype}, kind};
     check(z);

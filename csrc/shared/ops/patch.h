@@ -26,8 +26,8 @@ inline void check(const PatchShape& s) {
   if (s.order < 0 || s.order > 1) fail(RCM_E_ARG, "order: want 0 or 1, got %d", s.order);
 }
 
-// Defined by each backend; the arguments have been checked. patchify moves a latent to tokens, its vjp tokens to a latent;
-// unpatchify is the other way round.
+// Defined by each backend; the arguments have been checked. patchify moves a latent to tokens, its vjp tokens to a
+// latent; unpatchify is the other way round.
 namespace patchify {
 void forward(const Move& m, const PatchShape& s);
 void backward(const Move& m, const PatchShape& s);

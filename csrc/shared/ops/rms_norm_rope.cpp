@@ -12,17 +12,19 @@ static void checked_forward(const Forward& a, const Sizes& z) {
   forward(a, z);
 }
 
-rcm_status rcm_rms_norm_rope_fwd(const void* x, const void* w, const void* cos, const void* sin, void* y, void* rstd, int64_t B,
-                                 int64_t L, int64_t D, int64_t K, int64_t group, int32_t rope, double eps, int32_t x_dtype,
-                                 int32_t w_dtype, int32_t y_dtype) {
+rcm_status rcm_rms_norm_rope_fwd(const void* x, const void* w, const void* cos, const void* sin, void* y, void* rstd,
+                                 int64_t B, int64_t L, int64_t D, int64_t K, int64_t group, int32_t rope, double eps,
+                                 int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
   return op_call("rms_norm_rope_fwd", [&] {
-    checked_forward({x, w, cos, sin, nullptr, y, nullptr, rstd, eps}, {B, L, D, K, group, rope, x_dtype, w_dtype, y_dtype});
+    checked_forward({x, w, cos, sin, nullptr, y, nullptr, rstd, eps},
+                    {B, L, D, K, group, rope, x_dtype, w_dtype, y_dtype});
   });
 }
 
-rcm_status rcm_rms_norm_rope_jvp(const void* x, const void* w, const void* cos, const void* sin, const void* x_dot, void* y,
-                                 void* y_dot, void* rstd, int64_t B, int64_t L, int64_t D, int64_t K, int64_t group, int32_t rope,
-                                 double eps, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
+rcm_status rcm_rms_norm_rope_jvp(const void* x, const void* w, const void* cos, const void* sin, const void* x_dot,
+                                 void* y, void* y_dot, void* rstd, int64_t B, int64_t L, int64_t D, int64_t K,
+                                 int64_t group, int32_t rope, double eps, int32_t x_dtype, int32_t w_dtype,
+                                 int32_t y_dtype) {
   return op_call("rms_norm_rope_jvp", [&] {
     need(x_dot, "x_dot");
     need(y_dot, "y_dot");
@@ -31,8 +33,9 @@ rcm_status rcm_rms_norm_rope_jvp(const void* x, const void* w, const void* cos, 
 }
 
 rcm_status rcm_rms_norm_rope_vjp(const void* x, const void* w, const void* cos, const void* sin, const void* rstd,
-                                 const void* y_bar, void* x_bar, void* w_bar, int64_t B, int64_t L, int64_t D, int64_t K,
-                                 int64_t group, int32_t rope, int32_t x_dtype, int32_t w_dtype, int32_t y_dtype) {
+                                 const void* y_bar, void* x_bar, void* w_bar, int64_t B, int64_t L, int64_t D,
+                                 int64_t K, int64_t group, int32_t rope, int32_t x_dtype, int32_t w_dtype,
+                                 int32_t y_dtype) {
   return op_call("rms_norm_rope_vjp", [&] {
     need(x, "x");
     need(w, "w");

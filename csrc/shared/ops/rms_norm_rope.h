@@ -24,7 +24,8 @@ inline void check(const Sizes& z, const void* cos, const void* sin) {
   size_at_least(z.L, 0, "L");
   size_at_least(z.D, 1, "D");
   const auto divides = [&](int64_t n, const char* name) {
-    if (n < 1 || z.D % n != 0) fail(RCM_E_SHAPE, "%s: want a divisor of D = %lld, got %lld", name, (long long)z.D, (long long)n);
+    if (n < 1 || z.D % n != 0)
+      fail(RCM_E_SHAPE, "%s: want a divisor of D = %lld, got %lld", name, (long long)z.D, (long long)n);
   };
   divides(z.K, "K");
   divides(z.group, "group");

@@ -3,8 +3,8 @@
 using namespace rcm;
 using namespace rcm::sq_loss;
 
-rcm_status rcm_sq_loss_fwd(const void* x, const void* target, const void* delta, const double* weight, double* loss, int64_t B,
-                           int64_t N, int32_t dtype) {
+rcm_status rcm_sq_loss_fwd(const void* x, const void* target, const void* delta, const double* weight, double* loss,
+                           int64_t B, int64_t N, int32_t dtype) {
   return op_call("sq_loss_fwd", [&] {
     check(x, weight, {B, N, dtype});
     need(loss, "loss");
@@ -12,8 +12,8 @@ rcm_status rcm_sq_loss_fwd(const void* x, const void* target, const void* delta,
   });
 }
 
-rcm_status rcm_sq_loss_jvp(const void* x, const void* target, const void* delta, const double* weight, const void* x_dot,
-                           double* loss, double* loss_dot, int64_t B, int64_t N, int32_t dtype) {
+rcm_status rcm_sq_loss_jvp(const void* x, const void* target, const void* delta, const double* weight,
+                           const void* x_dot, double* loss, double* loss_dot, int64_t B, int64_t N, int32_t dtype) {
   return op_call("sq_loss_jvp", [&] {
     check(x, weight, {B, N, dtype});
     need(x_dot, "x_dot");
@@ -23,8 +23,8 @@ rcm_status rcm_sq_loss_jvp(const void* x, const void* target, const void* delta,
   });
 }
 
-rcm_status rcm_sq_loss_vjp(const void* x, const void* target, const void* delta, const double* weight, const double* loss_bar,
-                           void* x_bar, int64_t B, int64_t N, int32_t dtype) {
+rcm_status rcm_sq_loss_vjp(const void* x, const void* target, const void* delta, const double* weight,
+                           const double* loss_bar, void* x_bar, int64_t B, int64_t N, int32_t dtype) {
   return op_call("sq_loss_vjp", [&] {
     check(x, weight, {B, N, dtype});
     need(loss_bar, "loss_bar");

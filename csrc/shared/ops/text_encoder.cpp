@@ -3,8 +3,8 @@
 using namespace rcm;
 using namespace rcm::text_encoder;
 
-rcm_status rcm_embedding(const void* table, const int32_t* ids, void* y, int64_t n, int64_t V, int64_t D, int32_t table_dtype,
-                         int32_t y_dtype) {
+rcm_status rcm_embedding(const void* table, const int32_t* ids, void* y, int64_t n, int64_t V, int64_t D,
+                         int32_t table_dtype, int32_t y_dtype) {
   return op_call("embedding", [&] {
     need(table, "table");
     need(ids, "ids");
@@ -44,8 +44,8 @@ rcm_status rcm_gelu_gate(const void* x, const void* gate, void* y, int64_t n, in
   });
 }
 
-rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const void* bias, const int32_t* lengths, void* o,
-                              int64_t B, int64_t H, int64_t L, int64_t K, double scale, int32_t dtype) {
+rcm_status rcm_bias_attention(const void* q, const void* k, const void* v, const void* bias, const int32_t* lengths,
+                              void* o, int64_t B, int64_t H, int64_t L, int64_t K, double scale, int32_t dtype) {
   return op_call("bias_attention", [&] {
     need(q, "q");
     need(k, "k");

@@ -12,7 +12,8 @@ rcm_status rcm_timestep_embed_fwd(const double* t, void* y, int64_t B, int64_t N
   });
 }
 
-rcm_status rcm_timestep_embed_jvp(const double* t, const double* t_dot, void* y, void* y_dot, int64_t B, int64_t N, int32_t dtype) {
+rcm_status rcm_timestep_embed_jvp(const double* t, const double* t_dot, void* y, void* y_dot, int64_t B, int64_t N,
+                                  int32_t dtype) {
   return op_call("timestep_embed_jvp", [&] {
     need(t, "t");
     need(t_dot, "t_dot");
@@ -23,7 +24,8 @@ rcm_status rcm_timestep_embed_jvp(const double* t, const double* t_dot, void* y,
   });
 }
 
-rcm_status rcm_timestep_embed_vjp(const double* t, const void* y_bar, double* t_bar, int64_t B, int64_t N, int32_t dtype) {
+rcm_status rcm_timestep_embed_vjp(const double* t, const void* y_bar, double* t_bar, int64_t B, int64_t N,
+                                  int32_t dtype) {
   return op_call("timestep_embed_vjp", [&] {
     need(t, "t");
     need(y_bar, "y_bar");
