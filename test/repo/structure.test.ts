@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { recipeJsonSchema } from "../../core/recipe/json_schema.ts";
 import { generate } from "../../ffi/gen.ts";
 import { parseHeader } from "../../ffi/parse.ts";
@@ -39,6 +39,36 @@ describe("ops", () => {
     for (const [name, { op }] of Object.entries(OP_CASES)) expect(op.name).toBe(name);
     const cuda = readdirSync(join(ROOT, "csrc/cuda/ops")).map((f) => f.replace(/\.cu$/, ""));
     expect(ops.filter((op) => !cuda.includes(op))).toEqual([]);
+    const shared = readdirSync(join(ROOT, "csrc/shared/ops")).map((f) => f.replace(/\.cpp$/, ""));
+    expect(ops.filter((op) => !shared.includes(op))).toEqual([]);
+  });
+});
+
+describe("native code", () => {
+  const native = files.filter((f) => /^csrc\/.*\.(cpp|cu|cuh|h)$/.test(f));
+  const ROOMS = [
+    "include",
+    "shared",
+    "shared/ops",
+    "comm",
+    ...["ops", "runtime", "text", "video"].map((room) => `cpu/${room}`),
+    ...["ops", "runtime", "text", "video", "attention", "conv", "matmul", "rows", "ptx", "vendor"].map((room) => `cuda/${room}`),
+  ];
+  test("every file is in a room", () => {
+    expect(native.length).toBeGreaterThan(100);
+    expect(native.filter((f) => !ROOMS.includes(dirname(f).slice("csrc/".length)))).toEqual([]);
+  });
+  test("inline assembly is in csrc/cuda/ptx alone", () => {
+    expect(native.filter((f) => !f.startsWith("csrc/cuda/ptx/") && /\basm\b/.test(read(f)))).toEqual([]);
+  });
+  test("neither backend includes the other", () => {
+    const includes = (f: string): string[] => [...read(f).matchAll(/#include "([^"]+)"/g)].map((m) => m[1]);
+    const across = (from: string, to: string): string[] => native.filter((f) => f.startsWith(`csrc/${from}/`) && includes(f).some((i) => i.startsWith(`${to}/`)));
+    expect([...across("cpu", "cuda"), ...across("cuda", "cpu"), ...across("shared", "cpu"), ...across("shared", "cuda")]).toEqual([]);
+  });
+  test("lines have at most 120 columns", () => {
+    const long = native.flatMap((f) => read(f).split("\n").flatMap((line, i) => (line.length > 120 ? [`${f}:${i + 1}`] : [])));
+    expect(long).toEqual([]);
   });
 });
 

@@ -1,8 +1,7 @@
 // Attention of the text encoder: additive relative bias per head, key lengths per sample; no derivative.
 //
 // A block takes a tile of 32 queries of one head through all keys by online softmax; 8 lanes share a query. Statistics
-// and products are f32 (f64 for f64) on the ordinary units: the encoder runs once per prompt, so tensor cores would not
-// pay.
+// and products are f32 (f64 for f64), on the ordinary units.
 #include "cuda/runtime/common.cuh"
 #include "shared/ops/text_encoder.h"
 
