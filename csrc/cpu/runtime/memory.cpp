@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common.h"
+#include "shared/memory_counts.h"
 
 namespace rcm {
 namespace {
@@ -15,7 +16,7 @@ struct Pool {
   std::mutex lock;
   std::unordered_map<void*, size_t> live;
   std::map<size_t, std::vector<void*>> cached;
-  int64_t current = 0, peak = 0, reserved = 0, reserved_peak = 0, allocations = 0;
+  MemoryCounts counts;
 };
 
 Pool& pool() {
@@ -33,15 +34,10 @@ size_t size_class(size_t bytes) {
   return bytes >= kHuge ? (rounded + kHuge - 1) / kHuge * kHuge : rounded;
 }
 
-int64_t limit() {
-  const char* text = std::getenv("RCM_MEMORY_LIMIT_BYTES");
-  return text ? std::atoll(text) : INT64_MAX;
-}
-
 void trim(Pool& p) {
   for (auto& [bytes, blocks] : p.cached) {
     for (void* b : blocks) std::free(b);
-    p.reserved -= (int64_t)(bytes * blocks.size());
+    p.counts.reserved -= (int64_t)(bytes * blocks.size());
   }
   p.cached.clear();
 }
@@ -65,24 +61,24 @@ rcm_status rcm_alloc(int64_t* out, int64_t bytes) {
       block = found->second.back();
       found->second.pop_back();
     } else {
-      if (p.reserved + (int64_t)size > limit()) trim(p);
-      if (p.reserved + (int64_t)size <= limit()) block = std::aligned_alloc(size >= kHuge ? kHuge : 256, size);
+      const auto take = [&] {
+        if (p.counts.may_reserve(size)) block = std::aligned_alloc(size >= kHuge ? kHuge : 256, size);
+      };
+      if (!p.counts.may_reserve(size)) trim(p);
+      take();
       if (block == nullptr) {
         trim(p);
-        if (p.reserved + (int64_t)size <= limit()) block = std::aligned_alloc(size >= kHuge ? kHuge : 256, size);
+        take();
       }
       if (block == nullptr) {
         fail(RCM_E_OOM, "want %lld bytes; %lld bytes in %zu blocks are held, %lld reserved", (long long)bytes,
-             (long long)p.current, p.live.size(), (long long)p.reserved);
+             (long long)p.counts.current, p.live.size(), (long long)p.counts.reserved);
       }
       if (size >= kHuge) madvise(block, size, MADV_HUGEPAGE);
-      p.reserved += (int64_t)size;
-      if (p.reserved > p.reserved_peak) p.reserved_peak = p.reserved;
+      p.counts.reserve(size);
     }
     p.live.emplace(block, size);
-    p.current += (int64_t)size;
-    if (p.current > p.peak) p.peak = p.current;
-    ++p.allocations;
+    p.counts.use(size);
     *out = (int64_t)(intptr_t)block;
   });
 }
@@ -97,7 +93,7 @@ rcm_status rcm_free(void* memory) {
     size_t size = found->second;
     p.cached[size].push_back(memory);
     p.live.erase(found);
-    p.current -= (int64_t)size;
+    p.counts.current -= (int64_t)size;
   });
 }
 
@@ -114,8 +110,7 @@ rcm_status rcm_memory_stats(int64_t* out) {
     need(out, "out");
     Pool& p = pool();
     std::lock_guard<std::mutex> hold(p.lock);
-    const int64_t stats[6] = {p.current, p.peak, p.reserved, p.reserved_peak, p.allocations, (int64_t)p.live.size()};
-    std::memcpy(out, stats, sizeof stats);
+    p.counts.write(out, p.live.size());
   });
 }
 
@@ -123,8 +118,7 @@ rcm_status rcm_memory_reset_peak(void) {
   return guard("memory_reset_peak", [] {
     Pool& p = pool();
     std::lock_guard<std::mutex> hold(p.lock);
-    p.peak = p.current;
-    p.reserved_peak = p.reserved;
+    p.counts.reset_peak();
   });
 }
 

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "shared/dtype.h"
 #include "shared/guard.h"
 #include "cuda/ptx/launch.cuh"
 
@@ -241,13 +242,7 @@ __device__ inline void store_any(void* p, int64_t i, int32_t dtype, C v) {
 // Calls body(T{}) with the storage type of a float dtype code.
 template <class Body>
 void with_dtype(int32_t dtype, const char* name, Body&& body) {
-  switch (dtype) {
-    case RCM_F32: return body(float{});
-    case RCM_F64: return body(double{});
-    case RCM_BF16: return body(bf16{});
-    case RCM_F16: return body(f16{});
-    default: fail(RCM_E_DTYPE, "%s: want f32, bf16, f16 or f64, got code %d", name, dtype);
-  }
+  dispatch_float<bf16, f16>(dtype, name, std::forward<Body>(body));
 }
 
 // Calls body(A{}, B{}). f64 is paired with f64 only, so there are ten pairs.

@@ -11,6 +11,7 @@
 
 #include "common.cuh"
 #include "memory.h"
+#include "shared/memory_counts.h"
 
 namespace rcm {
 namespace {
@@ -53,17 +54,12 @@ struct Pool {
   FreeBlocks common;
   FreeBlocks* now = &common;  // owner that allocations are served from
   std::unordered_map<void*, Live> live;
-  int64_t current = 0, peak = 0, reserved = 0, reserved_peak = 0, allocations = 0;
+  MemoryCounts counts;
 };
 
 Pool& pool() {
   static Pool* p = new Pool;  // never destroyed: calls may still arrive at exit
   return *p;
-}
-
-int64_t limit() {
-  const char* text = std::getenv("RCM_MEMORY_LIMIT_BYTES");
-  return text ? std::atoll(text) : INT64_MAX;
 }
 
 // Returns wholly free segments to the system; no queued work may still use them.
@@ -77,7 +73,7 @@ void release_segments(Pool& p, FreeBlocks& free_blocks) {
       }
       it = set.erase(it);
       cuda_check(cudaFree(b->start), "cudaFree");
-      p.reserved -= (int64_t)b->bytes;
+      p.counts.reserved -= (int64_t)b->bytes;
       delete b;
     }
   }
@@ -95,7 +91,7 @@ Block* new_segment(Pool& p, size_t bytes, bool small) {
                                               : (bytes + kGrain - 1) / kGrain * kGrain;
   for (int attempt = 0; attempt < 2; ++attempt) {
     void* memory = nullptr;
-    if (p.reserved + (int64_t)size <= limit()) {
+    if (p.counts.may_reserve(size)) {
       const cudaError_t error = cudaMalloc(&memory, size);
       if (error != cudaSuccess) {
         cudaGetLastError();
@@ -103,8 +99,7 @@ Block* new_segment(Pool& p, size_t bytes, bool small) {
       }
     }
     if (memory) {
-      p.reserved += (int64_t)size;
-      if (p.reserved > p.reserved_peak) p.reserved_peak = p.reserved;
+      p.counts.reserve(size);
       return new Block{static_cast<char*>(memory), size, true, small, nullptr, nullptr};
     }
     if (attempt == 0) trim(p);
@@ -112,7 +107,7 @@ Block* new_segment(Pool& p, size_t bytes, bool small) {
   size_t free_bytes = 0, total = 0;
   cudaMemGetInfo(&free_bytes, &total);
   fail(RCM_E_OOM, "want %zu bytes; %lld bytes in %zu blocks are held, %lld reserved, %zu of %zu free on the GPU", bytes,
-       (long long)p.current, p.live.size(), (long long)p.reserved, free_bytes, total);
+       (long long)p.counts.current, p.live.size(), (long long)p.counts.reserved, free_bytes, total);
 }
 
 // Splits the tail off a block when it is large enough to be useful.
@@ -160,9 +155,7 @@ void* device_alloc(size_t wanted) {
   split(*p.now, b, bytes);
   b->free = false;
   p.live.emplace(b->start, Live{b, p.now});
-  p.current += (int64_t)b->bytes;
-  if (p.current > p.peak) p.peak = p.current;
-  ++p.allocations;
+  p.counts.use(b->bytes);
   return b->start;
 }
 
@@ -171,7 +164,7 @@ namespace {
 void release(Pool& p, std::unordered_map<void*, Live>::iterator found) {
   auto [b, owner] = found->second;
   p.live.erase(found);
-  p.current -= (int64_t)b->bytes;
+  p.counts.current -= (int64_t)b->bytes;
   b->free = true;
   merge_next(*owner, b);
   if (b->before && b->before->free) {
@@ -382,8 +375,7 @@ rcm_status rcm_memory_stats(int64_t* out) {
     need(out, "out");
     Pool& p = pool();
     std::lock_guard<std::mutex> hold(p.lock);
-    const int64_t stats[6] = {p.current, p.peak, p.reserved, p.reserved_peak, p.allocations, (int64_t)p.live.size()};
-    std::memcpy(out, stats, sizeof stats);
+    p.counts.write(out, p.live.size());
   });
 }
 
@@ -391,7 +383,6 @@ rcm_status rcm_memory_reset_peak(void) {
   return guard("memory_reset_peak", [] {
     Pool& p = pool();
     std::lock_guard<std::mutex> hold(p.lock);
-    p.peak = p.current;
-    p.reserved_peak = p.reserved;
+    p.counts.reset_peak();
   });
 }

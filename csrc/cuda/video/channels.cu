@@ -1,8 +1,8 @@
 // The video autoencoder around its convolutions: norm over channels, layouts, tiles, softmax of rows.
 #include "cuda/runtime/common.cuh"
+#include "shared/ops/video.h"
 
-using namespace rcm;
-
+namespace rcm::video {
 namespace {
 
 constexpr int kThreads = 256;
@@ -89,15 +89,17 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-void norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int silu, double eps, int32_t g_dtype) {
-  const T* in = static_cast<const T*>(x);
-  T* out = static_cast<T*>(y);
+void norm(const ChannelNorm& a) {
+  const T* x = static_cast<const T*>(a.x);
+  T* y = static_cast<T*>(a.y);
+  const int silu = a.silu ? 1 : 0;
   if constexpr (!std::is_same<T, double>::value) {
     constexpr int V = 16 / sizeof(T);
-    const int64_t lanes = C % (kPacks * V) == 0 ? C / (kPacks * V) : 0;
+    const int64_t lanes = a.C % (kPacks * V) == 0 ? a.C / (kPacks * V) : 0;
     const auto launch = [&](auto count) {
       constexpr int L = decltype(count)::value;
-      queue_kernel(norm_packs<T, L>, blocks_for(M * L, 8), kThreads, 0, in, g, out, M, silu, (float)eps, g_dtype);
+      queue_kernel(norm_packs<T, L>, blocks_for(a.M * L, 8), kThreads, 0, x, a.g, y, a.M, silu, (float)a.eps,
+                   a.g_dtype);
     };
     if (aligned(x, 16) && aligned(y, 16)) {
       if (lanes == 4) return launch(std::integral_constant<int, 4>{});
@@ -106,7 +108,7 @@ void norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int silu,
       if (lanes == 32) return launch(std::integral_constant<int, 32>{});
     }
   }
-  queue_kernel(norm_rows<T>, blocks_for(M * 32, 16), kThreads, 0, in, g, out, M, C, silu, eps, g_dtype);
+  queue_kernel(norm_rows<T>, blocks_for(a.M * 32, 16), kThreads, 0, x, a.g, y, a.M, a.C, silu, a.eps, a.g_dtype);
 }
 
 // ---- layouts ------------------------------------------------------------------------------------------------------
@@ -152,10 +154,6 @@ __global__ void __launch_bounds__(kThreads) first_kernel(const A* x, const doubl
     }
   }
 }
-
-struct TileShape {
-  int64_t n, h, w, H, W, y0, x0, top, bottom, left, right;
-};
 
 template <class F>
 __device__ inline F ramp(int64_t i, int64_t size, int64_t low, int64_t high) {
@@ -221,92 +219,53 @@ void with_any(int32_t a, int32_t b, Body&& body) {
 
 }  // namespace
 
-rcm_status rcm_channel_norm(const void* x, const void* g, void* y, int64_t M, int64_t C, int32_t silu, double eps,
-                            int32_t dtype, int32_t g_dtype) {
-  return op_call("channel_norm", [&] {
-    need(x, "x");
-    need(g, "g");
-    need(y, "y");
-    size_at_least(M, 0, "M");
-    size_at_least(C, 1, "C");
-    same_kind(g_dtype, dtype == RCM_F64, "g_dtype");
-    if (M == 0) return;
-    with_dtype(dtype, "dtype", [&](auto zero) { norm<decltype(zero)>(x, g, y, M, C, silu ? 1 : 0, eps, g_dtype); });
+void channel_norm(const ChannelNorm& a) {
+  if (a.M == 0) return;
+  with_dtype(a.dtype, "dtype", [&](auto zero) { norm<decltype(zero)>(a); });
+}
+
+void channels_last(const ChannelsLast& a) {
+  const int64_t n = a.T * a.Y * a.X;
+  if (n == 0) return;
+  const LastShape shape{a.C, a.T, a.Y, a.X, a.c_stride, a.t_stride, a.y_stride, a.Cy, a.Cy == 8 && aligned(a.y, 16)};
+  with_any(a.x_dtype, a.y_dtype, [&](auto x, auto y) {
+    using A = decltype(x);
+    using Z = decltype(y);
+    queue_kernel(last_kernel<A, Z>, blocks_for(n, 32), kThreads, 0, static_cast<const A*>(a.x), a.mul, a.add,
+                 static_cast<Z*>(a.y), shape);
   });
 }
 
-rcm_status rcm_channels_last(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t T,
-                             int64_t Y, int64_t X, int64_t c_stride, int64_t t_stride, int64_t y_stride, int64_t Cy,
-                             int32_t x_dtype, int32_t y_dtype) {
-  return op_call("channels_last", [&] {
-    need(x, "x");
-    need(y, "y");
-    for (int64_t v : {T, Y, X, c_stride, t_stride, y_stride}) size_at_least(v, 0, "sizes and strides");
-    size_at_least(C, 1, "C");
-    size_at_least(Cy, C, "channels of the rows");
-    const int64_t n = T * Y * X;
-    if (n == 0) return;
-    with_any(x_dtype, y_dtype, [&](auto a, auto z) {
-      using A = decltype(a);
-      using Z = decltype(z);
-      queue_kernel(last_kernel<A, Z>, blocks_for(n, 32), kThreads, 0, static_cast<const A*>(x), mul, add,
-                   static_cast<Z*>(y),
-                   LastShape{C, T, Y, X, c_stride, t_stride, y_stride, Cy, Cy == 8 && aligned(y, 16)});
-    });
+void channels_first(const ChannelsFirst& a) {
+  if (a.N == 0) return;
+  with_any(a.x_dtype, a.y_dtype, [&](auto x, auto y) {
+    using A = decltype(x);
+    using Z = decltype(y);
+    queue_kernel(first_kernel<A, Z>, blocks_for(a.N, 32), kThreads, 0, static_cast<const A*>(a.x), a.mul, a.add,
+                 static_cast<Z*>(a.y), a.C, a.N, a.Cx, a.y_stride);
   });
 }
 
-rcm_status rcm_channels_first(const void* x, const double* mul, const double* add, void* y, int64_t C, int64_t N,
-                              int64_t Cx, int64_t y_stride, int32_t x_dtype, int32_t y_dtype) {
-  return op_call("channels_first", [&] {
-    need(x, "x");
-    need(y, "y");
-    size_at_least(C, 1, "C");
-    size_at_least(N, 0, "N");
-    size_at_least(y_stride, N, "stride");
-    size_at_least(Cx, C, "channels of the rows");
-    if (N == 0) return;
-    with_any(x_dtype, y_dtype, [&](auto a, auto z) {
-      using A = decltype(a);
-      using Z = decltype(z);
-      queue_kernel(first_kernel<A, Z>, blocks_for(N, 32), kThreads, 0, static_cast<const A*>(x), mul, add,
-                   static_cast<Z*>(y), C, N, Cx, y_stride);
-    });
+void blend_tile(const BlendTile& a) {
+  const int64_t n = a.shape.n * a.shape.h * a.shape.w;
+  if (n == 0) return;
+  with_any(a.x_dtype, a.y_dtype, [&](auto x, auto y) {
+    using A = decltype(x);
+    using Z = decltype(y);
+    queue_kernel(blend_kernel<A, Z>, blocks_for(n, 32), kThreads, 0, static_cast<const A*>(a.x), static_cast<Z*>(a.y),
+                 a.shape);
   });
 }
 
-rcm_status rcm_blend_tile(const void* x, void* y, int64_t n, int64_t h, int64_t w, int64_t H, int64_t W, int64_t y0,
-                          int64_t x0, int64_t top, int64_t bottom, int64_t left, int64_t right, int32_t x_dtype,
-                          int32_t y_dtype) {
-  return op_call("blend_tile", [&] {
-    need(x, "x");
-    need(y, "y");
-    for (int64_t v : {n, h, w, y0, x0, top, bottom, left, right}) size_at_least(v, 0, "tile");
-    if (y0 + h > H || x0 + w > W) fail(RCM_E_SHAPE, "tile: want within %lld x %lld", (long long)H, (long long)W);
-    if (n * h * w == 0) return;
-    with_any(x_dtype, y_dtype, [&](auto a, auto z) {
-      using A = decltype(a);
-      using Z = decltype(z);
-      queue_kernel(blend_kernel<A, Z>, blocks_for(n * h * w, 32), kThreads, 0, static_cast<const A*>(x),
-                   static_cast<Z*>(y), TileShape{n, h, w, H, W, y0, x0, top, bottom, left, right});
-    });
+void softmax_rows(const SoftmaxRows& a) {
+  if (a.M > INT32_MAX) fail(RCM_E_SHAPE, "M: want below 2^31");
+  if (a.M == 0) return;
+  with_dtypes(a.x_dtype, a.y_dtype, "x, y", [&](auto x, auto y) {
+    using A = decltype(x);
+    using Z = decltype(y);
+    queue_kernel(softmax_kernel<A, Z>, (unsigned)a.M, kThreads, 0, static_cast<const A*>(a.x), static_cast<Z*>(a.y),
+                 a.N, a.scale);
   });
 }
 
-rcm_status rcm_softmax_rows(const void* x, void* y, int64_t M, int64_t N, double scale, int32_t x_dtype,
-                            int32_t y_dtype) {
-  return op_call("softmax_rows", [&] {
-    need(x, "x");
-    need(y, "y");
-    size_at_least(M, 0, "M");
-    size_at_least(N, 1, "N");
-    if (M > INT32_MAX) fail(RCM_E_SHAPE, "M: want below 2^31");
-    if (M == 0) return;
-    with_dtypes(x_dtype, y_dtype, "x, y", [&](auto a, auto z) {
-      using A = decltype(a);
-      using Z = decltype(z);
-      queue_kernel(softmax_kernel<A, Z>, (unsigned)M, kThreads, 0, static_cast<const A*>(x), static_cast<Z*>(y), N,
-                   scale);
-    });
-  });
-}
+}  // namespace rcm::video

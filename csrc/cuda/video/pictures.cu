@@ -1,8 +1,8 @@
 // rcm_pixels: planes of values in [-1, 1] to interleaved bytes.
 #include "cuda/runtime/common.cuh"
+#include "shared/ops/video.h"
 
-using namespace rcm;
-
+namespace rcm::video {
 namespace {
 
 template <class C>
@@ -13,7 +13,7 @@ __device__ inline uint8_t level(C v) {
 }
 
 template <class T>
-__global__ void pixels(const T* x, uint8_t* out, int64_t C, int64_t N, int64_t total) {
+__global__ void pixels_kernel(const T* x, uint8_t* out, int64_t C, int64_t N, int64_t total) {
   await_queued();
   for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < total; i += gridDim.x * (int64_t)blockDim.x) {
     const int64_t b = i / N, at = i % N;
@@ -23,19 +23,15 @@ __global__ void pixels(const T* x, uint8_t* out, int64_t C, int64_t N, int64_t t
 
 }  // namespace
 
-rcm_status rcm_pixels(const void* x, void* out, int64_t B, int64_t C, int64_t N, int32_t dtype) {
-  return op_call("pixels", [&] {
-    need(x, "x");
-    need(out, "out");
-    size_at_least(B, 0, "B");
-    size_at_least(C, 0, "C");
-    size_at_least(N, 0, "N");
-    const int64_t total = B * N;
-    with_dtype(dtype, "dtype", [&](auto t) {
-      using T = decltype(t);
-      if (total == 0 || C == 0) return;
-      const int blocks = (int)(ceil_div(total, 256) < 4096 ? ceil_div(total, 256) : 4096);
-      queue_kernel(pixels<T>, blocks, 256, 0, static_cast<const T*>(x), static_cast<uint8_t*>(out), C, N, total);
-    });
+void pixels(const Pixels& a) {
+  const int64_t total = a.B * a.N;
+  with_dtype(a.dtype, "dtype", [&](auto zero) {
+    using T = decltype(zero);
+    if (total == 0 || a.C == 0) return;
+    const int blocks = (int)(ceil_div(total, 256) < 4096 ? ceil_div(total, 256) : 4096);
+    queue_kernel(pixels_kernel<T>, blocks, 256, 0, static_cast<const T*>(a.x), static_cast<uint8_t*>(a.out), a.C, a.N,
+                 total);
   });
 }
+
+}  // namespace rcm::video
