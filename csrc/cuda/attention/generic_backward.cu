@@ -43,9 +43,10 @@ __global__ void __launch_bounds__(M * 2, 1) backward_kernel(const BackwardMemory
   extern __shared__ __align__(16) unsigned char shared[];
   T* const own0 = reinterpret_cast<T*>(shared);
   T* const own1 = own0 + M * kPitch;
-  T* const others = own1 + M * kPitch;  // [stage][operand][N][kPitch]
-  float* const stats =
-      reinterpret_cast<float*>(others + 4 * N * kPitch);  // [stage][lse, dots][N], where queries are the others
+  // [stage][operand][N][kPitch]
+  T* const others = own1 + M * kPitch;
+  // [stage][lse, dots][N], where queries are the others
+  float* const stats = reinterpret_cast<float*>(others + 4 * N * kPitch);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const Place at = place_of(blockIdx.x, (p.own_rows + M - 1) / M, chunks, p.H);
   const int64_t first_row = at.tile * M, head = at.b * p.H + at.h;

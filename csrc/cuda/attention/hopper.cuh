@@ -83,8 +83,8 @@ __device__ inline void stage_values(const Value& value, char* buffer, int block_
   const int thread = ptx::reload_thread_index(), warp = thread / 32 % 4, lane = thread % 32, row = warp * 16 + lane / 4;
 #pragma unroll
   for (int j = 0; j < W / 8; ++j) {
-    char* base =
-        buffer + (j / 8) * block_bytes + ((j % 8 ^ row % 8) * 16) + lane % 4 * 4;  // row + 8 has the same row % 8
+    // row + 8 has the same row % 8.
+    char* base = buffer + (j / 8) * block_bytes + ((j % 8 ^ row % 8) * 16) + lane % 4 * 4;
     *reinterpret_cast<uint32_t*>(base + row * 128) = ptx::pack_pair<T>(value(4 * j), value(4 * j + 1));
     *reinterpret_cast<uint32_t*>(base + (row + 8) * 128) = ptx::pack_pair<T>(value(4 * j + 2), value(4 * j + 3));
   }

@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
 
   // Shared memory
   extern __shared__ __align__(16) unsigned char shared[];
-  bf16* const qs =
-      reinterpret_cast<bf16*>(shared);  // [high, low, tangent high, tangent low][M][kPitch]; keys and values alike
+  // [high, low, tangent high, tangent low][M][kPitch]; keys and values alike
+  bf16* const qs = reinterpret_cast<bf16*>(shared);
   bf16* const ks = qs + kSides * M * kPitch;
   bf16* const vs = ks + kSides * N * kPitch;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;

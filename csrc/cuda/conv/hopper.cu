@@ -244,8 +244,8 @@ bool reload_wanted() {
 
 // Boxes and taps of every pass. `halo`: columns of a box that includes the borders; 0: one box per tap.
 void schedule(Plan& p, const ConvShape& g, int halo) {
-  const bool folded =
-      g.s == 2;  // stride 2: pairs of columns are read as channels, pairs of rows as an axis of the tensor map
+  // Stride 2: pairs of columns are read as channels, pairs of rows as an axis of the tensor map.
+  const bool folded = g.s == 2;
   int boxes = 0, taps = 0;
   for (int pass = 0; pass < g.passes(); ++pass) {
     const int begin = boxes;

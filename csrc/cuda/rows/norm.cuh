@@ -21,14 +21,17 @@ __device__ inline double inv_sqrt(double v) { return __drcp_rn(__dsqrt_rn(v)); }
 constexpr int kRowShare = 16;
 constexpr int kRowMax = 8192;
 constexpr int kRowThreads = kRowMax / kRowShare;
-constexpr int kKeepThreads = 320;  // up to this block size (rows of 5120) parameters are kept across rows
-constexpr int kTangentThreads =
-    480;  // with a tangent: at most 136 registers, so that 5 blocks of 96 threads (1536 columns) fit
-constexpr int kStagedThreads = 576;  // with rows staged in shared memory: at most 112 registers, and 6 blocks
-constexpr int kBackThreads =
-    640;  // backward: as many rows per block as fit, because each block leaves one row of column sums
+// Up to this block size (rows of 5120) parameters are kept across rows.
+constexpr int kKeepThreads = 320;
+// With a tangent: at most 136 registers, so that 5 blocks of 96 threads (1536 columns) fit.
+constexpr int kTangentThreads = 480;
+// With rows staged in shared memory: at most 112 registers, and 6 blocks.
+constexpr int kStagedThreads = 576;
+// Backward: as many rows per block as fit, because each block leaves one row of column sums.
+constexpr int kBackThreads = 640;
 constexpr int kBackRows = kBackThreads / 32;
-constexpr int kRowStages = 3;  // rows in flight to shared memory in a backward pass
+// Rows in flight to shared memory in a backward pass.
+constexpr int kRowStages = 3;
 constexpr int kAnyThreads = 256;
 
 // Elements of a pack: 16 bytes of the wider of the two types.

@@ -273,8 +273,8 @@ void fill_device(void* dst, size_t bytes, const Source& source) {
   Ring& r = ring();
   std::lock_guard<std::mutex> hold(r.lock);
   r.open();
-  const int first =
-      r.round++ % kSlotsPerReader;  // rotate the first slot, so that small calls do not wait for each other
+  // Rotate the first slot, so that small calls do not wait for each other.
+  const int first = r.round++ % kSlotsPerReader;
   const size_t parts = (bytes + kSlot - 1) / kSlot;
   std::atomic<size_t> next{0};
   std::mutex failing;
