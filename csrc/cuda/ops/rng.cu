@@ -21,7 +21,7 @@ __device__ inline void philox(uint32_t (&c)[4], uint32_t k0, uint32_t k1) {
 
 __device__ inline double unit(uint32_t r) { return ((double)r + 0.5) * 2.3283064365386962890625e-10; }
 
-// One thread per block of four numbers, one grid row per output row; `vec` says that the four may be stored as one pack.
+// One thread per block of four numbers, one grid row per output row. `vec`: the four may be stored as one pack.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     normals_kernel(T* out, int64_t rows, int64_t n, uint64_t seed, uint64_t stream, uint64_t stream_step,
