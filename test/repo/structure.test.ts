@@ -52,7 +52,8 @@ describe("native code", () => {
     "shared/ops",
     "comm",
     ...["ops", "runtime", "text", "video"].map((room) => `cpu/${room}`),
-    ...["ops", "runtime", "text", "video", "attention", "conv", "matmul", "rows", "ptx", "vendor"].map((room) => `cuda/${room}`),
+    ...["ops", "runtime", "text", "video"].map((room) => `cuda/${room}`),
+    ...["attention", "conv", "matmul", "rows", "ptx", "vendor"].map((room) => `cuda/${room}`),
   ];
   test("every file is in a room", () => {
     expect(native.length).toBeGreaterThan(100);
@@ -62,13 +63,19 @@ describe("native code", () => {
     expect(native.filter((f) => !f.startsWith("csrc/cuda/ptx/") && /\basm\b/.test(read(f)))).toEqual([]);
   });
   test("neither backend includes the other", () => {
-    const includes = (f: string): string[] => [...read(f).matchAll(/#include "([^"]+)"/g)].map((m) => m[1]);
-    const across = (from: string, to: string): string[] => native.filter((f) => f.startsWith(`csrc/${from}/`) && includes(f).some((i) => i.startsWith(`${to}/`)));
-    expect([...across("cpu", "cuda"), ...across("cuda", "cpu"), ...across("shared", "cpu"), ...across("shared", "cuda")]).toEqual([]);
+    const includes = (f: string, room: string): boolean => read(f).includes(`#include "${room}/`);
+    const across = native.filter((f) => {
+      const room = f.split("/")[1];
+      return (room !== "cuda" && includes(f, "cuda")) || (room !== "cpu" && includes(f, "cpu"));
+    });
+    expect(across).toEqual([]);
   });
   test("lines have at most 120 columns", () => {
-    const long = native.flatMap((f) => read(f).split("\n").flatMap((line, i) => (line.length > 120 ? [`${f}:${i + 1}`] : [])));
-    expect(long).toEqual([]);
+    const long = (f: string): string[] =>
+      read(f)
+        .split("\n")
+        .flatMap((line, i) => (line.length > 120 ? [`${f}:${i + 1}`] : []));
+    expect(native.flatMap(long)).toEqual([]);
   });
 });
 
