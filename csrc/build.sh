@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the native libraries into build/lib. Quiet unless something fails; does nothing when all is current.
-# The CUDA library is built where a GPU is, or with RCM_CUDA=1 wherever nvcc is; never with RCM_CUDA=0.
+# Builds the native libraries into build/lib. Prints only failures, and is a no-op when everything is up to date.
+# The CUDA library is built when a GPU is present; RCM_CUDA=1 builds it wherever nvcc is found, RCM_CUDA=0 never does.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir="$root/build/cmake"
@@ -14,8 +14,10 @@ case "${RCM_CUDA:-}" in
   1) cuda=ON ;;
   "") [ -e /dev/nvidiactl ] && cuda=ON ;;
 esac
-# One from an older header would only be refused.
-[ "$cuda" = ON ] || [ ! "$root/csrc/include/rcm.h" -nt "$root/build/lib/librcm_cuda.so" ] || rm -f "$root/build/lib/librcm_cuda.so" "$dir/librcm_cuda.so"
+# A CUDA library built from an older header would fail the ABI check, so delete it when this build does not replace it.
+if [ "$cuda" = OFF ] && [ "$root/csrc/include/rcm.h" -nt "$root/build/lib/librcm_cuda.so" ]; then
+  rm -f "$root/build/lib/librcm_cuda.so" "$dir/librcm_cuda.so"
+fi
 {
   # shellcheck disable=SC2086
   cmake -S "$root/csrc" -B "$dir" $generator -DRCM_CUDA=$cuda "$@" && cmake --build "$dir" --parallel "$(nproc)"

@@ -1,4 +1,4 @@
-// Shared by both backends: a window of a file, read by position so that threads share one descriptor.
+// A window of a file, read by position so that threads can share one descriptor.
 #pragma once
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -29,7 +29,8 @@ class FileWindow {
       refuse("cannot stat");
     }
     if (!S_ISREG(info.st_mode)) fail(RCM_E_IO, "not a regular file: %s", path);
-    fail(RCM_E_IO, "the file ends at byte %lld; want %lld bytes from byte %lld on: %s", (long long)info.st_size, (long long)bytes, (long long)offset, path);
+    fail(RCM_E_IO, "the file ends at byte %lld; want %lld bytes from byte %lld on: %s", (long long)info.st_size,
+         (long long)bytes, (long long)offset, path);
   }
   ~FileWindow() {
     if (fd_ >= 0) close(fd_);
@@ -37,7 +38,7 @@ class FileWindow {
   FileWindow(const FileWindow&) = delete;
   FileWindow& operator=(const FileWindow&) = delete;
 
-  // n bytes from position `at` of the window. The file may shrink meanwhile: that is a failure, never a fault.
+  // Reads n bytes from position `at` of the window. If the file shrinks meanwhile, this fails cleanly.
   void read(int64_t at, char* into, size_t n) const {
     while (n > 0) {
       const ssize_t got = pread(fd_, into, n, (off_t)(offset_ + at));

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { recipeJsonSchema } from "../../core/recipe/json_schema.ts";
 import { generate } from "../../ffi/gen.ts";
 import { parseHeader } from "../../ffi/parse.ts";
@@ -31,15 +31,51 @@ describe("ops", () => {
     for (const [op, set] of verbs) expect([op, [...set].sort()]).toEqual([op, ["fwd", "jvp", "vjp"]]);
   });
   // test/harness/op_cases.ts is the one table of cases: test/cpu/ops.test.ts runs every op in it, so being in it is being tested.
-  test("header, CPU library, core and tests name the same ops", () => {
+  test("header, both libraries, core and tests name the same ops", () => {
     expect(readdirSync(join(ROOT, "core/ops")).map((f) => f.replace(".ts", "")).sort()).toEqual(ops);
     expect(Object.keys(OP_CASES).sort()).toEqual(ops);
-    const cpu = readdirSync(join(ROOT, "csrc/cpu")).map((f) => f.replace(/(_vjp)?\.cpp$/, ""));
+    const cpu = readdirSync(join(ROOT, "csrc/cpu/ops")).map((f) => f.replace(/(_vjp)?\.cpp$/, ""));
     expect(ops.filter((op) => !cpu.includes(op))).toEqual([]);
     for (const [name, { op }] of Object.entries(OP_CASES)) expect(op.name).toBe(name);
-    // The CUDA library, where the checkout has it: a file or, for attention, a folder.
-    const cuda = existsSync(join(ROOT, "csrc/cuda")) ? readdirSync(join(ROOT, "csrc/cuda")).map((f) => f.replace(/\.cu$/, "")) : ops;
+    const cuda = readdirSync(join(ROOT, "csrc/cuda/ops")).map((f) => f.replace(/\.cu$/, ""));
     expect(ops.filter((op) => !cuda.includes(op))).toEqual([]);
+    const shared = readdirSync(join(ROOT, "csrc/shared/ops")).map((f) => f.replace(/\.cpp$/, ""));
+    expect(ops.filter((op) => !shared.includes(op))).toEqual([]);
+  });
+});
+
+describe("native code", () => {
+  const native = files.filter((f) => /^csrc\/.*\.(cpp|cu|cuh|h)$/.test(f));
+  const ROOMS = [
+    "include",
+    "shared",
+    "shared/ops",
+    "comm",
+    ...["ops", "runtime", "text", "video"].map((room) => `cpu/${room}`),
+    ...["ops", "runtime", "text", "video"].map((room) => `cuda/${room}`),
+    ...["attention", "conv", "matmul", "rows", "ptx", "vendor"].map((room) => `cuda/${room}`),
+  ];
+  test("every file is in a room", () => {
+    expect(native.length).toBeGreaterThan(100);
+    expect(native.filter((f) => !ROOMS.includes(dirname(f).slice("csrc/".length)))).toEqual([]);
+  });
+  test("inline assembly is in csrc/cuda/ptx alone", () => {
+    expect(native.filter((f) => !f.startsWith("csrc/cuda/ptx/") && /\basm\b/.test(read(f)))).toEqual([]);
+  });
+  test("neither backend includes the other", () => {
+    const includes = (f: string, room: string): boolean => read(f).includes(`#include "${room}/`);
+    const across = native.filter((f) => {
+      const room = f.split("/")[1];
+      return (room !== "cuda" && includes(f, "cuda")) || (room !== "cpu" && includes(f, "cpu"));
+    });
+    expect(across).toEqual([]);
+  });
+  test("lines have at most 120 columns", () => {
+    const long = (f: string): string[] =>
+      read(f)
+        .split("\n")
+        .flatMap((line, i) => (line.length > 120 ? [`${f}:${i + 1}`] : []));
+    expect(native.flatMap(long)).toEqual([]);
   });
 });
 
@@ -48,7 +84,8 @@ describe("promises", () => {
     const over = sources.filter((f) => !f.endsWith(".gen.ts")).map((f) => [f, read(f).split("\n").length - 1] as const).filter(([f, n]) => n > (f.endsWith(".ts") ? 400 : 600));
     expect(over).toEqual([]);
   });
-  // A kernel may start before the one queued ahead of it is done (csrc/cuda/common.cuh), so one that did not wait would read what is not yet there.
+  // A kernel may start before its predecessor has finished (csrc/cuda/runtime/common.cuh): without the wait it would
+  // read memory that the predecessor has not written yet.
   test("every CUDA kernel goes through queue_kernel and waits before it touches memory", () => {
     const cuda = sources.filter((f) => /^csrc\/cuda\/.*\.cuh?$/.test(f));
     expect(cuda.filter((f) => read(f).includes("<<<"))).toEqual([]);

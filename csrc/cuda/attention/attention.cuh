@@ -1,65 +1,59 @@
-// The attention backends and what they share. Every function queues on stream().
+// The implementations behind the attention op, and what they share. Every function queues on stream().
 #pragma once
-#include "../common.cuh"
+#include "cuda/runtime/common.cuh"
+#include "shared/ops/attention.h"
 
 namespace rcm {
 
-struct AttentionShape {
-  int64_t B, H, Lq, Lk, K, Kv;
-  double scale;
-  int32_t dtype;
-  int64_t q[3], k[3], v[3], o[3];  // element steps from one batch, token and head to the next
-};
-
-AttentionShape attention_shape(const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale,
-                               int32_t dtype);
-
-// Tensor cores by mma.sync, sm_80 and up, bf16 and f16. Null q_dot, k_dot, v_dot: zeros; null o_dot: no tangent.
+// mma.sync, sm_80 and later, bf16 and f16. A null q_dot, k_dot or v_dot is zero; a null o_dot: no tangent.
 bool generic_applies(const AttentionShape& s);
 bool generic_aligned(std::initializer_list<const void*> memory);
-void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
-                     void* o, void* o_dot, void* lse);
-void generic_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
-                      void* q_bar, void* k_bar, void* v_bar);
+void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                     const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse);
+void generic_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                      const void* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar);
 
-// cuDNN 9, opened at run time: bf16 and f16, widths up to 128. False where it is absent or has no kernel; backward only
-// where rcm_deterministic lets sums end in any order.
+// cuDNN 9, opened at run time: bf16 and f16, widths up to 128. False where it is absent or has no kernel. Its backward
+// is not reproducible, so it is used only when rcm_deterministic allows that.
 bool cudnn_forward(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse);
-bool cudnn_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
-                    void* k_bar, void* v_bar);
+bool cudnn_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                    const float* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar);
 
-// Whether shape and dtype are ones the sm_90a kernels are built for.
+// Whether the sm_90a kernels support the shape and dtype.
 inline bool hopper_takes(const AttentionShape& s) {
   const bool widths = s.K == s.Kv && (s.K == 64 || s.K == 128), types = s.dtype == RCM_BF16 || s.dtype == RCM_F16;
   const bool sizes = s.Lq > 0 && s.Lk > 0 && s.Lq < (1 << 30) && s.Lk < (1 << 30) && s.H <= 65535 && s.B <= 65535;
   return gpu().major == 9 && widths && types && sizes;
 }
 
-// wgmma and the bulk copy engine on sm_90: bf16 and f16, widths 64 and 128. False, and nothing done that matters, where they do not apply;
-// the tangent kernel takes q_dot alone or all three.
+// wgmma and the bulk copy engine, sm_90a: bf16 and f16, widths 64 and 128. False where they do not apply; the outputs
+// are then still to be computed. The tangent kernel takes q_dot alone or all three tangents.
 bool hopper_forward(const AttentionShape& s, const void* q, const void* k, const void* v, void* o, float* lse);
-bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
-                void* o_dot, float* lse);
-bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar,
-                     void* q_bar, void* k_bar, void* v_bar);
+bool hopper_jvp(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                const void* k_dot, const void* v_dot, void* o, void* o_dot, float* lse);
+bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                     const float* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar);
 
-// f32 on the tensor cores, factors split in two bf16 (rcm_f32_products).
+// f32 on the tensor cores, each factor as two bf16 numbers (rcm_f32_products).
 bool split_applies(const AttentionShape& s);
-void split_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
-                   void* o_dot, void* lse);
+void split_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                   const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse);
 
-// Any float dtype, width and stride. Here o and lse may be null too, when only the tangent is wanted.
-void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
-                   void* o, void* o_dot, void* lse);
-void plain_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
-                    void* q_bar, void* k_bar, void* v_bar);
+// Any float dtype, width and stride. o and lse may be null when only the tangent is wanted.
+void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                   const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse);
+void plain_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                    const void* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar);
 
 // dots[b,h,l] (stat dtype) = sum of o_bar * o over the row's width.
 void attention_row_dots(const AttentionShape& s, const void* o, const void* o_bar, void* dots);
 
-__device__ inline int64_t row_offset(const int64_t (&step)[3], int64_t b, int64_t l, int64_t h) { return b * step[0] + l * step[1] + h * step[2]; }
+__device__ inline int64_t row_offset(const int64_t (&step)[3], int64_t b, int64_t l, int64_t h) {
+  return b * step[0] + l * step[1] + h * step[2];
+}
 
-// Which tile of which head a block of a one-dimensional grid works on: tiles go fastest, so that neighbours share keys in L2.
+// The tile and head of a block of a one-dimensional grid. Tiles vary fastest, so that neighbouring blocks share keys in
+// L2.
 struct Place {
   int64_t b, h;
   int64_t tile;
@@ -71,11 +65,12 @@ __device__ inline Place place_of(int64_t block, int64_t tiles, int chunks, int64
 }
 
 // ---- tiles of the mma kernels ------------------------------------------------------------------------------------
-// Output columns of one block: wide heads are cut in two, each block computing the scores again, to fit the registers.
+// Output columns of one block. Heads wider than 128 are split between two blocks, which both compute the scores, to fit
+// registers.
 constexpr int output_columns(int width) { return width > 128 ? width / 2 : width; }
 
-// Calls body(head width, own rows, other rows), all compile-time, for the smallest instance that holds `width`; false if none does.
-// Large tiles where the device has the shared memory for them (`bytes(D, M, N)`) and the problem has the rows.
+// Calls body(head width, own rows, other rows) with compile-time constants, for the smallest instance that holds
+// `width`; false if none does. Large tiles need enough rows, and enough shared memory on the device (bytes(D, M, N)).
 template <class Body>
 bool with_tiles(int64_t width, int64_t rows, size_t (*bytes)(int, int, int), Body&& body) {
   const size_t limit = gpu().shared_per_block;
@@ -103,7 +98,7 @@ bool with_tiles(int64_t width, int64_t rows, size_t (*bytes)(int, int, int), Bod
   return done;
 }
 
-// Shared memory, in bytes, of the two kernels for head width d, m own rows a block and n other rows a step.
+// Bytes of shared memory of the two kernels for head width d, m own rows per block and n other rows per step.
 size_t generic_forward_bytes(int d, int m, int n, bool tangent);
 size_t generic_backward_bytes(int d, int m, int n);
 

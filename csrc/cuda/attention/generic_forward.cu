@@ -1,11 +1,17 @@
-// Attention with its tangent in one pass: online softmax over tiles of keys, everything but the operands in registers.
+// Attention with its tangent in one pass, by mma.sync (sm_80 and later), bf16 and f16.
+//
+// Idea: online softmax over tiles of keys; everything but the operands stays in registers.
 //   a = sum e^(s-m) v,  h = sum e^(s-m) (s' v + v'),  r = sum e^(s-m) s';  o = a/l,  o' = h/l - (r/l) o.
-// The primal is bitwise the same with and without tangents: same tiles, same order, and no sum left to the compiler's contraction.
+// The primal is bitwise the same with and without tangents: the same tiles, the same order, explicit rounding in every
+// sum.
+// Tile: M queries (16 per warp) by N keys, chosen by with_tiles from what shared memory holds.
+// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its
+// reuse.
 #include <algorithm>
 #include <climits>
 
-#include "../ptx/mma.cuh"
 #include "attention.cuh"
+#include "cuda/ptx/mma.cuh"
 
 namespace rcm {
 
@@ -25,9 +31,10 @@ struct ForwardMemory {
   float* lse;
 };
 
-// s = q k^T and, with tangents, s_dot = q' k^T + q k'^T, sharing the operands loaded.
+// s = q k^T and, with tangents, s_dot = q' k^T + q k'^T from the same loaded operands.
 template <int D, int N, bool Dot, class T>
-__device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], const T* q, const T* k, const T* q_dot, const T* k_dot) {
+__device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], const T* q, const T* k, const T* q_dot,
+                              const T* k_dot) {
   if constexpr (!Dot) {
     product_abt<D, N>(s, q, k);
     return;
@@ -57,11 +64,14 @@ __device__ inline void scores(float (&s)[N / 8][4], float (&s_dot)[N / 8][4], co
   }
 }
 
-// D: head width, M queries a block (16 a warp), N keys a step.
+// D: head width, M: queries per block (16 per warp), N: keys per step.
 template <class T, int D, int M, int N, bool Dot>
-__global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel(const AttentionShape s, const ForwardMemory p, int chunks) {
+__global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1)
+    forward_kernel(const AttentionShape s, const ForwardMemory p, int chunks) {
   await_queued();
   constexpr int kThreads = M * 2, kOut = output_columns(D), kPitch = pitch(D), kPitchOut = pitch(kOut);
+
+  // Shared memory
   extern __shared__ __align__(16) unsigned char shared[];
   T* const qs = reinterpret_cast<T*>(shared);
   T* const ks = qs + M * kPitch;
@@ -75,8 +85,12 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
   const int first = at.chunk * kOut, width = (int)s.K, out_width = (int)s.Kv - first;
   const float scale = (float)s.scale, scale2 = scale * kLog2e;
 
-  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h), v_at = row_offset(s.v, at.b, 0, at.h) + first;
-  auto load_q = [&](T* to, const void* from) { load_tile<M, D, kThreads>(to, static_cast<const T*>(from) + q_at, s.q[1], q0, s.Lq, width); };
+  // Loads
+  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h),
+                v_at = row_offset(s.v, at.b, 0, at.h) + first;
+  auto load_q = [&](T* to, const void* from) {
+    load_tile<M, D, kThreads>(to, static_cast<const T*>(from) + q_at, s.q[1], q0, s.Lq, width);
+  };
   auto load_k = [&](T* to, const void* from, int64_t k0) {
     load_tile<N, D, kThreads>(to, static_cast<const T*>(from) + k_at, s.k[1], k0, s.Lk, width);
   };
@@ -99,17 +113,19 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
   copy_commit();
 
   for (int64_t k0 = 0; k0 < s.Lk; k0 += N) {
-    // The keys of this step are here, and every warp is done with the values of the last one.
+    // Keys of this step have arrived, and every warp has finished with the values of the last one.
     copy_wait<0>();
     __syncthreads();
     load_v(vs, p.v, k0);
     if (v_dot) load_v(vds, p.v_dot, k0);
     copy_commit();
 
+    // Scores
     float sc[N / 8][4], sd[N / 8][4];
     clear(sc);
     if constexpr (Dot) clear(sd);
-    scores<D, N, Dot>(sc, sd, qs + warp * 16 * kPitch, ks, q_dot ? qds + warp * 16 * kPitch : nullptr, k_dot ? kds : nullptr);
+    scores<D, N, Dot>(sc, sd, qs + warp * 16 * kPitch, ks, q_dot ? qds + warp * 16 * kPitch : nullptr,
+                      k_dot ? kds : nullptr);
 
 #pragma unroll
     for (int n = 0; n < N / 8; ++n) {
@@ -126,6 +142,8 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
         }
       }
     }
+
+    // Softmax
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float high = top[i];
@@ -169,15 +187,15 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
     to_operand<T>(weight, sc);
     if constexpr (Dot) {
       to_operand<T>(weight_dot, sd);
-      // The sum of what is multiplied, rounded as it is: (P.S') v and r o then cancel where they should (one key far above the rest).
+      // Sum P.S' as rounded for the multiply: where one key dominates, (P.S') v and r o then cancel exactly.
 #pragma unroll
       for (int c = 0; c < N / 16; ++c) {
-        mean[0] += sum2<T>(weight_dot[c][0]) + sum2<T>(weight_dot[c][2]);
-        mean[1] += sum2<T>(weight_dot[c][1]) + sum2<T>(weight_dot[c][3]);
+        mean[0] += sum_pair<T>(weight_dot[c][0]) + sum_pair<T>(weight_dot[c][2]);
+        mean[1] += sum_pair<T>(weight_dot[c][1]) + sum_pair<T>(weight_dot[c][3]);
       }
     }
 
-    // The values of this step are here, and every warp is done with its keys.
+    // Values of this step have arrived, and every warp has finished with its keys.
     copy_wait<0>();
     __syncthreads();
     if (k0 + N < s.Lk) {
@@ -186,6 +204,7 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
     }
     copy_commit();
 
+    // Values
     if constexpr (Dot) {
       const int rows = piece_rows(kPitchOut);
 #pragma unroll
@@ -213,6 +232,7 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
   }
   copy_wait<0>();
 
+  // Epilogue
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const float total = quad_sum(sum[i]), inverse = s.Lk > 0 ? __fdiv_rn(1.f, total) : 0.f;
@@ -225,13 +245,15 @@ __global__ void __launch_bounds__(M * 2, !Dot && D <= 64 ? 2 : 1) forward_kernel
       const int c = n * 8 + (lane & 3) * 2;
       if (c >= out_width) continue;
       const float low = __fmul_rn(acc[n][2 * i], inverse), high = __fmul_rn(acc[n][2 * i + 1], inverse);
-      *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o) + to + c) = pack2<T>(low, high);
+      *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o) + to + c) = pack_pair<T>(low, high);
       if constexpr (Dot) {
-        const float low_dot = acc_dot[n][2 * i] * inverse - spread * low, high_dot = acc_dot[n][2 * i + 1] * inverse - spread * high;
-        *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o_dot) + to + c) = pack2<T>(low_dot, high_dot);
+        const float low_dot = acc_dot[n][2 * i] * inverse - spread * low,
+                    high_dot = acc_dot[n][2 * i + 1] * inverse - spread * high;
+        *reinterpret_cast<uint32_t*>(static_cast<T*>(p.o_dot) + to + c) = pack_pair<T>(low_dot, high_dot);
       }
     }
-    if (at.chunk == 0 && (lane & 3) == 0) p.lse[(at.b * s.H + at.h) * s.Lq + row] = __fmaf_rn(top[i], kLn2, logf(total));
+    if (at.chunk == 0 && (lane & 3) == 0)
+      p.lse[(at.b * s.H + at.h) * s.Lq + row] = __fmaf_rn(top[i], kLn2, logf(total));
   }
 }
 
@@ -243,16 +265,16 @@ void launch(const AttentionShape& s, const ForwardMemory& p) {
   if (blocks > INT_MAX) fail(RCM_E_SHAPE, "attention: %lld tiles are too many for one launch", (long long)blocks);
   const size_t bytes = generic_forward_bytes(D, M, N, Dot);
   const auto kernel = forward_kernel<T, D, M, N, Dot>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
   queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, s, p, chunks);
 }
 
 }  // namespace
 
-void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
-                     void* o, void* o_dot, void* lse) {
+void generic_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                     const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse) {
   const ForwardMemory p{q, k, v, q_dot, k_dot, v_dot, o, o_dot, static_cast<float*>(lse)};
-  // Tiles are chosen by what the tangent needs, with or without one.
+  // The tile is the one that the tangent needs, also without a tangent, so that both have the same primal.
   const auto bytes = [](int d, int m, int n) { return generic_forward_bytes(d, m, n, true); };
   with_tiles(std::max(s.K, s.Kv), s.Lq, bytes, [&](auto d, auto m, auto n) {
     auto run = [&](auto zero) {
@@ -276,7 +298,7 @@ bool generic_applies(const AttentionShape& s) {
   if ((s.dtype != RCM_BF16 && s.dtype != RCM_F16) || gpu().major < 8) return false;
   const int64_t width = std::max(s.K, s.Kv);
   if (width > 256 || s.K % 8 || s.Kv % 8) return false;
-  for (const int64_t(*step)[3] : {&s.q, &s.k, &s.v, &s.o}) {
+  for (const int64_t (*step)[3] : {&s.q, &s.k, &s.v, &s.o}) {
     for (int64_t n : *step) {
       if (n % 8) return false;
     }

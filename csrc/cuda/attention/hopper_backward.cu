@@ -1,7 +1,16 @@
-// Attention backward on sm_90a in two passes of one kernel, so that every output has one writer and no atomics are needed:
-//   keys:    rows are keys.    S = k q^T, dP = v o_bar^T, P = exp(S - lse), dS = P.(dP - D):  v_bar += P o_bar, k_bar += dS q
-//   queries: rows are queries. S = q k^T, dP = o_bar v^T, likewise:                          q_bar += dS k
-// Seven products instead of five, at the rate of the tangent kernel: as fast as cuDNN, and the same bits every run.
+// Attention backward on sm_90a.
+//
+// Idea: two passes of one kernel, so that every output has one writer, no atomics are needed and every run gives the
+// same bits.
+//   P = exp(S - lse), dS = P.(dP - D)
+//   keys pass:    rows are keys.    S = k q^T, dP = v o_bar^T:  v_bar += P o_bar, k_bar += dS q
+//   queries pass: rows are queries. S = q k^T, dP = o_bar v^T:  q_bar += dS k
+// Seven products instead of five, at the rate of the tangent kernel: as fast as cuDNN's backward.
+// Tile: 2 x 64 resident rows; tiles of N of the other side pass through the ring. N is 80 (keys pass) and 64 (queries
+// pass) at width 128, so that two accumulators, S and dP fit in 240 registers; 128 at width 64.
+// Barriers: full/empty per ring slot, `resident` for the rows; named barriers 1 and 2 hand the tensor cores from one
+// warpgroup to the other, 3 and 4 synchronise a warpgroup before its output is stored.
+// Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 each compute 64 resident rows.
 #include <algorithm>
 
 #include "hopper.cuh"
@@ -12,21 +21,21 @@ namespace {
 using namespace ptx;
 
 struct Maps {
-  CUtensorMap row1, row2;    // k, v or q, o_bar: 128 rows stay in shared memory
-  CUtensorMap tile1, tile2;  // q, o_bar or k, v: tiles of N pass through the ring
+  CUtensorMap row1, row2;    // k, v or q, o_bar: 128 rows, resident in shared memory
+  CUtensorMap tile1, tile2;  // q, o_bar or k, v: tiles of N, streamed through the ring
   CUtensorMap out1, out2;    // k_bar, v_bar or q_bar
 };
 
 struct Sizes {
-  int rows, columns;      // tokens of the resident and of the passing side
-  int H, padded;          // stride of the per-query vectors
-  int splits, per_split;  // the passing side in parts of per_split tiles
+  int rows, columns;      // tokens of the resident and of the streamed side
+  int H, padded;          // padded: stride of the per-query vectors
+  int splits, per_split;  // the streamed side, in parts of per_split tiles
   bool want1, want2;
 };
 
 template <int W, int N, bool Keys>
 struct Layout {
-  static constexpr int kHalves = W / 64;
+  static constexpr int kColumnBlocks = W / 64;
   static constexpr int kRowBytes = 2 * kRows * W * 2;
   static constexpr int kTileBytes = N * W * 2;
   static constexpr int kVectorBytes = Keys ? 2 * N * 4 : 0;
@@ -36,21 +45,28 @@ struct Layout {
   static_assert(kSlots >= 2 && N % 16 == 0 && kTileBytes % 1024 == 0, "tile");
 };
 
-// log2_lse and delta: [B*H, padded], lse log2(e) and rowsum(o_bar o); beyond Lq +inf and 0. With splits, sums go to partial
-// [splits][2][B*H][rows][W] in f32.
+// log2_lse and delta [B*H, padded] hold lse log2(e) and rowsum(o_bar o), padded with +inf and 0. With splits, sums go
+// to partial [splits][2][B*H][rows][W] in f32.
 template <class T, int W, int N, bool Keys>
-__global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant__ Maps maps, const float* log2_lse, const float* delta, float* partial,
-                                                          Sizes z, float scale) {
+__global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant__ Maps maps, const float* log2_lse,
+                                                          const float* delta, float* partial, Sizes z, float scale) {
 #if RCM_HOPPER_CODE
   using L = Layout<W, N, Keys>;
+  // Shared memory
   extern __shared__ __align__(1024) char shared[];
   char *row1 = shared, *row2 = shared + L::kRowBytes, *ring = row2 + L::kRowBytes;
   float* vectors = reinterpret_cast<float*>(ring + L::kSlots * 2 * L::kTileBytes);
   uint64_t* full = reinterpret_cast<uint64_t*>(reinterpret_cast<char*>(vectors) + L::kSlots * L::kVectorBytes);
   uint64_t *empty = full + L::kSlots, *resident = empty + L::kSlots;
-  const int r0 = blockIdx.x / z.splits * 2 * kRows, split = blockIdx.x % z.splits, head = blockIdx.y, batch = blockIdx.z;
-  const int all_tiles = (z.columns + N - 1) / N, first = split * z.per_split, last = min(all_tiles, first + z.per_split);
+
+  // Work assignment
+  const int r0 = blockIdx.x / z.splits * 2 * kRows, split = blockIdx.x % z.splits, head = blockIdx.y,
+            batch = blockIdx.z;
+  const int all_tiles = (z.columns + N - 1) / N, first = split * z.per_split,
+            last = min(all_tiles, first + z.per_split);
   const int64_t pair = (int64_t)batch * z.H + head;
+
+  // Fill barriers
   if (threadIdx.x == 0) {
     init_ring(full, empty, L::kSlots, 8);
     barrier_init(resident, 1);
@@ -61,10 +77,11 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
   const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
 
   if (group == 0) {
+    // Producer warp
     registers_lower<24>();
     if (threadIdx.x == 0) {
       barrier_expect(resident, 2 * L::kRowBytes);
-      for (int h = 0; h < L::kHalves; ++h) {
+      for (int h = 0; h < L::kColumnBlocks; ++h) {
         copy_box(row1 + h * 2 * kRows * 128, &maps.row1, resident, h * 64, r0, head, batch);
         copy_box(row2 + h * 2 * kRows * 128, &maps.row2, resident, h * 64, r0, head, batch);
       }
@@ -73,7 +90,7 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
         barrier_wait(empty + slot, phase ^ 1);
         barrier_expect(full + slot, 2 * L::kTileBytes + L::kVectorBytes);
         char* to = ring + slot * 2 * L::kTileBytes;
-        for (int h = 0; h < L::kHalves; ++h) {
+        for (int h = 0; h < L::kColumnBlocks; ++h) {
           copy_box(to + h * N * 128, &maps.tile1, full + slot, h * 64, tile * N, head, batch);
           copy_box(to + L::kTileBytes + h * N * 128, &maps.tile2, full + slot, h * 64, tile * N, head, batch);
         }
@@ -85,23 +102,26 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       }
     }
   } else {
+    // Consumer warpgroups
     registers_raise<240>();
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-    const uint32_t base1 = shared_address(row1) + (group - 1) * kRows * 128, base2 = base1 + L::kRowBytes, ring_base = shared_address(ring);
+    const uint32_t base1 = shared_address(row1) + (group - 1) * kRows * 128, base2 = base1 + L::kRowBytes,
+                   ring_base = shared_address(ring);
     const float to_log2 = scale * 1.4426950408889634f;
     float acc1[W / 2] = {}, acc2[Keys ? W / 2 : 1] = {}, s[N / 2], dp[N / 2];
     uint32_t p[Keys ? N / 4 : 1], g[N / 4];
     float lse0 = 0, lse1 = 0, delta0 = 0, delta1 = 0;
     if constexpr (!Keys) {
-      // The padding reaches the end of the last 128 rows.
+      // The vectors are padded to whole blocks of 128 rows, so these loads stay in bounds.
       const int64_t row = pair * z.padded + r0 + (group - 1) * kRows + warp * 16 + lane / 4;
       lse0 = log2_lse[row], lse1 = log2_lse[row + 8];
       delta0 = delta[row], delta1 = delta[row + 8];
     }
-    const auto product = [&](float(&d)[N / 2], uint32_t rows_at, uint32_t tile_at) {
+    const auto product = [&](float (&d)[N / 2], uint32_t rows_at, uint32_t tile_at) {
 #pragma unroll
       for (int c = 0; c < W / 16; ++c) {
-        const uint64_t row = wgmma_operand(rows_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0), column = wgmma_operand(tile_at + (c / 4) * N * 128 + c % 4 * 32, 0);
+        const uint64_t row = wgmma_operand(rows_at + (c / 4) * 2 * kRows * 128 + c % 4 * 32, 0),
+                       column = wgmma_operand(tile_at + (c / 4) * N * 128 + c % 4 * 32, 0);
         c == 0 ? Wgmma<N, T>::first(d, row, column) : Wgmma<N, T>::shared(d, row, column);
       }
       wgmma_commit();
@@ -123,10 +143,11 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       pin(p);
       pin(g);
     };
-    // P in s.
+    // Turns the scores s into the weights P.
     const auto weights = [&](int tile, int at) {
       if (!Keys && tile == all_tiles - 1 && z.columns % N != 0) {
-        // Absent keys are zeros: a score of 0 may lie far above lse, and infinity times 0 must not reach the sums.
+        // Keys beyond the end were loaded as zeros: their score of 0 may be far above lse, and Inf * 0 must not reach
+        // the sums.
         mask_columns(s, z.columns - tile * N, lane);
       }
       const float* line = vectors + at * 2 * N;
@@ -134,8 +155,10 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       for (int j = 0; j < N / 8; ++j) {
         float2 low = {lse0, lse0}, high = {lse1, lse1};
         if constexpr (Keys) low = high = *reinterpret_cast<const float2*>(line + 8 * j + lane % 4 * 2);
-        s[4 * j] = exp2_fast(fmaf(s[4 * j], to_log2, -low.x)), s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], to_log2, -low.y));
-        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], to_log2, -high.x)), s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], to_log2, -high.y));
+        s[4 * j] = exp2_fast(fmaf(s[4 * j], to_log2, -low.x)),
+              s[4 * j + 1] = exp2_fast(fmaf(s[4 * j + 1], to_log2, -low.y));
+        s[4 * j + 2] = exp2_fast(fmaf(s[4 * j + 2], to_log2, -high.x)),
+                  s[4 * j + 3] = exp2_fast(fmaf(s[4 * j + 3], to_log2, -high.y));
       }
     };
     const auto pack = [&](int at) {
@@ -152,11 +175,12 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
         g[2 * j + 1] = pack_pair<T>(s[4 * j + 2] * (dp[4 * j + 2] - high.x), s[4 * j + 3] * (dp[4 * j + 3] - high.y));
       }
     };
-    // Turns: barrier 1 lets warpgroup 1 multiply, barrier 2 warpgroup 2.
+    // Tensor-core turns: barrier 1 lets warpgroup 1 multiply, barrier 2 warpgroup 2.
     if (group == 2) named_arrive(1, 256);
     int slot = 0, phase = 0;
     barrier_wait(resident, 0);
     if (first < last) {
+      // First tile
       barrier_wait(full, 0);
       wgmma_fence();
       scores(0);
@@ -170,6 +194,8 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
         const int done = slot;
         if (++slot == L::kSlots) slot = 0, phase ^= 1;
         barrier_wait(full + slot, phase);
+
+        // Multiply
         named_sync(group, 256);
         pin_sums();
         wgmma_fence();
@@ -179,16 +205,20 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
         wgmma_wait<1>();
         pin_sums();
         if (lane == 0) barrier_arrive(empty + done);
-        // P and dS are read: dP takes their registers while S is formed.
+        // The multiplies have read P and dS, so dP may take their registers.
         wgmma_fence();
         score_bars(slot);
         wgmma_wait<1>();
         pin(s);
+
+        // Softmax
         weights(tile, slot);
         wgmma_wait<0>();
         pin(dp);
         pack(slot);
       }
+
+      // Last tile
       named_sync(group, 256);
       pin_sums();
       wgmma_fence();
@@ -197,22 +227,29 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       wgmma_wait<0>();
       pin_sums();
     }
-    if (group == 1) named_sync(1, 256);  // the turn that nobody takes
-    const int thread = thread_again(), row = r0 + (group - 1) * kRows + thread / 32 % 4 * 16 + thread % 32 / 4;
+    if (group == 1) named_sync(1, 256);  // balances the barrier: the other group's last arrive has no partner
+    const int thread = reload_thread_index(), row = r0 + (group - 1) * kRows + thread / 32 % 4 * 16 + thread % 32 / 4;
     if (z.splits > 1) {
+      // Partial sums
       const int64_t pairs = (int64_t)gridDim.z * z.H, plane = pairs * z.rows * W;
       float* to = partial + split * 2 * plane + pair * z.rows * W + thread % 4 * 2;
 #pragma unroll
       for (int j = 0; j < W / 8; ++j) {
-        if (row < z.rows) *reinterpret_cast<float2*>(to + (int64_t)row * W + 8 * j) = {acc1[4 * j] * scale, acc1[4 * j + 1] * scale};
-        if (row + 8 < z.rows) *reinterpret_cast<float2*>(to + (int64_t)(row + 8) * W + 8 * j) = {acc1[4 * j + 2] * scale, acc1[4 * j + 3] * scale};
+        if (row < z.rows)
+          *reinterpret_cast<float2*>(to + (int64_t)row * W + 8 * j) = {acc1[4 * j] * scale, acc1[4 * j + 1] * scale};
+        if (row + 8 < z.rows)
+          *reinterpret_cast<float2*>(to + (int64_t)(row + 8) * W + 8 * j) = {acc1[4 * j + 2] * scale,
+                                                                             acc1[4 * j + 3] * scale};
         if constexpr (Keys) {
-          if (row < z.rows) *reinterpret_cast<float2*>(to + plane + (int64_t)row * W + 8 * j) = {acc2[4 * j], acc2[4 * j + 1]};
-          if (row + 8 < z.rows) *reinterpret_cast<float2*>(to + plane + (int64_t)(row + 8) * W + 8 * j) = {acc2[4 * j + 2], acc2[4 * j + 3]};
+          if (row < z.rows)
+            *reinterpret_cast<float2*>(to + plane + (int64_t)row * W + 8 * j) = {acc2[4 * j], acc2[4 * j + 1]};
+          if (row + 8 < z.rows)
+            *reinterpret_cast<float2*>(to + plane + (int64_t)(row + 8) * W + 8 * j) = {acc2[4 * j + 2],
+                                                                                       acc2[4 * j + 3]};
         }
       }
     } else {
-      // The resident rows' memory becomes the staging of the outputs; each warpgroup reads and writes its own rows only.
+      // Epilogue: outputs are staged where the resident rows were; each warpgroup touches only its own rows.
       char* stage = row1 + (group - 1) * kRows * 128;
       stage_tile<T, W>(acc1, scale, scale, stage, 2 * kRows * 128);
       if constexpr (Keys) stage_tile<T, W>(acc2, 1, 1, stage + L::kRowBytes, 2 * kRows * 128);
@@ -220,9 +257,10 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
       named_sync(group + 2, 128);
       const int from = r0 + (group - 1) * kRows;
       if (thread % 128 == 0 && from < z.rows) {
-        for (int h = 0; h < L::kHalves; ++h) {
+        for (int h = 0; h < L::kColumnBlocks; ++h) {
           if (z.want1) store_box(&maps.out1, stage + h * 2 * kRows * 128, h * 64, from, head, batch);
-          if (Keys && z.want2) store_box(&maps.out2, stage + L::kRowBytes + h * 2 * kRows * 128, h * 64, from, head, batch);
+          if (Keys && z.want2)
+            store_box(&maps.out2, stage + L::kRowBytes + h * 2 * kRows * 128, h * 64, from, head, batch);
         }
         store_commit();
         store_wait_read();
@@ -232,10 +270,11 @@ __global__ void __launch_bounds__(384, 1) backward_kernel(const __grid_constant_
 #endif
 }
 
-// One warp a query: log2_lse and delta, padded.
+// One warp per query: log2_lse and delta, padded.
 template <class T>
-__global__ void __launch_bounds__(256) prepare_kernel(const T* o, const T* o_bar, const float* lse, float* log2_lse, float* delta, int64_t os0, int64_t os1,
-                                                      int64_t os2, int Lq, int H, int W, int padded, int64_t total) {
+__global__ void __launch_bounds__(256)
+    prepare_kernel(const T* o, const T* o_bar, const float* lse, float* log2_lse, float* delta, int64_t os0,
+                   int64_t os1, int64_t os2, int Lq, int H, int W, int padded, int64_t total) {
   await_queued();
   const int64_t at = (int64_t)blockIdx.x * 8 + threadIdx.x / 32;
   if (at >= total) return;
@@ -258,10 +297,10 @@ __global__ void __launch_bounds__(256) prepare_kernel(const T* o, const T* o_bar
   }
 }
 
-// Sums the parts of k_bar or v_bar in order.
+// Adds the partial sums of k_bar or v_bar in order.
 template <class T>
-__global__ void __launch_bounds__(256) gather_kernel(const float* partial, T* out, int splits, int64_t plane, int64_t s0, int64_t s1, int64_t s2, int rows,
-                                                     int H, int W) {
+__global__ void __launch_bounds__(256) gather_kernel(const float* partial, T* out, int splits, int64_t plane,
+                                                     int64_t s0, int64_t s1, int64_t s2, int rows, int H, int W) {
   await_queued();
   const int64_t n = plane / 2;
   for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
@@ -282,36 +321,42 @@ struct Side {
 };
 
 template <class T, int W, int N, bool Keys>
-bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* out1, void* out2, const float* log2_lse, const float* delta, int padded) {
+bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* out1, void* out2, const float* log2_lse,
+          const float* delta, int padded) {
   using L = Layout<W, N, Keys>;
   Maps m;
   const auto map = [&](CUtensorMap* to, const void* data, int64_t tokens, const int64_t* strides, int box) {
     return tensor_map(to, data, s.dtype, s.B, tokens, s.H, W, strides, box);
   };
-  if (!map(&m.row1, rows.data1, rows.tokens, rows.strides1, 2 * kRows) || !map(&m.row2, rows.data2, rows.tokens, rows.strides2, 2 * kRows) ||
-      !map(&m.tile1, tiles.data1, tiles.tokens, tiles.strides1, N) || !map(&m.tile2, tiles.data2, tiles.tokens, tiles.strides2, N)) {
+  if (!map(&m.row1, rows.data1, rows.tokens, rows.strides1, 2 * kRows) ||
+      !map(&m.row2, rows.data2, rows.tokens, rows.strides2, 2 * kRows) ||
+      !map(&m.tile1, tiles.data1, tiles.tokens, tiles.strides1, N) ||
+      !map(&m.tile2, tiles.data2, tiles.tokens, tiles.strides2, N)) {
     return false;
   }
   m.out1 = m.out2 = m.row1;
   if (out1 && !map(&m.out1, out1, rows.tokens, rows.strides1, kRows)) return false;
   if (out2 && !map(&m.out2, out2, rows.tokens, rows.strides2, kRows)) return false;
   const int64_t blocks = ceil_div(rows.tokens, 2 * kRows), count = ceil_div(tiles.tokens, N), pairs = s.B * s.H;
-  // Few key tiles and many queries (cross attention): the queries are split so that the card is full.
+  // Few key tiles and many queries (cross attention): split the queries so that every processor has work.
   int64_t splits = 1;
-  if (Keys && blocks * pairs < 2 * gpu().sms) splits = std::max<int64_t>(1, std::min<int64_t>({4 * gpu().sms / (blocks * pairs), count / 8, 64}));
+  if (Keys && blocks * pairs < 2 * gpu().sms)
+    splits = std::max<int64_t>(1, std::min<int64_t>({4 * gpu().sms / (blocks * pairs), count / 8, 64}));
   const int64_t per_split = ceil_div(count, splits), plane = pairs * rows.tokens * W;
   splits = ceil_div(count, per_split);
   Workspace partial(splits > 1 ? (size_t)(splits * 2 * plane) * 4 : 0);
-  const Sizes z{(int)rows.tokens, (int)tiles.tokens, (int)s.H, padded, (int)splits, (int)per_split, out1 != nullptr, out2 != nullptr};
+  const Sizes z{(int)rows.tokens, (int)tiles.tokens, (int)s.H,        padded,
+                (int)splits,      (int)per_split,    out1 != nullptr, out2 != nullptr};
   auto* kernel = backward_kernel<T, W, N, Keys>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
-  queue_kernel(kernel, dim3((unsigned)(blocks * splits), (unsigned)s.H, (unsigned)s.B), 384, L::kBytes, m, log2_lse, delta, partial.as<float>(), z,
-               (float)s.scale);
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
+  queue_kernel(kernel, dim3((unsigned)(blocks * splits), (unsigned)s.H, (unsigned)s.B), 384, L::kBytes, m, log2_lse,
+               delta, partial.as<float>(), z, (float)s.scale);
   if (splits > 1) {
     const unsigned grid = (unsigned)std::min<int64_t>(ceil_div(plane / 2, 256), 8 * gpu().sms);
     const auto gather = [&](void* out, const float* from, const int64_t* strides) {
       if (out) {
-        queue_kernel(gather_kernel<T>, grid, 256, 0, from, static_cast<T*>(out), (int)splits, plane, strides[0], strides[1], strides[2], z.rows, z.H, W);
+        queue_kernel(gather_kernel<T>, grid, 256, 0, from, static_cast<T*>(out), (int)splits, plane, strides[0],
+                     strides[1], strides[2], z.rows, z.H, W);
       }
     };
     gather(out1, partial.as<float>(), rows.strides1);
@@ -321,28 +366,31 @@ bool pass(const AttentionShape& s, const Side& rows, const Side& tiles, void* ou
 }
 
 template <class T, int W, int N, int NQ>
-bool run(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar, void* k_bar,
-         void* v_bar) {
+bool run(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse,
+         const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
   const int64_t padded = ceil_div(s.Lq, 2 * kRows) * 2 * kRows + N, total = s.B * s.H * padded;
   Workspace vectors((size_t)(2 * total) * 4);
   float *log2_lse = vectors.as<float>(), *delta = log2_lse + total;
-  queue_kernel(prepare_kernel<T>, (unsigned)ceil_div(total, 8), 256, 0, static_cast<const T*>(o), static_cast<const T*>(o_bar), lse, log2_lse, delta, s.o[0],
-               s.o[1], s.o[2], (int)s.Lq, (int)s.H, W, (int)padded, total);
+  queue_kernel(prepare_kernel<T>, (unsigned)ceil_div(total, 8), 256, 0, static_cast<const T*>(o),
+               static_cast<const T*>(o_bar), lse, log2_lse, delta, s.o[0], s.o[1], s.o[2], (int)s.Lq, (int)s.H, W,
+               (int)padded, total);
   const Side keys{k, v, s.Lk, s.k, s.v}, queries{q, o_bar, s.Lq, s.q, s.o};
-  if ((k_bar || v_bar) && !pass<T, W, N, true>(s, keys, queries, k_bar, v_bar, log2_lse, delta, (int)padded)) return false;
+  if ((k_bar || v_bar) && !pass<T, W, N, true>(s, keys, queries, k_bar, v_bar, log2_lse, delta, (int)padded))
+    return false;
   return !q_bar || pass<T, W, NQ, false>(s, queries, keys, q_bar, nullptr, log2_lse, delta, (int)padded);
 }
 
 template <class T>
-bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
-              void* k_bar, void* v_bar) {
-  return s.K == 128 ? run<T, 128, 80, 64>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar) : run<T, 64, 128, 128>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);
+bool dispatch(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse,
+              const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
+  return s.K == 128 ? run<T, 128, 80, 64>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar)
+                    : run<T, 64, 128, 128>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);
 }
 
 }  // namespace
 
-bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const float* lse, const void* o_bar, void* q_bar,
-                     void* k_bar, void* v_bar) {
+bool hopper_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                     const float* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
   if (!hopper_takes(s)) return false;
   return s.dtype == RCM_BF16 ? dispatch<bf16>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar)
                              : dispatch<f16>(s, q, k, v, o, lse, o_bar, q_bar, k_bar, v_bar);

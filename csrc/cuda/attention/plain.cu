@@ -1,5 +1,8 @@
-// Attention without tensor cores: f32 and f64, and what the mma kernels do not take. A block owns 32 rows, four a warp; the other
-// rows come 32 at a time, one a lane. Widths are cut in pieces of 32 columns, so that none is too large for shared memory.
+// Attention without tensor cores: f32 and f64, and the shapes that the mma kernels do not take.
+//
+// Idea: online softmax forward, P recomputed from lse backward, on the ordinary units.
+// Tile: a block owns 32 rows, four per warp; the other rows come 32 at a time, one per lane. Widths are processed in
+// pieces of 32 columns, so that any width fits in shared memory.
 #include <algorithm>
 #include <climits>
 
@@ -17,7 +20,8 @@ using Piece = C[kTile][kPitch];
 
 // Rows [row, row + 32) and columns [column, column + 32) of one head; zeros beyond `rows` and `columns`.
 template <class C, class T>
-__device__ inline void load_piece(Piece<C>& to, const T* from, int64_t step, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+__device__ inline void load_piece(Piece<C>& to, const T* from, int64_t step, int64_t row, int64_t rows, int64_t column,
+                                  int64_t columns) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
@@ -77,17 +81,19 @@ struct ForwardMemory {
   compute_t<T>* lse;
 };
 
-// The same code with and without tangents (branches taken alike by the whole grid), hence the same primal. A block gives `Columns`
-// pieces of 32 output columns.
+// One code path with and without tangents (the branches are uniform over the grid), hence the same primal. A block
+// computes `Columns` pieces of 32 output columns.
 template <class T, int Columns>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape s, const ForwardMemory<T> p, int chunks) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(const AttentionShape s, const ForwardMemory<T> p, int chunks) {
   await_queued();
   using C = compute_t<T>;
   __shared__ alignas(16) Piece<C> a, a_dot, b, b_dot;  // a and a_dot also hold each warp's weights
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const Place at = place_of(blockIdx.x, (s.Lq + kTile - 1) / kTile, chunks, s.H);
   const int64_t q0 = at.tile * kTile, first = (int64_t)at.chunk * Columns * kTile;
-  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h), v_at = row_offset(s.v, at.b, 0, at.h);
+  const int64_t q_at = row_offset(s.q, at.b, 0, at.h), k_at = row_offset(s.k, at.b, 0, at.h),
+                v_at = row_offset(s.v, at.b, 0, at.h);
   const bool cross = p.q_dot || p.k_dot;
   const C scale = (C)s.scale;
   C acc[Columns][kEach] = {}, acc_dot[Columns][kEach] = {}, top[kEach], sum[kEach] = {}, mean[kEach] = {};
@@ -95,6 +101,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
   for (int r = 0; r < kEach; ++r) top[r] = -INFINITY;
 
   for (int64_t k0 = 0; k0 < s.Lk; k0 += kTile) {
+    // Scores
     C score[kEach] = {}, score_dot[kEach] = {};
     for (int64_t c = 0; c < s.K; c += kTile) {
       __syncthreads();
@@ -107,7 +114,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
       if (p.q_dot) dot_rows(score_dot, a_dot, b);
       if (p.k_dot) dot_rows(score_dot, a, b_dot);
     }
-    __syncwarp();  // only this warp reads its rows of a and a_dot, and all its lanes are done with them
+    __syncwarp();  // its rows of a and a_dot are read by this warp only, which has finished with them
+
+    // Softmax
 #pragma unroll
     for (int r = 0; r < kEach; ++r) {
       const C t = k0 + lane < s.Lk ? score[r] * scale : (C)-INFINITY;
@@ -125,6 +134,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
         a_dot[warp * kEach + r][lane] = w_dot;
       }
     }
+
+    // Values
 #pragma unroll
     for (int c = 0; c < Columns; ++c) {
       __syncthreads();
@@ -137,6 +148,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
     }
   }
 
+  // Epilogue
 #pragma unroll
   for (int r = 0; r < kEach; ++r) {
     const C total = warp_sum(sum[r]), inverse = s.Lk > 0 ? 1 / total : (C)0, spread = warp_sum(mean[r]) * inverse;
@@ -151,22 +163,23 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const AttentionShape 
       if (p.o) p.o[to + column] = store_as<T>(y);
       if (p.o_dot) p.o_dot[to + column] = store_as<T>(acc_dot[c][r] * inverse - spread * y);
     }
-    if (p.lse && at.chunk == 0 && lane == 0) p.lse[(at.b * s.H + at.h) * s.Lq + row] = s.Lk > 0 ? top[r] + log(total) : (C)-INFINITY;
+    if (p.lse && at.chunk == 0 && lane == 0)
+      p.lse[(at.b * s.H + at.h) * s.Lq + row] = s.Lk > 0 ? top[r] + log(total) : (C)-INFINITY;
   }
 }
 
-// Operands 0 make the scores (q and k), operands 1 the cotangent of P (o_bar and v).
+// Operands 0 (q and k) give the scores, operands 1 (o_bar and v) the cotangent of P.
 template <class T>
 struct BackwardMemory {
   const T *own[2], *other[2];
   int64_t own_step[2][3], other_step[2][3];
   const compute_t<T>*lse, *dots;  // [B,H,Lq]
-  T* out[2];                      // [0] scale dS other[0]; [1] P other[1]; shaped as the own operands, null: not wanted
+  T* out[2];                      // [0] scale dS other[0]; [1] P other[1]; shaped as the own operands; null: not wanted
   int64_t own_rows, other_rows, width[2], H;
   double scale;
 };
 
-// Blocks own keys (P and dS transposed) or queries, so that every sum has one owner and one order.
+// Blocks own keys (P and dS transposed) or queries, so that every sum has one writer and one order.
 template <class T, int Columns, bool OwnKeys>
 __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory<T> p, int chunks) {
   await_queued();
@@ -192,6 +205,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
   }
 
   for (int64_t j0 = 0; j0 < p.other_rows; j0 += kTile) {
+    // Scores and the cotangent of P
     C score[kEach] = {}, slope[kEach] = {};
     for (int64_t c = 0; c < p.width[0]; c += kTile) {
       __syncthreads();
@@ -209,19 +223,24 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
         dot_rows(slope, a, b);
       }
     }
-    const bool real = j0 + lane < p.other_rows;
+    const bool valid = j0 + lane < p.other_rows;
     if constexpr (OwnKeys) {
-      const C lse = real ? p.lse[head * p.other_rows + j0 + lane] : (C)0, dot = real && p.out[0] ? p.dots[head * p.other_rows + j0 + lane] : (C)0;
+      const C lse = valid ? p.lse[head * p.other_rows + j0 + lane] : (C)0,
+              dot = valid && p.out[0] ? p.dots[head * p.other_rows + j0 + lane] : (C)0;
 #pragma unroll
       for (int r = 0; r < kEach; ++r) shift[r] = lse, dots[r] = dot;
     }
     __syncwarp();  // each warp reads and writes its own rows of the weights
+
+    // Weights
 #pragma unroll
     for (int r = 0; r < kEach; ++r) {
-      const C w = real ? exp(score[r] * scale - shift[r]) : (C)0;
+      const C w = valid ? exp(score[r] * scale - shift[r]) : (C)0;
       weight[warp * kEach + r][lane] = w;
-      weight_dot[warp * kEach + r][lane] = real ? w * (slope[r] - dots[r]) : (C)0;
+      weight_dot[warp * kEach + r][lane] = valid ? w * (slope[r] - dots[r]) : (C)0;
     }
+
+    // Products
 #pragma unroll
     for (int c = 0; c < Columns; ++c) {
       const int64_t column = first + c * kTile;
@@ -240,6 +259,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
     }
   }
 
+  // Epilogue
 #pragma unroll
   for (int r = 0; r < kEach; ++r) {
     const int64_t row = row0 + warp * kEach + r;
@@ -247,21 +267,25 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const BackwardMemory
 #pragma unroll
     for (int c = 0; c < Columns; ++c) {
       const int64_t column = first + c * kTile + lane;
-      if (p.out[0] && column < p.width[0]) p.out[0][row_offset(p.own_step[0], at.b, row, at.h) + column] = store_as<T>(acc0[c][r] * scale);
-      if (OwnKeys && p.out[1] && column < p.width[1]) p.out[1][row_offset(p.own_step[1], at.b, row, at.h) + column] = store_as<T>(acc1[c][r]);
+      if (p.out[0] && column < p.width[0])
+        p.out[0][row_offset(p.own_step[0], at.b, row, at.h) + column] = store_as<T>(acc0[c][r] * scale);
+      if (OwnKeys && p.out[1] && column < p.width[1])
+        p.out[1][row_offset(p.own_step[1], at.b, row, at.h) + column] = store_as<T>(acc1[c][r]);
     }
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) row_dots_kernel(const AttentionShape s, const T* o, const T* o_bar, compute_t<T>* dots) {
+__global__ void __launch_bounds__(kThreads)
+    row_dots_kernel(const AttentionShape s, const T* o, const T* o_bar, compute_t<T>* dots) {
   await_queued();
   using C = compute_t<T>;
   const int64_t at = (int64_t)blockIdx.x * kWarps + (threadIdx.x >> 5);
   if (at >= s.B * s.Lq * s.H) return;
   const int64_t h = at % s.H, l = at / s.H % s.Lq, b = at / s.H / s.Lq, row = row_offset(s.o, b, l, h);
   C sum = 0;
-  for (int64_t c = threadIdx.x & 31; c < s.Kv; c += 32) sum = fma((C)load_as(o[row + c]), (C)load_as(o_bar[row + c]), sum);
+  for (int64_t c = threadIdx.x & 31; c < s.Kv; c += 32)
+    sum = fma((C)load_as(o[row + c]), (C)load_as(o_bar[row + c]), sum);
   sum = warp_sum(sum);
   if ((threadIdx.x & 31) == 0) dots[(b * s.H + h) * s.Lq + l] = sum;
 }
@@ -271,7 +295,7 @@ unsigned grid(int64_t blocks) {
   return (unsigned)blocks;
 }
 
-// Calls body(pieces of 32 columns a block gives, blocks side by side).
+// Calls body(pieces of 32 columns per block, blocks that the width is divided among).
 template <class Body>
 void with_columns(int64_t width, Body&& body) {
   const int64_t pieces = ceil_div(width, kTile);
@@ -282,7 +306,8 @@ void with_columns(int64_t width, Body&& body) {
 
 template <class T, bool OwnKeys>
 void backward(int64_t B, const BackwardMemory<T>& p) {
-  const int64_t width = std::max(p.out[0] ? p.width[0] : 0, p.out[1] ? p.width[1] : 0), tiles = B * p.H * ceil_div(p.own_rows, kTile);
+  const int64_t width = std::max(p.out[0] ? p.width[0] : 0, p.out[1] ? p.width[1] : 0),
+                tiles = B * p.H * ceil_div(p.own_rows, kTile);
   if (tiles == 0) return;
   with_columns(width, [&](auto columns, int chunks) {
     queue_kernel(backward_kernel<T, decltype(columns)::value, OwnKeys>, grid(tiles * chunks), kThreads, 0, p, chunks);
@@ -291,12 +316,19 @@ void backward(int64_t B, const BackwardMemory<T>& p) {
 
 }  // namespace
 
-void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot,
-                   void* o, void* o_dot, void* lse) {
+void plain_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                   const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse) {
   with_dtype(s.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     auto in = [](const void* m) { return static_cast<const T*>(m); };
-    const ForwardMemory<T> p{in(q),     in(k),     in(v), in(q_dot), in(k_dot), in(v_dot), static_cast<T*>(o), static_cast<T*>(o_dot),
+    const ForwardMemory<T> p{in(q),
+                             in(k),
+                             in(v),
+                             in(q_dot),
+                             in(k_dot),
+                             in(v_dot),
+                             static_cast<T*>(o),
+                             static_cast<T*>(o_dot),
                              static_cast<compute_t<T>*>(lse)};
     const int64_t tiles = s.B * s.H * ceil_div(s.Lq, kTile);
     if (tiles == 0) return;
@@ -311,19 +343,19 @@ void attention_row_dots(const AttentionShape& s, const void* o, const void* o_ba
   if (rows == 0) return;
   with_dtype(s.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
-    queue_kernel(row_dots_kernel<T>, grid(ceil_div(rows, kWarps)), kThreads, 0, s, static_cast<const T*>(o), static_cast<const T*>(o_bar),
-                 static_cast<compute_t<T>*>(dots));
+    queue_kernel(row_dots_kernel<T>, grid(ceil_div(rows, kWarps)), kThreads, 0, s, static_cast<const T*>(o),
+                 static_cast<const T*>(o_bar), static_cast<compute_t<T>*>(dots));
   });
 }
 
-void plain_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o, const void* lse, const void* o_bar,
-                    void* q_bar, void* k_bar, void* v_bar) {
+void plain_backward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* o,
+                    const void* lse, const void* o_bar, void* q_bar, void* k_bar, void* v_bar) {
   with_dtype(s.dtype, "dtype", [&](auto zero) {
     using T = decltype(zero);
     using C = compute_t<T>;
     Workspace dots((size_t)(s.B * s.H * s.Lq) * sizeof(C));
     if (q_bar || k_bar) attention_row_dots(s, o, o_bar, dots.as<void>());
-    auto fill = [&](const T*(&memory)[2], int64_t(&step)[2][3], bool keys) {
+    auto fill = [&](const T*(&memory)[2], int64_t (&step)[2][3], bool keys) {
       memory[0] = static_cast<const T*>(keys ? k : q);
       memory[1] = static_cast<const T*>(keys ? v : o_bar);
       std::copy_n(keys ? s.k : s.q, 3, step[0]);

@@ -1,11 +1,17 @@
-// Attention of f32 tensors with its tangent on the tensor cores: every factor is the sum of two bf16 numbers, and every product is three
-// (high high + high low + low high; low low is below the last bit kept). Weights P and P.S' are split as they leave the softmax. Errors
-// are those of f32 arithmetic within a small factor, at a third of the bf16 kernels' rate. Only where rcm_f32_products allows it.
+// Attention of f32 tensors with its tangent on the tensor cores (sm_80 and later), where rcm_f32_products allows it.
+//
+// Idea: every factor is the sum of two bf16 numbers and every product is three (high high + high low + low high; low
+// low is below the last bit kept). Weights P and P.S' are split as they leave the softmax. Errors are those of f32
+// arithmetic within a small factor, at a third of the bf16 kernels' rate.
+// Tile: M queries (16 per warp) by 32 keys; each operand occupies two tiles (high and low) in shared memory.
+// Barriers: keys and values load alternately by cp.async; __syncthreads separates each load from its use and from its
+// reuse.
 #include <algorithm>
 #include <climits>
 
-#include "../ptx/mma.cuh"
 #include "attention.cuh"
+#include "cuda/matmul/high_low.cuh"
+#include "cuda/ptx/mma.cuh"
 
 namespace rcm {
 
@@ -15,13 +21,13 @@ namespace {
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// Dense [B, L, H, W] halves of one tensor; null high: absent.
-struct Halves {
+// High and low parts of one tensor, dense [B, L, H, W]; null when the tensor is absent.
+struct HighLow {
   const bf16 *high, *low;
 };
 
 struct SplitMemory {
-  Halves q, k, v, q_dot, k_dot, v_dot;
+  HighLow q, k, v, q_dot, k_dot, v_dot;
   float *o, *o_dot, *lse;
   int64_t o_step[3];
   int64_t Lq, Lk, H;
@@ -29,19 +35,16 @@ struct SplitMemory {
   float scale;
 };
 
-__global__ void __launch_bounds__(256) halve_kernel(const float* from, bf16* high, bf16* low, int64_t s0, int64_t s1, int64_t s2, int64_t L, int64_t H, int64_t W,
-                                                    int64_t n) {
-  await_queued();
-  for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < n; i += (int64_t)gridDim.x * 256) {
+// Offset in a strided [B, L, H, W] of element i of a dense one.
+struct Strided {
+  int64_t s0, s1, s2, L, H, W;
+  __device__ int64_t operator()(int64_t i) const {
     const int64_t w = i % W, h = i / W % H, l = i / W / H % L, b = i / W / H / L;
-    const float v = from[b * s0 + l * s1 + h * s2 + w];
-    const bf16 top = __float2bfloat16_rn(v);
-    high[i] = top;
-    low[i] = __float2bfloat16_rn(v - __bfloat162float(top));
+    return b * s0 + l * s1 + h * s2 + w;
   }
-}
+};
 
-// c0, c1 += x y over 16 columns each, x and y in halves.
+// c0, c1 += x y over 16 columns each, x and y as high and low parts.
 __device__ inline void product3(float (&c0)[4], float (&c1)[4], const uint32_t (&x)[2][4], const uint32_t (&y)[2][4]) {
 #pragma unroll
   for (int i = 0; i < 3; ++i) {
@@ -51,7 +54,7 @@ __device__ inline void product3(float (&c0)[4], float (&c1)[4], const uint32_t (
   }
 }
 
-// Operands whose sum is c to 16 bits; returns the row sums of what they hold.
+// High and low operands whose sum is c to 16 bits.
 template <int N>
 __device__ inline void split_operand(uint32_t (&a)[2][N / 2][4], const float (&c)[N][4]) {
 #pragma unroll
@@ -59,9 +62,9 @@ __device__ inline void split_operand(uint32_t (&a)[2][N / 2][4], const float (&c
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
       const float x = c[2 * i + r / 2][r % 2 * 2], y = c[2 * i + r / 2][r % 2 * 2 + 1];
-      const uint32_t high = pack2<bf16>(x, y);
+      const uint32_t high = pack_pair<bf16>(x, y);
       a[0][i][r] = high;
-      a[1][i][r] = pack2<bf16>(x - __uint_as_float(high << 16), y - __uint_as_float(high & 0xffff0000u));
+      a[1][i][r] = pack_pair<bf16>(x - __uint_as_float(high << 16), y - __uint_as_float(high & 0xffff0000u));
     }
   }
 }
@@ -70,17 +73,23 @@ template <int D, int M, int N, bool Dot>
 __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
   await_queued();
   constexpr int kThreads = M * 2, kPitch = pitch(D), kSides = Dot ? 4 : 2;
+
+  // Shared memory
   extern __shared__ __align__(16) unsigned char shared[];
-  bf16* const qs = reinterpret_cast<bf16*>(shared);  // [high, low, tangent's high, low][M][kPitch], then keys and values alike
+  // [high, low, tangent high, tangent low][M][kPitch]; keys and values alike
+  bf16* const qs = reinterpret_cast<bf16*>(shared);
   bf16* const ks = qs + kSides * M * kPitch;
   bf16* const vs = ks + kSides * N * kPitch;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const Place at = place_of(blockIdx.x, (p.Lq + M - 1) / M, 1, p.H);
-  const int64_t q0 = at.tile * M, q_at = (at.b * p.Lq * p.H + at.h) * p.K, k_at = (at.b * p.Lk * p.H + at.h) * p.K, v_at = (at.b * p.Lk * p.H + at.h) * p.Kv;
+  const int64_t q0 = at.tile * M, q_at = (at.b * p.Lq * p.H + at.h) * p.K, k_at = (at.b * p.Lk * p.H + at.h) * p.K,
+                v_at = (at.b * p.Lk * p.H + at.h) * p.Kv;
   const float scale2 = p.scale * kLog2e;
-  const bool q_dot = Dot && p.q_dot.high, k_dot = Dot && p.k_dot.high, v_dot = Dot && p.v_dot.high, cross = q_dot || k_dot;
+  const bool q_dot = Dot && p.q_dot.high, k_dot = Dot && p.k_dot.high, v_dot = Dot && p.v_dot.high,
+             cross = q_dot || k_dot;
 
-  auto load = [&](auto rows, bf16* to, const Halves& h, int64_t offset, int64_t first, int64_t count, int width) {
+  // Loads
+  auto load = [&](auto rows, bf16* to, const HighLow& h, int64_t offset, int64_t first, int64_t count, int width) {
     constexpr int R = decltype(rows)::value;
     load_tile<R, D, kThreads>(to, h.high + offset, p.H * width, first, count, width);
     load_tile<R, D, kThreads>(to + R * kPitch, h.low + offset, p.H * width, first, count, width);
@@ -108,6 +117,7 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
     if (v_dot) load(kN, vs + 2 * N * kPitch, p.v_dot, v_at, k0, p.Lk, p.Kv);
     copy_commit();
 
+    // Scores
     float sc[N / 8][4], sd[N / 8][4];
     clear(sc);
     clear(sd);
@@ -146,6 +156,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
         if (k0 + n * 8 + (lane & 3) * 2 + (e & 1) >= p.Lk) sc[n][e] = -INFINITY;
       }
     }
+
+    // Softmax
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float high = top[i];
@@ -182,6 +194,7 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
     split_operand(weight, sc);
     if constexpr (Dot) split_operand(weight_dot, sd);
 
+    // Values
     copy_wait<0>();
     __syncthreads();
     if (k0 + N < p.Lk) load_keys(k0 + N);
@@ -189,8 +202,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
     const bf16* const values = vs + piece_rows(kPitch);
 #pragma unroll
     for (int c = 0; c < N / 16; ++c) {
-      const uint32_t(&w0)[4] = weight[0][c];
-      const uint32_t(&w1)[4] = weight[1][c];
+      const uint32_t (&w0)[4] = weight[0][c];
+      const uint32_t (&w1)[4] = weight[1][c];
       const uint32_t w[2][4] = {{w0[0], w0[1], w0[2], w0[3]}, {w1[0], w1[1], w1[2], w1[3]}};
 #pragma unroll
       for (int n = 0; n < D; n += 16) {
@@ -200,8 +213,9 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
         product3(acc[n / 8], acc[n / 8 + 1], w, y);
         if constexpr (Dot) {
           if (cross) {
-            const uint32_t g[2][4] = {{weight_dot[0][c][0], weight_dot[0][c][1], weight_dot[0][c][2], weight_dot[0][c][3]},
-                                      {weight_dot[1][c][0], weight_dot[1][c][1], weight_dot[1][c][2], weight_dot[1][c][3]}};
+            const uint32_t g[2][4] = {
+                {weight_dot[0][c][0], weight_dot[0][c][1], weight_dot[0][c][2], weight_dot[0][c][3]},
+                {weight_dot[1][c][0], weight_dot[1][c][1], weight_dot[1][c][2], weight_dot[1][c][3]}};
             product3(acc_dot[n / 8], acc_dot[n / 8 + 1], g, y);
           }
           if (v_dot) {
@@ -215,9 +229,11 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
   }
   copy_wait<0>();
 
+  // Epilogue
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const float total = quad_sum(sum[i]), inverse = p.Lk > 0 ? __fdiv_rn(1.f, total) : 0.f, spread = quad_sum(mean[i]) * inverse;
+    const float total = quad_sum(sum[i]), inverse = p.Lk > 0 ? __fdiv_rn(1.f, total) : 0.f,
+                spread = quad_sum(mean[i]) * inverse;
     const int64_t row = q0 + warp * 16 + (lane >> 2) + i * 8;
     if (row >= p.Lq) continue;
     const int64_t to = row_offset(p.o_step, at.b, row, at.h);
@@ -232,7 +248,8 @@ __global__ void __launch_bounds__(M * 2, 1) split_kernel(const SplitMemory p) {
         if constexpr (Dot) p.o_dot[to + c] = acc_dot[n][2 * i + e] * inverse - spread * y;
       }
     }
-    if ((lane & 3) == 0) p.lse[(at.b * p.H + at.h) * p.Lq + row] = p.Lk > 0 ? __fmaf_rn(top[i], kLn2, logf(total)) : -INFINITY;
+    if ((lane & 3) == 0)
+      p.lse[(at.b * p.H + at.h) * p.Lq + row] = p.Lk > 0 ? __fmaf_rn(top[i], kLn2, logf(total)) : -INFINITY;
   }
 }
 
@@ -245,7 +262,7 @@ void launch(int64_t B, const SplitMemory& p) {
   if (blocks > INT_MAX) fail(RCM_E_SHAPE, "attention: %lld tiles are too many for one launch", (long long)blocks);
   const size_t bytes = split_bytes(D, M, N) / (Dot ? 1 : 2);
   const auto kernel = split_kernel<D, M, N, Dot>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "shared memory");
   queue_kernel(kernel, (unsigned)blocks, M * 2, bytes, p);
 }
 
@@ -261,20 +278,21 @@ void choose(int64_t B, const SplitMemory& p) {
 
 bool split_applies(const AttentionShape& s) {
   const int64_t width = std::max(s.K, s.Kv);
-  return split_products() && s.dtype == RCM_F32 && s.K % 8 == 0 && s.Kv % 8 == 0 && width <= 128 && split_bytes(width <= 64 ? 64 : 128, 64, 32) <= gpu().shared_per_block;
+  return split_products() && s.dtype == RCM_F32 && s.K % 8 == 0 && s.Kv % 8 == 0 && width <= 128 &&
+         split_bytes(width <= 64 ? 64 : 128, 64, 32) <= gpu().shared_per_block;
 }
 
-void split_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot, const void* k_dot, const void* v_dot, void* o,
-                   void* o_dot, void* lse) {
+void split_forward(const AttentionShape& s, const void* q, const void* k, const void* v, const void* q_dot,
+                   const void* k_dot, const void* v_dot, void* o, void* o_dot, void* lse) {
   const int64_t sizes[3] = {s.B * s.Lq * s.H * s.K, s.B * s.Lk * s.H * s.K, s.B * s.Lk * s.H * s.Kv};
   const void* inputs[6] = {q, k, v, q_dot, k_dot, v_dot};
   const int64_t* steps[3] = {s.q, s.k, s.v};
   const int64_t lengths[3] = {s.Lq, s.Lk, s.Lk}, widths[3] = {s.K, s.K, s.Kv};
   size_t bytes = 0;
   for (int i = 0; i < 6; ++i) bytes += inputs[i] ? (size_t)ceil_div(sizes[i % 3] * 4, 256) * 256 : 0;
-  Workspace halves(bytes);
-  char* next = halves.as<char>();
-  Halves made[6] = {};
+  Workspace memory(bytes);
+  char* next = memory.as<char>();
+  HighLow made[6] = {};
   for (int i = 0; i < 6; ++i) {
     if (!inputs[i]) continue;
     const int64_t n = sizes[i % 3], *step = steps[i % 3];
@@ -282,11 +300,25 @@ void split_forward(const AttentionShape& s, const void* q, const void* k, const 
     made[i] = {high, low};
     next += (size_t)ceil_div(n * 4, 256) * 256;
     if (n == 0) continue;
-    const unsigned grid = (unsigned)std::min<int64_t>(ceil_div(n, 256), 16 * gpu().sms);
-    queue_kernel(halve_kernel, grid, 256, 0, static_cast<const float*>(inputs[i]), high, low, step[0], step[1], step[2], lengths[i % 3], s.H, widths[i % 3], n);
+    const Strided offset{step[0], step[1], step[2], lengths[i % 3], s.H, widths[i % 3]};
+    queue_high_low(static_cast<const float*>(inputs[i]), high, low, offset, n);
   }
-  SplitMemory p{made[0], made[1], made[2], made[3], made[4], made[5], static_cast<float*>(o), static_cast<float*>(o_dot), static_cast<float*>(lse),
-                {s.o[0], s.o[1], s.o[2]}, s.Lq, s.Lk, s.H, (int)s.K, (int)s.Kv, (float)s.scale};
+  SplitMemory p{made[0],
+                made[1],
+                made[2],
+                made[3],
+                made[4],
+                made[5],
+                static_cast<float*>(o),
+                static_cast<float*>(o_dot),
+                static_cast<float*>(lse),
+                {s.o[0], s.o[1], s.o[2]},
+                s.Lq,
+                s.Lk,
+                s.H,
+                (int)s.K,
+                (int)s.Kv,
+                (float)s.scale};
   std::max(s.K, s.Kv) <= 64 ? choose<64>(s.B, p) : choose<128>(s.B, p);
 }
 

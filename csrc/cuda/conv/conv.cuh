@@ -1,19 +1,13 @@
 // The kernels behind rcm_conv3d.
 #pragma once
-#include "../common.cuh"
-#include "../../shared/conv.h"
+#include "cuda/runtime/common.cuh"
+#include "shared/ops/conv3d.h"
 
 namespace rcm {
 
-struct ConvCall {
-  const void *x, *past, *w, *b, *r;
-  void* y;
-  int32_t dtype, b_dtype;
-};
-
-// The specification: any geometry and dtype.
-void conv_generic(const ConvShape& g, const ConvCall& c);
-// sm_90a, bf16 and f16. False, and nothing done, where the geometry is not one of its own.
-bool conv_hopper(const ConvShape& g, const ConvCall& c);
+// The reference kernel: any geometry and dtype.
+void conv_generic(const ConvShape& g, const conv3d::Call& c);
+// sm_90a, bf16 and f16. Returns false, having done nothing, for a geometry that it does not support.
+bool conv_hopper(const ConvShape& g, const conv3d::Call& c);
 
 }  // namespace rcm

@@ -1,20 +1,20 @@
-// Convolution over video on sm_90a: an implicit product whose rows are output positions and whose depth is channels times taps.
+// Convolution over video on sm_90a.
 //
-// A persistent block of three warpgroups. A producer thread brings, for each chunk of channels and each input frame, one box of the
-// input that covers the tile and its borders (zeros outside come from the copy engine), and for each tap the weights of that tap. Two
-// warpgroups multiply: a tap is the same box read from another row on, so the input crosses from L2 to shared memory once for all taps
-// of a frame. A tile is MB blocks of 8 x 8 positions for each warpgroup.
+// Idea: an implicit matrix product whose rows are output positions and whose depth is channels times taps. For each
+// chunk of channels and each input frame one box of the input is loaded that covers the tile and its borders (the copy
+// engine fills zeros outside), and per tap the weights of that tap. A tap reads the same box from another row on, so
+// the input crosses from L2 to shared memory once for all taps of a frame.
+// Tile: each warpgroup computes MB blocks of 8 x 8 positions by N outputs; N and MB are limited by accumulators (144 or
+// 192 a thread).
+// Barriers: full/empty per slot of two rings, boxes and taps.
+// Warp roles: warpgroup 0 is the producer (one thread issues copies), warpgroups 1 and 2 multiply. Blocks are
+// persistent.
 #include <cstdlib>
 
-#include "../ptx/hopper.cuh"
-#include "../ptx/wgmma_shared.cuh"
 #include "conv.cuh"
-
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define RCM_HOPPER_CODE 1
-#else
-#define RCM_HOPPER_CODE 0
-#endif
+#include "cuda/ptx/hopper.cuh"
+#include "cuda/ptx/tensor_map.cuh"
+#include "cuda/ptx/wgmma_shared.cuh"
 
 namespace rcm {
 namespace {
@@ -23,12 +23,12 @@ using namespace ptx;
 
 constexpr int kMaxGroups = 27, kMaxTaps = 27, kMaxOutputs = 1024;
 
-// One box of the input: where it lies from the tile, and the taps that read it.
+// One box of the input: its offset from the tile, and the taps that read it.
 struct Box {
   int channel, dx, parity, dy, dt, first, taps;
 };
 struct Tap {
-  int row, slice;  // first row of the box, packed weights
+  int row, slice;  // first row of the box to read, slice of the packed weights
 };
 
 struct Plan {
@@ -38,10 +38,10 @@ struct Plan {
   void* y;
   const void *r, *b;
   int32_t b_dtype;
-  int boxes;                           // of a pass
+  int boxes;                           // per pass
   int chunks, box_bytes, halo, lines;  // chunks of channels; columns and rows of a box
   int To, Yo, Xo, O, width, split, upsample, st, P;
-  int passes, columns, across, side;  // columns: blocks of outputs; side: columns of a tile, 16 or 8
+  int passes, columns, across, side;  // columns: blocks of N outputs; side: columns of a tile, 16 or 8
   int64_t tiles;
 };
 
@@ -57,39 +57,13 @@ struct Layout {
   static_assert(kTaps >= 4, "ring");
 };
 
-template <class T>
-__device__ inline uint32_t pack2(float low, float high) {
-  if constexpr (std::is_same<T, bf16>::value) {
-    const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&v);
-  } else {
-    const __half2 v = __floats2half2_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&v);
-  }
-}
-template <class T>
-__device__ inline float2 unpack2(uint32_t v) {
-  if constexpr (std::is_same<T, bf16>::value) return {__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u)};
-  else return __half22float2(*reinterpret_cast<const __half2*>(&v));
-}
-
-// Four threads of a quad hold four words each: word i of thread q becomes word q of thread i.
-[[maybe_unused]] __device__ inline void quad_transpose(uint32_t (&u)[4], int q) {
-  const bool odd = q & 1, high = q & 2;
-  uint32_t a = __shfl_xor_sync(0xffffffffu, odd ? u[0] : u[1], 1), b = __shfl_xor_sync(0xffffffffu, odd ? u[2] : u[3], 1);
-  if (odd) u[0] = a, u[2] = b;
-  else u[1] = a, u[3] = b;
-  a = __shfl_xor_sync(0xffffffffu, high ? u[0] : u[2], 2), b = __shfl_xor_sync(0xffffffffu, high ? u[1] : u[3], 2);
-  if (high) u[0] = a, u[1] = b;
-  else u[2] = a, u[3] = b;
-}
-
-struct Where {
+struct Place {
   int pass, o0, t, x0, y0;
 };
-// Neighbouring blocks share input: parities, then outputs, then frames, then the picture.
-[[maybe_unused]] __device__ inline Where where(const Plan& p, int MB, int64_t id) {
-  Where at;
+// Tiles that share input are neighbours: parities vary fastest, then blocks of outputs, frames, and places in the
+// picture.
+[[maybe_unused]] __device__ inline Place place_of(const Plan& p, int MB, int64_t id) {
+  Place at;
   uint32_t i = (uint32_t)id;
   at.pass = i % p.passes, i /= p.passes;
   at.o0 = i % p.columns, i /= p.columns;
@@ -103,28 +77,34 @@ template <class T, int KC, int N, int MB>
 __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Plan p) {
 #if RCM_HOPPER_CODE
   using L = Layout<KC, N, MB>;
+
+  // Shared memory
   extern __shared__ char raw[];
   char* shared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~(uintptr_t)1023);
   char *boxes = shared, *taps = boxes + L::kBoxes * L::kBoxBytes;
   float* bias = reinterpret_cast<float*>(taps + L::kTaps * L::kTapBytes);
   uint64_t* full_box = reinterpret_cast<uint64_t*>(bias + kMaxOutputs);
   uint64_t *empty_box = full_box + L::kBoxes, *full_tap = empty_box + L::kBoxes, *empty_tap = full_tap + L::kTaps;
+
+  // Fill barriers
   if (threadIdx.x == 0) {
     init_ring(full_box, empty_box, L::kBoxes, 8);
     init_ring(full_tap, empty_tap, L::kTaps, 8);
     barrier_init_fence();
   }
   await_queued();
-  for (int o = threadIdx.x; o < p.columns * N && o < kMaxOutputs; o += blockDim.x) bias[o] = p.b && o < p.O ? load_any<float>(p.b, o, p.b_dtype) : 0.0f;
+  for (int o = threadIdx.x; o < p.columns * N && o < kMaxOutputs; o += blockDim.x)
+    bias[o] = p.b && o < p.O ? load_any<float>(p.b, o, p.b_dtype) : 0.0f;
   __syncthreads();
   const int group = threadIdx.x / 128;
 
   if (group == 0) {
+    // Producer warp
     registers_lower<40>();
     if (threadIdx.x == 0) {
       int box_slot = 0, box_phase = 1, tap_slot = 0, tap_phase = 1;
       for (int64_t id = blockIdx.x; id < p.tiles; id += gridDim.x) {
-        const Where at = where(p, MB, id);
+        const Place at = place_of(p, MB, id);
         for (int g = at.pass * p.boxes; g < (at.pass + 1) * p.boxes; ++g) {
           const Box& box = p.box[g];
           const int frame = at.t * p.st + box.dt;
@@ -132,13 +112,14 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
           for (int chunk = 0; chunk < p.chunks; ++chunk) {
             barrier_wait(empty_box + box_slot, box_phase);
             barrier_expect(full_box + box_slot, p.box_bytes);
-            copy_box(boxes + box_slot * L::kBoxBytes, map, full_box + box_slot, box.channel + chunk * KC, at.x0 + box.dx, box.parity, at.y0 + box.dy,
-                     frame < 0 ? frame + p.P : frame);
+            copy_box(boxes + box_slot * L::kBoxBytes, map, full_box + box_slot, box.channel + chunk * KC,
+                     at.x0 + box.dx, box.parity, at.y0 + box.dy, frame < 0 ? frame + p.P : frame);
             if (++box_slot == L::kBoxes) box_slot = 0, box_phase ^= 1;
             for (int i = 0; i < box.taps; ++i) {
               barrier_wait(empty_tap + tap_slot, tap_phase);
               barrier_expect(full_tap + tap_slot, N * L::kRowBytes);
-              copy_box(taps + tap_slot * L::kTapBytes, &p.w, full_tap + tap_slot, chunk * KC, at.o0 * N, p.tap[box.first + i].slice);
+              copy_box(taps + tap_slot * L::kTapBytes, &p.w, full_tap + tap_slot, chunk * KC, at.o0 * N,
+                       p.tap[box.first + i].slice);
               if (++tap_slot == L::kTaps) tap_slot = 0, tap_phase ^= 1;
             }
           }
@@ -146,17 +127,19 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
       }
     }
   } else {
+    // Consumer warpgroups
     registers_raise<232>();
     const int wg = group - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, quad = lane % 4;
-    // Warpgroups lie side by side in a tile of 16 columns and one above the other in a tile of 8.
+    // The warpgroups' halves of a tile: left and right in a tile of 16 columns, upper and lower in a tile of 8.
     const uint32_t line = (uint32_t)p.halo * L::kRowBytes, block = 8 * line;
-    const uint32_t mine = wg * (p.side == 16 ? 8 * L::kRowBytes : MB * block);
-    const uint32_t box_base = shared_address(boxes) + mine, tap_base = shared_address(taps);
+    const uint32_t group_offset = wg * (p.side == 16 ? 8 * L::kRowBytes : MB * block);
+    const uint32_t box_base = shared_address(boxes) + group_offset, tap_base = shared_address(taps);
     int box_slot = 0, box_phase = 0, tap_slot = 0, tap_phase = 0;
     float d[MB][N / 2];
     for (int64_t id = blockIdx.x; id < p.tiles; id += gridDim.x) {
-      const Where at = where(p, MB, id);
-      int more = 0, old_tap = -1, old_box = -1;
+      const Place at = place_of(p, MB, id);
+      // Multiply
+      int accumulate = 0, old_tap = -1, old_box = -1;
       for (int g = at.pass * p.boxes; g < (at.pass + 1) * p.boxes; ++g) {
         const int first = p.box[g].first, count = p.box[g].taps;
         for (int chunk = 0; chunk < p.chunks; ++chunk) {
@@ -170,13 +153,13 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
             for (int k = 0; k < KC / 16; ++k) {
 #pragma unroll
               for (int m = 0; m < MB; ++m) {
-                WgmmaShared<N, T>::run(d[m], wgmma_rows<L::kRowBytes>(a + m * block + k * 32, line), wgmma_rows<L::kRowBytes>(b + k * 32, 8 * L::kRowBytes),
-                                       k > 0 ? 1 : more);
+                WgmmaShared<N, T>::run(d[m], wgmma_rows<L::kRowBytes>(a + m * block + k * 32, line),
+                                       wgmma_rows<L::kRowBytes>(b + k * 32, 8 * L::kRowBytes), k > 0 ? 1 : accumulate);
               }
             }
             wgmma_commit();
-            more = 1;
-            wgmma_wait<1>();  // the tap before this one has been read
+            accumulate = 1;
+            wgmma_wait<1>();  // the multiplies of the previous tap have finished
             if (lane == 0) {
               if (old_tap >= 0) barrier_arrive(empty_tap + old_tap);
               if (old_box >= 0) barrier_arrive(empty_box + old_box);
@@ -196,6 +179,7 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
         barrier_arrive(empty_box + old_box);
       }
 
+      // Epilogue
       const int n0 = at.o0 * N;
       const int x = at.x0 + (p.side == 16 ? 8 * wg : 0) + lane / 4;
       const int frame = at.t * p.split + n0 / p.width, column = n0 % p.width;
@@ -207,8 +191,9 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
         for (int h = 0; h < 2; ++h) {
           const int row = at.y0 + (p.side == 16 ? m : wg * MB + m) * 8 + warp * 2 + h;
           const bool inside = row < p.Yo && x < p.Xo;
-          const int64_t position = p.upsample ? ((int64_t)frame * 2 * p.Yo + 2 * row + at.pass / 2) * 2 * p.Xo + 2 * x + at.pass % 2
-                                              : ((int64_t)frame * p.Yo + row) * p.Xo + x;
+          const int64_t position =
+              p.upsample ? ((int64_t)frame * 2 * p.Yo + 2 * row + at.pass / 2) * 2 * p.Xo + 2 * x + at.pass % 2
+                         : ((int64_t)frame * p.Yo + row) * p.Xo + x;
           const int64_t base = position * p.width + column;
           if (N % 32 == 0 && n0 + N <= p.O) {
 #pragma unroll
@@ -223,8 +208,10 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
               }
 #pragma unroll
               for (int i = 0; i < 4; ++i) {
-                const float2 add = unpack2<T>(u[i]), shift = *reinterpret_cast<const float2*>(bias + n0 + 8 * (j + i) + 2 * quad);
-                u[i] = pack2<T>(d[m][4 * (j + i) + 2 * h] + shift.x + add.x, d[m][4 * (j + i) + 2 * h + 1] + shift.y + add.y);
+                const float2 add = unpack_pair<T>(u[i]),
+                             shift = *reinterpret_cast<const float2*>(bias + n0 + 8 * (j + i) + 2 * quad);
+                u[i] = pack_pair<T>(d[m][4 * (j + i) + 2 * h] + shift.x + add.x,
+                                    d[m][4 * (j + i) + 2 * h + 1] + shift.y + add.y);
               }
               quad_transpose(u, quad);
               if (inside) *reinterpret_cast<uint4*>(y + base + 8 * (j + quad)) = make_uint4(u[0], u[1], u[2], u[3]);
@@ -248,38 +235,17 @@ __global__ void __launch_bounds__(384, 1) conv_kernel(const __grid_constant__ Pl
 }
 
 // ---- host ---------------------------------------------------------------------------------------------------------
-bool encode(CUtensorMap* map, const void* data, int32_t dtype, int rank, const int64_t* sizes, const int64_t* strides, const int* box, int row_bytes) {
-  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                              const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  static const Encode call = [] {
-    void* f = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found) != cudaSuccess) f = nullptr;
-    cudaGetLastError();
-    return reinterpret_cast<Encode>(f);
-  }();
-  if (!call || !aligned(data, 16)) return false;
-  cuuint64_t size[5], bytes[4];
-  cuuint32_t boxes[5], ones[5];
-  for (int i = 0; i < rank; ++i) size[i] = (cuuint64_t)sizes[i], boxes[i] = (cuuint32_t)box[i], ones[i] = 1;
-  for (int i = 0; i + 1 < rank; ++i) {
-    bytes[i] = (cuuint64_t)strides[i] * 2;
-    if (bytes[i] == 0 || bytes[i] % 16 != 0 || bytes[i] >= ((cuuint64_t)1 << 40)) return false;
-  }
-  const auto swizzle = row_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_32B;
-  return call(map, dtype == RCM_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, (cuuint32_t)rank, const_cast<void*>(data), size,
-              bytes, boxes, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
-// RCM_CONV=reload brings a box of its own for each tap, the tile and nothing around it: every operand then begins at a multiple of 1024.
+// RCM_CONV=reload loads one box per tap, the tile without borders, so that every operand begins at a multiple of 1024
+// bytes.
 bool reload_wanted() {
   const char* choice = std::getenv("RCM_CONV");
   return choice && std::strcmp(choice, "reload") == 0;
 }
 
-// Boxes and taps of every pass. `halo`: columns of a box that holds the borders, 0 for a box for each tap.
+// Boxes and taps of every pass. `halo`: columns of a box that includes the borders; 0: one box per tap.
 void schedule(Plan& p, const ConvShape& g, int halo) {
-  const bool folded = g.s == 2;  // columns and rows in pairs: (parity of the row, parity of the column and channel)
+  // Stride 2: pairs of columns are read as channels, pairs of rows as an axis of the tensor map.
+  const bool folded = g.s == 2;
   int boxes = 0, taps = 0;
   for (int pass = 0; pass < g.passes(); ++pass) {
     const int begin = boxes;
@@ -291,15 +257,16 @@ void schedule(Plan& p, const ConvShape& g, int halo) {
       const int dx = folded ? tap.dx / 2 : tap.dx, dy = folded ? tap.dy / 2 : tap.dy;
       Box want{px * (int)g.C, halo ? (folded ? 0 : low_x) : dx, py, halo ? (folded ? 0 : low_y) : dy, tap.dt, 0, 0};
       int at = begin;
-      while (at < boxes && (p.box[at].channel != want.channel || p.box[at].dx != want.dx || p.box[at].parity != want.parity || p.box[at].dy != want.dy ||
-                            p.box[at].dt != want.dt)) {
-        ++at;
-      }
+      const auto same = [&](const Box& b) {
+        return b.channel == want.channel && b.dx == want.dx && b.parity == want.parity && b.dy == want.dy &&
+               b.dt == want.dt;
+      };
+      while (at < boxes && !same(p.box[at])) ++at;
       if (at == boxes) p.box[boxes++] = want;
       ++p.box[at].taps;
     }
     p.boxes = boxes - begin;
-    // Taps in the order of their boxes.
+    // Taps sorted by box.
     for (int at = begin; at < boxes; ++at) {
       p.box[at].first = taps;
       for (int i = 0; i < g.taps(); ++i) {
@@ -307,16 +274,17 @@ void schedule(Plan& p, const ConvShape& g, int halo) {
         const int px = folded ? tap.dx % 2 : 0, py = folded ? tap.dy % 2 : 0;
         const int dx = folded ? tap.dx / 2 : tap.dx, dy = folded ? tap.dy / 2 : tap.dy;
         const Box& box = p.box[at];
-        const bool its = box.channel == px * (int)g.C && box.parity == py && box.dt == tap.dt && (halo > 0 || (box.dx == dx && box.dy == dy));
-        if (its) p.tap[taps++] = {(dy - box.dy) * halo + dx - box.dx, tap.slice};
+        const bool in_box = box.channel == px * (int)g.C && box.parity == py && box.dt == tap.dt &&
+                            (halo > 0 || (box.dx == dx && box.dy == dy));
+        if (in_box) p.tap[taps++] = {(dy - box.dy) * halo + dx - box.dx, tap.slice};
       }
     }
   }
 }
 
-// Everything of a plan but its addresses.
+// Fills in everything of a plan but its addresses.
 void lay_out(Plan& p, const ConvShape& g, int KC, int N, int MB, bool reload) {
-  // The tile that leaves least of itself beyond the picture's border.
+  // The tile shape that wastes the fewest positions beyond the border of the picture.
   const int64_t wide = ceil_div(g.Xo, 16) * ceil_div(g.Yo, 8 * MB), tall = ceil_div(g.Xo, 8) * ceil_div(g.Yo, 16 * MB);
   p.side = wide <= tall ? 16 : 8;
   const int border = reload ? 0 : g.upsample || g.s == 2 ? 1 : (int)g.k - 1;
@@ -325,14 +293,15 @@ void lay_out(Plan& p, const ConvShape& g, int KC, int N, int MB, bool reload) {
   p.box_bytes = p.halo * p.lines * KC * 2;
   schedule(p, g, reload ? 0 : p.halo);
   p.chunks = (int)ceil_div(g.C, KC);
-  p.To = (int)g.To, p.Yo = (int)g.Yo, p.Xo = (int)g.Xo, p.O = (int)g.O, p.width = (int)(g.O / g.split), p.split = (int)g.split, p.upsample = (int)g.upsample;
+  p.To = (int)g.To, p.Yo = (int)g.Yo, p.Xo = (int)g.Xo, p.O = (int)g.O, p.width = (int)(g.O / g.split),
+  p.split = (int)g.split, p.upsample = (int)g.upsample;
   p.st = (int)g.st, p.P = (int)g.P, p.passes = g.passes();
   p.columns = (int)ceil_div(g.O, N), p.across = (int)ceil_div(g.Xo, p.side);
   p.tiles = (int64_t)p.passes * p.columns * p.To * p.across * ceil_div(g.Yo, MB * 128 / p.side);
 }
 
 template <class T, int KC, int N, int MB>
-bool launch(const ConvShape& g, const ConvCall& c) {
+bool launch(const ConvShape& g, const conv3d::Call& c) {
   using L = Layout<KC, N, MB>;
   if (g.s == 2 && g.C % KC != 0) return false;
   if (g.split > 1 && (g.O / g.split) % N != 0) return false;
@@ -344,23 +313,25 @@ bool launch(const ConvShape& g, const ConvCall& c) {
   const int64_t line = g.X * g.C, frame = g.Y * line, slices = g.upsample ? 16 : g.taps();
   const int box[5] = {KC, p.halo, 1, p.lines, 1}, w_box[3] = {KC, N, 1};
   const auto video = [&](CUtensorMap* map, const void* data, int64_t frames) {
-    const int64_t sizes[5] = {folded ? 2 * g.C : g.C, folded ? g.X / 2 : g.X, folded ? 2 : 1, folded ? g.Y / 2 : g.Y, frames};
+    const int64_t sizes[5] = {folded ? 2 * g.C : g.C, folded ? g.X / 2 : g.X, folded ? 2 : 1, folded ? g.Y / 2 : g.Y,
+                              frames};
     const int64_t strides[4] = {folded ? 2 * g.C : g.C, line, folded ? 2 * line : line, frame};
-    return encode(map, data, c.dtype, 5, sizes, strides, box, L::kRowBytes);
+    return encode_tensor_map(map, {data, c.dtype, 5, sizes, strides, box, L::kRowBytes});
   };
   const int64_t w_sizes[3] = {g.C, g.O, slices}, w_strides[2] = {g.C, g.O * g.C};
-  if (!video(&p.x, c.x, g.T) || !encode(&p.w, c.w, c.dtype, 3, w_sizes, w_strides, w_box, L::kRowBytes)) return false;
+  const BoxedTensor weights{c.w, c.dtype, 3, w_sizes, w_strides, w_box, L::kRowBytes};
+  if (!video(&p.x, c.x, g.T) || !encode_tensor_map(&p.w, weights)) return false;
   if (g.P > 0 && !video(&p.past, c.past, g.P)) return false;
   p.y = c.y, p.r = c.r, p.b = c.b, p.b_dtype = c.b_dtype;
   auto* kernel = conv_kernel<T, KC, N, MB>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kBytes), "shared memory");
   const int64_t blocks = p.tiles < gpu().sms ? p.tiles : gpu().sms;
   queue_kernel(kernel, (unsigned)blocks, 384, L::kBytes, p);
   return true;
 }
 
 template <class T>
-bool dispatch(const ConvShape& g, const ConvCall& c) {
+bool dispatch(const ConvShape& g, const conv3d::Call& c) {
   if (g.O <= 8) return launch<T, 32, 8, 3>(g, c);
   if (g.C <= 16) return launch<T, 16, 96, 3>(g, c);
   if (g.C % 64 == 0 && g.O % 192 == 0) return launch<T, 64, 192, 2>(g, c);
@@ -369,13 +340,14 @@ bool dispatch(const ConvShape& g, const ConvCall& c) {
 
 }  // namespace
 
-bool conv_hopper(const ConvShape& g, const ConvCall& c) {
+bool conv_hopper(const ConvShape& g, const conv3d::Call& c) {
   if (gpu().major != 9 || (c.dtype != RCM_BF16 && c.dtype != RCM_F16) || g.C % 8 != 0 || g.T == 0) return false;
-  if ((g.O / g.split) % 8 != 0 && g.O > 8) return false;  // rows of y are written in pieces of 16 bytes
+  if ((g.O / g.split) % 8 != 0 && g.O > 8) return false;  // rows of y are written 16 bytes at a time
   if (!aligned(c.y, 16) || !aligned(c.r, 16)) return false;
-  // Sides of 1 or 3; a space stride of 2 on whole pairs without a pad in front.
+  // Kernels of 1 or 3; or a spatial stride of 2 over an even number of rows and columns, without padding in front.
   const bool plain = g.s == 1 && (g.k == 1 || g.k == 3) && g.kt * g.k * g.k <= kMaxTaps && g.p < g.k;
-  const bool halving = g.s == 2 && g.k == 3 && g.kt <= 3 && g.p == 0 && g.X % 2 == 0 && g.Y % 2 == 0 && g.X > 0 && g.Y > 0;
+  const bool halving =
+      g.s == 2 && g.k == 3 && g.kt <= 3 && g.p == 0 && g.X % 2 == 0 && g.Y % 2 == 0 && g.X > 0 && g.Y > 0;
   if (!plain && !halving) return false;
   return c.dtype == RCM_BF16 ? dispatch<bf16>(g, c) : dispatch<f16>(g, c);
 }

@@ -1,4 +1,4 @@
-// Single instructions of arithmetic. Source: PTX ISA.
+// Approximate arithmetic instructions. Source: PTX ISA.
 #pragma once
 
 namespace rcm {

@@ -33,19 +33,24 @@ Library open() {
   }
   int32_t (*create)(Handle*) = nullptr;
   size_t (*version)() = nullptr;
-  const bool whole = bind(so, "cublasLtCreate", create) && bind(so, "cublasLtGetVersion", version) && bind(so, "cublasLtMatmul", l.matmul) &&
-                     bind(so, "cublasLtMatmulDescCreate", l.desc_create) && bind(so, "cublasLtMatmulDescDestroy", l.desc_destroy) &&
-                     bind(so, "cublasLtMatmulDescSetAttribute", l.desc_set) && bind(so, "cublasLtMatrixLayoutCreate", l.layout_create) &&
-                     bind(so, "cublasLtMatrixLayoutDestroy", l.layout_destroy) && bind(so, "cublasLtMatmulPreferenceCreate", l.preference_create) &&
+  const bool whole = bind(so, "cublasLtCreate", create) && bind(so, "cublasLtGetVersion", version) &&
+                     bind(so, "cublasLtMatmul", l.matmul) && bind(so, "cublasLtMatmulDescCreate", l.desc_create) &&
+                     bind(so, "cublasLtMatmulDescDestroy", l.desc_destroy) &&
+                     bind(so, "cublasLtMatmulDescSetAttribute", l.desc_set) &&
+                     bind(so, "cublasLtMatrixLayoutCreate", l.layout_create) &&
+                     bind(so, "cublasLtMatrixLayoutDestroy", l.layout_destroy) &&
+                     bind(so, "cublasLtMatmulPreferenceCreate", l.preference_create) &&
                      bind(so, "cublasLtMatmulPreferenceDestroy", l.preference_destroy) &&
-                     bind(so, "cublasLtMatmulPreferenceSetAttribute", l.preference_set) && bind(so, "cublasLtMatmulAlgoGetHeuristic", l.heuristic);
+                     bind(so, "cublasLtMatmulPreferenceSetAttribute", l.preference_set) &&
+                     bind(so, "cublasLtMatmulAlgoGetHeuristic", l.heuristic);
   if (!whole || create(&l.handle) != 0) {
     l.handle = nullptr;
     l.name = "built-in (" + found + " does not start)";
     return l;
   }
   const size_t v = version();
-  l.name = "cuBLASLt " + std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
+  l.name =
+      "cuBLASLt " + std::to_string(v / 10000) + "." + std::to_string(v / 100 % 100) + "." + std::to_string(v % 100);
   return l;
 }
 

@@ -1,4 +1,5 @@
-// The part of cuBLASLt's C interface that matmul.cu calls. The library is opened at run time; names and numbers are NVIDIA's.
+// The part of cuBLASLt's C interface that matmul.cu uses. The library is opened at run time; names and numbers are
+// NVIDIA's.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -27,7 +28,14 @@ struct Heuristic {
 
 enum ComputeType : int32_t { kCompute32F = 68, kCompute64F = 70 };
 enum DataType : int32_t { kR32F = 0, kR64F = 1, kR16F = 2, kR16BF = 14 };
-enum DescAttribute : int32_t { kTransA = 3, kTransB = 4, kEpilogue = 7, kBiasPointer = 8, kAuxPointer = 11, kAuxLd = 12 };
+enum DescAttribute : int32_t {
+  kTransA = 3,
+  kTransB = 4,
+  kEpilogue = 7,
+  kBiasPointer = 8,
+  kAuxPointer = 11,
+  kAuxLd = 12
+};
 enum PreferenceAttribute : int32_t { kMaxWorkspace = 1, kAlignA = 5, kAlignB = 6, kAlignC = 7, kAlignD = 8 };
 enum Epilogue : int32_t { kDefault = 1, kBias = 4, kGeluAux = 160, kGeluAuxBias = 164 };
 
@@ -35,8 +43,9 @@ enum Epilogue : int32_t { kDefault = 1, kBias = 4, kGeluAux = 160, kGeluAuxBias 
 struct Library {
   std::string name;  // "cuBLASLt 13.0.2" or "built-in (why)"
   Handle handle = nullptr;
-  int32_t (*matmul)(Handle, MatmulDesc, const void* alpha, const void* A, Layout, const void* B, Layout, const void* beta, const void* C, Layout, void* D,
-                    Layout, const Algo*, void* workspace, size_t workspace_bytes, cudaStream_t) = nullptr;
+  int32_t (*matmul)(Handle, MatmulDesc, const void* alpha, const void* A, Layout, const void* B, Layout,
+                    const void* beta, const void* C, Layout, void* D, Layout, const Algo*, void* workspace,
+                    size_t workspace_bytes, cudaStream_t) = nullptr;
   int32_t (*desc_create)(MatmulDesc*, int32_t compute, int32_t scale) = nullptr;
   int32_t (*desc_destroy)(MatmulDesc) = nullptr;
   int32_t (*desc_set)(MatmulDesc, int32_t attribute, const void*, size_t) = nullptr;
@@ -45,10 +54,11 @@ struct Library {
   int32_t (*preference_create)(Preference*) = nullptr;
   int32_t (*preference_destroy)(Preference) = nullptr;
   int32_t (*preference_set)(Preference, int32_t attribute, const void*, size_t) = nullptr;
-  int32_t (*heuristic)(Handle, MatmulDesc, Layout A, Layout B, Layout C, Layout D, Preference, int wanted, Heuristic*, int* found) = nullptr;
+  int32_t (*heuristic)(Handle, MatmulDesc, Layout A, Layout B, Layout C, Layout D, Preference, int wanted, Heuristic*,
+                       int* found) = nullptr;
 };
 
-// Opened on first use; RCM_BLAS=none leaves it out.
+// Opened on first use; RCM_BLAS=none disables it.
 const Library& library();
 
 }  // namespace lt

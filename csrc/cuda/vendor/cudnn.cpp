@@ -33,8 +33,9 @@ Library open() {
   }
   int32_t (*create)(Handle*) = nullptr;
   size_t (*version)() = nullptr;
-  const bool whole = bind(so, "cudnnCreate", create) && bind(so, "cudnnGetVersion", version) && bind(so, "cudnnSetStream", l.set_stream) &&
-                     bind(so, "cudnnBackendCreateDescriptor", l.create) && bind(so, "cudnnBackendDestroyDescriptor", l.destroy) &&
+  const bool whole = bind(so, "cudnnCreate", create) && bind(so, "cudnnGetVersion", version) &&
+                     bind(so, "cudnnSetStream", l.set_stream) && bind(so, "cudnnBackendCreateDescriptor", l.create) &&
+                     bind(so, "cudnnBackendDestroyDescriptor", l.destroy) &&
                      bind(so, "cudnnBackendSetAttribute", l.set) && bind(so, "cudnnBackendGetAttribute", l.get) &&
                      bind(so, "cudnnBackendFinalize", l.finalize) && bind(so, "cudnnBackendExecute", l.execute);
   if (!whole || create(&l.handle) != 0) {

@@ -1,4 +1,5 @@
-// The part of cuDNN 9's graph interface that attention/cudnn.cu calls. The library is opened at run time; names and numbers are NVIDIA's.
+// The part of cuDNN 9's graph interface that attention/cudnn.cu uses. The library is opened at run time; names and
+// numbers are NVIDIA's.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -83,9 +84,9 @@ enum PointwiseMode : int32_t { kAdd = 0, kMul = 1, kDiv = 6, kSub = 9, kExp = 13
 enum ReductionOperator : int32_t { kSum = 0, kMax = 3 };
 constexpr int32_t kHeuristicA = 3;
 
-// A null handle when the library is absent.
+// The handle is null when the library is absent.
 struct Library {
-  std::string name;  // "cuDNN 9.19.0" or "none (why)"
+  std::string name;    // "cuDNN 9.19.0" or "none (why)"
   size_t version = 0;  // 91900
   Handle handle = nullptr;
   int32_t (*set_stream)(Handle, cudaStream_t) = nullptr;
@@ -97,7 +98,7 @@ struct Library {
   int32_t (*execute)(Handle, Descriptor plan, Descriptor pack) = nullptr;
 };
 
-// Opened on first use; RCM_CUDNN=none leaves it out.
+// Opened on first use; RCM_CUDNN=none disables it.
 const Library& library();
 
 }  // namespace dnn

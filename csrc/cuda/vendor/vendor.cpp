@@ -28,7 +28,7 @@ std::vector<std::string> split(const char* list) {
   return parts;
 }
 
-// Where CUDA's libraries are found besides the loader's own path.
+// Folders searched after the loader's own path.
 std::vector<std::string> folders() {
   std::vector<std::string> list = split(std::getenv("RCM_CUDA_LIBS"));
   if (const char* home = std::getenv("CUDA_HOME")) {
@@ -38,10 +38,12 @@ std::vector<std::string> folders() {
   list.push_back("/usr/local/cuda/lib64");
   std::vector<std::string> prefixes = split(std::getenv("VIRTUAL_ENV"));
   for (const std::string& bin : split(std::getenv("PATH"))) {
-    if (bin.size() > 4 && bin.compare(bin.size() - 4, 4, "/bin") == 0) prefixes.push_back(bin.substr(0, bin.size() - 4));
+    if (bin.size() > 4 && bin.compare(bin.size() - 4, 4, "/bin") == 0)
+      prefixes.push_back(bin.substr(0, bin.size() - 4));
   }
   for (const std::string& prefix : prefixes) {
-    for (const char* packages : {"site-packages", "dist-packages"}) add_matches(list, prefix + "/lib/python3*/" + packages + "/nvidia/*/lib");
+    for (const char* packages : {"site-packages", "dist-packages"})
+      add_matches(list, prefix + "/lib/python3*/" + packages + "/nvidia/*/lib");
   }
   return list;
 }
