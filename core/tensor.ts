@@ -300,6 +300,12 @@ export function expectDType(op: string, name: string, tensor: Tensor, ...want: D
   if (!want.includes(tensor.dtype)) throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op, want: want.join("|"), got: tensor.dtype });
 }
 
+/** Throws: E_SHAPE or E_DTYPE unless `tensor` has shape and dtype of `like`. */
+export function expectLike(op: string, name: string, tensor: Tensor, like: Tensor): void {
+  if (tensor.dtype !== like.dtype) expectDType(op, name, tensor, like.dtype);
+  expectShape(op, name, tensor, like.shape);
+}
+
 /** kind of rcm_sample_reduce. */
 const REDUCE = { sum: 0, abs: 1, squares: 2, max: 3, nonfinite: 4 } as const;
 

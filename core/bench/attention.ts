@@ -50,12 +50,14 @@ function errors(device: Device, { lq: all, lk, dim }: AttentionShape, on: Attent
   using _scope = device.scope();
   const lq = Math.min(all, CHECKED.queries);
   const x = [lq, lk, lk].map((rows, i) => noise(device, [1, rows, CHECKED.heads * dim], dtype, 11 + i));
-  const dots = x.map((t, i) => (on && [on.q, on.k, on.v][i] ? noise(device, t.shape, dtype, 14 + i) : null));
+  const [qDot, kDot, vDot] = x.map((t, i) => (on && [on.q, on.k, on.v][i] ? noise(device, t.shape, dtype, 14 + i) : null));
+  const [q, k, v] = x;
   const run = (as: DType): { y: Float64Array; yDot: Float64Array | null } => {
     const cast = (t: Tensor): Tensor => device.empty(t.shape, as).set(t);
-    const [inputs, p] = [x.map(cast), { heads: CHECKED.heads, scale: null }];
+    const p = { heads: CHECKED.heads, scale: null };
+    const inputs: [q: Tensor, k: Tensor, v: Tensor] = [cast(q), cast(k), cast(v)];
     if (!on) return { y: attentionOp.forward(inputs, p, false).y.values(), yDot: null };
-    const { y, yDot } = attentionOp.jvp(inputs, dots.map((t) => t && cast(t)), p, false);
+    const { y, yDot } = attentionOp.jvp(inputs, [qDot && cast(qDot), kDot && cast(kDot), vDot && cast(vDot)], p, false);
     return { y: y.values(), yDot: yDot?.values() ?? null };
   };
   const [got, exact] = [run(dtype), run("f64")];

@@ -1,7 +1,7 @@
 import type { DType } from "../dtype.ts";
 import { tokensOf, type NetSpec } from "../models/family.ts";
 import { ropeTables } from "../nn/rope.ts";
-import type { Cotangents, Op } from "../op.ts";
+import type { AnyOp, Cotangents, Inputs, Op } from "../op.ts";
 import { activationOp } from "../ops/activation.ts";
 import { adaLayerNormOp } from "../ops/ada_layer_norm.ts";
 import { addModulationOp } from "../ops/add_modulation.ts";
@@ -27,8 +27,8 @@ export interface OpsSize {
 
 interface Timed {
   name: string;
-  op: Op<never>;
-  x: (Tensor | null)[];
+  op: AnyOp;
+  x: Inputs;
   p: unknown;
   /** Inputs with a tangent. */
   dots: number[];
@@ -54,7 +54,10 @@ function table(device: Device, { spec, batch: B, latent, dtype, residual }: OpsS
   const w = (n: number): Tensor => t([n], dtype, 0.5);
   const rope = ropeTables(device, c.dim / c.heads, grid, stat);
   const video = [B, C, T, Y, X];
-  const entry = <P>(name: string, op: Op<P>, x: (Tensor | null)[], p: P, rest: Pick<Timed, "dots" | "reads" | "wants" | "adds">): Timed => ({ name, op: op as Op<never>, x, p, ...rest });
+  type Rest = Pick<Timed, "dots" | "reads" | "wants" | "adds">;
+  const entry = <I extends Inputs, P, S extends readonly Tensor[]>(
+    name: string, op: Op<I, P, S>, x: NoInfer<I>, p: NoInfer<P>, rest: Rest,
+  ): Timed => ({ name, op, x, p, ...rest });
   const norm = { heads: c.heads, group: c.dim, pairing: "interleaved" as const, eps: c.eps, dtype: null };
   return [
     entry("ada_layer_norm", adaLayerNormOp, [r(), modulation], { shift: 0, scale: 1, eps: c.eps, dtype }, { dots: [0, 1], reads: [0, 1], wants: [0], adds: [1] }),
@@ -80,15 +83,15 @@ function rows(device: Device, e: Timed, top: number, o: TimeOptions): BenchRow[]
   using _scope = device.scope();
   const { op, x, p } = e;
   const dots = x.map((t, i) => (t && e.dots.includes(i) ? noise(device, t.shape, t.dtype, 50 + i) : null));
-  const { y, own } = op.forward(x, p as never, true);
+  const { y, saved } = op.forward(x, p, true);
   const extra = params(p);
   const yBar = noise(device, y.shape, y.dtype, 60);
   const into = x.map((t, i) => (t && e.adds?.includes(i) ? noise(device, t.shape, statDType(t.dtype), 70 + i) : null));
   const bar: Cotangents = { need: (i) => e.wants.includes(i) || Boolean(into[i]), put: () => {}, accumulate: (i) => into[i] as Tensor };
   const passes: [string, () => void, number][] = [
-    ["fwd", () => op.forward(x, p as never, true), total([...x, ...extra, y, ...own])],
-    ["jvp", () => op.jvp(x, dots, p as never, true), total([...x, ...dots, ...extra, y, y, ...own])],
-    ["vjp", () => op.vjp(bar, yBar, x, y, own, p as never), yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...own])],
+    ["fwd", () => op.forward(x, p, true), total([...x, ...extra, y, ...saved])],
+    ["jvp", () => op.jvp(x, dots, p, true), total([...x, ...dots, ...extra, y, y, ...saved])],
+    ["vjp", () => op.vjp(bar, yBar, x, y, saved, p), yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...saved])],
   ];
   const timed = e.wants.length > 0 ? passes : passes.slice(0, 2);
   return timed.map(([pass, call, bytes]) => {

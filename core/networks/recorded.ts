@@ -1,5 +1,5 @@
 import { RcmError } from "../error.ts";
-import type { Op, Output } from "../op.ts";
+import { onlyTangent, type Op, type Output } from "../op.ts";
 import type { Time } from "../diffusion/predict.ts";
 import type { Net } from "../models/family.ts";
 import type { Device, Scope, Tensor } from "../tensor.ts";
@@ -155,19 +155,19 @@ function run({ plan, times, context }: Call, [x, xDot]: [Tensor, Tensor | null])
 
 const copyOf = (t: Tensor): Tensor => t.device.empty(t.shape, t.dtype).set(t);
 
-const recordedOp: Op<Call> = {
+const recordedOp: Op<[x: Tensor, parameter: Tensor | null], Call> = {
   name: "recorded",
-  forward([x], call, record): Output {
-    run(call, [x as Tensor, null]);
+  forward([x], call, record): Output<readonly []> {
+    run(call, [x, null]);
     call.plan.pending = record && call.plan.backward !== null;
-    return { y: copyOf(call.plan.y), own: [] };
+    return { y: copyOf(call.plan.y), saved: [] };
   },
-  jvp([x], [xDot], call, record) {
-    run(call, [x as Tensor, xDot]);
+  jvp([x], dots, call, record) {
+    run(call, [x, onlyTangent("recorded", dots)]);
     call.plan.pending = record && call.plan.backward !== null;
-    return { y: copyOf(call.plan.y), yDot: copyOf(call.plan.yDot as Tensor), own: [] };
+    return { y: copyOf(call.plan.y), yDot: copyOf(call.plan.yDot as Tensor), saved: [] };
   },
-  vjp(_bar, yBar, _x, _y, _own, { plan }) {
+  vjp(_bar, yBar, _x, _y, _saved, { plan }) {
     if (plan.yBar === null || plan.backward === null) throw new RcmError("E_INTERNAL", "was recorded without a backward", { op: "recorded" });
     plan.yBar.set(yBar);
     yBar.device.lib.graphLaunch(plan.backward);

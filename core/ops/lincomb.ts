@@ -1,8 +1,8 @@
-import type { Pointer } from "../../ffi/call.ts";
+import type { Code, Pointer } from "../../ffi/call.ts";
 import { RcmError } from "../error.ts";
 import type { Op } from "../op.ts";
-import { expectShape, type Device, type Tensor } from "../tensor.ts";
-import { constant, type Tape, type Var } from "../tape.ts";
+import { expectLike, ptrOf, type Device, type Tensor } from "../tensor.ts";
+import type { Tape, Var } from "../tape.ts";
 
 /** Per-sample coefficients of one term: value and tangent, on the host in f64. Numbers hold for every sample. */
 export interface Coefficient {
@@ -14,36 +14,32 @@ interface LincombParams {
   coef: Coefficient[];
 }
 
-export const lincombOp: Op<LincombParams> = {
+export const lincombOp: Op<readonly Tensor[], LincombParams> = {
   name: "lincomb",
   forward(x, { coef }) {
-    const { device, B, N, first } = check(x, coef);
-    const y = device.empty(first.shape, first.dtype);
+    const { device, B, N, dtype } = check(x, coef);
+    const y = device.empty(x[0].shape, x[0].dtype);
     const c = upload(device, coef, B, false);
-    const at = (i: number): Pointer | 0 => x[i]?.ptr ?? 0;
-    device.lib.lincombFwd({
-      x0: at(0), x1: at(1), x2: at(2), x3: at(3), coef: c.ptr, y: y.ptr, B, N, terms: x.length, dtype: first.code,
-    });
+    device.lib.lincombFwd({ ...terms(x), coef: c.ptr, y: y.ptr, B, N, terms: x.length, dtype });
     c.free();
-    return { y, own: [] };
+    return { y, saved: [] };
   },
   jvp(x, xDot, { coef }) {
-    const { device, B, N, first } = check(x, coef);
-    const y = device.empty(first.shape, first.dtype);
-    const yDot = device.empty(first.shape, first.dtype);
+    const { device, B, N, dtype } = check(x, coef);
+    const y = device.empty(x[0].shape, x[0].dtype);
+    const yDot = device.empty(y.shape, y.dtype);
     const c = upload(device, coef, B, false);
     const cDot = coef.some((one) => one.dot) ? upload(device, coef, B, true) : null;
-    const at = (i: number): Pointer | 0 => x[i]?.ptr ?? 0;
-    const dot = (i: number): Pointer | 0 => xDot[i]?.ptr ?? 0;
+    const [x0Dot, x1Dot, x2Dot, x3Dot] = [0, 1, 2, 3].map((i) => ptrOf(xDot[i]));
     device.lib.lincombJvp({
-      x0: at(0), x1: at(1), x2: at(2), x3: at(3), x0Dot: dot(0), x1Dot: dot(1), x2Dot: dot(2), x3Dot: dot(3),
-      coef: c.ptr, coefDot: cDot?.ptr ?? 0, y: y.ptr, yDot: yDot.ptr, B, N, terms: x.length, dtype: first.code,
+      ...terms(x), x0Dot, x1Dot, x2Dot, x3Dot, coef: c.ptr, coefDot: ptrOf(cDot), y: y.ptr, yDot: yDot.ptr, B, N,
+      terms: x.length, dtype,
     });
     c.free();
     cDot?.free();
-    return { y, yDot, own: [] };
+    return { y, yDot, saved: [] };
   },
-  vjp(bar, yBar, x, _y, _own, { coef }) {
+  vjp(bar, yBar, x, _y, _saved, { coef }) {
     const { device, B, N } = check(x, coef);
     const c = upload(device, coef, B, false);
     for (let i = 0; i < x.length; i++) {
@@ -56,14 +52,18 @@ export const lincombOp: Op<LincombParams> = {
   },
 };
 
-function check(x: (Tensor | null)[], coef: Coefficient[]): { device: Device; B: number; N: number; first: Tensor } {
+function terms(x: readonly Tensor[]): Record<"x0" | "x1" | "x2" | "x3", Pointer | 0> {
+  return { x0: ptrOf(x[0]), x1: ptrOf(x[1]), x2: ptrOf(x[2]), x3: ptrOf(x[3]) };
+}
+
+function check(x: readonly Tensor[], coef: Coefficient[]): { device: Device; B: number; N: number; dtype: Code } {
   if (x.length < 1 || x.length > 4 || coef.length !== x.length) {
     throw new RcmError("E_ARG", "one to four terms, a coefficient each", { op: "lincomb", want: x.length, got: coef.length });
   }
-  const first = x[0] as Tensor;
+  const [first] = x;
   const B = first.shape[0] ?? 1;
-  x.forEach((t, i) => expectShape("lincomb", `x${i}`, t as Tensor, first.shape));
-  return { device: first.device, B, N: B === 0 ? 0 : first.numel / B, first };
+  for (let i = 1; i < x.length; i++) expectLike("lincomb", `x${i}`, x[i], first);
+  return { device: first.device, B, N: B === 0 ? 0 : first.numel / B, dtype: first.code };
 }
 
 function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): Tensor {
@@ -83,5 +83,5 @@ export const lincomb = (tape: Tape, terms: [Coefficient, Var][]): Var =>
 
 /** The same on plain tensors, with neither record nor tangent. */
 export function combine(terms: [Float64Array | number, Tensor][]): Tensor {
-  return lincombOp.forward(terms.map(([, t]) => constant(t).x), { coef: terms.map(([value]) => ({ value })) }, false).y;
+  return lincombOp.forward(terms.map(([, t]) => t), { coef: terms.map(([value]) => ({ value })) }, false).y;
 }

@@ -57,6 +57,6 @@ describe("values that are not finite", () => {
   test("checkFinite names the op that made the first NaN", () => {
     using _scope = cpu().scope();
     const tape = new Tape(cpu(), { record: false, checkFinite: true });
-    expect(() => tape.run({ name: "breaks", forward: () => ({ y: cpu().fromValues([Number.NaN], [1], "f32"), own: [] }), jvp: () => { throw new Error("unused"); }, vjp() {} }, [constant(cpu().zeros([1], "f32"))], null)).toThrow(/\[breaks\] y holds 1/);
+    expect(() => tape.run({ name: "breaks", forward: () => ({ y: cpu().fromValues([Number.NaN], [1], "f32"), saved: [] }), jvp: () => { throw new Error("unused"); }, vjp() {} }, [constant(cpu().zeros([1], "f32"))], null)).toThrow(/\[breaks\] y holds 1/);
   });
 });

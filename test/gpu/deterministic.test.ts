@@ -1,6 +1,5 @@
 import { describe, expect } from "bun:test";
 import { attentionOp } from "../../core/ops/attention.ts";
-import type { Op } from "../../core/op.ts";
 import { caseInputs, evaluateCase, TOLERANCE, type Evaluated, type OpCase } from "../harness/check_op.ts";
 import { gpuTier } from "../harness/device.ts";
 
@@ -9,12 +8,12 @@ import { gpuTier } from "../harness/device.ts";
 const { device, test } = gpuTier();
 
 function evaluate(K: number, L: number, mode: 0 | 1): Evaluated {
-  const c: OpCase<never> = { name: "", shapes: [[1, L, 2 * K], [1, L, 2 * K], [1, L, 2 * K]], params: () => ({ heads: 2, scale: null }) as never, tangent: [] };
-  const x = caseInputs(device(), c as unknown as OpCase, 3, "bf16");
-  const yBar = caseInputs(device(), c as unknown as OpCase, 4, "bf16")[0] as Float64Array;
+  const c: OpCase = { name: "", shapes: [[1, L, 2 * K], [1, L, 2 * K], [1, L, 2 * K]], params: () => ({ heads: 2, scale: null }) as never, tangent: [] };
+  const x = caseInputs(device(), c, 3, "bf16");
+  const yBar = caseInputs(device(), c, 4, "bf16")[0] as Float64Array;
   device().lib.deterministic(mode);
   try {
-    return evaluateCase(device(), attentionOp as Op<never>, c, x, null, yBar, "bf16");
+    return evaluateCase(device(), attentionOp, c, x, null, yBar, "bf16");
   } finally {
     device().lib.deterministic(1);
   }

@@ -1,5 +1,5 @@
 import type { DType } from "../../core/dtype.ts";
-import type { Op } from "../../core/op.ts";
+import type { AnyOp } from "../../core/op.ts";
 import { Node, Tape, type Var } from "../../core/tape.ts";
 import { statDType, type Device, type Tensor } from "../../core/tensor.ts";
 
@@ -53,7 +53,7 @@ export function caseInputs(device: Device, c: OpCase, seed: number, dtype: DType
 }
 
 /** Runs an op on host inputs: value, tangent along `dots` and cotangents for `yBar`. */
-export function evaluateCase<P>(device: Device, op: Op<P>, c: OpCase<P>, x: (Float64Array | null)[], dots: (Float64Array | null)[] | null, yBar: Float64Array | null, dtype: DType): Evaluated {
+export function evaluateCase(device: Device, op: AnyOp, c: OpCase, x: (Float64Array | null)[], dots: (Float64Array | null)[] | null, yBar: Float64Array | null, dtype: DType): Evaluated {
   using _scope = device.scope();
   const up = (v: Float64Array, i: number): Tensor => device.fromValues(v, c.shapes[i] as readonly number[], dtypeOf(c, i, dtype));
   const tape = new Tape(device, { record: yBar !== null });

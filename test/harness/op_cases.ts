@@ -1,5 +1,5 @@
 import type { DType } from "../../core/dtype.ts";
-import type { Op } from "../../core/op.ts";
+import type { AnyOp, Inputs, Op } from "../../core/op.ts";
 import { activationOp } from "../../core/ops/activation.ts";
 import { adaLayerNormOp } from "../../core/ops/ada_layer_norm.ts";
 import { addModulationOp } from "../../core/ops/add_modulation.ts";
@@ -22,11 +22,13 @@ import { cpu } from "./device.ts";
 
 /** Every op of core/ops with the shapes it is tested at: usual, odd, one, and without its optional inputs. */
 export interface OpCases {
-  op: Op<never>;
-  cases: OpCase<never>[];
+  op: AnyOp;
+  cases: OpCase[];
 }
 
-export const entry = <P>(op: Op<P>, cases: OpCase<P>[]): OpCases => ({ op: op as Op<never>, cases: cases as unknown as OpCase<never>[] });
+export const entry = <I extends Inputs, P, S extends readonly Tensor[]>(
+  op: Op<I, P, S>, cases: OpCase<NoInfer<P>>[],
+): OpCases => ({ op, cases });
 
 /** Normal values drawn by the CPU library, so that every device is given the same ones. */
 function drawn(shape: readonly number[], seed: number, stream: number): Float64Array {

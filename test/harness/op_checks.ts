@@ -1,24 +1,24 @@
 import { expect } from "bun:test";
 import type { DType } from "../../core/dtype.ts";
-import type { Op } from "../../core/op.ts";
+import type { AnyOp } from "../../core/op.ts";
 import type { Device } from "../../core/tensor.ts";
 import { caseInputs, dot, evaluateCase, TOLERANCE, type Evaluated, type OpCase } from "./check_op.ts";
 import { cpu } from "./device.ts";
 import { relativeError } from "./golden.ts";
 
 /** What both tiers ask of an op: `op` and `c` come from a table of cases, the device from the tier. */
-type Check = (device: Device, op: Op<never>, c: OpCase<never>) => void;
+type Check = (device: Device, op: AnyOp, c: OpCase) => void;
 type Values = (Float64Array | null)[];
 type FloatType = "f64" | "f32" | "bf16" | "f16";
 
 const H = 1e-5;
 
 /** Inputs are drawn by the CPU library whatever the device, so that all devices see the same numbers. */
-function inputs(c: OpCase<never>, seed: number, dtype: DType): Values {
+function inputs(c: OpCase, seed: number, dtype: DType): Values {
   using _scope = cpu().scope();
-  return caseInputs(cpu(), c as unknown as OpCase, seed, dtype);
+  return caseInputs(cpu(), c, seed, dtype);
 }
-const tangentsOf = (c: OpCase<never>, all: Values): Values => all.map((v, i) => (c.tangent.includes(i) ? v : null));
+const tangentsOf = (c: OpCase, all: Values): Values => all.map((v, i) => (c.tangent.includes(i) ? v : null));
 const moved = (x: Values, d: Values, h: number): Values => x.map((v, i) => (v && d[i] ? v.map((e, k) => e + h * (d[i] as Float64Array)[k]) : v));
 const bytes = (v: Float64Array): Uint8Array => new Uint8Array(v.buffer, v.byteOffset, v.byteLength);
 const sameBits = (a: Float64Array | null, b: Float64Array | null): boolean => (a === null || b === null ? a === b : Buffer.compare(bytes(a), bytes(b)) === 0);
@@ -57,7 +57,7 @@ export const checkAdjoint: Check = (device, op, c) => {
 };
 
 /** Value, tangent and gradients of a device at a dtype, and what f64 on the CPU makes of the same rounded inputs. */
-function pair(device: Device, op: Op<never>, c: OpCase<never>, dtype: FloatType): { run: (on: Device, as: FloatType) => Evaluated; got: Evaluated; want: Evaluated } {
+function pair(device: Device, op: AnyOp, c: OpCase, dtype: FloatType): { run: (on: Device, as: FloatType) => Evaluated; got: Evaluated; want: Evaluated } {
   const x = inputs(c, 6, dtype);
   const dots = tangentsOf(c, inputs(c, 7, dtype));
   const plain = evaluateCase(cpu(), op, c, x, null, null, "f64");
@@ -75,7 +75,7 @@ const parts = (e: Evaluated): [what: string, part: Part, v: Float64Array][] => [
 ];
 
 /** A dtype against f64 on the same inputs and device; the bound is TOLERANCE. */
-export function checkFollowsF64(device: Device, op: Op<never>, c: OpCase<never>, dtype: "f32" | "bf16" | "f16"): void {
+export function checkFollowsF64(device: Device, op: AnyOp, c: OpCase, dtype: "f32" | "bf16" | "f16"): void {
   const { got, want } = pair(device, op, c, dtype);
   const exact = parts(want);
   parts(got).forEach(([what, part, v], i) => {
@@ -85,7 +85,7 @@ export function checkFollowsF64(device: Device, op: Op<never>, c: OpCase<never>,
 }
 
 /** A device against f64 on the CPU: at most twice the CPU library's own error at that dtype, plus the floor of TOLERANCE. */
-export function checkBesideCpu(device: Device, op: Op<never>, c: OpCase<never>, dtype: FloatType): void {
+export function checkBesideCpu(device: Device, op: AnyOp, c: OpCase, dtype: FloatType): void {
   const { run, got, want } = pair(device, op, c, dtype);
   const exact = parts(want);
   const own = parts(run(cpu(), dtype));
@@ -101,7 +101,7 @@ export function checkBesideCpu(device: Device, op: Op<never>, c: OpCase<never>, 
 }
 
 /** The tangent pass has the primal of the plain pass, and two runs are equal, both bit by bit. */
-export function checkRepeats(device: Device, op: Op<never>, c: OpCase<never>, dtypes: readonly DType[]): void {
+export function checkRepeats(device: Device, op: AnyOp, c: OpCase, dtypes: readonly DType[]): void {
   for (const dtype of dtypes) {
     const x = inputs(c, 8, dtype);
     const dots = tangentsOf(c, inputs(c, 9, dtype));
