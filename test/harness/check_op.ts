@@ -40,14 +40,15 @@ export interface Evaluated {
   bars: (Float64Array | null)[];
 }
 
-const dtypeOf = (c: OpCase, i: number, dtype: DType): DType => (c.stored?.[i] === "f64" ? "f64" : c.stored?.[i] === "stat" ? statDType(dtype) : dtype);
+/** Storage dtype of input i in a case of `dtype`. */
+export const storedDType = (c: OpCase, i: number, dtype: DType): DType => (c.stored?.[i] === "f64" ? "f64" : c.stored?.[i] === "stat" ? statDType(dtype) : dtype);
 
 /** Host inputs of a case from a seed, rounded to the storage dtype by a round trip. */
 export function caseInputs(device: Device, c: OpCase, seed: number, dtype: DType): (Float64Array | null)[] {
   return c.shapes.map((shape, i) => {
     if (shape === null) return null;
     const t = device.randn(shape, "f64", seed, 100 + i);
-    const scaled = device.fromValues(t.values().map((v) => v * (c.scale ?? 1)), shape, dtypeOf(c, i, dtype));
+    const scaled = device.fromValues(t.values().map((v) => v * (c.scale ?? 1)), shape, storedDType(c, i, dtype));
     return scaled.values();
   });
 }
@@ -55,7 +56,7 @@ export function caseInputs(device: Device, c: OpCase, seed: number, dtype: DType
 /** Runs an op on host inputs: value, tangent along `dots` and cotangents for `yBar`. */
 export function evaluateCase(device: Device, op: AnyOp, c: OpCase, x: (Float64Array | null)[], dots: (Float64Array | null)[] | null, yBar: Float64Array | null, dtype: DType): Evaluated {
   using _scope = device.scope();
-  const up = (v: Float64Array, i: number): Tensor => device.fromValues(v, c.shapes[i] as readonly number[], dtypeOf(c, i, dtype));
+  const up = (v: Float64Array, i: number): Tensor => device.fromValues(v, c.shapes[i] as readonly number[], storedDType(c, i, dtype));
   const tape = new Tape(device, { record: yBar !== null });
   const inputs: (Var | null)[] = x.map((v, i) => {
     if (v === null) return null;
