@@ -1,7 +1,8 @@
 import { createConsola } from "consola";
+import { env } from "../core/env.ts";
 
 /** Messages go to stderr, results to stdout; colour and redrawing only where a person looks. */
-const person = process.stderr.isTTY === true && process.env.NO_COLOR === undefined && process.env.CI === undefined;
+const person = process.stderr.isTTY === true && !env.noColor && !env.ci;
 
 export const log = createConsola({ stdout: process.stderr, stderr: process.stderr, formatOptions: { date: false, colors: person, compact: true } });
 

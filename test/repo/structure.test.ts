@@ -56,6 +56,21 @@ describe("promises", () => {
     expect(kernels.length > 0 || cuda.length === 0).toBe(true);
     expect(kernels.filter(([, body]) => !body.includes("await_queued();")).map(([f, body]) => [f, body.slice(0, 80)])).toEqual([]);
   });
+  test("environment variables are read in ffi/env.ts, and README lists each", () => {
+    const readers = sources.filter((f) => /^(core|cli|ffi)\//.test(f) && /(?:process|Bun)\.env\b/.test(read(f)));
+    expect(readers).toEqual(["ffi/env.ts"]);
+    const shell = files.filter((f) => f.endsWith(".sh"));
+    const native = sources.filter((f) => f.startsWith("csrc/"));
+    const named = (f: string, form: RegExp): string[] => [...read(f).matchAll(form)].map(([, name]) => name);
+    const names = new Set([
+      ...named("ffi/env.ts", /\b(RCM_\w+)/g),
+      ...native.flatMap((f) => named(f, /getenv\("(RCM_\w+)"\)/g)),
+      ...shell.flatMap((f) => named(f, /\$\{(RCM_\w+)/g)),
+    ]);
+    expect(names.size).toBeGreaterThan(8);
+    const readme = read("README.md");
+    expect([...names].filter((name) => !readme.includes(`| \`${name}\` |`))).toEqual([]);
+  });
   test("nothing is left undone in the text", () => {
     const marks = new RegExp(["TO" + "DO", "FIX" + "ME", "not " + "implemented"].join("|"));
     expect(sources.filter((f) => marks.test(read(f)))).toEqual([]);
