@@ -14,38 +14,57 @@ interface LincombParams {
   coef: Coefficient[];
 }
 
+/** The kernels on coefficients that are on the device already. Shapes: coef, coefDot [terms, B] f64. */
+export const lincombKernels = {
+  forward(x: readonly Tensor[], coef: Tensor, y: Tensor): void {
+    y.device.lib.lincombFwd({ ...terms(x), coef: coef.ptr, y: y.ptr, ...counts(x) });
+  },
+  jvp(
+    x: readonly Tensor[],
+    xDot: readonly (Tensor | null)[],
+    c: { coef: Tensor; coefDot: Tensor | null },
+    out: { y: Tensor; yDot: Tensor },
+  ): void {
+    const [x0Dot, x1Dot, x2Dot, x3Dot] = [0, 1, 2, 3].map((i) => ptrOf(xDot[i]));
+    out.y.device.lib.lincombJvp({
+      ...terms(x), x0Dot, x1Dot, x2Dot, x3Dot, coef: c.coef.ptr, coefDot: ptrOf(c.coefDot), y: out.y.ptr,
+      yDot: out.yDot.ptr, ...counts(x),
+    });
+  },
+  vjp(yBar: Tensor, coef: Tensor, xBar: Tensor, term: number): void {
+    const { B, N, dtype } = counts([yBar]);
+    yBar.device.lib.lincombVjp({ yBar: yBar.ptr, coef: coef.ptr, xBar: xBar.ptr, B, N, term, dtype });
+  },
+};
+
 export const lincombOp: Op<readonly Tensor[], LincombParams> = {
   name: "lincomb",
   forward(x, { coef }) {
-    const { device, B, N, dtype } = check(x, coef);
+    const { device, B } = check(x, coef);
     const y = device.empty(x[0].shape, x[0].dtype);
     const c = upload(device, coef, B, false);
-    device.lib.lincombFwd({ ...terms(x), coef: c.ptr, y: y.ptr, B, N, terms: x.length, dtype });
+    lincombKernels.forward(x, c, y);
     c.free();
     return { y, saved: [] };
   },
   jvp(x, xDot, { coef }) {
-    const { device, B, N, dtype } = check(x, coef);
+    const { device, B } = check(x, coef);
     const y = device.empty(x[0].shape, x[0].dtype);
     const yDot = device.empty(y.shape, y.dtype);
     const c = upload(device, coef, B, false);
     const cDot = coef.some((one) => one.dot) ? upload(device, coef, B, true) : null;
-    const [x0Dot, x1Dot, x2Dot, x3Dot] = [0, 1, 2, 3].map((i) => ptrOf(xDot[i]));
-    device.lib.lincombJvp({
-      ...terms(x), x0Dot, x1Dot, x2Dot, x3Dot, coef: c.ptr, coefDot: ptrOf(cDot), y: y.ptr, yDot: yDot.ptr, B, N,
-      terms: x.length, dtype,
-    });
+    lincombKernels.jvp(x, xDot, { coef: c, coefDot: cDot }, { y, yDot });
     c.free();
     cDot?.free();
     return { y, yDot, saved: [] };
   },
   vjp(bar, yBar, x, _y, _saved, { coef }) {
-    const { device, B, N } = check(x, coef);
+    const { device, B } = check(x, coef);
     const c = upload(device, coef, B, false);
     for (let i = 0; i < x.length; i++) {
       if (!bar.need(i)) continue;
       const xBar = device.empty(yBar.shape, yBar.dtype);
-      device.lib.lincombVjp({ yBar: yBar.ptr, coef: c.ptr, xBar: xBar.ptr, B, N, term: i, dtype: yBar.code });
+      lincombKernels.vjp(yBar, c, xBar, i);
       bar.put(i, xBar);
     }
     c.free();
@@ -56,14 +75,19 @@ function terms(x: readonly Tensor[]): Record<"x0" | "x1" | "x2" | "x3", Pointer 
   return { x0: ptrOf(x[0]), x1: ptrOf(x[1]), x2: ptrOf(x[2]), x3: ptrOf(x[3]) };
 }
 
-function check(x: readonly Tensor[], coef: Coefficient[]): { device: Device; B: number; N: number; dtype: Code } {
+function counts(x: readonly Tensor[]): { B: number; N: number; terms: number; dtype: Code } {
+  const [first] = x;
+  const B = first.shape[0] ?? 1;
+  return { B, N: B === 0 ? 0 : first.numel / B, terms: x.length, dtype: first.code };
+}
+
+function check(x: readonly Tensor[], coef: Coefficient[]): { device: Device; B: number } {
   if (x.length < 1 || x.length > 4 || coef.length !== x.length) {
     throw new RcmError("E_ARG", "one to four terms, a coefficient each", { op: "lincomb", want: x.length, got: coef.length });
   }
   const [first] = x;
-  const B = first.shape[0] ?? 1;
   for (let i = 1; i < x.length; i++) expectLike("lincomb", `x${i}`, x[i], first);
-  return { device: first.device, B, N: B === 0 ? 0 : first.numel / B, dtype: first.code };
+  return { device: first.device, B: first.shape[0] ?? 1 };
 }
 
 function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): Tensor {

@@ -11,40 +11,65 @@ interface SqLossParams {
   weight: Float64Array;
 }
 
-function sizesOf(x: Tensor, { target, delta, weight }: SqLossParams) {
+function check(x: Tensor, { target, delta, weight }: SqLossParams): number {
   const op = "sq_loss";
   const B = x.shape[0];
   if (target) expectLike(op, "target", target, x);
   if (delta) expectLike(op, "delta", delta, x);
   if (weight.length !== B) throw new RcmError("E_SHAPE", "one weight a sample", { op, want: B, got: weight.length });
-  return { target: ptrOf(target), delta: ptrOf(delta), B, N: B === 0 ? 0 : x.numel / B, dtype: x.code };
+  return B;
 }
+
+/** What does not depend on x, with the weights on the device. Shapes: weight [B] f64. */
+interface SqLossConstants {
+  target: Tensor | null;
+  delta: Tensor | null;
+  weight: Tensor;
+}
+
+function fields(x: Tensor, { target, delta, weight }: SqLossConstants) {
+  const B = x.shape[0];
+  return {
+    x: x.ptr, target: ptrOf(target), delta: ptrOf(delta), weight: weight.ptr, B, N: B === 0 ? 0 : x.numel / B,
+    dtype: x.code,
+  };
+}
+
+/** The kernels on weights that are on the device already. */
+export const sqLossKernels = {
+  forward(x: Tensor, c: SqLossConstants, loss: Tensor): void {
+    x.device.lib.sqLossFwd({ ...fields(x, c), loss: loss.ptr });
+  },
+  jvp(x: Tensor, xDot: Tensor, c: SqLossConstants, out: { loss: Tensor; lossDot: Tensor }): void {
+    x.device.lib.sqLossJvp({ ...fields(x, c), xDot: xDot.ptr, loss: out.loss.ptr, lossDot: out.lossDot.ptr });
+  },
+  vjp(x: Tensor, c: SqLossConstants, lossBar: Tensor, xBar: Tensor): void {
+    x.device.lib.sqLossVjp({ ...fields(x, c), lossBar: lossBar.ptr, xBar: xBar.ptr });
+  },
+};
 
 /** The weights are saved as they are on the device. */
 export const sqLossOp: Op<[x: Tensor], SqLossParams, readonly [weight: Tensor]> = {
   name: "sq_loss",
   forward([x], p) {
-    const sizes = sizesOf(x, p);
-    const y = x.device.empty([sizes.B], "f64");
-    const weight = x.device.fromValues(p.weight, [sizes.B], "f64");
-    x.device.lib.sqLossFwd({ x: x.ptr, weight: weight.ptr, loss: y.ptr, ...sizes });
+    const B = check(x, p);
+    const y = x.device.empty([B], "f64");
+    const weight = x.device.fromValues(p.weight, [B], "f64");
+    sqLossKernels.forward(x, { ...p, weight }, y);
     return { y, saved: [weight] };
   },
   jvp([x], dots, p) {
     const xDot = onlyTangent("sq_loss", dots);
-    const sizes = sizesOf(x, p);
-    const y = x.device.empty([sizes.B], "f64");
-    const yDot = x.device.empty([sizes.B], "f64");
-    const weight = x.device.fromValues(p.weight, [sizes.B], "f64");
-    x.device.lib.sqLossJvp({
-      x: x.ptr, weight: weight.ptr, xDot: xDot.ptr, loss: y.ptr, lossDot: yDot.ptr, ...sizes,
-    });
+    const B = check(x, p);
+    const y = x.device.empty([B], "f64");
+    const yDot = x.device.empty([B], "f64");
+    const weight = x.device.fromValues(p.weight, [B], "f64");
+    sqLossKernels.jvp(x, xDot, { ...p, weight }, { loss: y, lossDot: yDot });
     return { y, yDot, saved: [weight] };
   },
   vjp(bar, yBar, [x], _y, [weight], p) {
-    const sizes = sizesOf(x, p);
     const xBar = x.device.empty(x.shape, x.dtype);
-    x.device.lib.sqLossVjp({ x: x.ptr, weight: weight.ptr, lossBar: yBar.ptr, xBar: xBar.ptr, ...sizes });
+    sqLossKernels.vjp(x, { ...p, weight }, yBar, xBar);
     bar.put(0, xBar);
   },
 };

@@ -12,7 +12,7 @@ export function openText(device: Device, files: { weights: string; tokenizer: st
     encode: (prompts) => encoder.encode(prompts),
     [Symbol.dispose]() {
       encoder[Symbol.dispose]();
-      device.lib.memoryTrim();
+      device.trim();
     },
   };
 }
@@ -29,7 +29,7 @@ export function openTiledVae(device: Device, { weights, tile }: { weights: strin
     decode: (latent, sink) => vae.decode(latent, sink, { tile: tiles }),
     [Symbol.dispose]() {
       vae.params[Symbol.dispose]();
-      device.lib.memoryTrim();
+      device.trim();
     },
   };
 }

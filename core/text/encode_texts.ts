@@ -21,6 +21,6 @@ export async function encodeTexts(device: Device, files: EncoderFiles, prompts: 
     out.push(host.dtype === "bf16" ? { ...host, shape } : hostTensor("bf16", shape, hostValues(host)));
   }
   encoder.release();
-  device.lib.memoryTrim();
+  device.trim();
   return out;
 }

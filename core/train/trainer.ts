@@ -64,7 +64,7 @@ export class Trainer implements TrainState {
     weights: StartingWeights,
     text: { negative: Tensor; empty: Tensor },
   ) {
-    device.lib.deterministic(Number(recipe.train.deterministic));
+    device.setDeterministic(recipe.train.deterministic);
     this.method = methodOf(recipe);
     this.roles = createRoles(device, recipe, this.method.roles(recipe), weights);
     this.gamma = powerEmaGamma(recipe.ema.length);

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { embedding, relativeBias, biasAttention } from "../../core/nn/text_ops.ts";
+import { embedding, relativeBias, biasAttention } from "../../core/ops/nondiff/text.ts";
 import { cpu, type TestFunction } from "../harness/device.ts";
 import { textOpChecks } from "../harness/text_checks.ts";
 

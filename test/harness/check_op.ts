@@ -64,7 +64,7 @@ export function evaluateCase(device: Device, op: AnyOp, c: OpCase, x: (Float64Ar
     const dot = dots?.[i] ? up(dots[i] as Float64Array, i) : null;
     if (c.constant?.includes(i)) return { x: t, dot, node: null };
     const grad = c.accumulates?.includes(i) ? device.zeros(t.shape, statDType(dtype)) : null;
-    if (grad) device.lib.fill({ out: grad.ptr, n: grad.numel, value: 0.5, dtype: grad.code });
+    if (grad) grad.fill(0.5);
     return { x: t, dot, node: new Node(null, [], null, t, [], grad) };
   });
   const out = tape.run(op, inputs, c.params(device, dtype));

@@ -22,10 +22,10 @@ export function setUp(device: Device, r: Recipe): { trainer: Trainer; batch: Hos
 /** Peak memory and work of real iterations: one student iteration of the warm-up, one after it, one of the critic, each at its dearest. */
 export function measure(r: Recipe, kind: "cpu" | "cuda" = "cpu"): { peak: number; flop: Record<string, number> } {
   const opened = Device.open({ device: kind, threads: 2 });
-  const { lib, take } = counted(opened.lib, true);
-  using device = new Device({ ...opened.backend, lib });
-  device.lib.memoryTrim();
-  device.lib.memoryResetPeak();
+  const { backend, take } = counted(opened.backend, true);
+  using device = new Device(backend);
+  device.trim();
+  device.resetPeak();
   const before = device.memory().current;
   const { trainer, batch } = setUp(device, r);
   const flop: Record<string, number> = {};

@@ -3,7 +3,7 @@ import { hostTensor, numel, type DType } from "../../core/dtype.ts";
 import { RcmError } from "../../core/error.ts";
 import { UMT5_PRESETS } from "../../core/models/umt5/config.ts";
 import { Umt5Encoder } from "../../core/models/umt5/model.ts";
-import { biasAttention, embedding, geluGate, relativeBias } from "../../core/nn/text_ops.ts";
+import { biasAttention, embedding, geluGate, relativeBias } from "../../core/ops/nondiff/text.ts";
 import { Rng } from "../../core/rng.ts";
 import { statDType, type Device, type Tensor } from "../../core/tensor.ts";
 import { TOLERANCE } from "./check_op.ts";

@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 import type { DType } from "../../core/dtype.ts";
-import { causal, conv3d, convShape, packConv, type ConvPlan } from "../../core/nn/video.ts";
+import { causal, conv3d, convShape, packConv, type ConvPlan } from "../../core/ops/nondiff/video.ts";
 import type { Device } from "../../core/tensor.ts";
 import { Rng } from "../../core/rng.ts";
 import { relativeError } from "./golden.ts";

@@ -1,6 +1,6 @@
 import { describe, expect } from "bun:test";
 import type { DType } from "../../core/dtype.ts";
-import { affine, channelNorm, fromChannelsLast, softmaxRows, toChannelsLast } from "../../core/nn/video.ts";
+import { affine, channelNorm, fromChannelsLast, softmaxRows, toChannelsLast } from "../../core/ops/nondiff/video.ts";
 import type { Device } from "../../core/tensor.ts";
 import type { TestFunction } from "./device.ts";
 import { relativeError } from "./golden.ts";

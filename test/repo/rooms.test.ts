@@ -47,6 +47,17 @@ describe("rooms", () => {
     expect(skipping).toEqual([]);
   });
 
+  // ops/nondiff holds the functions of rcm.h that have no derivatives.
+  test("the device library is touched by tensor, stream, ops and parallel alone", () => {
+    const allowed = /^core\/(?:tensor\.ts|stream\.ts|ops\/|parallel\/)/;
+    const others = files.filter((f) => /^(?:core|cli)\//.test(f) && !allowed.test(f));
+    expect(others.length).toBeGreaterThan(100);
+    expect(others.filter((f) => /\blib\b/.test(read(f).replace(/(?:"[^"\n]*"|\/\/.*)/g, "")))).toEqual([]);
+    const native = /^ffi\/(?:call|memory|rcm\.gen)\.ts$/;
+    const imported = others.filter((f) => imports(f).some((to) => native.test(to)));
+    expect(imported).toEqual(["core/dtype.ts"]); // the type of a dtype's code
+  });
+
   test("every file of core is in a room of the list", () => {
     expect(core.filter((f) => layerOf(roomOf(f)) < 0)).toEqual([]);
   });
