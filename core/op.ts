@@ -7,7 +7,7 @@ export type Inputs = readonly (Tensor | null)[];
 /** Tangents of the inputs; null is a symbolic zero. The tape has checked each against its primal. */
 export type Tangents<I extends Inputs> = { readonly [K in keyof I]: Tensor | null };
 
-/** An output, and the tensors that the vjp needs besides inputs and output; they may be missing when nothing is recorded. */
+/** An output, and the tensors that the vjp needs besides inputs and output: none where nothing is recorded. */
 export interface Output<S extends readonly Tensor[] = readonly Tensor[]> {
   y: Tensor;
   saved: S | readonly [];
@@ -24,9 +24,9 @@ export interface Cotangents {
 }
 
 /**
- * One differentiable operation on inputs I with parameters P; S are the tensors it saves for the vjp. `forward` and `jvp`
- * return the same primal (bit for bit, but for the exception rcm.h names); `jvp` adds the tangent of the output in the
- * same pass. Both check shape and dtype of every input before native code reads it.
+ * One differentiable operation on inputs I with parameters P; S are the tensors it saves for the vjp. `forward` and
+ * `jvp` return the same primal (bit for bit, but for the exception rcm.h names); `jvp` adds the tangent of the output in
+ * the same pass. Both check shape and dtype of every input before native code reads it.
  */
 export interface Op<I extends Inputs, P, S extends readonly Tensor[] = readonly []> {
   readonly name: string;

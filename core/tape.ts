@@ -34,9 +34,11 @@ export const constant = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot
 export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: new Node(null, [], null, x, []) });
 
 /** A parameter: backward adds to `grad`. */
-export const parameter = (x: Tensor, grad: Tensor): Var => ({ x, dot: null, node: new Node(null, [], null, x, [], grad) });
+export const parameter = (x: Tensor, grad: Tensor): Var => ({
+  x, dot: null, node: new Node(null, [], null, x, [], grad),
+});
 
-/** What backward keeps of a block's forward: everything ("none" is recomputed), nothing, attention outputs, or matmuls' too. */
+/** What backward keeps of a block's forward: everything ("none"), nothing, attention outputs, or matmuls' too. */
 export const CHECKPOINT_MODES = ["none", "block", "attention", "matmul"] as const;
 export type CheckpointMode = (typeof CHECKPOINT_MODES)[number];
 
@@ -102,8 +104,8 @@ export class Tape {
 
   /**
    * Runs a block of the network. Recording with mode "none" is a plain call. "block" keeps only the block's inputs and
-   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul" that and
-   * the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
+   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul" that
+   * and the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
    */
   block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
     if (this.record && mode === "none") return body(this, inputs);
@@ -153,8 +155,8 @@ export class Tape {
   private cotangents(node: Node): Cotangents {
     const target = (i: number): Node => {
       const input = node.inputs[i];
-      if (!input?.node) throw new RcmError("E_INTERNAL", `input ${i} wants no cotangent`, { op: node.op?.name ?? "leaf" });
-      return input.node;
+      if (input?.node) return input.node;
+      throw new RcmError("E_INTERNAL", `input ${i} wants no cotangent`, { op: node.op?.name ?? "leaf" });
     };
     return {
       need: (i) => Boolean(node.inputs[i]?.node),
@@ -213,12 +215,14 @@ export class Tape {
     for (const [name, t] of [["y", out.y], ["yDot", out.yDot]] as const) {
       if (!t || dtypeCode(t.dtype) > 3) continue;
       const bad = sampleReduce(t.view([1, t.numel]), "nonfinite")[0];
-      if (bad > 0) throw new RcmError("E_NONFINITE", `${name} holds ${bad} values that are not finite`, { op, got: t.shape });
+      if (bad === 0) continue;
+      throw new RcmError("E_NONFINITE", `${name} holds ${bad} values that are not finite`, { op, got: t.shape });
     }
   }
 
   /** Recomputes a checkpointed block with a record and runs its backward. */
-  static recompute(outer: Tape, body: (tape: Tape, inputs: Var[]) => Var, mode: CheckpointMode, kept: Kept[] | null, x: readonly Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
+  static recompute(block: CheckpointParams, x: readonly Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
+    const { tape: outer, body, mode, kept } = block;
     const { device } = outer;
     const scope = device.scope();
     try {
@@ -271,10 +275,10 @@ const checkpointOp: Op<readonly Tensor[], CheckpointParams> = {
   jvp: () => {
     throw new RcmError("E_INTERNAL", "recorded by Tape.block only", { op: "checkpoint" });
   },
-  vjp: (bar, yBar, x, y, _saved, { tape, body, mode, kept }) => {
+  vjp: (bar, yBar, x, y, _saved, p) => {
     const need = x.map((_, i) => bar.need(i));
-    const bars = Tape.recompute(tape, body, mode, kept, x, need, yBar);
+    const bars = Tape.recompute(p, x, need, yBar);
     bars.forEach((t, i) => t && bar.put(i, t));
-    for (const one of kept ?? []) for (const t of [one.y, ...one.saved]) if (t.storage !== y.storage) t.free();
+    for (const one of p.kept ?? []) for (const t of [one.y, ...one.saved]) if (t.storage !== y.storage) t.free();
   },
 };

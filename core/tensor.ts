@@ -2,7 +2,9 @@ import { dtypeBytes, dtypeCode, hostTensor, hostValues, numel, type DType, type 
 import { RcmError } from "./error.ts";
 import { openBackend, type Backend, type DeviceChoice } from "../ffi/open.ts";
 import type { Code, Pointer } from "../ffi/call.ts";
-import { advance, alloc, download, free, memoryStats, readFileWindow, upload, type MemoryStats } from "../ffi/memory.ts";
+import {
+  advance, alloc, download, free, memoryStats, readFileWindow, upload, type MemoryStats,
+} from "../ffi/memory.ts";
 import type { Rcm } from "../ffi/rcm.gen.ts";
 
 /** One block of device memory, owned by exactly one scope. Views share it. */
@@ -284,7 +286,9 @@ export class Tensor {
   }
 
   /** The tensor's bytes in pieces of at most `most`, in order; a piece is overwritten by the next. */
-  *hostChunks(most = 1 << 26, buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes)))): Generator<Uint8Array> {
+  *hostChunks(
+    most = 1 << 26, buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes))),
+  ): Generator<Uint8Array> {
     for (let at = 0; at < this.bytes; at += most) {
       const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
       download(this.device.lib, advance(this.ptr, at), piece);

@@ -45,5 +45,8 @@ export const addModulationOp: Op<AddModulationInputs, null> = {
   },
 };
 
-/** y[b,s] = p[s] + e[b,s] (or e[b,0]). Shapes: p [..., S, D] parameter, e [B, S|1, D] -> [B, S, D]. Grad: e; p accumulates. */
+/**
+ * y[b,s] = p[s] + e[b,s] (or e[b,0]).
+ * Shapes: p [..., S, D] parameter, e [B, S|1, D] -> [B, S, D]. Grad: e; p accumulates.
+ */
 export const addModulation = (tape: Tape, p: Var, e: Var): Var => tape.run(addModulationOp, [p, e], null);

@@ -61,7 +61,10 @@ export const layerNormOp: Op<LayerNormInputs, LayerNormParams, readonly [mean: T
   },
 };
 
-/** Layer norm over the last axis with optional affine. Shapes: x [..., N], w, b [N] or null. Grad: x; w and b accumulate. */
+/**
+ * Layer norm over the last axis with optional affine.
+ * Shapes: x [..., N], w, b [N] or null. Grad: x; w and b accumulate.
+ */
 export const layerNorm = (
   tape: Tape, x: Var, w: Var | null, b: Var | null, eps: number, dtype: DType | null = null,
 ): Var => tape.run(layerNormOp, [x, w, b], { eps, dtype });

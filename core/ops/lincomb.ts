@@ -83,7 +83,8 @@ function counts(x: readonly Tensor[]): { B: number; N: number; terms: number; dt
 
 function check(x: readonly Tensor[], coef: Coefficient[]): { device: Device; B: number } {
   if (x.length < 1 || x.length > 4 || coef.length !== x.length) {
-    throw new RcmError("E_ARG", "one to four terms, a coefficient each", { op: "lincomb", want: x.length, got: coef.length });
+    const [want, got] = [x.length, coef.length];
+    throw new RcmError("E_ARG", "one to four terms, a coefficient each", { op: "lincomb", want, got });
   }
   const [first] = x;
   for (let i = 1; i < x.length; i++) expectLike("lincomb", `x${i}`, x[i], first);
@@ -94,14 +95,20 @@ function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): T
   const values = new Float64Array(coef.length * B);
   coef.forEach((one, i) => {
     const v = (dot ? one.dot : one.value) ?? 0;
-    if (typeof v !== "number" && v.length !== B) throw new RcmError("E_SHAPE", `coefficient ${i} has not one value a sample`, { op: "lincomb", want: B, got: v.length });
-    if (typeof v === "number") values.fill(v, i * B, (i + 1) * B);
-    else values.set(v, i * B);
+    if (typeof v === "number") return void values.fill(v, i * B, (i + 1) * B);
+    if (v.length !== B) {
+      const text = `coefficient ${i} has not one value a sample`;
+      throw new RcmError("E_SHAPE", text, { op: "lincomb", want: B, got: v.length });
+    }
+    values.set(v, i * B);
   });
   return device.fromValues(values, [coef.length, B], "f64");
 }
 
-/** y[b] = sum_i coef_i[b] x_i[b]. Shapes: x_i [B, ...], coefficients [B]. Grad: to x_i; coefficients have a tangent only. */
+/**
+ * y[b] = sum_i coef_i[b] x_i[b].
+ * Shapes: x_i [B, ...], coefficients [B]. Grad: to x_i; coefficients have a tangent only.
+ */
 export const lincomb = (tape: Tape, terms: [Coefficient, Var][]): Var =>
   tape.run(lincombOp, terms.map(([, v]) => v), { coef: terms.map(([c]) => c) });
 

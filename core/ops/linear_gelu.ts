@@ -53,7 +53,10 @@ export const linearGeluOp: Op<LinearInputs, LinearGeluParams, readonly [h: Tenso
   },
 };
 
-/** y = f(x w^T + b), f = GELU (tanh form) by default. Shapes: x [..., K], w [N, K], b [N] -> [..., N]. Grad: as linear. */
+/**
+ * y = f(x w^T + b), f = GELU (tanh form) by default.
+ * Shapes: x [..., K], w [N, K], b [N] -> [..., N]. Grad: as linear.
+ */
 export const linearGelu = (
   tape: Tape, x: Var, w: Var, b: Var | null, kind: ActivationKind = "gelu_tanh",
 ): Var => tape.run(linearGeluOp, [x, w, b], { kind });

@@ -88,4 +88,5 @@ export const rmsNormRopeOp: Op<RmsNormRopeInputs, RmsNormRopeParams, readonly [r
  * RMS norm with weight, then rotary embedding of every head (rope null: norm only).
  * Shapes: x [B, L, H*K], w [group] -> [B, L, H*K]. Grad: x; w accumulates.
  */
-export const rmsNormRope = (tape: Tape, x: Var, w: Var, p: RmsNormRopeParams): Var => tape.run(rmsNormRopeOp, [x, w], p);
+export const rmsNormRope = (tape: Tape, x: Var, w: Var, p: RmsNormRopeParams): Var =>
+  tape.run(rmsNormRopeOp, [x, w], p);

@@ -43,5 +43,8 @@ export const timestepEmbedOp: Op<[t: Tensor], TimestepEmbedParams> = {
   },
 };
 
-/** Sinusoidal embedding [cos(t f), sin(t f)] with angles in f64. Shapes: t [B] f64 -> [B, width]. Units: the network's own time. */
+/**
+ * Sinusoidal embedding [cos(t f), sin(t f)] with angles in f64.
+ * Shapes: t [B] f64 -> [B, width]. Units: the network's own time.
+ */
 export const timestepEmbed = (tape: Tape, t: Var, p: TimestepEmbedParams): Var => tape.run(timestepEmbedOp, [t], p);
