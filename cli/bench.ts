@@ -76,7 +76,7 @@ function measure(what: string, a: Values, raw: string[], known: ArgsDef, body: (
   expectKnown(raw, known);
   using device = Device.open({ device: deviceOf(String(a.device)), threads: integer(String(a.threads), "threads") });
   const { kind, info } = device.backend;
-  if (a.deterministic === false) device.lib.deterministic(0);
+  if (a.deterministic === false) device.setDeterministic(false);
   const dtype = oneOf(text(a, "dtype") ?? (kind === "cuda" ? "bf16" : "f32"), "dtype", DTYPES);
   const given = text(a, "ceiling");
   const rate = given === undefined ? null : Number(given);

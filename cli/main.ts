@@ -1,5 +1,6 @@
 import { defineCommand, renderUsage, runCommand, type CommandDef } from "citty";
 import pkg from "../package.json" with { type: "json" };
+import { env } from "../core/env.ts";
 import { RcmError } from "../core/error.ts";
 import { didYouMean } from "../core/recipe/suggest.ts";
 import bench from "./bench.ts";
@@ -58,7 +59,7 @@ async function main(raw: string[]): Promise<void> {
   const help = rest.includes("--help") || rest.includes("-h");
   if (help || missing) {
     const text = await renderUsage(brief(command), parent ?? undefined);
-    process.stdout.write(`${process.stdout.isTTY && process.env.NO_COLOR === undefined ? text : text.replace(/\x1b\[[0-9;]*m/g, "")}\n`);
+    process.stdout.write(`${process.stdout.isTTY && !env.noColor ? text : text.replace(/\x1b\[[0-9;]*m/g, "")}\n`);
     if (!help) process.exitCode = EXIT.usage;
     return;
   }
@@ -75,6 +76,6 @@ try {
   const message = known ? error.message.replace(/^\[(recipe|usage)\] /, "") : ((error as Error).message ?? String(error));
   if (raw.includes("--json")) process.stdout.write(`${JSON.stringify({ error: { code: known ? error.code : "E_INTERNAL", message, op: known ? error.op : "rcm", exit: status } })}\n`);
   log.error(message);
-  if (process.env.RCM_DEBUG === "1" || status === EXIT.internal) process.stderr.write(`${(error as Error).stack ?? ""}\n`);
+  if (env.stacks || status === EXIT.internal) process.stderr.write(`${(error as Error).stack ?? ""}\n`);
   process.exitCode = status;
 }

@@ -1,8 +1,9 @@
 import { createConsola } from "consola";
 import type { OnTruncated, Truncated } from "../core/text/embedder.ts";
+import { env } from "../core/env.ts";
 
 /** Messages go to stderr, results to stdout; colour and redrawing only where a person looks. */
-const person = process.stderr.isTTY === true && process.env.NO_COLOR === undefined && process.env.CI === undefined;
+const person = process.stderr.isTTY === true && !env.noColor && !env.ci;
 
 export const log = createConsola({ stdout: process.stderr, stderr: process.stderr, formatOptions: { date: false, colors: person, compact: true } });
 

@@ -1,18 +1,18 @@
 import { dtypeCode } from "./dtype.ts";
 import { RcmError } from "./error.ts";
-import type { Cotangents, Op, Output } from "./op.ts";
-import { sampleReduce, statDType, type Device, type Storage, type Tensor } from "./tensor.ts";
+import { onlyTangent, type AnyOp, type Cotangents, type Inputs, type Op, type Output, type Tangents } from "./op.ts";
+import { expectLike, sampleReduce, statDType, type Device, type Storage, type Tensor } from "./tensor.ts";
 
 /** Where gradients gather: a leaf (parameter, or an input whose cotangent is wanted) or a recorded op. */
 export class Node {
   /** Cotangent of the output while backward runs. For a parameter: the gradient buffer, added to. */
   bar: Tensor | null = null;
   constructor(
-    readonly op: Op<unknown> | null,
+    readonly op: AnyOp | null,
     readonly inputs: readonly (Var | null)[],
     readonly p: unknown,
     readonly y: Tensor | null,
-    readonly own: Tensor[],
+    readonly saved: readonly Tensor[],
     /** Set for parameters: backward adds here and never frees it. */
     readonly grad: Tensor | null = null,
   ) {}
@@ -34,16 +34,19 @@ export const constant = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot
 export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: new Node(null, [], null, x, []) });
 
 /** A parameter: backward adds to `grad`. */
-export const parameter = (x: Tensor, grad: Tensor): Var => ({ x, dot: null, node: new Node(null, [], null, x, [], grad) });
+export const parameter = (x: Tensor, grad: Tensor): Var => ({
+  x, dot: null, node: new Node(null, [], null, x, [], grad),
+});
 
-/** What backward keeps of a block's forward: everything ("none" is recomputed), nothing, attention outputs, or matmuls' too. */
+/** What backward keeps of a block's forward: everything ("none"), nothing, attention outputs, or matmuls' too. */
 export const CHECKPOINT_MODES = ["none", "block", "attention", "matmul"] as const;
 export type CheckpointMode = (typeof CHECKPOINT_MODES)[number];
 
-interface Kept {
-  y: Tensor;
-  own: Tensor[];
-}
+/** What a block's forward keeps of a costly op. */
+type Kept = Output;
+
+/** Values for the inputs I of an op. */
+export type Vars<I extends Inputs> = { readonly [K in keyof I]: I[K] extends Tensor ? Var : Var | null };
 
 export interface TapeOptions {
   /** False: inference; nothing is recorded and blocks free their intermediates. */
@@ -69,20 +72,22 @@ export class Tape {
     return this.options.record;
   }
 
-  /** Applies an op. The tangent is formed iff some input has one; the record is made iff some input has a node. */
-  run<P>(op: Op<P>, inputs: (Var | null)[], p: P): Var {
-    const x = inputs.map((v) => v?.x ?? null);
-    const wantsGrad = this.record && inputs.some((v) => v !== null && v.node !== null);
+  /**
+   * Applies an op. The tangent is formed iff some input has one; the record is made iff some input has a node.
+   * Throws: E_SHAPE, E_DTYPE when an input does not fit, or a tangent is not like its primal.
+   */
+  run<I extends Inputs, P, S extends readonly Tensor[]>(op: Op<I, P, S>, inputs: Vars<I>, p: P): Var {
+    const vars: readonly (Var | null)[] = inputs;
+    const x = primals<I>(vars);
+    const xDot = tangents<I>(op.name, vars);
+    const wantsGrad = this.record && vars.some((v) => v !== null && v.node !== null);
+    const saves = wantsGrad || this.store !== null;
     const keeps = op.costly && (this.mode === "matmul" || this.mode === op.costly);
     const kept = keeps && this.replay ? this.replay.shift() : undefined;
-    let out: Output & { yDot?: Tensor };
-    if (kept) out = kept;
-    else if (inputs.some((v) => v !== null && v.dot !== null)) {
-      out = op.jvp(x, inputs.map((v) => v?.dot ?? null), p, wantsGrad || this.store !== null);
-    } else out = op.forward(x, p, wantsGrad || this.store !== null);
-    if (keeps && this.store) this.store.push({ y: out.y, own: out.own });
+    const out: Output & { yDot?: Tensor } = kept ?? (xDot ? op.jvp(x, xDot, p, saves) : op.forward(x, p, saves));
+    if (keeps && this.store) this.store.push({ y: out.y, saved: out.saved });
     if (this.options.checkFinite) this.expectFinite(op.name, out);
-    const node = wantsGrad ? new Node(op as Op<unknown>, inputs, p, out.y, out.own) : null;
+    const node = wantsGrad ? new Node(op, vars, p, out.y, out.saved) : null;
     if (node) this.nodes.push(node);
     return { x: out.y, dot: out.yDot ?? null, node };
   }
@@ -99,8 +104,8 @@ export class Tape {
 
   /**
    * Runs a block of the network. Recording with mode "none" is a plain call. "block" keeps only the block's inputs and
-   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul" that and
-   * the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
+   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul" that
+   * and the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
    */
   block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
     if (this.record && mode === "none") return body(this, inputs);
@@ -117,13 +122,13 @@ export class Tape {
       dot = scope.keep(out.dot);
       for (const kept of inner.store ?? []) {
         scope.keep(kept.y);
-        kept.own.forEach((t) => scope.keep(t));
+        kept.saved.forEach((t) => scope.keep(t));
       }
     } finally {
       scope[Symbol.dispose]();
     }
     if (!this.record) return constant(y, dot);
-    const node = new Node(checkpointOp as Op<unknown>, inputs, { tape: this, body, mode, kept: inner.store }, y, []);
+    const node = new Node(checkpointOp, inputs, { tape: this, body, mode, kept: inner.store }, y, []);
     this.nodes.push(node);
     return { x: y, dot, node };
   }
@@ -140,7 +145,7 @@ export class Tape {
       const bar = node.bar;
       if (bar === null || node.op === null) continue;
       const x = node.inputs.map((v) => v?.x ?? null);
-      node.op.vjp(this.cotangents(node), bar, x, node.y as Tensor, node.own, node.p);
+      node.op.vjp(this.cotangents(node), bar, x, node.y as Tensor, node.saved, node.p);
       node.bar = null;
       this.drop(bar);
     }
@@ -150,8 +155,8 @@ export class Tape {
   private cotangents(node: Node): Cotangents {
     const target = (i: number): Node => {
       const input = node.inputs[i];
-      if (!input?.node) throw new RcmError("E_INTERNAL", `input ${i} wants no cotangent`, { op: node.op?.name ?? "leaf" });
-      return input.node;
+      if (input?.node) return input.node;
+      throw new RcmError("E_INTERNAL", `input ${i} wants no cotangent`, { op: node.op?.name ?? "leaf" });
     };
     return {
       need: (i) => Boolean(node.inputs[i]?.node),
@@ -210,12 +215,14 @@ export class Tape {
     for (const [name, t] of [["y", out.y], ["yDot", out.yDot]] as const) {
       if (!t || dtypeCode(t.dtype) > 3) continue;
       const bad = sampleReduce(t.view([1, t.numel]), "nonfinite")[0];
-      if (bad > 0) throw new RcmError("E_NONFINITE", `${name} holds ${bad} values that are not finite`, { op, got: t.shape });
+      if (bad === 0) continue;
+      throw new RcmError("E_NONFINITE", `${name} holds ${bad} values that are not finite`, { op, got: t.shape });
     }
   }
 
   /** Recomputes a checkpointed block with a record and runs its backward. */
-  static recompute(outer: Tape, body: (tape: Tape, inputs: Var[]) => Var, mode: CheckpointMode, kept: Kept[] | null, x: Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
+  static recompute(block: CheckpointParams, x: readonly Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
+    const { tape: outer, body, mode, kept } = block;
     const { device } = outer;
     const scope = device.scope();
     try {
@@ -232,11 +239,25 @@ export class Tape {
   }
 }
 
-const reshapeOp: Op<{ shape: readonly number[] }> = {
+/** Values of an op's inputs. The tuple's length and absent places are those of the type. */
+const primals = <I extends Inputs>(vars: readonly (Var | null)[]): I => vars.map((v) => v?.x ?? null) as unknown as I;
+
+/** Tangents of an op's inputs; null when none has one. Throws: E_SHAPE, E_DTYPE when one is not like its primal. */
+function tangents<I extends Inputs>(op: string, vars: readonly (Var | null)[]): Tangents<I> | null {
+  let some = false;
+  for (const [i, v] of vars.entries()) {
+    if (!v?.dot) continue;
+    expectLike(op, `tangent ${i}`, v.dot, v.x);
+    some = true;
+  }
+  return some ? (vars.map((v) => v?.dot ?? null) as Tangents<I>) : null;
+}
+
+const reshapeOp: Op<[x: Tensor], { shape: readonly number[] }> = {
   name: "reshape",
-  forward: ([x], { shape }) => ({ y: (x as Tensor).view(shape), own: [] }),
-  jvp: ([x], [xDot], { shape }) => ({ y: (x as Tensor).view(shape), yDot: (xDot as Tensor).view(shape), own: [] }),
-  vjp: (bar, yBar, [x]) => bar.put(0, yBar.view((x as Tensor).shape)),
+  forward: ([x], { shape }) => ({ y: x.view(shape), saved: [] }),
+  jvp: ([x], dots, { shape }) => ({ y: x.view(shape), yDot: onlyTangent("reshape", dots).view(shape), saved: [] }),
+  vjp: (bar, yBar, [x]) => bar.put(0, yBar.view(x.shape)),
 };
 
 interface CheckpointParams {
@@ -246,7 +267,7 @@ interface CheckpointParams {
   kept: Kept[] | null;
 }
 
-const checkpointOp: Op<CheckpointParams> = {
+const checkpointOp: Op<readonly Tensor[], CheckpointParams> = {
   name: "checkpoint",
   forward: () => {
     throw new RcmError("E_INTERNAL", "recorded by Tape.block only", { op: "checkpoint" });
@@ -254,10 +275,10 @@ const checkpointOp: Op<CheckpointParams> = {
   jvp: () => {
     throw new RcmError("E_INTERNAL", "recorded by Tape.block only", { op: "checkpoint" });
   },
-  vjp: (bar, yBar, x, y, _own, { tape, body, mode, kept }) => {
+  vjp: (bar, yBar, x, y, _saved, p) => {
     const need = x.map((_, i) => bar.need(i));
-    const bars = Tape.recompute(tape, body, mode, kept, x as Tensor[], need, yBar);
+    const bars = Tape.recompute(p, x, need, yBar);
     bars.forEach((t, i) => t && bar.put(i, t));
-    for (const one of kept ?? []) for (const t of [one.y, ...one.own]) if (t.storage !== y.storage) t.free();
+    for (const one of p.kept ?? []) for (const t of [one.y, ...one.saved]) if (t.storage !== y.storage) t.free();
   },
 };

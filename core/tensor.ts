@@ -2,7 +2,9 @@ import { dtypeBytes, dtypeCode, hostTensor, hostValues, numel, type DType, type 
 import { RcmError } from "./error.ts";
 import { openBackend, type Backend, type DeviceChoice } from "../ffi/open.ts";
 import type { Code, Pointer } from "../ffi/call.ts";
-import { advance, alloc, download, free, memoryStats, upload, type MemoryStats } from "../ffi/memory.ts";
+import {
+  advance, alloc, download, free, memoryStats, readFileWindow, upload, type MemoryStats,
+} from "../ffi/memory.ts";
 import type { Rcm } from "../ffi/rcm.gen.ts";
 
 /** One block of device memory, owned by exactly one scope. Views share it. */
@@ -155,6 +157,26 @@ export class Device implements Disposable {
     }
   }
 
+  /** Waits until everything queued is done. */
+  sync(): void {
+    this.lib.sync();
+  }
+
+  /** Returns cached memory to the system. */
+  trim(): void {
+    this.lib.memoryTrim();
+  }
+
+  /** Whether the same inputs give the same bits every run; see rcm_deterministic. */
+  setDeterministic(on: boolean): void {
+    this.lib.deterministic(Number(on));
+  }
+
+  /** The peak of memory() starts again at what is in use now. */
+  resetPeak(): void {
+    this.lib.memoryResetPeak();
+  }
+
   memory(): MemoryStats {
     return memoryStats(this.lib);
   }
@@ -210,19 +232,23 @@ export class Tensor {
     return this;
   }
 
-  /** Copies or converts another tensor of the same count into this one. */
-  set(from: Tensor): this {
+  fill(value: number): this {
+    this.device.lib.fill({ out: this.ptr, n: this.numel, value, dtype: this.code });
+    return this;
+  }
+
+  /**
+   * Copies or converts another tensor of the same count into this one. `scale` is that of the side in f8: its elements
+   * times the scale are the values.
+   */
+  set(from: Tensor, scale = 1): this {
     if (from.numel !== this.numel) throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
-    if (from.dtype === this.dtype) this.device.lib.copy({ dst: this.ptr, src: from.ptr, bytes: this.bytes, kind: 2 });
-    else if (from.dtype === "f8_e4m3") this.device.lib.f8Decode({
-      src: from.ptr, dst: this.ptr, n: this.numel, scale: 1, dstDtype: this.code,
-    });
-    else if (this.dtype === "f8_e4m3") this.device.lib.f8Encode({
-      src: from.ptr, dst: this.ptr, n: this.numel, scale: 1, srcDtype: from.code,
-    });
-    else this.device.lib.cast({
-      src: from.ptr, dst: this.ptr, n: this.numel, srcDtype: from.code, dstDtype: this.code,
-    });
+    const { lib } = this.device;
+    const call = { dst: this.ptr, src: from.ptr, n: this.numel, srcDtype: from.code, dstDtype: this.code, scale };
+    if (from.dtype === this.dtype) lib.copy({ dst: this.ptr, src: from.ptr, bytes: this.bytes, kind: 2 });
+    else if (from.dtype === "f8_e4m3") lib.f8Decode(call);
+    else if (this.dtype === "f8_e4m3") lib.f8Encode(call);
+    else lib.cast(call);
     return this;
   }
 
@@ -246,6 +272,12 @@ export class Tensor {
     return this;
   }
 
+  /** Fills the tensor with bytes of a file, in its own dtype. Throws: E_IO naming the file. */
+  setFile(path: string, offset: number): this {
+    readFileWindow(this.device.lib, path, this.ptr, offset, this.bytes);
+    return this;
+  }
+
   /** Waits for the device and copies to the host. */
   toHost(): HostTensor {
     const data = new Uint8Array(new ArrayBuffer(this.bytes));
@@ -254,8 +286,9 @@ export class Tensor {
   }
 
   /** The tensor's bytes in pieces of at most `most`, in order; a piece is overwritten by the next. */
-  *hostChunks(most = 1 << 26): Generator<Uint8Array> {
-    const buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes)));
+  *hostChunks(
+    most = 1 << 26, buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes))),
+  ): Generator<Uint8Array> {
     for (let at = 0; at < this.bytes; at += most) {
       const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
       download(this.device.lib, advance(this.ptr, at), piece);
@@ -300,16 +333,26 @@ export function expectDType(op: string, name: string, tensor: Tensor, ...want: D
   if (!want.includes(tensor.dtype)) throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op, want: want.join("|"), got: tensor.dtype });
 }
 
+/** Throws: E_SHAPE or E_DTYPE unless `tensor` has shape and dtype of `like`. */
+export function expectLike(op: string, name: string, tensor: Tensor, like: Tensor): void {
+  if (tensor.dtype !== like.dtype) expectDType(op, name, tensor, like.dtype);
+  expectShape(op, name, tensor, like.shape);
+}
+
 /** kind of rcm_sample_reduce. */
 const REDUCE = { sum: 0, abs: 1, squares: 2, max: 3, nonfinite: 4 } as const;
 
 /** Reduces each sample of a [B, ...] tensor to one f64 on the host. Shapes: x [B, ...] -> [B]. */
 export function sampleReduce(x: Tensor, kind: keyof typeof REDUCE): Float64Array {
-  const B = x.shape[0] ?? 1;
   using _scope = x.device.scope();
-  const out = x.device.empty([B], "f64");
+  return sampleReduceInto(x, kind, x.device.empty([x.shape[0] ?? 1], "f64")).values();
+}
+
+/** The same, left on the device. Shapes: x [B, ...], out [B] f64. */
+export function sampleReduceInto(x: Tensor, kind: keyof typeof REDUCE, out: Tensor): Tensor {
+  const B = x.shape[0] ?? 1;
   x.device.lib.sampleReduce({
     x: x.ptr, out: out.ptr, B, N: B === 0 ? 0 : x.numel / B, kind: REDUCE[kind], dtype: x.code,
   });
-  return out.values();
+  return out;
 }

@@ -73,10 +73,11 @@ export function countingBackend(kind: "cpu" | "cuda"): Backend {
 export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number => 2 + Number(q) + Number(k) + Number(q || k) + Number(v);
 
 /**
- * The library with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K, its vjp 2.5x,
+ * The backend with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K, its vjp 2.5x,
  * its tangent 3x or, when `exact`, what the tangents that are there ask for. Recorded calls count each time they are launched.
  */
-export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number } {
+export function counted(base: Backend, exact = false): { backend: Backend; take: () => number } {
+  const { lib } = base;
   let flop = 0;
   const recordings = new Map<number, number>();
   let before = 0;
@@ -93,36 +94,54 @@ export function counted(lib: Rcm, exact = false): { lib: Rcm; take: () => number
   const bars = (a: { xBar: number; wBar: number }): number => Number(a.xBar !== 0) + Number(a.wBar !== 0);
   const tangents = (a: { qDot: number; kDot: number; vDot: number }): number =>
     exact ? tangentMatmuls(a.qDot !== 0, a.kDot !== 0, a.vDot !== 0) / 2 : 3;
-  return {
-    lib: {
-      ...lib,
-      linearFwd: linear(lib.linearFwd, () => 1),
-      linearJvp: linear(lib.linearJvp, () => 2),
-      linearVjp: linear(lib.linearVjp, bars),
-      linearGeluFwd: linear(lib.linearGeluFwd, () => 1),
-      linearGeluJvp: linear(lib.linearGeluJvp, () => 2),
-      linearGeluVjp: linear(lib.linearGeluVjp, bars),
-      attentionFwd: attention(lib.attentionFwd, () => 1),
-      attentionJvp: attention(lib.attentionJvp, tangents),
-      attentionVjp: attention(lib.attentionVjp, () => 2.5),
-      graphBegin: (memory) => {
-        before = flop;
-        lib.graphBegin(memory);
-      },
-      graphEnd: (out) => {
-        lib.graphEnd(out);
-        recordings.set(Number((out as BigInt64Array)[0]), flop - before);
-        flop = before;
-      },
-      graphLaunch: (graph) => {
-        flop += recordings.get(graph) ?? 0;
-        lib.graphLaunch(graph);
-      },
+  const counting: Rcm = {
+    ...lib,
+    linearFwd: linear(lib.linearFwd, () => 1),
+    linearJvp: linear(lib.linearJvp, () => 2),
+    linearVjp: linear(lib.linearVjp, bars),
+    linearGeluFwd: linear(lib.linearGeluFwd, () => 1),
+    linearGeluJvp: linear(lib.linearGeluJvp, () => 2),
+    linearGeluVjp: linear(lib.linearGeluVjp, bars),
+    attentionFwd: attention(lib.attentionFwd, () => 1),
+    attentionJvp: attention(lib.attentionJvp, tangents),
+    attentionVjp: attention(lib.attentionVjp, () => 2.5),
+    graphBegin: (memory) => {
+      before = flop;
+      lib.graphBegin(memory);
     },
+    graphEnd: (out) => {
+      lib.graphEnd(out);
+      recordings.set(Number((out as BigInt64Array)[0]), flop - before);
+      flop = before;
+    },
+    graphLaunch: (graph) => {
+      flop += recordings.get(graph) ?? 0;
+      lib.graphLaunch(graph);
+    },
+  };
+  return {
+    backend: { ...base, lib: counting },
     take: () => {
       const n = flop;
       flop = 0;
       return n;
     },
   };
+}
+
+/** What is said about calls of some functions of the library, from their arguments. */
+export type Describers<R> = { [Name in keyof Rcm]?: (a: Parameters<Rcm[Name]>[0]) => R };
+
+/** The backend with every call of the described functions handed to `on`, which runs it. */
+export function observed<R>(
+  base: Backend, describers: Describers<R>, on: (describe: () => R, run: () => void) => void,
+): Backend {
+  const lib: Rcm = { ...base.lib };
+  const observe = <A>(call: (a: A) => void, describe: (a: A) => R) => (a: A): void =>
+    on(() => describe(a), () => call(a));
+  for (const name of Object.keys(describers) as (keyof Rcm)[]) {
+    // The two functions of one name take the same arguments, which the type of a union of names does not say.
+    Object.assign(lib, { [name]: observe<never>(base.lib[name], describers[name] as (a: never) => R) });
+  }
+  return { ...base, lib };
 }

@@ -1,6 +1,7 @@
 import { dlopen } from "bun:ffi";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { env } from "./env.ts";
 import { RcmError } from "./error.ts";
 import { ABI_HASH, bind, SYMBOLS, type Rcm } from "./rcm.gen.ts";
 import type { Symbols } from "./call.ts";
@@ -35,9 +36,9 @@ export interface Backend {
 /** Instruction sets the CPU library is built for, each one holding those before it. */
 const ISAS = ["baseline", "avx2", "avx512"];
 
-/** Folders searched for the native libraries, first match wins. RCM_LIB_DIR stands alone: who names a folder wants no other's library. */
+/** Folders searched for the native libraries, first match wins. RCM_LIB_DIR replaces them all. */
 export function libraryFolders(): string[] {
-  const named = process.env.RCM_LIB_DIR;
+  const named = env.libraryFolder;
   return named ? [named] : [join(import.meta.dir, "../build/lib"), join(dirname(process.execPath), "lib")];
 }
 
@@ -92,7 +93,7 @@ function openCpu(choice: DeviceChoice): Backend {
   const best = ISAS.indexOf(runtimeInfo(baseline).best_isa);
   const runs = ISAS.slice(0, Math.max(best, 0) + 1);
   const variant = (isa: string): string => (isa === "baseline" ? path : join(dirname(path), `librcm_cpu_${isa}.so`));
-  const forced = process.env.RCM_ISA;
+  const forced = env.isa;
   if (forced && !runs.includes(forced)) {
     throw new RcmError("E_BACKEND", "RCM_ISA names no instruction set of this processor", { op: "open", want: runs.join(" | "), got: forced });
   }

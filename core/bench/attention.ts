@@ -1,7 +1,7 @@
-import type { Pointer } from "../../ffi/call.ts";
-import { dtypeCode, type DType } from "../dtype.ts";
+import type { DType } from "../dtype.ts";
+import type { AnyOp, Cotangents } from "../op.ts";
 import { attentionOp } from "../ops/attention.ts";
-import { statDType, type Device, type Tensor } from "../tensor.ts";
+import type { Device, Tensor } from "../tensor.ts";
 import type { Pass } from "./gemm.ts";
 import { beside, noise, rate, relativeL2, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 import { tangentMatmuls } from "../../ffi/counting.ts";
@@ -50,12 +50,14 @@ function errors(device: Device, { lq: all, lk, dim }: AttentionShape, on: Attent
   using _scope = device.scope();
   const lq = Math.min(all, CHECKED.queries);
   const x = [lq, lk, lk].map((rows, i) => noise(device, [1, rows, CHECKED.heads * dim], dtype, 11 + i));
-  const dots = x.map((t, i) => (on && [on.q, on.k, on.v][i] ? noise(device, t.shape, dtype, 14 + i) : null));
+  const [qDot, kDot, vDot] = x.map((t, i) => (on && [on.q, on.k, on.v][i] ? noise(device, t.shape, dtype, 14 + i) : null));
+  const [q, k, v] = x;
   const run = (as: DType): { y: Float64Array; yDot: Float64Array | null } => {
     const cast = (t: Tensor): Tensor => device.empty(t.shape, as).set(t);
-    const [inputs, p] = [x.map(cast), { heads: CHECKED.heads, scale: null }];
+    const p = { heads: CHECKED.heads, scale: null };
+    const inputs: [q: Tensor, k: Tensor, v: Tensor] = [cast(q), cast(k), cast(v)];
     if (!on) return { y: attentionOp.forward(inputs, p, false).y.values(), yDot: null };
-    const { y, yDot } = attentionOp.jvp(inputs, dots.map((t) => t && cast(t)), p, false);
+    const { y, yDot } = attentionOp.jvp(inputs, [qDot && cast(qDot), kDot && cast(kDot), vDot && cast(vDot)], p, false);
     return { y: y.values(), yDot: yDot?.values() ?? null };
   };
   const [got, exact] = [run(dtype), run("f64")];
@@ -65,36 +67,30 @@ function errors(device: Device, { lq: all, lk, dim }: AttentionShape, on: Attent
 /** Times one attention pass on normal q, k, v, and says how far its value and tangent are from f64. */
 export function benchAttention(device: Device, s: AttentionShape, pass: Pass, tangents: AttentionInputs, dtype: DType, ceiling: number | null, o: TimeOptions): BenchRow {
   using _scope = device.scope();
-  const { lib } = device;
-  const [code, width, scale] = [dtypeCode(dtype), s.heads * s.dim, 1 / Math.sqrt(s.dim)];
+  const width = s.heads * s.dim;
   const [qShape, kvShape] = [[s.batch, s.lq, width], [s.batch, s.lk, width]];
-  const [q, k, v] = [qShape, kvShape, kvShape].map((shape, i) => noise(device, shape, dtype, 1 + i));
-  const o_ = device.empty(qShape, dtype);
-  const lse = device.empty([s.batch, s.heads, s.lq], statDType(dtype));
-  const common = {
-    q: q.ptr, k: k.ptr, v: v.ptr, o: o_.ptr, lse: lse.ptr, strides: 0, B: s.batch, H: s.heads, Lq: s.lq, Lk: s.lk,
-    K: s.dim, Kv: s.dim, scale, dtype: code,
-  };
-  const forward = (): void => lib.attentionFwd(common);
-  let call = forward;
+  const q = noise(device, qShape, dtype, 1);
+  const [k, v] = [noise(device, kvShape, dtype, 2), noise(device, kvShape, dtype, 3)];
+  const inputs: [Tensor, Tensor, Tensor] = [q, k, v];
+  const op: AnyOp = attentionOp;
+  const p = { heads: s.heads, scale: null };
+  let call = (): void => void op.forward(inputs, p, true);
   if (pass === "jvp") {
-    const drawn = (wanted: boolean, shape: number[], stream: number): Pointer | 0 =>
-      wanted ? noise(device, shape, dtype, stream).ptr : 0;
-    const qDot = drawn(tangents.q, qShape, 4);
-    const kDot = drawn(tangents.k, kvShape, 5);
-    const vDot = drawn(tangents.v, kvShape, 6);
-    const dot = device.empty(qShape, dtype);
-    call = () => lib.attentionJvp({ ...common, qDot, kDot, vDot, oDot: dot.ptr });
+    const dots = [tangents.q && qShape, tangents.k && kvShape, tangents.v && kvShape].map((shape, i) =>
+      shape ? noise(device, shape, dtype, 4 + i) : null,
+    );
+    call = () => void op.jvp(inputs, dots, p, true);
   } else if (pass === "vjp") {
-    forward();
-    const bar = noise(device, qShape, dtype, 7);
-    const [bq, bk, bv] = [qShape, kvShape, kvShape].map((shape) => device.empty(shape, dtype));
-    call = () => lib.attentionVjp({ ...common, oBar: bar.ptr, qBar: bq.ptr, kBar: bk.ptr, vBar: bv.ptr });
+    const { y, saved } = op.forward(inputs, p, true);
+    const yBar = noise(device, qShape, dtype, 7);
+    const bar: Cotangents = { need: () => true, put: () => {}, accumulate: (i) => inputs[i] };
+    call = () => op.vjp(bar, yBar, inputs, y, saved, p);
   }
+  device.resetPeak();
   const ms = timeCalls(device, call, o);
   const name = `attention ${pass} ${dtype}${pass === "jvp" ? ` tangents ${namesOf(tangents)}` : ""}`;
   const shape = `B${s.batch} H${s.heads} Lq${s.lq} Lk${s.lk} K${s.dim}`;
-  const bytesPeak = device.memory().current;
+  const bytesPeak = device.memory().peak;
   const judged = pass === "vjp" || dtype === "f64" ? {} : errors(device, s, pass === "jvp" ? tangents : null, dtype);
   return beside({ name, shape, ms, ...rate({ flop: flop(s, pass, tangents) }, ms), bytesPeak, ...judged }, ceiling);
 }

@@ -1,6 +1,8 @@
 import { openblasRate } from "../../ffi/blas.ts";
-import { dtypeCode, type DType } from "../dtype.ts";
-import { statDType, type Device } from "../tensor.ts";
+import type { DType } from "../dtype.ts";
+import type { Cotangents } from "../op.ts";
+import { linearOp } from "../ops/linear.ts";
+import { statDType, type Device, type Tensor } from "../tensor.ts";
 import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 
 export type Pass = "fwd" | "jvp" | "vjp";
@@ -18,27 +20,17 @@ export function benchGemm(device: Device, shapes: readonly GemmShape[], passes: 
 
 function gemm(device: Device, { M, N, K }: GemmShape, pass: Pass, dtype: DType, o: TimeOptions): BenchRow {
   using _scope = device.scope();
-  const { lib } = device;
-  const code = dtypeCode(dtype);
-  const [x, w, b] = [noise(device, [M, K], dtype, 1), noise(device, [N, K], dtype, 2, 0.02), noise(device, [N], dtype, 3, 0.02)];
-  const y = device.empty([M, N], dtype);
-  const second = pass === "jvp" ? noise(device, [M, K], dtype, 4) : noise(device, [M, N], dtype, 4);
-  const out = pass === "jvp" ? device.empty([M, N], dtype) : device.empty([M, K], dtype);
-  const stat = statDType(dtype);
-  const wBar = pass === "vjp" ? device.zeros([N, K], stat) : null;
-  const bBar = pass === "vjp" ? device.zeros([N], stat) : null;
+  const x = noise(device, [M, K], dtype, 1);
+  const [w, b] = [noise(device, [N, K], dtype, 2, 0.02), noise(device, [N], dtype, 3, 0.02)];
+  const second = noise(device, [M, pass === "jvp" ? K : N], dtype, 4);
+  const [wBar, bBar] = [[N, K], [N]].map((shape) => device.zeros(pass === "vjp" ? shape : [0], statDType(dtype)));
+  const bar: Cotangents = { need: () => true, put: () => {}, accumulate: (i) => (i === 1 ? wBar : bBar) };
+  const inputs: [Tensor, Tensor, Tensor] = [x, w, b];
+  const p = { dtype: null };
   const calls: Record<Pass, () => void> = {
-    fwd: () => lib.linearFwd({
-      x: x.ptr, w: w.ptr, b: b.ptr, y: y.ptr, M, N, K, xDtype: code, wDtype: code, yDtype: code,
-    }),
-    jvp: () => lib.linearJvp({
-      x: x.ptr, w: w.ptr, b: b.ptr, xDot: second.ptr, y: y.ptr, yDot: out.ptr, M, N, K, xDtype: code, wDtype: code,
-      yDtype: code,
-    }),
-    vjp: () => lib.linearVjp({
-      x: x.ptr, w: w.ptr, yBar: second.ptr, xBar: out.ptr, wBar: wBar?.ptr ?? 0, bBar: bBar?.ptr ?? 0, M, N, K,
-      xDtype: code, wDtype: code, yDtype: code,
-    }),
+    fwd: () => void linearOp.forward(inputs, p, false),
+    jvp: () => void linearOp.jvp(inputs, [second, null, null], p, false),
+    vjp: () => linearOp.vjp(bar, second, inputs, second, [], p),
   };
   const ms = timeCalls(device, calls[pass], o);
   return { name: `linear ${pass} ${dtype}`, shape: `${M}x${N}x${K}`, ms, ...rate({ flop: (pass === "fwd" ? 2 : 4) * M * N * K }, ms) };

@@ -83,7 +83,7 @@ export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
     const forward = (): void => void model.forward(spy, constant(on.fromValues(x, video, residual), on.fromValues(xDot, video, residual)), [timeOf(on)], constant(on.fromValues(context, textShape, dtype)));
     if (precise) on.splitProducts(forward);
     else forward();
-    on.lib.sync();
+    on.sync();
     return { seen: spy.seen, ms: performance.now() - began };
   };
 
@@ -140,7 +140,7 @@ export function jvpErrorLarge(device: Device, spec: NetSpec, o: { latent: readon
   const run = (on: Network, spy: DeviceSpy, dtype: DType): number => {
     const began = performance.now();
     on.forward(spy, constant(x.to(dtype), xDot.to(dtype)), [timeOf(device)], constant(context));
-    device.lib.sync();
+    device.sync();
     return performance.now() - began;
   };
   const exact = new DeviceSpy(device, null);

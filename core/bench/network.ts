@@ -49,8 +49,8 @@ const shapeOf = (s: NetworkSize): string => `B${s.batch} ${s.latent.join("x")} $
 
 /** A device whose matmuls and attention are counted, over the same library. */
 export function countedDevice(device: Device): { device: Device; take: () => number } {
-  const { lib, take } = counted(device.lib, true);
-  return { device: new Device({ ...device.backend, lib }), take };
+  const { backend, take } = counted(device.backend, true);
+  return { device: new Device(backend), take };
 }
 
 /** A model of random weights drawn on the device: normal of std 0.02 everywhere, around 1 for the weights of norms. */
@@ -80,7 +80,7 @@ function inputs(device: Device, s: NetworkSize): Inputs {
 
 /** A row with the FLOP that one call counts and the most memory it holds, weights too. */
 function row(device: Device, take: () => number, name: string, s: NetworkSize, call: () => void, ceiling: number | null, o: TimeOptions): BenchRow {
-  device.lib.memoryResetPeak();
+  device.resetPeak();
   take();
   {
     using _scope = device.scope();

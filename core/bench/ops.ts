@@ -1,18 +1,21 @@
 import type { DType } from "../dtype.ts";
 import { tokensOf, type NetSpec } from "../models/family.ts";
 import { ropeTables } from "../nn/rope.ts";
-import type { Cotangents, Op } from "../op.ts";
+import type { AnyOp, Cotangents, Inputs, Op } from "../op.ts";
 import { activationOp } from "../ops/activation.ts";
+import { adamwStep, type AdamWStep } from "../ops/nondiff/adamw.ts";
 import { adaLayerNormOp } from "../ops/ada_layer_norm.ts";
 import { addModulationOp } from "../ops/add_modulation.ts";
 import { addOp } from "../ops/add.ts";
 import { gateResidualOp } from "../ops/gate_residual.ts";
 import { layerNormOp } from "../ops/layer_norm.ts";
+import { lincombKernels } from "../ops/lincomb.ts";
+import { sqLossKernels } from "../ops/sq_loss.ts";
 import { patchifyOp } from "../ops/patchify.ts";
 import { rmsNormRopeOp } from "../ops/rms_norm_rope.ts";
 import { timestepEmbedOp } from "../ops/timestep_embed.ts";
 import { unpatchifyOp } from "../ops/unpatchify.ts";
-import { sampleReduce, statDType, type Device, type Tensor } from "../tensor.ts";
+import { sampleReduce, sampleReduceInto, statDType, type Device, type Tensor } from "../tensor.ts";
 import { timeBesideCopy } from "./copy.ts";
 import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 
@@ -27,8 +30,8 @@ export interface OpsSize {
 
 interface Timed {
   name: string;
-  op: Op<never>;
-  x: (Tensor | null)[];
+  op: AnyOp;
+  x: Inputs;
   p: unknown;
   /** Inputs with a tangent. */
   dots: number[];
@@ -54,7 +57,10 @@ function table(device: Device, { spec, batch: B, latent, dtype, residual }: OpsS
   const w = (n: number): Tensor => t([n], dtype, 0.5);
   const rope = ropeTables(device, c.dim / c.heads, grid, stat);
   const video = [B, C, T, Y, X];
-  const entry = <P>(name: string, op: Op<P>, x: (Tensor | null)[], p: P, rest: Pick<Timed, "dots" | "reads" | "wants" | "adds">): Timed => ({ name, op: op as Op<never>, x, p, ...rest });
+  type Rest = Pick<Timed, "dots" | "reads" | "wants" | "adds">;
+  const entry = <I extends Inputs, P, S extends readonly Tensor[]>(
+    name: string, op: Op<I, P, S>, x: NoInfer<I>, p: NoInfer<P>, rest: Rest,
+  ): Timed => ({ name, op, x, p, ...rest });
   const norm = { heads: c.heads, group: c.dim, pairing: "interleaved" as const, eps: c.eps, dtype: null };
   return [
     entry("ada_layer_norm", adaLayerNormOp, [r(), modulation], { shift: 0, scale: 1, eps: c.eps, dtype }, { dots: [0, 1], reads: [0, 1], wants: [0], adds: [1] }),
@@ -80,15 +86,15 @@ function rows(device: Device, e: Timed, top: number, o: TimeOptions): BenchRow[]
   using _scope = device.scope();
   const { op, x, p } = e;
   const dots = x.map((t, i) => (t && e.dots.includes(i) ? noise(device, t.shape, t.dtype, 50 + i) : null));
-  const { y, own } = op.forward(x, p as never, true);
+  const { y, saved } = op.forward(x, p, true);
   const extra = params(p);
   const yBar = noise(device, y.shape, y.dtype, 60);
   const into = x.map((t, i) => (t && e.adds?.includes(i) ? noise(device, t.shape, statDType(t.dtype), 70 + i) : null));
   const bar: Cotangents = { need: (i) => e.wants.includes(i) || Boolean(into[i]), put: () => {}, accumulate: (i) => into[i] as Tensor };
   const passes: [string, () => void, number][] = [
-    ["fwd", () => op.forward(x, p as never, true), total([...x, ...extra, y, ...own])],
-    ["jvp", () => op.jvp(x, dots, p as never, true), total([...x, ...dots, ...extra, y, y, ...own])],
-    ["vjp", () => op.vjp(bar, yBar, x, y, own, p as never), yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...own])],
+    ["fwd", () => op.forward(x, p, true), total([...x, ...extra, y, ...saved])],
+    ["jvp", () => op.jvp(x, dots, p, true), total([...x, ...dots, ...extra, y, y, ...saved])],
+    ["vjp", () => op.vjp(bar, yBar, x, y, saved, p), yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...saved])],
   ];
   const timed = e.wants.length > 0 ? passes : passes.slice(0, 2);
   return timed.map(([pass, call, bytes]) => {
@@ -100,32 +106,20 @@ function rows(device: Device, e: Timed, top: number, o: TimeOptions): BenchRow[]
 /** What is done to latents, by the kernels themselves: the ops bring coefficients and weights, a few bytes, from the host each time. */
 function latents(device: Device, { batch: B, latent, residual }: OpsSize, top: number, o: TimeOptions): BenchRow[] {
   using _scope = device.scope();
-  const { lib } = device;
   const shape = [B, ...latent];
   const [a, b, aDot, bDot, y, yDot] = [1, 2, 3, 4, 5, 6].map((stream) => noise(device, shape, residual, stream));
-  const [N, code] = [a.numel / B, a.code];
-  const [coef, dots, weight, loss, lossDot] = [[0.6, 0.8], [0.8, -0.6], [1], [1], [1]].map((values) => device.fromValues(values.flatMap((v) => Array<number>(B).fill(v)), [values.length * B], "f64"));
+  const eachSample = (...values: number[]): Tensor =>
+    device.fromValues(values.flatMap((v) => Array<number>(B).fill(v)), [values.length * B], "f64");
+  const [coef, coefDot] = [eachSample(0.6, 0.8), eachSample(0.8, -0.6)];
+  const [weight, loss, lossDot] = [eachSample(1), eachSample(1), eachSample(1)];
+  const constants = { target: b, delta: aDot, weight };
   const calls: [string, number, () => void][] = [
-    ["lincomb, 2 terms fwd", 3, () => lib.lincombFwd({
-      x0: a.ptr, x1: b.ptr, x2: 0, x3: 0, coef: coef.ptr, y: y.ptr, B, N, terms: 2, dtype: code,
-    })],
-    ["lincomb, 2 terms jvp", 6, () => lib.lincombJvp({
-      x0: a.ptr, x1: b.ptr, x2: 0, x3: 0, x0Dot: aDot.ptr, x1Dot: bDot.ptr, x2Dot: 0, x3Dot: 0, coef: coef.ptr,
-      coefDot: dots.ptr, y: y.ptr, yDot: yDot.ptr, B, N, terms: 2, dtype: code,
-    })],
-    ["lincomb, one term vjp", 2, () => lib.lincombVjp({
-      yBar: y.ptr, coef: coef.ptr, xBar: a.ptr, B, N, term: 0, dtype: code,
-    })],
-    ["sq_loss fwd", 3, () => lib.sqLossFwd({
-      x: a.ptr, target: b.ptr, delta: aDot.ptr, weight: weight.ptr, loss: loss.ptr, B, N, dtype: code,
-    })],
-    ["sq_loss jvp", 4, () => lib.sqLossJvp({
-      x: a.ptr, target: b.ptr, delta: aDot.ptr, weight: weight.ptr, xDot: bDot.ptr, loss: loss.ptr,
-      lossDot: lossDot.ptr, B, N, dtype: code,
-    })],
-    ["sq_loss vjp", 4, () => lib.sqLossVjp({
-      x: a.ptr, target: b.ptr, delta: aDot.ptr, weight: weight.ptr, lossBar: loss.ptr, xBar: y.ptr, B, N, dtype: code,
-    })],
+    ["lincomb, 2 terms fwd", 3, () => lincombKernels.forward([a, b], coef, y)],
+    ["lincomb, 2 terms jvp", 6, () => lincombKernels.jvp([a, b], [aDot, bDot], { coef, coefDot }, { y, yDot })],
+    ["lincomb, one term vjp", 2, () => lincombKernels.vjp(y, coef, a, 0)],
+    ["sq_loss fwd", 3, () => sqLossKernels.forward(a, constants, loss)],
+    ["sq_loss jvp", 4, () => sqLossKernels.jvp(a, bDot, constants, { loss, lossDot })],
+    ["sq_loss vjp", 4, () => sqLossKernels.vjp(a, constants, loss, y)],
   ];
   return calls.map(([name, moved, call]) => {
     const bytes = moved * a.bytes;
@@ -137,31 +131,27 @@ function latents(device: Device, { batch: B, latent, residual }: OpsSize, top: n
 /** Helpers without a derivative, over one activation tensor and over as many parameters as a block has. */
 function helpers(device: Device, { spec, batch: B, latent, dtype }: OpsSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
   using _scope = device.scope();
-  const { lib } = device;
   const { config: c, family } = spec;
   const n = B * tokensOf(c, latent) * c.dim;
   const weights = 8 * c.dim * c.dim + 2 * c.dim * family.ffnDim(c);
   const [wide, half] = [noise(device, [1, n], "f32", 1), noise(device, [1, n], dtype, 2)];
   const [master, grad, m, v, ema] = [3, 4, 5, 6, 7].map((stream) => noise(device, [weights], "f32", stream));
-  lib.fill({ out: v.ptr, n: v.numel, value: 1, dtype: v.code });
+  v.fill(1);
   const w = noise(device, [weights], "bf16", 8);
   const sums = device.empty([1], "f64");
+  const step: AdamWStep = {
+    param: w, master, grad, m, v, ema: { flat: ema, beta: 0.99 }, t: 1, lr: 1e-4, betas: [0.9, 0.99], eps: 1e-8,
+    weightDecay: 0.01, gradScale: 1,
+  };
+  const moved = w.bytes + grad.bytes + 2 * (master.bytes + m.bytes + v.bytes + ema.bytes);
   const calls: [string, number, () => void, number][] = [
     ["cast f32 to storage", n, () => half.set(wide), wide.bytes + half.bytes],
-    ["axpy", n, () => lib.axpy({
-      x: half.ptr, y: wide.ptr, n, a: 1e-3, xDtype: half.code, yDtype: wide.code,
-    }), half.bytes + 2 * wide.bytes],
-    ["fill", n, () => lib.fill({ out: half.ptr, n, value: 0.5, dtype: half.code }), half.bytes],
+    ["axpy", n, () => void wide.axpy(half, 1e-3), half.bytes + 2 * wide.bytes],
+    ["fill", n, () => void half.fill(0.5), half.bytes],
     ["randn", n, () => half.setRandn(1, 1), half.bytes],
-    ["sample_reduce squares", n, () => lib.sampleReduce({
-      x: wide.ptr, out: sums.ptr, B: 1, N: n, kind: 2, dtype: wide.code,
-    }), wide.bytes],
+    ["sample_reduce squares", n, () => void sampleReduceInto(wide, "squares", sums), wide.bytes],
     ["sample_reduce to the host", n, () => void sampleReduce(wide, "squares"), wide.bytes],
-    ["adamw, bf16 with master and ema", weights, () => lib.adamw({
-      param: w.ptr, master: master.ptr, grad: grad.ptr, m: m.ptr, v: v.ptr, ema: ema.ptr, gradSqSum: 0, n: weights,
-      lr: 1e-4, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.01, bias1: 0.1, bias2: 0.01, gradScale: 1,
-      maxNorm: 0, emaBeta: 0.99, paramDtype: w.code,
-    }), w.bytes + grad.bytes + 2 * (master.bytes + m.bytes + v.bytes + ema.bytes)],
+    ["adamw, bf16 with master and ema", weights, () => adamwStep(step), moved],
   ];
   return calls.map(([name, count, call, bytes]) => {
     const ms = timeCalls(device, call, o);

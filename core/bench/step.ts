@@ -45,8 +45,8 @@ function randomHost(shape: number[], rng: Rng): HostTensor {
 /** Times training iterations of a recipe on random weights and data. */
 export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cpu" | "cuda"; threads: number; repeats: number; onEvent?: (text: string) => void }): StepBench {
   const opened = Device.open({ device: o.device, threads: o.threads });
-  const { lib, take } = counted(opened.lib);
-  using device = new Device({ ...opened.backend, lib });
+  const { backend, take } = counted(opened.backend);
+  using device = new Device(backend);
   const { config, text } = recipeNet(r);
   const rng = new Rng(1, 7);
   const source = createNetwork(device, r, { trainable: false, secondTime: false });
@@ -70,7 +70,7 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
     const t = performance.now();
     const at = { step: start + i, updates: method.updates(r, i, method.turn(r, start + i)) };
     const { kind } = trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch), at);
-    device.lib.sync();
+    device.sync();
     if (i >= 2 * freq) rows.set(kind, [...(rows.get(kind) ?? []), [performance.now() - t, take()]]);
     o.onEvent?.(`${i + 1}/${cycles * freq}`);
   }

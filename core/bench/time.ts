@@ -1,4 +1,5 @@
 import type { DType } from "../dtype.ts";
+import { GraphMemory } from "../stream.ts";
 import type { Device, Tensor } from "../tensor.ts";
 
 /** One measured line; every benchmark gives rows of this shape. */
@@ -62,7 +63,7 @@ export function timeCalls(device: Device, call: () => void, o: TimeOptions): num
       using _scope = device.scope();
       call();
     }
-    device.lib.sync();
+    device.sync();
     return performance.now() - began;
   };
   sample(1);
@@ -91,23 +92,18 @@ const RECORDED = 64;
  */
 export function timeRecorded(device: Device, call: () => void, o: TimeOptions): number {
   if (device.backend.kind === "cpu") return timeCalls(device, call, o);
-  const { lib } = device;
   const once = (): void => {
     using _scope = device.scope();
     call();
   };
   once();
-  const out = new BigInt64Array(new ArrayBuffer(8));
-  const read = (): number => Number(out[0]);
-  lib.graphMemory(out);
-  const memory = read();
-  lib.graphBegin(memory);
-  for (let i = 0; i < RECORDED; i++) once();
-  lib.graphEnd(out);
-  const graph = read();
-  const ms = timeCalls(device, () => lib.graphLaunch(graph), o);
-  lib.graphFree(graph);
-  lib.graphMemoryFree(memory);
+  const memory = new GraphMemory(device);
+  const graph = memory.record(() => {
+    for (let i = 0; i < RECORDED; i++) once();
+  });
+  const ms = timeCalls(device, () => graph.launch(), o);
+  graph.free();
+  memory.free();
   return ms / RECORDED;
 }
 
@@ -137,7 +133,6 @@ export function fillNoise(t: Tensor, stream: number, std: number, mean = 0): voi
     using _scope = device.scope();
     const part = t.window(at, [Math.min(piece, t.numel - at)]);
     const drawn = device.empty(part.shape, t.dtype).setRandn(1, stream, at);
-    device.lib.fill({ out: part.ptr, n: part.numel, value: mean, dtype: t.code });
-    part.axpy(drawn, std);
+    part.fill(mean).axpy(drawn, std);
   }
 }

@@ -1,5 +1,5 @@
-import type { Rcm } from "../../ffi/rcm.gen.ts";
-import type { DType } from "../dtype.ts";
+import { observed, type Describers } from "../../ffi/counting.ts";
+import { dtypeBytes, type DType } from "../dtype.ts";
 import { VAES } from "../models/families.ts";
 import type { VaeFamily, VaePassOptions } from "../models/vae.ts";
 import { Device } from "../tensor.ts";
@@ -34,55 +34,37 @@ interface Described extends Work {
   shape: string;
 }
 
-/** Line of the table for a call, its FLOP and least bytes of traffic (elements of `bytes` bytes). */
-type Describe<Name extends keyof Rcm> = (a: Parameters<Rcm[Name]>[0], bytes: number) => Described;
-
 const moves = (name: string, shape: string, bytes: number): Described => ({ name, shape, flop: 0, bytes });
 
-const conv: Describe<"conv3d"> = ({ geometry, r }, bytes) => {
-  const counts = Array.from(geometry as BigInt64Array, Number);
-  const [T, Y, X, C, , To, Yo, Xo, O, kt, k, st, s, , , upsample, split] = counts;
-  const taps = upsample ? 16 : kt * k * k;
-  const stride = s > 1 || st > 1 ? ` stride ${st}x${s}` : "";
-  const parts = `${stride}${upsample ? " upsampling" : ""}${split > 1 ? ` split ${split}` : ""}${r ? " + residual" : ""}`;
-  const sums = To * Yo * Xo * (upsample ? 4 : 1);
-  return {
-    name: `conv ${kt}x${k}x${k}${parts} ${C} to ${O}`,
-    shape: `${Yo}x${Xo}`,
-    flop: 2 * To * Yo * Xo * taps * C * O,
-    bytes: bytes * (T * Y * X * C + sums * O * (r ? 2 : 1)),
-  };
-};
-
-/** Every call that the autoencoder makes. */
-const DESCRIBED = {
-  conv3d: conv,
-  linearFwd: ({ M, N, K }, bytes) => ({
+/** Every call that the autoencoder makes: its line, FLOP and least bytes of traffic, of elements of `bytes` bytes. */
+const describers = (bytes: number): Describers<Described> => ({
+  conv3d: ({ geometry, r }) => {
+    const counts = Array.from(geometry as BigInt64Array, Number);
+    const [T, Y, X, C, , To, Yo, Xo, O, kt, k, st, s, , , upsample, split] = counts;
+    const taps = upsample ? 16 : kt * k * k;
+    const stride = s > 1 || st > 1 ? ` stride ${st}x${s}` : "";
+    const parts = `${upsample ? " upsampling" : ""}${split > 1 ? ` split ${split}` : ""}${r ? " + residual" : ""}`;
+    const sums = To * Yo * Xo * (upsample ? 4 : 1);
+    return {
+      name: `conv ${kt}x${k}x${k}${stride}${parts} ${C} to ${O}`,
+      shape: `${Yo}x${Xo}`,
+      flop: 2 * To * Yo * Xo * taps * C * O,
+      bytes: bytes * (T * Y * X * C + sums * O * (r ? 2 : 1)),
+    };
+  },
+  linearFwd: ({ M, N, K }) => ({
     name: "linear", shape: `N ${N}, K ${K}`, flop: 2 * M * N * K, bytes: bytes * (M * (N + K) + N * K),
   }),
-  channelNorm: ({ M, C, silu }, bytes) => moves(`norm${silu ? " + SiLU" : ""}`, `${C} channels`, 2 * bytes * M * C),
-  softmaxRows: ({ M, N }, bytes) => moves("softmax", `${N} columns`, (bytes + 4) * M * N),
-  channelsLast: ({ C, T, Y, X, Cy }, bytes) =>
-    moves("channels last", `${C} channels`, T * Y * X * (4 * C + bytes * Cy)),
-  channelsFirst: ({ C, N, Cx }, bytes) => moves("channels first", `${C} channels`, N * (4 * C + bytes * Cx)),
+  channelNorm: ({ M, C, silu }) => moves(`norm${silu ? " + SiLU" : ""}`, `${C} channels`, 2 * bytes * M * C),
+  softmaxRows: ({ M, N }) => moves("softmax", `${N} columns`, (bytes + 4) * M * N),
+  channelsLast: ({ C, T, Y, X, Cy }) => moves("channels last", `${C} channels`, T * Y * X * (4 * C + bytes * Cy)),
+  channelsFirst: ({ C, N, Cx }) => moves("channels first", `${C} channels`, N * (4 * C + bytes * Cx)),
   copy: (a) => moves("copy", "", 2 * a.bytes),
-  axpy: ({ n }, bytes) => moves("add", "", 3 * bytes * n),
-  conv3dPack: ({ O, I, Ip, kt, k }, bytes) => moves("pack weights", "", bytes * O * (I + Ip) * kt * k ** 2),
+  axpy: ({ n }) => moves("add", "", 3 * bytes * n),
+  conv3dPack: ({ O, I, Ip, kt, k }) => moves("pack weights", "", bytes * O * (I + Ip) * kt * k ** 2),
   blendTile: () => moves("blendTile", "", 0),
   zero: (a) => moves("zero", "", a.bytes),
-} satisfies { [Name in keyof Rcm]?: Describe<Name> };
-
-/** The same device with every call of the autoencoder seen by `on`, which runs it. */
-function watched(device: Device, on: (describe: (bytes: number) => Described, run: () => void) => void): Device {
-  const lib = { ...device.lib };
-  const watch = <A>(call: (a: A) => void, describe: (a: A, bytes: number) => Described) => (a: A): void =>
-    on((bytes) => describe(a, bytes), () => call(a));
-  const watches = <Name extends keyof typeof DESCRIBED>(name: Name): void => {
-    Object.assign(lib, { [name]: watch<never>(device.lib[name], DESCRIBED[name]) });
-  };
-  for (const name in DESCRIBED) watches(name as keyof typeof DESCRIBED);
-  return new Device({ ...device.backend, lib });
-}
+});
 
 function pass(device: Device, s: VaeSize, which: VaePass): () => void {
   const vae = s.family.create(device, s.config, s.dtype);
@@ -104,19 +86,20 @@ export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], l
     let flop = 0;
     const lines = new Map<string, Line>();
     let mode: "count" | "time" | "off" = "off";
-    using device = watched(base, (describe, run) => {
+    const backend = observed(base.backend, describers(dtypeBytes(s.dtype)), (describe, run) => {
       if (mode === "off") return run();
-      const work = describe(s.dtype === "f32" ? 4 : s.dtype === "f64" ? 8 : 2);
+      const work = describe();
       flop += work.flop;
       if (mode === "count") return run();
-      base.lib.sync();
+      base.sync();
       const began = performance.now();
       run();
-      base.lib.sync();
+      base.sync();
       const key = `${work.name} ${work.shape}`;
       const line = lines.get(key) ?? { name: work.name, shape: work.shape, ms: 0, calls: 0, flop: 0, bytes: 0 };
       lines.set(key, { ...line, ms: line.ms + performance.now() - began, calls: line.calls + 1, flop: line.flop + work.flop, bytes: line.bytes + work.bytes });
     });
+    using device = new Device(backend);
     const run = pass(device, s, which);
     const once = (as: typeof mode): void => {
       mode = as;
@@ -126,7 +109,7 @@ export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], l
     };
     once("count");
     const total = flop;
-    base.lib.memoryResetPeak();
+    base.resetPeak();
     const ms = timeCalls(device, run, o);
     const bytesPeak = device.memory().peak;
     const whole = { ...beside({ name: which, shape, ms, ...rate({ flop: total }, ms) }, ceiling), bytesPeak };

@@ -2,7 +2,6 @@ import { dtypeBytes, hostTensor, numel, type DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { WINDOW, type TensorStream } from "../io/tensor_stream.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
-import { advance, download } from "../../ffi/memory.ts";
 import type { SourceTensor } from "./source.ts";
 
 export const OUT_DTYPES = ["bf16", "f16", "f32", "f8_e4m3"] as const;
@@ -17,11 +16,7 @@ export interface OutTensor extends TensorStream {
 export const window = new Uint8Array(new ArrayBuffer(WINDOW));
 
 export function* deviceChunks(t: Tensor): Generator<Uint8Array> {
-  for (let at = 0; at < t.bytes; at += WINDOW) {
-    const into = window.subarray(0, Math.min(WINDOW, t.bytes - at));
-    download(t.device.lib, advance(t.ptr, at), into);
-    yield into;
-  }
+  yield* t.hostChunks(WINDOW, window);
 }
 
 /** Digest of a tensor's bytes, piece after piece; pieces are of WINDOW bytes, the last one shorter. */
@@ -92,8 +87,8 @@ export function converted(name: string, from: Tensor, dtype: DType, sum: Roundin
   if (dtype === "f8_e4m3") {
     const largest = sampleReduce(from.view([1, from.numel]), "max")[0];
     scale = Number.isFinite(largest) ? f8Scale(largest) : 1;
-    device.lib.f8Encode({ src: from.ptr, dst: out.ptr, n: out.numel, scale, srcDtype: from.code });
-  } else if (out !== from) out.set(from);
+  }
+  if (out !== from) out.set(from, scale);
   const tested = dtype === "f8_e4m3" ? from : out;
   if (out.numel > 0 && sampleReduce(tested.view([1, out.numel]), "nonfinite")[0] > 0) {
     throw new RcmError("E_NONFINITE", `${name} holds values that are not finite${dtype === "f16" ? " in f16" : ""}`, { op: "export", got: dtype });
@@ -101,10 +96,7 @@ export function converted(name: string, from: Tensor, dtype: DType, sum: Roundin
   if (dtype !== from.dtype) {
     using _scope = device.scope();
     const back = device.empty(from.shape, "f32");
-    if (dtype === "f8_e4m3") device.lib.f8Decode({
-      src: out.ptr, dst: back.ptr, n: out.numel, scale, dstDtype: back.code,
-    });
-    else back.set(out);
+    back.set(out, scale);
     sum.add(name, squaresOf(from), squaresOf(back.axpy(from, -1)));
   } else sum.add(name, 0, 0);
   return { out, scale };

@@ -9,7 +9,8 @@ import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 import { deviceChunks, digested, squaresOf, type OutTensor } from "./convert.ts";
 import { differenceKey, factorKeys, kindOf as loraKind, type LoraKind, type LoraLayout } from "./lora_layout.ts";
 import type { SourceTensor, ExportSource } from "./source.ts";
-import { lowRank, times } from "./svd.ts";
+import { times } from "../ops/nondiff/matmul.ts";
+import { lowRank } from "./svd.ts";
 import { verifyWritten } from "./verify.ts";
 
 export interface LoraOptions {

@@ -1,5 +1,6 @@
 import { hostValues } from "../dtype.ts";
 import { symmetricEigen } from "../metrics/eigen.ts";
+import { times, timesTransposed, transposedTimes } from "../ops/nondiff/matmul.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 
 /**
@@ -21,38 +22,6 @@ const ROUNDS = 2;
 /** Directions whose squared length is below this part of the largest are round-off: of a basis, whose Gram matrix has rounded, and of the result. */
 const BASIS_FLOOR = 1e-15;
 const FLOOR = 1e-26;
-
-/** y = x w^T. Shapes: x [M, K], w [N, K] -> [M, N]. */
-function timesTransposed(x: Tensor, w: Tensor): Tensor {
-  const [M, K, N] = [x.shape[0], x.shape[1], w.shape[0]];
-  const y = x.device.empty([M, N], x.dtype);
-  x.device.lib.linearFwd({
-    x: x.ptr, w: w.ptr, b: 0, y: y.ptr, M, N, K, xDtype: x.code, wDtype: w.code, yDtype: y.code,
-  });
-  return y;
-}
-
-/** y = a^T x. Shapes: a [M, N], x [M, K] -> [N, K]. */
-function transposedTimes(a: Tensor, x: Tensor): Tensor {
-  const [M, N, K] = [a.shape[0], a.shape[1], x.shape[1]];
-  const y = x.device.zeros([N, K], x.dtype);
-  // Of linear's vjp only the weights' gradient is asked for; its weights are then not read.
-  x.device.lib.linearVjp({
-    x: x.ptr, w: x.ptr, yBar: a.ptr, xBar: 0, wBar: y.ptr, bBar: 0, M, N, K, xDtype: x.code, wDtype: x.code,
-    yDtype: a.code,
-  });
-  return y;
-}
-
-/** y = a x. Shapes: a [M, N], x [N, K] -> [M, K]. */
-export function times(a: Tensor, x: Tensor): Tensor {
-  const [M, N, K] = [a.shape[0], a.shape[1], x.shape[1]];
-  const y = a.device.empty([M, K], a.dtype);
-  a.device.lib.linearVjp({
-    x: 0, w: x.ptr, yBar: a.ptr, xBar: y.ptr, wBar: 0, bBar: 0, M, N, K, xDtype: a.code, wDtype: x.code, yDtype: a.code,
-  });
-  return y;
-}
 
 /** Eigenvectors of a Gram matrix above a floor, largest first: rows [kept, l], each times `weigh(eigenvalue)`. */
 function leading(device: Device, gram: Tensor, most: number, floor: number, weigh: (value: number) => number): { rows: Tensor; values: Float64Array } {

@@ -1,7 +1,6 @@
 import { dtypeBytes, numel, type DType, type HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import type { Tensor } from "../tensor.ts";
-import { readFileWindow } from "../../ffi/memory.ts";
 import { copyStrided, denseStrides, isDense } from "./strided.ts";
 import { withSource } from "./source.ts";
 
@@ -51,7 +50,7 @@ export function readStored(t: Stored, into: Tensor): void {
       for (const { start, stored } of t.parts) readStored(stored, into.window(start.reduce((at, s, i) => at + s * strides[i], 0), stored.shape));
     } else into.setHost(readHost(t));
   } else if (t.strides) into.setHost(readHost(t));
-  else if (t.dtype === into.dtype) readFileWindow(into.device.lib, t.file, into.ptr, t.offset, t.bytes);
+  else if (t.dtype === into.dtype) into.setFile(t.file, t.offset);
   else {
     const { device } = into;
     using _scope = device.scope();
@@ -59,13 +58,8 @@ export function readStored(t: Stored, into: Tensor): void {
     const buffer = device.empty([Math.min(PIECE, into.numel)], t.dtype);
     for (let at = 0; at < into.numel; at += PIECE) {
       const n = Math.min(PIECE, into.numel - at);
-      const piece = buffer.window(0, [n]);
-      readFileWindow(device.lib, t.file, piece.ptr, t.offset + at * each, n * each);
-      const to = into.window(at, [n]);
-      if (t.dtype === "f8_e4m3") device.lib.f8Decode({
-        src: piece.ptr, dst: to.ptr, n, scale: t.scale ?? 1, dstDtype: to.code,
-      });
-      else to.set(piece);
+      const piece = buffer.window(0, [n]).setFile(t.file, t.offset + at * each);
+      into.window(at, [n]).set(piece, t.scale);
     }
   }
 }

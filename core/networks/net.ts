@@ -19,7 +19,7 @@ export function residentNet(network: Network): SampleNet {
     release() {},
     [Symbol.dispose]() {
       network[Symbol.dispose]();
-      network.params.device.lib.memoryTrim();
+      network.params.device.trim();
     },
   };
 }

@@ -1,7 +1,8 @@
 import { RcmError } from "../error.ts";
-import type { Op, Output } from "../op.ts";
+import { onlyTangent, type Op, type Output } from "../op.ts";
 import type { Time } from "../diffusion/predict.ts";
 import type { Net } from "../models/family.ts";
+import { GraphMemory, type Graph } from "../stream.ts";
 import type { Device, Scope, Tensor } from "../tensor.ts";
 import { constant, Tape, type Var } from "../tape.ts";
 import type { Network } from "./network.ts";
@@ -18,8 +19,8 @@ interface Plan {
   y: Tensor;
   yDot: Tensor | null;
   yBar: Tensor | null;
-  forward: number;
-  backward: number | null;
+  forward: Graph;
+  backward: Graph | null;
   /** Launches so far. */
   runs: { forward: number; backward: number };
   /** The tape that ran forward and not yet backward: until then its intermediates must stay. */
@@ -81,14 +82,14 @@ export class RecordedNet implements Net {
     let total = 0;
     for (const { plan } of this.seen.values()) {
       if (!plan) continue;
-      const { lib } = plan.y.device;
+      const { device } = plan.y;
       for (const part of ["forward", "backward"] as const) {
         const graph = plan[part];
         if (graph === null || plan.runs[part] === 0) continue;
-        lib.sync();
+        device.sync();
         const began = performance.now();
-        for (let i = 0; i < 10; i++) lib.graphLaunch(graph);
-        lib.sync();
+        for (let i = 0; i < 10; i++) graph.launch();
+        device.sync();
         total += (plan.runs[part] * (performance.now() - began)) / 10;
         plan.runs[part] = 0;
       }
@@ -98,33 +99,21 @@ export class RecordedNet implements Net {
 
   private record(outer: Tape, x: Var, times: readonly Var[], context: Tensor): Plan {
     const { device } = outer;
-    const { lib } = device;
     const trainable = outer.record && this.trained !== null;
     const like = (t: Tensor): Tensor => device.persistent(() => device.empty(t.shape, t.dtype));
     const input = { x: like(x.x), xDot: x.dot && like(x.dot), context: like(context) };
     const held = times.map((t) => ({ t: like(t.x), dot: t.dot && like(t.dot) }));
-    const out = new BigInt64Array(new ArrayBuffer(8));
-    lib.graphMemory(out);
-    const memory = Number(out[0]);
-    const part = (body: () => void): number => {
-      lib.graphBegin(memory);
-      try {
-        body();
-      } finally {
-        lib.graphEnd(out);
-      }
-      return Number(out[0]);
-    };
+    const memory = new GraphMemory(device);
     const scope = device.scope();
     try {
       const tape = new Tape(device, { ...outer.options, record: trainable });
       let y: Var | null = null;
-      const forward = part(() => {
+      const forward = memory.record(() => {
         y = this.network.forward(tape, constant(input.x, input.xDot), held.map((t) => constant(t.t, t.dot)), constant(input.context));
       });
       const value = y as unknown as Var;
       const yBar = trainable ? like(value.x) : null;
-      const backward = yBar ? part(() => tape.backward(value, yBar)) : null;
+      const backward = yBar ? memory.record(() => tape.backward(value, yBar)) : null;
       return {
         ...input, times: held, y: value.x, yDot: value.dot, yBar, forward, backward, runs: { forward: 0, backward: 0 }, pending: false,
       };
@@ -141,7 +130,6 @@ function abandon(device: Device, scope: Scope): void {
 }
 
 function run({ plan, times, context }: Call, [x, xDot]: [Tensor, Tensor | null]): void {
-  const { device } = plan.y;
   plan.x.set(x);
   if (plan.xDot) plan.xDot.set(xDot as Tensor);
   plan.context.set(context);
@@ -149,28 +137,28 @@ function run({ plan, times, context }: Call, [x, xDot]: [Tensor, Tensor | null])
     plan.times[i].t.set(time.x);
     if (time.dot) plan.times[i].dot?.set(time.dot);
   });
-  device.lib.graphLaunch(plan.forward);
+  plan.forward.launch();
   plan.runs.forward++;
 }
 
 const copyOf = (t: Tensor): Tensor => t.device.empty(t.shape, t.dtype).set(t);
 
-const recordedOp: Op<Call> = {
+const recordedOp: Op<[x: Tensor, parameter: Tensor | null], Call> = {
   name: "recorded",
-  forward([x], call, record): Output {
-    run(call, [x as Tensor, null]);
+  forward([x], call, record): Output<readonly []> {
+    run(call, [x, null]);
     call.plan.pending = record && call.plan.backward !== null;
-    return { y: copyOf(call.plan.y), own: [] };
+    return { y: copyOf(call.plan.y), saved: [] };
   },
-  jvp([x], [xDot], call, record) {
-    run(call, [x as Tensor, xDot]);
+  jvp([x], dots, call, record) {
+    run(call, [x, onlyTangent("recorded", dots)]);
     call.plan.pending = record && call.plan.backward !== null;
-    return { y: copyOf(call.plan.y), yDot: copyOf(call.plan.yDot as Tensor), own: [] };
+    return { y: copyOf(call.plan.y), yDot: copyOf(call.plan.yDot as Tensor), saved: [] };
   },
-  vjp(_bar, yBar, _x, _y, _own, { plan }) {
+  vjp(_bar, yBar, _x, _y, _saved, { plan }) {
     if (plan.yBar === null || plan.backward === null) throw new RcmError("E_INTERNAL", "was recorded without a backward", { op: "recorded" });
     plan.yBar.set(yBar);
-    yBar.device.lib.graphLaunch(plan.backward);
+    plan.backward.launch();
     plan.runs.backward++;
     plan.pending = false;
   },

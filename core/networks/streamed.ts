@@ -1,16 +1,9 @@
-import type { Pointer } from "../../ffi/call.ts";
-import { hostAlloc } from "../../ffi/memory.ts";
 import { dtypeBytes, type DType } from "../dtype.ts";
 import type { NetParam } from "../models/family.ts";
 import { ParamSet, type ParamSource } from "../nn/params.ts";
+import { PinnedMemory, Stream, StreamEvent } from "../stream.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import type { Var } from "../tape.ts";
-
-/** Streams and kinds of rcm.h. */
-const COMPUTE = 0;
-const COPIES = 1;
-const UP = 0;
-const DOWN = 1;
 
 /** Device memory for the weights of one block, and the events that order its copies with compute. */
 interface Slot {
@@ -20,8 +13,8 @@ interface Slot {
   /** Block whose weights are here or on their way; -1: none. */
   holds: number;
   /** Recorded on the copy stream behind the block's upload, and on the compute stream behind its last use. */
-  uploaded: number;
-  used: number;
+  uploaded: StreamEvent;
+  used: StreamEvent;
 }
 
 /**
@@ -35,8 +28,12 @@ export class StreamedWeights implements ParamSource, Disposable {
   /** Block, and place in it, of every parameter inside the blocks. */
   private readonly places: ReadonlyMap<string, readonly [block: number, place: number]>;
   private readonly names: ReadonlySet<string>;
-  private readonly hostOuter: Pointer;
-  private readonly hostBlocks: Pointer[];
+  private readonly hostOuter: PinnedMemory;
+  private readonly hostBlocks: PinnedMemory[];
+  private readonly compute: Stream;
+  private readonly copies: Stream;
+  /** Two events for each slot; the first also orders what is copied outside of the slots. */
+  private readonly events: StreamEvent[];
   private globals: ParamSet | null = null;
   private slots: Slot[] = [];
   private current: Slot | null = null;
@@ -47,26 +44,28 @@ export class StreamedWeights implements ParamSource, Disposable {
     specs: readonly NetParam[],
     readonly dtype: DType,
     read: (part: ParamSet) => void,
-    /** First of the four event numbers that are this one's own. */
-    private readonly events = 0,
+    /** First of four event numbers that nothing else uses. */
+    firstEvent = 0,
   ) {
+    this.compute = new Stream(device, "compute");
+    this.copies = new Stream(device, "copies");
+    this.events = [0, 1, 2, 3].map((k) => new StreamEvent(device, firstEvent + k));
     this.names = new Set(specs.map((s) => s.name));
     this.outer = specs.filter((s) => s.block === null);
     const count = 1 + Math.max(-1, ...specs.map((s) => s.block ?? -1));
     this.blocks = Array.from({ length: count }, (_, i) => specs.filter((s) => s.block === i));
     this.places = new Map(this.blocks.flatMap((part, block) => part.map((s, place) => [s.name, [block, place] as const])));
-    const host = (part: NetParam[]): Pointer => hostAlloc(device.lib, this.bytes(part));
+    const host = (part: NetParam[]): PinnedMemory => new PinnedMemory(device, this.bytes(part));
     this.hostOuter = host(this.outer);
     this.hostBlocks = this.blocks.map(host);
-    const fill = (part: NetParam[], to: Pointer): void => {
+    const fill = (part: NetParam[], to: PinnedMemory): void => {
       using _scope = device.scope();
       const flat = device.empty([ParamSet.flatSize(part)], dtype).zero();
       read(ParamSet.view(device, part, flat));
-      device.lib.eventRecord({ event: this.events, stream: COMPUTE });
-      device.lib.streamWait({ stream: COPIES, event: this.events });
-      device.lib.copyAsync({ dst: to, src: flat.ptr, bytes: flat.bytes, kind: DOWN });
-      device.lib.eventRecord({ event: this.events, stream: COPIES });
-      device.lib.eventSync(this.events);
+      this.afterCompute();
+      to.download(flat);
+      this.copies.record(this.events[0]);
+      this.events[0].sync();
     };
     try {
       fill(this.outer, this.hostOuter);
@@ -75,6 +74,12 @@ export class StreamedWeights implements ParamSource, Disposable {
       this[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** What the copy stream is given from now on starts after the work queued so far. */
+  private afterCompute(): void {
+    this.compute.record(this.events[0]);
+    this.copies.wait(this.events[0]);
   }
 
   private bytes(part: NetParam[]): number {
@@ -96,20 +101,17 @@ export class StreamedWeights implements ParamSource, Disposable {
     const { device } = this;
     const take = (part: NetParam[]): Tensor => device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
     const outer = take(this.outer);
-    device.lib.eventRecord({
-      event: this.events, stream: COMPUTE,
-    }); // queued work may still use memory that was handed out again
-    device.lib.streamWait({ stream: COPIES, event: this.events });
-    device.lib.copyAsync({ dst: outer.ptr, src: this.hostOuter, bytes: outer.bytes, kind: UP });
-    device.lib.eventRecord({ event: this.events, stream: COPIES });
-    device.lib.streamWait({ stream: COMPUTE, event: this.events });
+    this.afterCompute(); // queued work may still use memory that was handed out again
+    this.hostOuter.upload(outer);
+    this.copies.record(this.events[0]);
+    this.compute.wait(this.events[0]);
     this.globals = ParamSet.view(device, this.outer, outer);
     this.slots = Array.from({ length: Math.min(2, this.blocks.length) }, (_, k) => {
       const flat = take(this.blocks[0]);
       const set = ParamSet.view(device, this.blocks[0], flat);
-      const slot = { flat, vars: set.names.map((n) => set.get(n)), holds: -1, uploaded: this.events + 2 * k, used: this.events + 2 * k + 1 };
-      device.lib.eventRecord({ event: slot.used, stream: COMPUTE });
-      return slot;
+      const [uploaded, used] = this.events.slice(2 * k);
+      this.compute.record(used);
+      return { flat, vars: set.names.map((n) => set.get(n)), holds: -1, uploaded, used };
     });
     this.upload(this.slots[0], 0);
   }
@@ -117,13 +119,12 @@ export class StreamedWeights implements ParamSource, Disposable {
   /** Gives the device memory back; the weights stay on the host. */
   release(): void {
     if (!this.globals) return;
-    const { lib } = this.device;
-    for (const slot of this.slots) if (slot.holds >= 0) lib.eventSync(slot.uploaded);
-    lib.sync();
+    for (const slot of this.slots) if (slot.holds >= 0) slot.uploaded.sync();
+    this.device.sync();
     this.globals.flat.free();
     this.slots.forEach((s) => s.flat.free());
     [this.globals, this.slots, this.current] = [null, [], null];
-    lib.memoryTrim();
+    this.device.trim();
   }
 
   get(name: string): Var {
@@ -141,10 +142,9 @@ export class StreamedWeights implements ParamSource, Disposable {
 
   /** Makes a block the one that computes and starts the upload of the next into the slot that the last one leaves. */
   private enter(block: number): Slot {
-    const { lib } = this.device;
-    if (this.current) lib.eventRecord({ event: this.current.used, stream: COMPUTE });
+    if (this.current) this.compute.record(this.current.used);
     const slot = this.slots.find((s) => s.holds === block) ?? this.upload(this.slots.find((s) => s !== this.current) ?? this.slots[0], block);
-    lib.streamWait({ stream: COMPUTE, event: slot.uploaded });
+    this.compute.wait(slot.uploaded);
     const next = (block + 1) % this.blocks.length; // after the last comes the first of the next evaluation
     const other = this.slots.find((s) => s !== slot);
     if (other && other.holds !== next) this.upload(other, next);
@@ -152,16 +152,15 @@ export class StreamedWeights implements ParamSource, Disposable {
   }
 
   private upload(slot: Slot, block: number): Slot {
-    const { lib } = this.device;
-    lib.streamWait({ stream: COPIES, event: slot.used });
-    lib.copyAsync({ dst: slot.flat.ptr, src: this.hostBlocks[block], bytes: slot.flat.bytes, kind: UP });
-    lib.eventRecord({ event: slot.uploaded, stream: COPIES });
+    this.copies.wait(slot.used);
+    this.hostBlocks[block].upload(slot.flat);
+    this.copies.record(slot.uploaded);
     slot.holds = block;
     return slot;
   }
 
   [Symbol.dispose](): void {
     this.release();
-    for (const p of [this.hostOuter, ...this.hostBlocks]) this.device.lib.hostFree(p);
+    for (const memory of [this.hostOuter, ...this.hostBlocks]) memory.free();
   }
 }

@@ -121,7 +121,7 @@ export class ParamSet implements ParamSource, Disposable {
         using _scope = this.device.scope();
         const noise = this.device.randn(spec.shape, t.dtype, seed, streamOf({ use: "init", sample: i }));
         t.zero().axpy(noise, spec.init.std);
-      } else this.device.lib.fill({ out: t.ptr, n: t.numel, value: spec.init.kind === "ones" ? 1 : 0, dtype: t.code });
+      } else t.fill(spec.init.kind === "ones" ? 1 : 0);
     });
   }
 

@@ -1,4 +1,4 @@
-import type { Op } from "../op.ts";
+import { onlyTangent, type Op } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
@@ -6,30 +6,28 @@ export type ActivationKind = "gelu_tanh" | "gelu_erf" | "silu" | "tanh";
 /** Codes of `kind` in rcm.h. */
 export const activationCode = (kind: ActivationKind): number => ["gelu_tanh", "gelu_erf", "silu", "tanh"].indexOf(kind);
 
-export const activationOp: Op<{ kind: ActivationKind }> = {
+export const activationOp: Op<[x: Tensor], { kind: ActivationKind }> = {
   name: "activation",
-  forward([x], { kind }) {
-    const X = x as Tensor;
-    const y = X.device.empty(X.shape, X.dtype);
-    X.device.lib.activationFwd({ x: X.ptr, y: y.ptr, n: X.numel, kind: activationCode(kind), dtype: X.code });
-    return { y, own: [] };
+  forward([x], p) {
+    const y = x.device.empty(x.shape, x.dtype);
+    const kind = activationCode(p.kind);
+    x.device.lib.activationFwd({ x: x.ptr, y: y.ptr, n: x.numel, kind, dtype: x.code });
+    return { y, saved: [] };
   },
-  jvp([x], [xDot], { kind }) {
-    const X = x as Tensor;
-    const y = X.device.empty(X.shape, X.dtype);
-    const yDot = X.device.empty(X.shape, X.dtype);
-    X.device.lib.activationJvp({
-      x: X.ptr, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, n: X.numel, kind: activationCode(kind),
-      dtype: X.code,
+  jvp([x], xDots, p) {
+    const xDot = onlyTangent("activation", xDots);
+    const y = x.device.empty(x.shape, x.dtype);
+    const yDot = x.device.empty(x.shape, x.dtype);
+    const kind = activationCode(p.kind);
+    x.device.lib.activationJvp({
+      x: x.ptr, xDot: xDot.ptr, y: y.ptr, yDot: yDot.ptr, n: x.numel, kind, dtype: x.code,
     });
-    return { y, yDot, own: [] };
+    return { y, yDot, saved: [] };
   },
-  vjp(bar, yBar, [x], _y, _own, { kind }) {
-    const X = x as Tensor;
-    const xBar = X.device.empty(X.shape, X.dtype);
-    X.device.lib.activationVjp({
-      x: X.ptr, yBar: yBar.ptr, xBar: xBar.ptr, n: X.numel, kind: activationCode(kind), dtype: X.code,
-    });
+  vjp(bar, yBar, [x], _y, _saved, p) {
+    const xBar = x.device.empty(x.shape, x.dtype);
+    const kind = activationCode(p.kind);
+    x.device.lib.activationVjp({ x: x.ptr, yBar: yBar.ptr, xBar: xBar.ptr, n: x.numel, kind, dtype: x.code });
     bar.put(0, xBar);
   },
 };

@@ -1,7 +1,7 @@
 import type { Pointer } from "../../ffi/call.ts";
 import type { DType } from "../dtype.ts";
 import type { Op } from "../op.ts";
-import { expectDType, expectShape, statDType, type Tensor } from "../tensor.ts";
+import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 interface AdaLayerNormParams {
@@ -12,47 +12,60 @@ interface AdaLayerNormParams {
   dtype: DType | null;
 }
 
-function sizes([x, mod]: (Tensor | null)[], p: AdaLayerNormParams) {
-  const [X, E] = [x as Tensor, mod as Tensor];
-  const [B, L, D] = X.shape;
-  const S = E.shape[1];
-  expectShape("ada_layer_norm", "modulation", E, [B, S, D]);
-  expectDType("ada_layer_norm", "modulation", E, statDType(X.dtype));
-  return { X, E, B, L, D, stride: S * D, at: (t: Tensor, slot: number): Pointer => t.window(slot * D, [D]).ptr, shift: p.shift, scale: p.scale };
+type AdaLayerNormInputs = [x: Tensor, modulation: Tensor];
+
+function sizes([x, modulation]: AdaLayerNormInputs) {
+  const op = "ada_layer_norm";
+  expectShape(op, "x", x, [-1, -1, -1]);
+  const [B, L, D] = x.shape;
+  expectShape(op, "modulation", modulation, [B, -1, D]);
+  expectDType(op, "modulation", modulation, statDType(x.dtype));
+  return { B, L, D, modStride: modulation.shape[1] * D };
 }
 
-export const adaLayerNormOp: Op<AdaLayerNormParams> = {
+/** Address of a slot of the first sample. */
+const slot = (modulation: Tensor, i: number): Pointer => {
+  const D = modulation.shape[2];
+  return modulation.window(i * D, [D]).ptr;
+};
+
+export const adaLayerNormOp: Op<AdaLayerNormInputs, AdaLayerNormParams, readonly [mean: Tensor, rstd: Tensor]> = {
   name: "ada_layer_norm",
-  forward(x, p) {
-    const { X, E, B, L, D, stride, at } = sizes(x, p);
-    const y = X.device.empty(X.shape, p.dtype ?? X.dtype);
-    const [mean, rstd] = [X.device.empty([B * L], E.dtype), X.device.empty([B * L], E.dtype)];
-    X.device.lib.adaLayerNormFwd({
-      x: X.ptr, shift: at(E, p.shift), scale: at(E, p.scale), y: y.ptr, mean: mean.ptr, rstd: rstd.ptr, B, L, D,
-      modStride: stride, eps: p.eps, xDtype: X.code, yDtype: y.code,
+  forward(inputs, p) {
+    const [x, modulation] = inputs;
+    const { B, L, D, modStride } = sizes(inputs);
+    const y = x.device.empty(x.shape, p.dtype ?? x.dtype);
+    const mean = x.device.empty([B * L], modulation.dtype);
+    const rstd = x.device.empty([B * L], modulation.dtype);
+    x.device.lib.adaLayerNormFwd({
+      x: x.ptr, shift: slot(modulation, p.shift), scale: slot(modulation, p.scale), y: y.ptr, mean: mean.ptr,
+      rstd: rstd.ptr, B, L, D, modStride, eps: p.eps, xDtype: x.code, yDtype: y.code,
     });
-    return { y, own: [mean, rstd] };
+    return { y, saved: [mean, rstd] };
   },
-  jvp(x, [xDot, eDot], p) {
-    const { X, E, B, L, D, stride, at } = sizes(x, p);
-    const y = X.device.empty(X.shape, p.dtype ?? X.dtype);
-    const yDot = X.device.empty(X.shape, y.dtype);
-    const [mean, rstd] = [X.device.empty([B * L], E.dtype), X.device.empty([B * L], E.dtype)];
-    X.device.lib.adaLayerNormJvp({
-      x: X.ptr, shift: at(E, p.shift), scale: at(E, p.scale), xDot: xDot?.ptr ?? 0,
-      shiftDot: eDot ? at(eDot, p.shift) : 0, scaleDot: eDot ? at(eDot, p.scale) : 0, y: y.ptr, yDot: yDot.ptr,
-      mean: mean.ptr, rstd: rstd.ptr, B, L, D, modStride: stride, eps: p.eps, xDtype: X.code, yDtype: y.code,
+  jvp(inputs, [xDot, modDot], p) {
+    const [x, modulation] = inputs;
+    const { B, L, D, modStride } = sizes(inputs);
+    const y = x.device.empty(x.shape, p.dtype ?? x.dtype);
+    const yDot = x.device.empty(x.shape, y.dtype);
+    const mean = x.device.empty([B * L], modulation.dtype);
+    const rstd = x.device.empty([B * L], modulation.dtype);
+    x.device.lib.adaLayerNormJvp({
+      x: x.ptr, shift: slot(modulation, p.shift), scale: slot(modulation, p.scale), xDot: ptrOf(xDot),
+      shiftDot: modDot ? slot(modDot, p.shift) : 0, scaleDot: modDot ? slot(modDot, p.scale) : 0, y: y.ptr,
+      yDot: yDot.ptr, mean: mean.ptr, rstd: rstd.ptr, B, L, D, modStride, eps: p.eps, xDtype: x.code, yDtype: y.code,
     });
-    return { y, yDot, own: [mean, rstd] };
+    return { y, yDot, saved: [mean, rstd] };
   },
-  vjp(bar, yBar, x, _y, [mean, rstd], p) {
-    const { X, E, B, L, D, stride, at } = sizes(x, p);
-    const xBar = bar.need(0) ? X.device.empty(X.shape, X.dtype) : null;
-    const eBar = bar.need(1) ? bar.accumulate(1) : null;
-    X.device.lib.adaLayerNormVjp({
-      x: X.ptr, scale: at(E, p.scale), mean: mean.ptr, rstd: rstd.ptr, yBar: yBar.ptr, xBar: xBar?.ptr ?? 0,
-      shiftBar: eBar ? at(eBar, p.shift) : 0, scaleBar: eBar ? at(eBar, p.scale) : 0, B, L, D, modStride: stride,
-      xDtype: X.code, yDtype: yBar.code,
+  vjp(bar, yBar, inputs, _y, [mean, rstd], p) {
+    const [x, modulation] = inputs;
+    const { B, L, D, modStride } = sizes(inputs);
+    const xBar = bar.need(0) ? x.device.empty(x.shape, x.dtype) : null;
+    const modBar = bar.need(1) ? bar.accumulate(1) : null;
+    x.device.lib.adaLayerNormVjp({
+      x: x.ptr, scale: slot(modulation, p.scale), mean: mean.ptr, rstd: rstd.ptr, yBar: yBar.ptr, xBar: ptrOf(xBar),
+      shiftBar: modBar ? slot(modBar, p.shift) : 0, scaleBar: modBar ? slot(modBar, p.scale) : 0, B, L, D, modStride,
+      xDtype: x.code, yDtype: yBar.code,
     });
     if (xBar) bar.put(0, xBar);
   },
@@ -62,4 +75,5 @@ export const adaLayerNormOp: Op<AdaLayerNormParams> = {
  * Layer norm without affine, then * (1 + scale) + shift from two slots of a modulation tensor (adaLN).
  * Shapes: x [B, L, D], modulation [B, S, D] (stat dtype) -> [B, L, D]. Grad: x; modulation accumulates.
  */
-export const adaLayerNorm = (tape: Tape, x: Var, modulation: Var, p: AdaLayerNormParams): Var => tape.run(adaLayerNormOp, [x, modulation], p);
+export const adaLayerNorm = (tape: Tape, x: Var, modulation: Var, p: AdaLayerNormParams): Var =>
+  tape.run(adaLayerNormOp, [x, modulation], p);

@@ -1,6 +1,6 @@
 import { RcmError } from "../error.ts";
 import type { Op } from "../op.ts";
-import { expectShape, statDType, type Tensor } from "../tensor.ts";
+import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 interface AttentionParams {
@@ -9,47 +9,52 @@ interface AttentionParams {
   scale: number | null;
 }
 
-function sizes([q, k, v]: (Tensor | null)[], p: AttentionParams) {
-  const [Q, K_, V] = [q as Tensor, k as Tensor, v as Tensor];
-  const [B, Lq, D] = Q.shape;
-  const Lk = K_.shape[1];
-  const H = p.heads;
-  if (D % H !== 0 || V.shape[2] % H !== 0) throw new RcmError("E_SHAPE", "heads divide the width", { op: "attention", want: H, got: [D, V.shape[2]] });
-  expectShape("attention", "k", K_, [B, Lk, D]);
-  expectShape("attention", "v", V, [B, Lk, V.shape[2]]);
+type AttentionInputs = [q: Tensor, k: Tensor, v: Tensor];
+
+function sizes([q, k, v]: AttentionInputs, p: AttentionParams) {
+  const op = "attention";
+  expectShape(op, "q", q, [-1, -1, -1]);
+  const [B, Lq, D] = q.shape;
+  const [Lk, Dv, H] = [k.shape[1], v.shape[2], p.heads];
+  expectShape(op, "k", k, [B, -1, D]);
+  expectShape(op, "v", v, [B, Lk, -1]);
+  expectDType(op, "k", k, q.dtype);
+  expectDType(op, "v", v, q.dtype);
+  if (D % H !== 0 || Dv % H !== 0) throw new RcmError("E_SHAPE", "heads divide the width", { op, want: H, got: [D, Dv] });
   const K = D / H;
-  return { Q, K_, V, B, H, Lq, Lk, K, Kv: V.shape[2] / H, scale: p.scale ?? 1 / Math.sqrt(K) };
+  return { B, H, Lq, Lk, K, Kv: Dv / H, scale: p.scale ?? 1 / Math.sqrt(K), dtype: q.code };
 }
 
-export const attentionOp: Op<AttentionParams> = {
+export const attentionOp: Op<AttentionInputs, AttentionParams, readonly [lse: Tensor]> = {
   name: "attention",
   costly: "attention",
-  forward(x, p) {
-    const { Q, K_, V, B, H, Lq, Lk, K, Kv, scale } = sizes(x, p);
-    const y = Q.device.empty([B, Lq, H * Kv], Q.dtype);
-    const lse = Q.device.empty([B, H, Lq], statDType(Q.dtype));
-    Q.device.lib.attentionFwd({
-      q: Q.ptr, k: K_.ptr, v: V.ptr, o: y.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv, scale, dtype: Q.code,
-    });
-    return { y, own: [lse] };
+  forward(inputs, p) {
+    const [q, k, v] = inputs;
+    const s = sizes(inputs, p);
+    const y = q.device.empty([s.B, s.Lq, s.H * s.Kv], q.dtype);
+    const lse = q.device.empty([s.B, s.H, s.Lq], statDType(q.dtype));
+    q.device.lib.attentionFwd({ q: q.ptr, k: k.ptr, v: v.ptr, o: y.ptr, lse: lse.ptr, strides: 0, ...s });
+    return { y, saved: [lse] };
   },
-  jvp(x, [qDot, kDot, vDot], p) {
-    const { Q, K_, V, B, H, Lq, Lk, K, Kv, scale } = sizes(x, p);
-    const y = Q.device.empty([B, Lq, H * Kv], Q.dtype);
-    const yDot = Q.device.empty([B, Lq, H * Kv], Q.dtype);
-    const lse = Q.device.empty([B, H, Lq], statDType(Q.dtype));
-    Q.device.lib.attentionJvp({
-      q: Q.ptr, k: K_.ptr, v: V.ptr, qDot: qDot?.ptr ?? 0, kDot: kDot?.ptr ?? 0, vDot: vDot?.ptr ?? 0, o: y.ptr,
-      oDot: yDot.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv, scale, dtype: Q.code,
+  jvp(inputs, [qDot, kDot, vDot], p) {
+    const [q, k, v] = inputs;
+    const s = sizes(inputs, p);
+    const y = q.device.empty([s.B, s.Lq, s.H * s.Kv], q.dtype);
+    const yDot = q.device.empty(y.shape, q.dtype);
+    const lse = q.device.empty([s.B, s.H, s.Lq], statDType(q.dtype));
+    q.device.lib.attentionJvp({
+      q: q.ptr, k: k.ptr, v: v.ptr, qDot: ptrOf(qDot), kDot: ptrOf(kDot), vDot: ptrOf(vDot), o: y.ptr, oDot: yDot.ptr,
+      lse: lse.ptr, strides: 0, ...s,
     });
-    return { y, yDot, own: [lse] };
+    return { y, yDot, saved: [lse] };
   },
-  vjp(bar, yBar, x, y, [lse], p) {
-    const { Q, K_, V, B, H, Lq, Lk, K, Kv, scale } = sizes(x, p);
-    const bars = [Q, K_, V].map((t, i) => (bar.need(i) ? Q.device.empty(t.shape, t.dtype) : null));
-    Q.device.lib.attentionVjp({
-      q: Q.ptr, k: K_.ptr, v: V.ptr, o: y.ptr, lse: lse.ptr, oBar: yBar.ptr, qBar: bars[0]?.ptr ?? 0,
-      kBar: bars[1]?.ptr ?? 0, vBar: bars[2]?.ptr ?? 0, strides: 0, B, H, Lq, Lk, K, Kv, scale, dtype: Q.code,
+  vjp(bar, yBar, inputs, y, [lse], p) {
+    const [q, k, v] = inputs;
+    const s = sizes(inputs, p);
+    const bars = inputs.map((t, i) => (bar.need(i) ? t.device.empty(t.shape, t.dtype) : null));
+    const [qBar, kBar, vBar] = bars.map(ptrOf);
+    q.device.lib.attentionVjp({
+      q: q.ptr, k: k.ptr, v: v.ptr, o: y.ptr, lse: lse.ptr, oBar: yBar.ptr, qBar, kBar, vBar, strides: 0, ...s,
     });
     bars.forEach((t, i) => t && bar.put(i, t));
   },

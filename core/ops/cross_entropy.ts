@@ -1,4 +1,4 @@
-import type { Op } from "../op.ts";
+import { onlyTangent, type Op } from "../op.ts";
 import { expectDType, expectShape, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
@@ -7,37 +7,38 @@ interface CrossEntropyParams {
   label: Tensor;
 }
 
-function sizes([x]: (Tensor | null)[], p: CrossEntropyParams) {
-  const X = x as Tensor;
-  const [B, N] = X.shape;
-  expectShape("cross_entropy", "x", X, [B, N]);
-  expectShape("cross_entropy", "label", p.label, [B]);
-  expectDType("cross_entropy", "label", p.label, "i32");
-  return { X, B, N };
+function sizes(x: Tensor, { label }: CrossEntropyParams): { B: number; N: number } {
+  const op = "cross_entropy";
+  const [B, N] = x.shape;
+  expectShape(op, "x", x, [B, N]);
+  expectShape(op, "label", label, [B]);
+  expectDType(op, "label", label, "i32");
+  return { B, N };
 }
 
-export const crossEntropyOp: Op<CrossEntropyParams> = {
+export const crossEntropyOp: Op<[x: Tensor], CrossEntropyParams> = {
   name: "cross_entropy",
-  forward(x, p) {
-    const { X, B, N } = sizes(x, p);
-    const y = X.device.empty([B], "f64");
-    X.device.lib.crossEntropyFwd({ x: X.ptr, label: p.label.ptr, loss: y.ptr, B, N, dtype: X.code });
-    return { y, own: [] };
+  forward([x], p) {
+    const { B, N } = sizes(x, p);
+    const y = x.device.empty([B], "f64");
+    x.device.lib.crossEntropyFwd({ x: x.ptr, label: p.label.ptr, loss: y.ptr, B, N, dtype: x.code });
+    return { y, saved: [] };
   },
-  jvp(x, [xDot], p) {
-    const { X, B, N } = sizes(x, p);
-    const y = X.device.empty([B], "f64");
-    const yDot = X.device.empty([B], "f64");
-    X.device.lib.crossEntropyJvp({
-      x: X.ptr, label: p.label.ptr, xDot: (xDot as Tensor).ptr, loss: y.ptr, lossDot: yDot.ptr, B, N, dtype: X.code,
+  jvp([x], xDots, p) {
+    const xDot = onlyTangent("cross_entropy", xDots);
+    const { B, N } = sizes(x, p);
+    const y = x.device.empty([B], "f64");
+    const yDot = x.device.empty([B], "f64");
+    x.device.lib.crossEntropyJvp({
+      x: x.ptr, label: p.label.ptr, xDot: xDot.ptr, loss: y.ptr, lossDot: yDot.ptr, B, N, dtype: x.code,
     });
-    return { y, yDot, own: [] };
+    return { y, yDot, saved: [] };
   },
-  vjp(bar, yBar, x, _y, _own, p) {
-    const { X, B, N } = sizes(x, p);
-    const xBar = X.device.empty(X.shape, X.dtype);
-    X.device.lib.crossEntropyVjp({
-      x: X.ptr, label: p.label.ptr, lossBar: yBar.ptr, xBar: xBar.ptr, B, N, dtype: X.code,
+  vjp(bar, yBar, [x], _y, _saved, p) {
+    const { B, N } = sizes(x, p);
+    const xBar = x.device.empty(x.shape, x.dtype);
+    x.device.lib.crossEntropyVjp({
+      x: x.ptr, label: p.label.ptr, lossBar: yBar.ptr, xBar: xBar.ptr, B, N, dtype: x.code,
     });
     bar.put(0, xBar);
   },

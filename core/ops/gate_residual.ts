@@ -1,6 +1,6 @@
 import type { Pointer } from "../../ffi/call.ts";
 import type { Op } from "../op.ts";
-import { expectDType, expectShape, statDType, type Tensor } from "../tensor.ts";
+import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 interface GateResidualParams {
@@ -8,45 +8,54 @@ interface GateResidualParams {
   gate: number;
 }
 
-function sizes([x, h, mod]: (Tensor | null)[], p: GateResidualParams) {
-  const [X, H] = [x as Tensor, h as Tensor];
-  const [B, L, D] = X.shape;
-  expectShape("gate_residual", "h", H, X.shape);
-  if (mod) {
-    expectShape("gate_residual", "modulation", mod, [B, -1, D]);
-    expectDType("gate_residual", "modulation", mod, statDType(X.dtype));
+type GateResidualInputs = [x: Tensor, h: Tensor, modulation: Tensor | null];
+
+function sizes([x, h, modulation]: GateResidualInputs) {
+  const op = "gate_residual";
+  expectShape(op, "x", x, [-1, -1, -1]);
+  const [B, L, D] = x.shape;
+  expectShape(op, "h", h, x.shape);
+  if (modulation) {
+    expectShape(op, "modulation", modulation, [B, -1, D]);
+    expectDType(op, "modulation", modulation, statDType(x.dtype));
   }
-  const at = (t: Tensor | null): Pointer | 0 => (t ? t.window(p.gate * D, [D]).ptr : 0);
-  return { X, H, B, L, D, stride: mod ? mod.shape[1] * D : 0, at };
+  return { B, L, D, gateStride: modulation ? modulation.shape[1] * D : 0, xDtype: x.code, hDtype: h.code };
 }
 
-export const gateResidualOp: Op<GateResidualParams> = {
+/** Address of the gate of the first sample; 0: no gate. */
+function gateOf(modulation: Tensor | null, { gate }: GateResidualParams): Pointer | 0 {
+  if (!modulation) return 0;
+  const D = modulation.shape[2];
+  return modulation.window(gate * D, [D]).ptr;
+}
+
+export const gateResidualOp: Op<GateResidualInputs, GateResidualParams> = {
   name: "gate_residual",
-  forward(x, p) {
-    const { X, H, B, L, D, stride, at } = sizes(x, p);
-    const y = X.device.empty(X.shape, X.dtype);
-    X.device.lib.gateResidualFwd({
-      x: X.ptr, h: H.ptr, gate: at(x[2]), y: y.ptr, B, L, D, gateStride: stride, xDtype: X.code, hDtype: H.code,
-    });
-    return { y, own: [] };
+  forward(inputs, p) {
+    const [x, h, modulation] = inputs;
+    const s = sizes(inputs);
+    const y = x.device.empty(x.shape, x.dtype);
+    x.device.lib.gateResidualFwd({ x: x.ptr, h: h.ptr, gate: gateOf(modulation, p), y: y.ptr, ...s });
+    return { y, saved: [] };
   },
-  jvp(x, [xDot, hDot, modDot], p) {
-    const { X, H, B, L, D, stride, at } = sizes(x, p);
-    const y = X.device.empty(X.shape, X.dtype);
-    const yDot = X.device.empty(X.shape, X.dtype);
-    X.device.lib.gateResidualJvp({
-      x: X.ptr, h: H.ptr, gate: at(x[2]), xDot: xDot?.ptr ?? 0, hDot: hDot?.ptr ?? 0, gateDot: at(modDot ?? null),
-      y: y.ptr, yDot: yDot.ptr, B, L, D, gateStride: stride, xDtype: X.code, hDtype: H.code,
+  jvp(inputs, [xDot, hDot, modDot], p) {
+    const [x, h, modulation] = inputs;
+    const s = sizes(inputs);
+    const y = x.device.empty(x.shape, x.dtype);
+    const yDot = x.device.empty(x.shape, x.dtype);
+    x.device.lib.gateResidualJvp({
+      x: x.ptr, h: h.ptr, gate: gateOf(modulation, p), xDot: ptrOf(xDot), hDot: ptrOf(hDot),
+      gateDot: gateOf(modDot, p), y: y.ptr, yDot: yDot.ptr, ...s,
     });
-    return { y, yDot, own: [] };
+    return { y, yDot, saved: [] };
   },
-  vjp(bar, yBar, x, _y, _own, p) {
-    const { X, H, B, L, D, stride, at } = sizes(x, p);
-    const hBar = bar.need(1) ? X.device.empty(H.shape, H.dtype) : null;
-    const modBar = x[2] && bar.need(2) ? bar.accumulate(2) : null;
-    X.device.lib.gateResidualVjp({
-      h: H.ptr, gate: at(x[2]), yBar: yBar.ptr, hBar: hBar?.ptr ?? 0, gateBar: at(modBar), B, L, D, gateStride: stride,
-      xDtype: X.code, hDtype: H.code,
+  vjp(bar, yBar, inputs, _y, _saved, p) {
+    const [, h, modulation] = inputs;
+    const s = sizes(inputs);
+    const hBar = bar.need(1) ? h.device.empty(h.shape, h.dtype) : null;
+    const modBar = modulation && bar.need(2) ? bar.accumulate(2) : null;
+    h.device.lib.gateResidualVjp({
+      h: h.ptr, gate: gateOf(modulation, p), yBar: yBar.ptr, hBar: ptrOf(hBar), gateBar: gateOf(modBar, p), ...s,
     });
     if (bar.need(0)) bar.put(0, yBar);
     if (hBar) bar.put(1, hBar);

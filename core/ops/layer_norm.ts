@@ -1,7 +1,6 @@
-import type { Code } from "../../ffi/call.ts";
 import type { DType } from "../dtype.ts";
-import type { Op } from "../op.ts";
-import { expectShape, statDType, type Tensor } from "../tensor.ts";
+import { onlyTangent, type Op } from "../op.ts";
+import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 interface LayerNormParams {
@@ -10,50 +9,62 @@ interface LayerNormParams {
   dtype: DType | null;
 }
 
-function sizes([x, w, b]: (Tensor | null)[]): { X: Tensor; M: number; N: number; wCode: Code } {
-  const X = x as Tensor;
-  const N = X.shape[X.shape.length - 1];
-  if (w) expectShape("layer_norm", "w", w, [N]);
-  if (b) expectShape("layer_norm", "b", b, [N]);
-  return { X, M: X.numel / N, N, wCode: (w ?? b ?? X).code };
+type LayerNormInputs = [x: Tensor, w: Tensor | null, b: Tensor | null];
+
+function sizes([x, w, b]: LayerNormInputs) {
+  const op = "layer_norm";
+  const N = x.shape[x.shape.length - 1];
+  if (w) expectShape(op, "w", w, [N]);
+  if (b) expectShape(op, "b", b, [N]);
+  if (w && b) expectDType(op, "b", b, w.dtype);
+  return { M: x.numel / N, N, xDtype: x.code, wDtype: (w ?? b ?? x).code };
 }
 
-export const layerNormOp: Op<LayerNormParams> = {
+export const layerNormOp: Op<LayerNormInputs, LayerNormParams, readonly [mean: Tensor, rstd: Tensor]> = {
   name: "layer_norm",
-  forward(x, { eps, dtype }) {
-    const { X, M, N, wCode } = sizes(x);
-    const y = X.device.empty(X.shape, dtype ?? X.dtype);
-    const [mean, rstd] = [X.device.empty([M], statDType(X.dtype)), X.device.empty([M], statDType(X.dtype))];
-    X.device.lib.layerNormFwd({
-      x: X.ptr, w: x[1]?.ptr ?? 0, b: x[2]?.ptr ?? 0, y: y.ptr, mean: mean.ptr, rstd: rstd.ptr, M, N, eps,
-      xDtype: X.code, wDtype: wCode, yDtype: y.code,
+  forward(inputs, { eps, dtype }) {
+    const [x, w, b] = inputs;
+    const s = sizes(inputs);
+    const y = x.device.empty(x.shape, dtype ?? x.dtype);
+    const mean = x.device.empty([s.M], statDType(x.dtype));
+    const rstd = x.device.empty([s.M], mean.dtype);
+    x.device.lib.layerNormFwd({
+      x: x.ptr, w: ptrOf(w), b: ptrOf(b), y: y.ptr, mean: mean.ptr, rstd: rstd.ptr, eps, yDtype: y.code, ...s,
     });
-    return { y, own: [mean, rstd] };
+    return { y, saved: [mean, rstd] };
   },
-  jvp(x, [xDot], { eps, dtype }) {
-    const { X, M, N, wCode } = sizes(x);
-    const y = X.device.empty(X.shape, dtype ?? X.dtype);
-    const yDot = X.device.empty(X.shape, y.dtype);
-    const [mean, rstd] = [X.device.empty([M], statDType(X.dtype)), X.device.empty([M], statDType(X.dtype))];
-    X.device.lib.layerNormJvp({
-      x: X.ptr, w: x[1]?.ptr ?? 0, b: x[2]?.ptr ?? 0, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr,
-      mean: mean.ptr, rstd: rstd.ptr, M, N, eps, xDtype: X.code, wDtype: wCode, yDtype: y.code,
+  jvp(inputs, dots, { eps, dtype }) {
+    const [x, w, b] = inputs;
+    const xDot = onlyTangent("layer_norm", dots);
+    const s = sizes(inputs);
+    const y = x.device.empty(x.shape, dtype ?? x.dtype);
+    const yDot = x.device.empty(x.shape, y.dtype);
+    const mean = x.device.empty([s.M], statDType(x.dtype));
+    const rstd = x.device.empty([s.M], mean.dtype);
+    x.device.lib.layerNormJvp({
+      x: x.ptr, w: ptrOf(w), b: ptrOf(b), xDot: xDot.ptr, y: y.ptr, yDot: yDot.ptr, mean: mean.ptr, rstd: rstd.ptr,
+      eps, yDtype: y.code, ...s,
     });
-    return { y, yDot, own: [mean, rstd] };
+    return { y, yDot, saved: [mean, rstd] };
   },
-  vjp(bar, yBar, x, _y, [mean, rstd]) {
-    const { X, M, N, wCode } = sizes(x);
-    const xBar = bar.need(0) ? X.device.empty(X.shape, X.dtype) : null;
-    const wBar = x[1] && bar.need(1) ? bar.accumulate(1) : null;
-    const bBar = x[2] && bar.need(2) ? bar.accumulate(2) : null;
-    X.device.lib.layerNormVjp({
-      x: X.ptr, w: x[1]?.ptr ?? 0, mean: mean.ptr, rstd: rstd.ptr, yBar: yBar.ptr, xBar: xBar?.ptr ?? 0,
-      wBar: wBar?.ptr ?? 0, bBar: bBar?.ptr ?? 0, M, N, xDtype: X.code, wDtype: wCode, yDtype: yBar.code,
+  vjp(bar, yBar, inputs, _y, [mean, rstd]) {
+    const [x, w, b] = inputs;
+    const s = sizes(inputs);
+    const xBar = bar.need(0) ? x.device.empty(x.shape, x.dtype) : null;
+    const wBar = w && bar.need(1) ? bar.accumulate(1) : null;
+    const bBar = b && bar.need(2) ? bar.accumulate(2) : null;
+    x.device.lib.layerNormVjp({
+      x: x.ptr, w: ptrOf(w), mean: mean.ptr, rstd: rstd.ptr, yBar: yBar.ptr, xBar: ptrOf(xBar), wBar: ptrOf(wBar),
+      bBar: ptrOf(bBar), yDtype: yBar.code, ...s,
     });
     if (xBar) bar.put(0, xBar);
   },
 };
 
-/** Layer norm over the last axis with optional affine. Shapes: x [..., N], w, b [N] or null. Grad: x; w and b accumulate. */
-export const layerNorm = (tape: Tape, x: Var, w: Var | null, b: Var | null, eps: number, dtype: DType | null = null): Var =>
-  tape.run(layerNormOp, [x, w, b], { eps, dtype });
+/**
+ * Layer norm over the last axis with optional affine.
+ * Shapes: x [..., N], w, b [N] or null. Grad: x; w and b accumulate.
+ */
+export const layerNorm = (
+  tape: Tape, x: Var, w: Var | null, b: Var | null, eps: number, dtype: DType | null = null,
+): Var => tape.run(layerNormOp, [x, w, b], { eps, dtype });

@@ -1,52 +1,62 @@
-import type { Op } from "../op.ts";
-import type { Tensor } from "../tensor.ts";
+import { onlyTangent, type Op } from "../op.ts";
+import { ptrOf, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 import { activationCode, type ActivationKind } from "./activation.ts";
-import { linearSizes } from "./linear.ts";
+import { linearSizes, type LinearInputs } from "./linear.ts";
 
 interface LinearGeluParams {
   kind: ActivationKind;
 }
 
-export const linearGeluOp: Op<LinearGeluParams> = {
+/** h = x w^T + b, the value before the activation, is saved. */
+export const linearGeluOp: Op<LinearInputs, LinearGeluParams, readonly [h: Tensor]> = {
   name: "linear_gelu",
   costly: "matmul",
-  forward(x, { kind }, record) {
-    const { X, W, M, N, K, shape } = linearSizes("linear_gelu", x);
-    const y = X.device.empty(shape, X.dtype);
-    const h = record ? X.device.empty(shape, X.dtype) : null;
-    X.device.lib.linearGeluFwd({
-      x: X.ptr, w: W.ptr, b: x[2]?.ptr ?? 0, h: h?.ptr ?? 0, y: y.ptr, M, N, K, kind: activationCode(kind),
-      xDtype: X.code, wDtype: W.code, yDtype: y.code,
+  forward(inputs, p, record) {
+    const [x, w, b] = inputs;
+    const { sizes, shape } = linearSizes("linear_gelu", inputs);
+    const y = x.device.empty(shape, x.dtype);
+    const h = record ? x.device.empty(shape, x.dtype) : null;
+    const kind = activationCode(p.kind);
+    x.device.lib.linearGeluFwd({
+      x: x.ptr, w: w.ptr, b: ptrOf(b), h: ptrOf(h), y: y.ptr, kind, yDtype: y.code, ...sizes,
     });
-    return { y, own: h ? [h] : [] };
+    return { y, saved: h ? [h] : [] };
   },
-  jvp(x, [xDot], { kind }, record) {
-    const { X, W, M, N, K, shape } = linearSizes("linear_gelu", x);
-    const y = X.device.empty(shape, X.dtype);
-    const yDot = X.device.empty(shape, X.dtype);
-    const h = record ? X.device.empty(shape, X.dtype) : null;
-    X.device.lib.linearGeluJvp({
-      x: X.ptr, w: W.ptr, b: x[2]?.ptr ?? 0, xDot: (xDot as Tensor).ptr, h: h?.ptr ?? 0, y: y.ptr, yDot: yDot.ptr, M, N,
-      K, kind: activationCode(kind), xDtype: X.code, wDtype: W.code, yDtype: y.code,
+  jvp(inputs, dots, p, record) {
+    const [x, w, b] = inputs;
+    const xDot = onlyTangent("linear_gelu", dots);
+    const { sizes, shape } = linearSizes("linear_gelu", inputs);
+    const y = x.device.empty(shape, x.dtype);
+    const yDot = x.device.empty(shape, x.dtype);
+    const h = record ? x.device.empty(shape, x.dtype) : null;
+    const kind = activationCode(p.kind);
+    x.device.lib.linearGeluJvp({
+      x: x.ptr, w: w.ptr, b: ptrOf(b), xDot: xDot.ptr, h: ptrOf(h), y: y.ptr, yDot: yDot.ptr, kind, yDtype: y.code,
+      ...sizes,
     });
-    return { y, yDot, own: h ? [h] : [] };
+    return { y, yDot, saved: h ? [h] : [] };
   },
-  vjp(bar, yBar, x, _y, [h], { kind }) {
-    const { X, W, M, N, K } = linearSizes("linear_gelu", x);
-    const scratch = X.device.empty(yBar.shape, yBar.dtype);
-    const xBar = bar.need(0) ? X.device.empty(X.shape, X.dtype) : null;
+  vjp(bar, yBar, inputs, _y, [h], p) {
+    const [x, w, b] = inputs;
+    const { sizes } = linearSizes("linear_gelu", inputs);
+    const scratch = x.device.empty(yBar.shape, yBar.dtype);
+    const xBar = bar.need(0) ? x.device.empty(x.shape, x.dtype) : null;
     const wBar = bar.need(1) ? bar.accumulate(1) : null;
-    const bBar = x[2] && bar.need(2) ? bar.accumulate(2) : null;
-    X.device.lib.linearGeluVjp({
-      x: X.ptr, w: W.ptr, h: h.ptr, yBar: yBar.ptr, scratch: scratch.ptr, xBar: xBar?.ptr ?? 0, wBar: wBar?.ptr ?? 0,
-      bBar: bBar?.ptr ?? 0, M, N, K, kind: activationCode(kind), xDtype: X.code, wDtype: W.code, yDtype: yBar.code,
+    const bBar = b && bar.need(2) ? bar.accumulate(2) : null;
+    x.device.lib.linearGeluVjp({
+      x: x.ptr, w: w.ptr, h: h.ptr, yBar: yBar.ptr, scratch: scratch.ptr, xBar: ptrOf(xBar), wBar: ptrOf(wBar),
+      bBar: ptrOf(bBar), kind: activationCode(p.kind), yDtype: yBar.code, ...sizes,
     });
     scratch.free();
     if (xBar) bar.put(0, xBar);
   },
 };
 
-/** y = f(x w^T + b), f = GELU (tanh form) unless told. Shapes: x [..., K], w [N, K], b [N] -> [..., N]. Grad: as linear. */
-export const linearGelu = (tape: Tape, x: Var, w: Var, b: Var | null, kind: ActivationKind = "gelu_tanh"): Var =>
-  tape.run(linearGeluOp, [x, w, b], { kind });
+/**
+ * y = f(x w^T + b), f = GELU (tanh form) by default.
+ * Shapes: x [..., K], w [N, K], b [N] -> [..., N]. Grad: as linear.
+ */
+export const linearGelu = (
+  tape: Tape, x: Var, w: Var, b: Var | null, kind: ActivationKind = "gelu_tanh",
+): Var => tape.run(linearGeluOp, [x, w, b], { kind });

@@ -1,6 +1,6 @@
 import type { DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import type { Op } from "../op.ts";
+import { onlyTangent, type Op } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
@@ -14,7 +14,7 @@ export interface PatchParams {
   dtype: DType | null;
 }
 
-/** Sizes of a latent [B, C, T, Y, X] cut into patches. Throws: E_SHAPE when a patch does not divide it. */
+/** Sizes of a latent [B, C, T, Y, X] in patches, and the shape of its tokens. Throws: E_SHAPE for a broken patch. */
 export function patchSizes(op: string, shape: readonly number[], { patch, order }: PatchParams) {
   const [B, C, T, Y, X] = shape;
   const [pt, py, px] = patch;
@@ -22,40 +22,32 @@ export function patchSizes(op: string, shape: readonly number[], { patch, order 
     throw new RcmError("E_SHAPE", "want [B, C, T, Y, X] in whole patches", { op, want: patch, got: shape });
   }
   const L = (T / pt) * (Y / py) * (X / px);
-  return { B, C, T, Y, X, pt, py, px, tokens: [B, L, C * pt * py * px], order: order === "channel_first" ? 0 : 1 };
+  const sizes = { B, C, T, Y, X, pt, py, px, order: order === "channel_first" ? 0 : 1 };
+  return { sizes, tokens: [B, L, C * pt * py * px] };
 }
 
-export const patchifyOp: Op<PatchParams> = {
+export const patchifyOp: Op<[x: Tensor], PatchParams> = {
   name: "patchify",
   forward([x], p) {
-    const x_ = x as Tensor;
-    const s = patchSizes("patchify", x_.shape, p);
-    const y = x_.device.empty(s.tokens, p.dtype ?? x_.dtype);
-    x_.device.lib.patchifyFwd({
-      x: x_.ptr, y: y.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px, order: s.order,
-      xDtype: x_.code, yDtype: y.code,
-    });
-    return { y, own: [] };
+    const { sizes, tokens } = patchSizes("patchify", x.shape, p);
+    const y = x.device.empty(tokens, p.dtype ?? x.dtype);
+    x.device.lib.patchifyFwd({ x: x.ptr, y: y.ptr, xDtype: x.code, yDtype: y.code, ...sizes });
+    return { y, saved: [] };
   },
-  jvp([x], [xDot], p) {
-    const x_ = x as Tensor;
-    const s = patchSizes("patchify", x_.shape, p);
-    const y = x_.device.empty(s.tokens, p.dtype ?? x_.dtype);
-    const yDot = x_.device.empty(s.tokens, y.dtype);
-    x_.device.lib.patchifyJvp({
-      x: x_.ptr, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt,
-      py: s.py, px: s.px, order: s.order, xDtype: x_.code, yDtype: y.code,
+  jvp([x], dots, p) {
+    const xDot = onlyTangent("patchify", dots);
+    const { sizes, tokens } = patchSizes("patchify", x.shape, p);
+    const y = x.device.empty(tokens, p.dtype ?? x.dtype);
+    const yDot = x.device.empty(tokens, y.dtype);
+    x.device.lib.patchifyJvp({
+      x: x.ptr, xDot: xDot.ptr, y: y.ptr, yDot: yDot.ptr, xDtype: x.code, yDtype: y.code, ...sizes,
     });
-    return { y, yDot, own: [] };
+    return { y, yDot, saved: [] };
   },
-  vjp(bar, yBar, [x], _y, _own, p) {
-    const x_ = x as Tensor;
-    const s = patchSizes("patchify", x_.shape, p);
-    const xBar = x_.device.empty(x_.shape, x_.dtype);
-    x_.device.lib.patchifyVjp({
-      yBar: yBar.ptr, xBar: xBar.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px,
-      order: s.order, xDtype: x_.code, yDtype: yBar.code,
-    });
+  vjp(bar, yBar, [x], _y, _saved, p) {
+    const { sizes } = patchSizes("patchify", x.shape, p);
+    const xBar = x.device.empty(x.shape, x.dtype);
+    x.device.lib.patchifyVjp({ yBar: yBar.ptr, xBar: xBar.ptr, xDtype: x.code, yDtype: yBar.code, ...sizes });
     bar.put(0, xBar);
   },
 };

@@ -1,6 +1,6 @@
 import type { DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import type { Op } from "../op.ts";
+import { onlyTangent, type Op } from "../op.ts";
 import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
@@ -21,52 +21,64 @@ interface RmsNormRopeParams {
   dtype: DType | null;
 }
 
-function sizes([x, w]: (Tensor | null)[], p: RmsNormRopeParams) {
-  const [X, W] = [x as Tensor, w as Tensor];
-  const [B, L, D] = X.shape;
-  if (D % p.heads !== 0 || D % p.group !== 0) throw new RcmError("E_SHAPE", "heads and group divide the width", { op: "rms_norm_rope", want: D, got: [p.heads, p.group] });
-  const K = D / p.heads;
-  expectShape("rms_norm_rope", "w", W, [p.group]);
-  if (p.rope) {
-    for (const [name, t] of Object.entries(p.rope)) {
-      expectShape("rms_norm_rope", name, t, [L, K / 2]);
-      expectDType("rms_norm_rope", name, t, statDType(X.dtype));
-    }
+type RmsNormRopeInputs = [x: Tensor, w: Tensor];
+
+function sizesOf([x, w]: RmsNormRopeInputs, { heads, group, rope, pairing }: RmsNormRopeParams) {
+  const op = "rms_norm_rope";
+  expectShape(op, "x", x, [-1, -1, -1]);
+  const [B, L, D] = x.shape;
+  if (D % heads !== 0 || D % group !== 0) {
+    throw new RcmError("E_SHAPE", "heads and group divide the width", { op, want: D, got: [heads, group] });
   }
-  const mode = p.rope === null ? 0 : p.pairing === "interleaved" ? 1 : 2;
-  return { X, W, B, L, D, K, mode, rows: (B * L * D) / p.group, cos: ptrOf(p.rope?.cos), sin: ptrOf(p.rope?.sin) };
+  const K = D / heads;
+  expectShape(op, "w", w, [group]);
+  for (const name of ["cos", "sin"] as const) {
+    if (!rope) break;
+    expectShape(op, name, rope[name], [L, K / 2]);
+    expectDType(op, name, rope[name], statDType(x.dtype));
+  }
+  const mode = rope === null ? 0 : pairing === "interleaved" ? 1 : 2;
+  return {
+    cos: ptrOf(rope?.cos), sin: ptrOf(rope?.sin), B, L, D, K, group, rope: mode, xDtype: x.code, wDtype: w.code,
+  };
 }
 
-export const rmsNormRopeOp: Op<RmsNormRopeParams> = {
+/** Elements of rstd: one for each group of each row. */
+const groups = (x: Tensor, { group }: RmsNormRopeParams): number[] => [x.numel / group];
+
+export const rmsNormRopeOp: Op<RmsNormRopeInputs, RmsNormRopeParams, readonly [rstd: Tensor]> = {
   name: "rms_norm_rope",
-  forward(x, p) {
-    const { X, W, B, L, D, K, mode, rows, cos, sin } = sizes(x, p);
-    const y = X.device.empty(X.shape, p.dtype ?? X.dtype);
-    const rstd = X.device.empty([rows], statDType(X.dtype));
-    X.device.lib.rmsNormRopeFwd({
-      x: X.ptr, w: W.ptr, cos, sin, y: y.ptr, rstd: rstd.ptr, B, L, D, K, group: p.group, rope: mode, eps: p.eps,
-      xDtype: X.code, wDtype: W.code, yDtype: y.code,
+  forward(inputs, p) {
+    const [x, w] = inputs;
+    const sizes = sizesOf(inputs, p);
+    const y = x.device.empty(x.shape, p.dtype ?? x.dtype);
+    const rstd = x.device.empty(groups(x, p), statDType(x.dtype));
+    x.device.lib.rmsNormRopeFwd({
+      x: x.ptr, w: w.ptr, y: y.ptr, rstd: rstd.ptr, eps: p.eps, yDtype: y.code, ...sizes,
     });
-    return { y, own: [rstd] };
+    return { y, saved: [rstd] };
   },
-  jvp(x, [xDot], p) {
-    const { X, W, B, L, D, K, mode, rows, cos, sin } = sizes(x, p);
-    const y = X.device.empty(X.shape, p.dtype ?? X.dtype);
-    const yDot = X.device.empty(X.shape, y.dtype);
-    const rstd = X.device.empty([rows], statDType(X.dtype));
-    X.device.lib.rmsNormRopeJvp({
-      x: X.ptr, w: W.ptr, cos, sin, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, rstd: rstd.ptr, B, L, D, K,
-      group: p.group, rope: mode, eps: p.eps, xDtype: X.code, wDtype: W.code, yDtype: y.code,
+  jvp(inputs, dots, p) {
+    const [x, w] = inputs;
+    const xDot = onlyTangent("rms_norm_rope", dots);
+    const sizes = sizesOf(inputs, p);
+    const y = x.device.empty(x.shape, p.dtype ?? x.dtype);
+    const yDot = x.device.empty(x.shape, y.dtype);
+    const rstd = x.device.empty(groups(x, p), statDType(x.dtype));
+    x.device.lib.rmsNormRopeJvp({
+      x: x.ptr, w: w.ptr, xDot: xDot.ptr, y: y.ptr, yDot: yDot.ptr, rstd: rstd.ptr, eps: p.eps, yDtype: y.code,
+      ...sizes,
     });
-    return { y, yDot, own: [rstd] };
+    return { y, yDot, saved: [rstd] };
   },
-  vjp(bar, yBar, x, _y, [rstd], p) {
-    const { X, W, B, L, D, K, mode, cos, sin } = sizes(x, p);
-    const xBar = bar.need(0) ? X.device.empty(X.shape, X.dtype) : null;
+  vjp(bar, yBar, inputs, _y, [rstd], p) {
+    const [x, w] = inputs;
+    const sizes = sizesOf(inputs, p);
+    const xBar = bar.need(0) ? x.device.empty(x.shape, x.dtype) : null;
     const wBar = bar.need(1) ? bar.accumulate(1) : null;
-    X.device.lib.rmsNormRopeVjp({
-      x: X.ptr, w: W.ptr, cos, sin, rstd: rstd.ptr, yBar: yBar.ptr, xBar: xBar?.ptr ?? 0, wBar: wBar?.ptr ?? 0, B, L, D,
-      K, group: p.group, rope: mode, xDtype: X.code, wDtype: W.code, yDtype: yBar.code,
+    x.device.lib.rmsNormRopeVjp({
+      x: x.ptr, w: w.ptr, rstd: rstd.ptr, yBar: yBar.ptr, xBar: ptrOf(xBar), wBar: ptrOf(wBar), yDtype: yBar.code,
+      ...sizes,
     });
     if (xBar) bar.put(0, xBar);
   },
@@ -76,4 +88,5 @@ export const rmsNormRopeOp: Op<RmsNormRopeParams> = {
  * RMS norm with weight, then rotary embedding of every head (rope null: norm only).
  * Shapes: x [B, L, H*K], w [group] -> [B, L, H*K]. Grad: x; w accumulates.
  */
-export const rmsNormRope = (tape: Tape, x: Var, w: Var, p: RmsNormRopeParams): Var => tape.run(rmsNormRopeOp, [x, w], p);
+export const rmsNormRope = (tape: Tape, x: Var, w: Var, p: RmsNormRopeParams): Var =>
+  tape.run(rmsNormRopeOp, [x, w], p);

@@ -1,6 +1,6 @@
 import { RcmError } from "../error.ts";
-import type { Op } from "../op.ts";
-import { expectShape, ptrOf, type Tensor } from "../tensor.ts";
+import { onlyTangent, type Op } from "../op.ts";
+import { expectLike, ptrOf, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 interface SqLossParams {
@@ -11,41 +11,65 @@ interface SqLossParams {
   weight: Float64Array;
 }
 
-function sizes([x]: (Tensor | null)[], p: SqLossParams) {
-  const X = x as Tensor;
-  const B = X.shape[0];
-  if (p.target) expectShape("sq_loss", "target", p.target, X.shape);
-  if (p.delta) expectShape("sq_loss", "delta", p.delta, X.shape);
-  if (p.weight.length !== B) throw new RcmError("E_SHAPE", "one weight a sample", { op: "sq_loss", want: B, got: p.weight.length });
-  return { X, B, N: B === 0 ? 0 : X.numel / B, target: ptrOf(p.target), delta: ptrOf(p.delta) };
+function check(x: Tensor, { target, delta, weight }: SqLossParams): number {
+  const op = "sq_loss";
+  const B = x.shape[0];
+  if (target) expectLike(op, "target", target, x);
+  if (delta) expectLike(op, "delta", delta, x);
+  if (weight.length !== B) throw new RcmError("E_SHAPE", "one weight a sample", { op, want: B, got: weight.length });
+  return B;
 }
 
-export const sqLossOp: Op<SqLossParams> = {
+/** What does not depend on x, with the weights on the device. Shapes: weight [B] f64. */
+interface SqLossConstants {
+  target: Tensor | null;
+  delta: Tensor | null;
+  weight: Tensor;
+}
+
+function fields(x: Tensor, { target, delta, weight }: SqLossConstants) {
+  const B = x.shape[0];
+  return {
+    x: x.ptr, target: ptrOf(target), delta: ptrOf(delta), weight: weight.ptr, B, N: B === 0 ? 0 : x.numel / B,
+    dtype: x.code,
+  };
+}
+
+/** The kernels on weights that are on the device already. */
+export const sqLossKernels = {
+  forward(x: Tensor, c: SqLossConstants, loss: Tensor): void {
+    x.device.lib.sqLossFwd({ ...fields(x, c), loss: loss.ptr });
+  },
+  jvp(x: Tensor, xDot: Tensor, c: SqLossConstants, out: { loss: Tensor; lossDot: Tensor }): void {
+    x.device.lib.sqLossJvp({ ...fields(x, c), xDot: xDot.ptr, loss: out.loss.ptr, lossDot: out.lossDot.ptr });
+  },
+  vjp(x: Tensor, c: SqLossConstants, lossBar: Tensor, xBar: Tensor): void {
+    x.device.lib.sqLossVjp({ ...fields(x, c), lossBar: lossBar.ptr, xBar: xBar.ptr });
+  },
+};
+
+/** The weights are saved as they are on the device. */
+export const sqLossOp: Op<[x: Tensor], SqLossParams, readonly [weight: Tensor]> = {
   name: "sq_loss",
-  forward(x, p) {
-    const { X, B, N, target, delta } = sizes(x, p);
-    const y = X.device.empty([B], "f64");
-    const weight = X.device.fromValues(p.weight, [B], "f64");
-    X.device.lib.sqLossFwd({ x: X.ptr, target, delta, weight: weight.ptr, loss: y.ptr, B, N, dtype: X.code });
-    return { y, own: [weight] };
+  forward([x], p) {
+    const B = check(x, p);
+    const y = x.device.empty([B], "f64");
+    const weight = x.device.fromValues(p.weight, [B], "f64");
+    sqLossKernels.forward(x, { ...p, weight }, y);
+    return { y, saved: [weight] };
   },
-  jvp(x, [xDot], p) {
-    const { X, B, N, target, delta } = sizes(x, p);
-    const y = X.device.empty([B], "f64");
-    const yDot = X.device.empty([B], "f64");
-    const weight = X.device.fromValues(p.weight, [B], "f64");
-    X.device.lib.sqLossJvp({
-      x: X.ptr, target, delta, weight: weight.ptr, xDot: (xDot as Tensor).ptr, loss: y.ptr, lossDot: yDot.ptr, B, N,
-      dtype: X.code,
-    });
-    return { y, yDot, own: [weight] };
+  jvp([x], dots, p) {
+    const xDot = onlyTangent("sq_loss", dots);
+    const B = check(x, p);
+    const y = x.device.empty([B], "f64");
+    const yDot = x.device.empty([B], "f64");
+    const weight = x.device.fromValues(p.weight, [B], "f64");
+    sqLossKernels.jvp(x, xDot, { ...p, weight }, { loss: y, lossDot: yDot });
+    return { y, yDot, saved: [weight] };
   },
-  vjp(bar, yBar, x, _y, [weight], p) {
-    const { X, B, N, target, delta } = sizes(x, p);
-    const xBar = X.device.empty(X.shape, X.dtype);
-    X.device.lib.sqLossVjp({
-      x: X.ptr, target, delta, weight: weight.ptr, lossBar: yBar.ptr, xBar: xBar.ptr, B, N, dtype: X.code,
-    });
+  vjp(bar, yBar, [x], _y, [weight], p) {
+    const xBar = x.device.empty(x.shape, x.dtype);
+    sqLossKernels.vjp(x, { ...p, weight }, yBar, xBar);
     bar.put(0, xBar);
   },
 };

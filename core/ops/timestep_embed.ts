@@ -1,5 +1,5 @@
 import type { DType } from "../dtype.ts";
-import type { Op } from "../op.ts";
+import { onlyTangent, type Op } from "../op.ts";
 import { expectDType, expectShape, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
@@ -10,39 +10,41 @@ interface TimestepEmbedParams {
   dtype: DType;
 }
 
-function check(t: Tensor | null): Tensor {
-  const t_B = t as Tensor;
-  expectShape("timestep_embed", "t", t_B, [-1]);
-  expectDType("timestep_embed", "t", t_B, "f64");
-  return t_B;
+function check(t: Tensor): void {
+  expectShape("timestep_embed", "t", t, [-1]);
+  expectDType("timestep_embed", "t", t, "f64");
 }
 
-export const timestepEmbedOp: Op<TimestepEmbedParams> = {
+export const timestepEmbedOp: Op<[t: Tensor], TimestepEmbedParams> = {
   name: "timestep_embed",
   forward([t], { width, dtype }) {
-    const t_B = check(t);
-    const y = t_B.device.empty([t_B.numel, width], dtype);
-    t_B.device.lib.timestepEmbedFwd({ t: t_B.ptr, y: y.ptr, B: t_B.numel, N: width, dtype: y.code });
-    return { y, own: [] };
+    check(t);
+    const y = t.device.empty([t.numel, width], dtype);
+    t.device.lib.timestepEmbedFwd({ t: t.ptr, y: y.ptr, B: t.numel, N: width, dtype: y.code });
+    return { y, saved: [] };
   },
-  jvp([t], [tDot], { width, dtype }) {
-    const t_B = check(t);
-    const y = t_B.device.empty([t_B.numel, width], dtype);
-    const yDot = t_B.device.empty([t_B.numel, width], dtype);
-    t_B.device.lib.timestepEmbedJvp({
-      t: t_B.ptr, tDot: check(tDot).ptr, y: y.ptr, yDot: yDot.ptr, B: t_B.numel, N: width, dtype: y.code,
+  jvp([t], dots, { width, dtype }) {
+    const tDot = onlyTangent("timestep_embed", dots);
+    check(t);
+    const y = t.device.empty([t.numel, width], dtype);
+    const yDot = t.device.empty([t.numel, width], dtype);
+    t.device.lib.timestepEmbedJvp({
+      t: t.ptr, tDot: tDot.ptr, y: y.ptr, yDot: yDot.ptr, B: t.numel, N: width, dtype: y.code,
     });
-    return { y, yDot, own: [] };
+    return { y, yDot, saved: [] };
   },
-  vjp(bar, yBar, [t], _y, _own, { width }) {
-    const t_B = check(t);
-    const tBar = t_B.device.empty(t_B.shape, "f64");
-    t_B.device.lib.timestepEmbedVjp({
-      t: t_B.ptr, yBar: yBar.ptr, tBar: tBar.ptr, B: t_B.numel, N: width, dtype: yBar.code,
+  vjp(bar, yBar, [t], _y, _saved, { width }) {
+    check(t);
+    const tBar = t.device.empty(t.shape, "f64");
+    t.device.lib.timestepEmbedVjp({
+      t: t.ptr, yBar: yBar.ptr, tBar: tBar.ptr, B: t.numel, N: width, dtype: yBar.code,
     });
     bar.put(0, tBar);
   },
 };
 
-/** Sinusoidal embedding [cos(t f), sin(t f)] with angles in f64. Shapes: t [B] f64 -> [B, width]. Units: the network's own time. */
+/**
+ * Sinusoidal embedding [cos(t f), sin(t f)] with angles in f64.
+ * Shapes: t [B] f64 -> [B, width]. Units: the network's own time.
+ */
 export const timestepEmbed = (tape: Tape, t: Var, p: TimestepEmbedParams): Var => tape.run(timestepEmbedOp, [t], p);

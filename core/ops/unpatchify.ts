@@ -1,4 +1,4 @@
-import type { Op } from "../op.ts";
+import { onlyTangent, type Op } from "../op.ts";
 import { expectShape, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 import { patchSizes, type PatchParams } from "./patchify.ts";
@@ -8,40 +8,34 @@ interface UnpatchifyParams extends PatchParams {
   shape: readonly number[];
 }
 
-function sizes(x: Tensor | null, p: UnpatchifyParams) {
-  const s = patchSizes("unpatchify", p.shape, p);
-  expectShape("unpatchify", "x", x as Tensor, s.tokens);
-  return { X_: x as Tensor, ...s };
+function sizesOf(x: Tensor, p: UnpatchifyParams) {
+  const { sizes, tokens } = patchSizes("unpatchify", p.shape, p);
+  expectShape("unpatchify", "x", x, tokens);
+  return sizes;
 }
 
-export const unpatchifyOp: Op<UnpatchifyParams> = {
+export const unpatchifyOp: Op<[x: Tensor], UnpatchifyParams> = {
   name: "unpatchify",
   forward([x], p) {
-    const { X_, ...s } = sizes(x, p);
-    const y = X_.device.empty(p.shape, p.dtype ?? X_.dtype);
-    X_.device.lib.unpatchifyFwd({
-      x: X_.ptr, y: y.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px, order: s.order,
-      xDtype: X_.code, yDtype: y.code,
-    });
-    return { y, own: [] };
+    const sizes = sizesOf(x, p);
+    const y = x.device.empty(p.shape, p.dtype ?? x.dtype);
+    x.device.lib.unpatchifyFwd({ x: x.ptr, y: y.ptr, xDtype: x.code, yDtype: y.code, ...sizes });
+    return { y, saved: [] };
   },
-  jvp([x], [xDot], p) {
-    const { X_, ...s } = sizes(x, p);
-    const y = X_.device.empty(p.shape, p.dtype ?? X_.dtype);
-    const yDot = X_.device.empty(p.shape, y.dtype);
-    X_.device.lib.unpatchifyJvp({
-      x: X_.ptr, xDot: (xDot as Tensor).ptr, y: y.ptr, yDot: yDot.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt,
-      py: s.py, px: s.px, order: s.order, xDtype: X_.code, yDtype: y.code,
+  jvp([x], dots, p) {
+    const xDot = onlyTangent("unpatchify", dots);
+    const sizes = sizesOf(x, p);
+    const y = x.device.empty(p.shape, p.dtype ?? x.dtype);
+    const yDot = x.device.empty(p.shape, y.dtype);
+    x.device.lib.unpatchifyJvp({
+      x: x.ptr, xDot: xDot.ptr, y: y.ptr, yDot: yDot.ptr, xDtype: x.code, yDtype: y.code, ...sizes,
     });
-    return { y, yDot, own: [] };
+    return { y, yDot, saved: [] };
   },
-  vjp(bar, yBar, [x], _y, _own, p) {
-    const { X_, ...s } = sizes(x, p);
-    const xBar = X_.device.empty(X_.shape, X_.dtype);
-    X_.device.lib.unpatchifyVjp({
-      yBar: yBar.ptr, xBar: xBar.ptr, B: s.B, C: s.C, T: s.T, Y: s.Y, X: s.X, pt: s.pt, py: s.py, px: s.px,
-      order: s.order, xDtype: X_.code, yDtype: yBar.code,
-    });
+  vjp(bar, yBar, [x], _y, _saved, p) {
+    const sizes = sizesOf(x, p);
+    const xBar = x.device.empty(x.shape, x.dtype);
+    x.device.lib.unpatchifyVjp({ yBar: yBar.ptr, xBar: xBar.ptr, xDtype: x.code, yDtype: yBar.code, ...sizes });
     bar.put(0, xBar);
   },
 };

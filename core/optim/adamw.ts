@@ -1,5 +1,6 @@
 import { RcmError } from "../error.ts";
 import type { ParamSet } from "../nn/params.ts";
+import { adamwStep } from "../ops/nondiff/adamw.ts";
 import { sampleReduce, type Tensor } from "../tensor.ts";
 
 export interface AdamWOptions {
@@ -52,13 +53,10 @@ export class AdamW {
   step(lr: number, gradNorm: number, ema: { flat: Tensor; beta: number } | null): void {
     const { params, options: o } = this;
     const grad = params.grad as Tensor;
-    const t = ++this.updates;
     const clip = o.maxGradNorm > 0 ? Math.min(1, o.maxGradNorm / (gradNorm + 1e-6)) : 1;
-    params.device.lib.adamw({
-      param: params.flat.ptr, master: this.master?.ptr ?? 0, grad: grad.ptr, m: this.m?.ptr ?? 0, v: this.v.ptr,
-      ema: ema?.flat.ptr ?? 0, gradSqSum: 0, n: params.flat.numel, lr, beta1: o.betas[0], beta2: o.betas[1], eps: o.eps,
-      weightDecay: o.weightDecay, bias1: 1 - o.betas[0] ** t, bias2: 1 - o.betas[1] ** t, gradScale: clip, maxNorm: 0,
-      emaBeta: ema?.beta ?? 0, paramDtype: params.flat.code,
+    adamwStep({
+      param: params.flat, master: this.master, grad, m: this.m, v: this.v, ema, t: ++this.updates, lr, betas: o.betas,
+      eps: o.eps, weightDecay: o.weightDecay, gradScale: clip,
     });
     params.zeroGrad();
   }

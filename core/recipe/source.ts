@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { dirname, isAbsolute, resolve } from "node:path";
 import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument, type Node } from "yaml";
+import { env } from "../env.ts";
 import { RcmError } from "../error.ts";
 
 /** Plain values with the place each came from. Places are "file:line:column", keyed by the dotted path. */
@@ -80,8 +81,8 @@ function settleInto(value: unknown, at: string, folder: string, places: Readonly
   if (isRecord(value)) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, settleInto(v, at === "" ? k : `${at}.${k}`, folder, places, unset)]));
   if (typeof value !== "string") return value;
   const filled = value.replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
-    const set = process.env[name];
-    if (set !== undefined && set !== "") return set;
+    const set = env.variable(name);
+    if (set !== null) return set;
     if (form === "-") return rest as string;
     const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
     unset.push(`${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; ${what}`);

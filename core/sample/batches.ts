@@ -40,7 +40,7 @@ export async function samplePrompts(device: Device, job: SampleJob, recipe: Reci
     const t0 = performance.now();
     const noise = { seed, first };
     const x = negative ? sampleTeacher(job.model, recipe, condition, negative, noise, job.steps) : sampleStudent(job.model, recipe, condition, job.steps, noise);
-    device.lib.sync();
+    device.sync();
     seconds += (performance.now() - t0) / 1000;
     out.window(first * each, [part.length, ...latentShape(recipe)]).set(x);
     onBatch?.(first + part.length);

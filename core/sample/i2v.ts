@@ -20,9 +20,7 @@ export function pictureCondition(latent: Tensor): Tensor {
   const { device } = latent;
   const out = device.zeros([1, MASK_CHANNELS + C, T, Y, X], "f32");
   const plane = T * Y * X;
-  for (let c = 0; c < MASK_CHANNELS; c++) device.lib.fill({
-    out: out.window(c * plane, [Y * X]).ptr, n: Y * X, value: 1, dtype: out.code,
-  });
+  for (let c = 0; c < MASK_CHANNELS; c++) out.window(c * plane, [Y * X]).fill(1);
   out.window(MASK_CHANNELS * plane, [C, T, Y, X]).set(latent);
   return out;
 }

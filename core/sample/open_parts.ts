@@ -16,7 +16,7 @@ export function openTiledVae(device: Device, { weights, tile }: { weights: strin
     decode: (latent, sink) => vae.decode(latent, sink, { tile: tiles }),
     [Symbol.dispose]() {
       vae.params[Symbol.dispose]();
-      device.lib.memoryTrim();
+      device.trim();
     },
   };
 }

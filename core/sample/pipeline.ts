@@ -143,7 +143,7 @@ class VideoRun {
 
   /** Encodes the first frame before the network takes the device. */
   private async encodePicture(picture: Picture): Promise<Tensor> {
-    this.device.lib.memoryTrim();
+    this.device.trim();
     const vae = await this.openVae();
     const { frames } = videoOf(this.job.shape);
     const condition = this.stages.run("encode picture", () => {
@@ -155,13 +155,13 @@ class VideoRun {
         scope[Symbol.dispose]();
       }
     });
-    this.device.lib.memoryTrim();
+    this.device.trim();
     return condition;
   }
 
   async draw(shouldStop: () => boolean): Promise<void> {
     const { device, job, pending, parts } = this;
-    device.lib.memoryTrim();
+    device.trim();
     if (job.picture) this.condition = await this.encodePicture(job.picture);
     this.onEvent({ kind: "stage", text: "loading weights" });
     this.net = await this.stages.runAsync("load network", async () => await parts.net());
@@ -175,10 +175,10 @@ class VideoRun {
       if (parts.vae) {
         if (at + job.batch >= pending.length) this.closeNet();
         else if (job.offload) this.net?.release();
-        if (this.net === null || job.offload) device.lib.memoryTrim();
+        if (this.net === null || job.offload) device.trim();
       }
       for (const [b, item] of items.entries()) await this.finish(item, latents.window((b * latents.numel) / items.length, [1, ...job.shape]), at + b + 1);
-      if (job.offload) device.lib.memoryTrim();
+      if (job.offload) device.trim();
     }
   }
 
@@ -200,7 +200,7 @@ class VideoRun {
         const step = (k: number, body: () => Tensor): Tensor => {
           const t0 = performance.now();
           const out = body();
-          device.lib.sync();
+          device.sync();
           seconds.push((performance.now() - t0) / 1000);
           this.onEvent({ kind: "step", step: k + 1, steps, done, total });
           return out;

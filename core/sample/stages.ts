@@ -56,7 +56,7 @@ export class Stages {
 
   /** Books the time and the peak since the last change on the innermost stage. */
   private settle(): void {
-    this.device.lib.sync();
+    this.device.sync();
     const now = this.now();
     const top = this.reports.get(this.open[this.open.length - 1] ?? "");
     if (top) {
@@ -65,7 +65,7 @@ export class Stages {
       top.peakBytes = Math.max(top.peakBytes, peak);
       top.reservedBytes = Math.max(top.reservedBytes, reservedPeak);
     }
-    this.device.lib.memoryResetPeak();
+    this.device.resetPeak();
     this.since = this.now();
   }
 

@@ -59,8 +59,8 @@ const zeros = (shape: number[], dtype: "bf16" | "f32"): HostTensor => ({ dtype, 
 export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: RehearsalOptions = {}): Rehearsal {
   const recipe: Recipe = { ...original, model: { ...original.model, checkpoint: o.checkpoint ?? original.model.checkpoint } };
   const base = countingBackend(backend);
-  const { lib, take } = counted(base.lib, true);
-  using device = new Device({ ...base, lib });
+  const { backend: counting, take } = counted(base, true);
+  using device = new Device(counting);
   const { config, text: { length, width } } = recipeNet(recipe);
   const { train } = recipe;
   const text = device.persistent(() => device.zeros([1, length, width], "bf16"));
@@ -76,7 +76,7 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
 
   const turns: Turn[] = [];
   const play = (name: string, body: () => void): void => {
-    device.lib.memoryResetPeak();
+    device.resetPeak();
     const { current } = device.memory();
     take();
     body();

@@ -1,4 +1,5 @@
 import type { DType } from "../dtype.ts";
+import { env } from "../env.ts";
 import { RcmError } from "../error.ts";
 import { mean, type LossResult } from "../losses/loss.ts";
 import { tokensOf, type Net } from "../models/family.ts";
@@ -55,7 +56,7 @@ export class Trainer implements TrainState {
   skipped = 0;
   private readonly gamma: number;
   private readonly recorded: RecordedNet[] = [];
-  private readonly checkFinite = process.env.RCM_CHECK_FINITE === "1";
+  private readonly checkFinite = env.checkFinite;
 
   constructor(
     readonly device: Device,
@@ -63,7 +64,7 @@ export class Trainer implements TrainState {
     weights: StartingWeights,
     text: { negative: Tensor; empty: Tensor },
   ) {
-    device.lib.deterministic(Number(recipe.train.deterministic));
+    device.setDeterministic(recipe.train.deterministic);
     this.method = methodOf(recipe);
     this.roles = createRoles(device, recipe, this.method.roles(recipe), weights);
     this.gamma = powerEmaGamma(recipe.ema.length);

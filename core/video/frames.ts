@@ -1,4 +1,5 @@
 import { RcmError } from "../error.ts";
+import { pixels } from "../ops/nondiff/pixels.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** Takes the 8-bit RGB frames of one video in order. Shapes: each [height, width, 3]. */
@@ -21,8 +22,7 @@ export function pushFrames(chunk: Tensor, sinks: readonly { frame(pixels: Uint8A
   }
   const { device } = chunk;
   using _scope = device.scope();
-  const rgb = device.empty([B, t, Y, X, 3], "u8");
-  device.lib.pixels({ x: chunk.ptr, out: rgb.ptr, B, C: 3, N: t * Y * X, dtype: chunk.code });
+  const rgb = pixels(chunk);
   const each = Y * X * 3;
   sinks.forEach((sink, b) => {
     const { data } = rgb.window(b * t * each, [t, Y, X, 3]).toHost();

@@ -1,14 +1,15 @@
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { env } from "../env.ts";
 import { RcmError } from "../error.ts";
 import type { FrameSink } from "./frames.ts";
 import { FPS, type VideoSize } from "./sizes.ts";
 
 /** The ffmpeg to use: RCM_FFMPEG, else the one on PATH; null when there is none. */
 export function findFfmpeg(): string | null {
-  const named = process.env.RCM_FFMPEG;
-  if (named !== undefined && named !== "") return existsSync(named) ? named : null;
+  const named = env.ffmpeg;
+  if (named !== null) return existsSync(named) ? named : null;
   return Bun.which("ffmpeg");
 }
 

@@ -91,7 +91,7 @@ export function loadEncoder(
       bytes += stored.bytes;
       o.onProgress?.(bytes, total);
     }
-    device.lib.sync();
+    device.sync();
     return { encoder, report: { layout, tensors: plan.length, unexpected, bytes, seconds: (performance.now() - began) / 1000 } };
   } catch (error) {
     encoder[Symbol.dispose]();

@@ -105,7 +105,7 @@ export function loadParams(params: ParamSet, tensors: ReadonlyMap<string, Stored
     done += t.bytes;
     o.onProgress?.({ done, total, seconds: seconds() });
   }
-  params.device.lib.sync();
+  params.device.sync();
   return { ...fit, loaded: list.length, bytes: total, seconds: seconds() };
 }
 

@@ -40,7 +40,7 @@ using device = Device.open({ device: "cpu" });
 /** Normal values of deviation `std` around `mean`. */
 const draw = (shape: readonly number[], of: DType, stream: number, std: number, mean = 0): Tensor => {
   const t = device.empty(shape, of);
-  device.lib.fill({ out: t.ptr, n: t.numel, value: mean, dtype: t.code });
+  t.fill(mean);
   return t.axpy(device.randn(shape, of, 1, stream), std);
 };
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { hostValues, type DType } from "../../core/dtype.ts";
 import { relativeBucket, relativeBuckets, umt5ConfigOf, type Umt5Config } from "../../core/models/umt5/config.ts";
 import { Umt5Encoder } from "../../core/models/umt5/model.ts";
-import { relativeBias } from "../../core/nn/text_ops.ts";
+import { relativeBias } from "../../core/ops/nondiff/text.ts";
 import { statDType, type Device } from "../../core/tensor.ts";
 import { onEachDevice } from "../harness/device.ts";
 import { golden, relativeError, statedBf16Error } from "../harness/golden.ts";

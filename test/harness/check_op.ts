@@ -1,5 +1,5 @@
 import type { DType } from "../../core/dtype.ts";
-import type { Op } from "../../core/op.ts";
+import type { AnyOp } from "../../core/op.ts";
 import { Node, Tape, type Var } from "../../core/tape.ts";
 import { statDType, type Device, type Tensor } from "../../core/tensor.ts";
 
@@ -44,11 +44,11 @@ export interface Evaluated {
   stored: { y: DType; bars: (DType | null)[]; kept: DType[] };
 }
 
-export interface Evaluation<P = never> {
+export interface Evaluation {
   device: Device;
   /** One op, or several on the tape. */
-  run: (tape: Tape, inputs: (Var | null)[], p: P) => Var;
-  c: OpCase<P>;
+  run: (tape: Tape, inputs: readonly (Var | null)[], p: unknown) => Var;
+  c: OpCase;
   /** Inputs, their tangents, and the cotangent of the value; null: none. */
   x: (Float64Array | null)[];
   dots: (Float64Array | null)[] | null;
@@ -58,7 +58,8 @@ export interface Evaluation<P = never> {
   kept?: readonly DType[];
 }
 
-function dtypeOf<P>(c: OpCase<P>, i: number, dtype: DType): DType {
+/** Storage dtype of input i in a case of `dtype`. */
+export function storedDType(c: OpCase, i: number, dtype: DType): DType {
   const stored = c.stored?.[i];
   if (stored === "f64") return "f64";
   return stored === "stat" ? statDType(dtype) : dtype;
@@ -69,16 +70,16 @@ export function caseInputs(device: Device, c: OpCase, seed: number, dtype: DType
   return c.shapes.map((shape, i) => {
     if (shape === null) return null;
     const t = device.randn(shape, "f64", seed, 100 + i);
-    const scaled = device.fromValues(t.values().map((v) => v * (c.scale ?? 1)), shape, dtypeOf(c, i, dtype));
+    const scaled = device.fromValues(t.values().map((v) => v * (c.scale ?? 1)), shape, storedDType(c, i, dtype));
     return scaled.values();
   });
 }
 
 /** Runs ops on host inputs: value, tangent along `dots` and cotangents for `yBar`. */
-export function evaluate<P>({ device, run, c, x, dots, yBar, dtype, kept }: Evaluation<P>): Evaluated {
+export function evaluate({ device, run, c, x, dots, yBar, dtype, kept }: Evaluation): Evaluated {
   using _scope = device.scope();
   const up = (v: Float64Array, i: number): Tensor =>
-    device.fromValues(v, c.shapes[i] as readonly number[], dtypeOf(c, i, dtype));
+    device.fromValues(v, c.shapes[i] as readonly number[], storedDType(c, i, dtype));
   const tape = new Tape(device, { record: yBar !== null });
   const inputs: (Var | null)[] = x.map((v, i) => {
     if (v === null) return null;
@@ -86,12 +87,12 @@ export function evaluate<P>({ device, run, c, x, dots, yBar, dtype, kept }: Eval
     const dot = dots?.[i] ? up(dots[i], i) : null;
     if (c.constant?.includes(i)) return { x: t, dot, node: null };
     const grad = c.accumulates?.includes(i) ? device.zeros(t.shape, statDType(dtype)) : null;
-    if (grad) device.lib.fill({ out: grad.ptr, n: grad.numel, value: 0.5, dtype: grad.code });
+    if (grad) grad.fill(0.5);
     return { x: t, dot, node: new Node(null, [], null, t, [], grad) };
   });
   const out = run(tape, inputs, c.params(device, dtype));
   const [y, yDot] = [out.x.values(), out.dot?.values() ?? null];
-  const saved = [out.x, ...(out.node?.own ?? [])];
+  const saved = [out.x, ...(out.node?.saved ?? [])];
   const stored = { y: out.x.dtype, bars: [] as (DType | null)[], kept: saved.map((t) => t.dtype) };
   if (yBar === null) return { y, yDot, bars: [], stored };
   kept?.forEach((as, i) => saved[i].set(saved[i].to(as).to(saved[i].dtype)));
@@ -106,8 +107,8 @@ export function evaluate<P>({ device, run, c, x, dots, yBar, dtype, kept }: Eval
 }
 
 /** Runs an op on host inputs: value, tangent along `dots` and cotangents for `yBar`. */
-export const evaluateCase = <P>(
-  device: Device, op: Op<P>, c: OpCase<P>, x: (Float64Array | null)[], dots: (Float64Array | null)[] | null,
+export const evaluateCase = (
+  device: Device, op: AnyOp, c: OpCase, x: (Float64Array | null)[], dots: (Float64Array | null)[] | null,
   yBar: Float64Array | null, dtype: DType,
 ): Evaluated => evaluate({ device, run: (tape, inputs, p) => tape.run(op, inputs, p), c, x, dots, yBar, dtype });
 

@@ -39,10 +39,10 @@ export function setUp(device: Device, r: Recipe): { trainer: Trainer; batch: Hos
  */
 export function measure(r: Recipe, kind: "cpu" | "cuda" = "cpu"): { peak: number; flop: Record<string, number> } {
   const opened = Device.open({ device: kind, threads: 2 });
-  const { lib, take } = counted(opened.lib, true);
-  using device = new Device({ ...opened.backend, lib });
-  device.lib.memoryTrim();
-  device.lib.memoryResetPeak();
+  const { backend, take } = counted(opened.backend, true);
+  using device = new Device(backend);
+  device.trim();
+  device.resetPeak();
   const before = device.memory().current;
   const { trainer, batch } = setUp(device, r);
   const flop: Record<string, number> = {};

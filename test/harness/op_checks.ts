@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 import type { DType } from "../../core/dtype.ts";
-import type { Op } from "../../core/op.ts";
+import type { AnyOp } from "../../core/op.ts";
 import type { Tape, Var } from "../../core/tape.ts";
 import type { Device } from "../../core/tensor.ts";
 import { activationOp, type ActivationKind } from "../../core/ops/activation.ts";
@@ -12,18 +12,18 @@ import { relativeError } from "./golden.ts";
 import { plain, storedAs } from "./reference/plain.ts";
 
 /** What both tiers ask of an op: `op` and `c` come from a table of cases, the device from the tier. */
-type Check = (device: Device, op: Op<never>, c: OpCase<never>) => void;
+type Check = (device: Device, op: AnyOp, c: OpCase) => void;
 type Values = (Float64Array | null)[];
 type FloatType = "f64" | "f32" | "bf16" | "f16";
 
 const H = 1e-5;
 
 /** Inputs are drawn by the CPU library whatever the device, so that all devices see the same numbers. */
-function inputs(c: OpCase<never>, seed: number, dtype: DType): Values {
+function inputs(c: OpCase, seed: number, dtype: DType): Values {
   using _scope = cpu().scope();
-  return caseInputs(cpu(), c as unknown as OpCase, seed, dtype);
+  return caseInputs(cpu(), c, seed, dtype);
 }
-const tangentsOf = (c: OpCase<never>, all: Values): Values => all.map((v, i) => (c.tangent.includes(i) ? v : null));
+const tangentsOf = (c: OpCase, all: Values): Values => all.map((v, i) => (c.tangent.includes(i) ? v : null));
 const moved = (x: Values, d: Values, h: number): Values =>
   x.map((v, i) => (v && d[i] ? v.map((e, k) => e + h * (d[i] as Float64Array)[k]) : v));
 const bytes = (v: Float64Array): Uint8Array => new Uint8Array(v.buffer, v.byteOffset, v.byteLength);
@@ -70,7 +70,7 @@ export const checkAdjoint: Check = (device, op, c) => {
 
 /** Inputs and cotangent that `dtype` holds exactly, for runs in any dtype on any device. */
 function sharedInputs(
-  c: OpCase<never>, op: Op<never>, dtype: FloatType,
+  c: OpCase, op: AnyOp, dtype: FloatType,
 ): Pick<Evaluation, "c" | "x" | "dots" | "yBar"> {
   const x = inputs(c, 6, dtype);
   const dots = tangentsOf(c, inputs(c, 7, dtype));
@@ -81,7 +81,7 @@ function sharedInputs(
 }
 
 /** Value, tangent and gradients of a device at a dtype, and what f64 on the CPU makes of the same inputs. */
-function pair(device: Device, op: Op<never>, c: OpCase<never>, dtype: FloatType) {
+function pair(device: Device, op: AnyOp, c: OpCase, dtype: FloatType) {
   const shared = sharedInputs(c, op, dtype);
   const one: Evaluation["run"] = (tape, x, p) => tape.run(op, x, p);
   const run = (on: Device, as: FloatType): Evaluated => evaluate({ ...shared, device: on, run: one, dtype: as });
@@ -89,8 +89,8 @@ function pair(device: Device, op: Op<never>, c: OpCase<never>, dtype: FloatType)
 }
 
 /** Fused ops as the ops they stand for. */
-const UNFUSED: Record<string, (tape: Tape, x: (Var | null)[], p: { kind: ActivationKind }) => Var> = {
-  linear_gelu: (tape, x, p) => tape.run(activationOp, [tape.run(linearOp, x, { dtype: null })], p),
+const UNFUSED: Record<string, (tape: Tape, x: readonly (Var | null)[], p: { kind: ActivationKind }) => Var> = {
+  linear_gelu: (tape, [x, w, b], p) => tape.run(activationOp, [tape.run(linearOp, [x, w, b] as [Var, Var, Var | null], { dtype: null })], p),
 };
 
 type Part = "value" | "tangent" | "gradient";
@@ -103,7 +103,7 @@ const parts = (e: Evaluated): [what: string, part: Part, v: Float64Array][] => [
 ];
 
 /** f32 against f64 on the same inputs and device; the bound is TOLERANCE. */
-export function checkF32(device: Device, op: Op<never>, c: OpCase<never>): void {
+export function checkF32(device: Device, op: AnyOp, c: OpCase): void {
   const { got, want } = pair(device, op, c, "f32");
   const exact = parts(want);
   parts(got).forEach(([what, part, v], i) => {
@@ -117,7 +117,7 @@ export function checkF32(device: Device, op: Op<never>, c: OpCase<never>): void 
  * the run in f64 where everything that the op stores is rounded to the type it is stored in; for a fused op, the ops it
  * stands for one by one.
  */
-export function check16Bits(device: Device, op: Op<never>, c: OpCase<never>, dtype: "bf16" | "f16"): void {
+export function check16Bits(device: Device, op: AnyOp, c: OpCase, dtype: "bf16" | "f16"): void {
   const { shared, one, got, want } = pair(device, op, c, dtype);
   const unfused = UNFUSED[op.name] as Evaluation["run"] | undefined;
   const plainly = unfused
@@ -145,7 +145,7 @@ function rounded({ y, yDot, bars }: Evaluated, stored: Evaluated["stored"]): Eva
  * A device against f64 on the CPU: at most twice the CPU library's own error at that dtype, plus the floor of
  * TOLERANCE.
  */
-export function checkBesideCpu(device: Device, op: Op<never>, c: OpCase<never>, dtype: FloatType): void {
+export function checkBesideCpu(device: Device, op: AnyOp, c: OpCase, dtype: FloatType): void {
   const { run, got, want } = pair(device, op, c, dtype);
   const exact = parts(want);
   const own = parts(run(cpu(), dtype));
@@ -164,7 +164,7 @@ export function checkBesideCpu(device: Device, op: Op<never>, c: OpCase<never>, 
 }
 
 /** The tangent pass has the primal of the plain pass, and two runs are equal, both bit by bit. */
-export function checkRepeats(device: Device, op: Op<never>, c: OpCase<never>, dtypes: readonly FloatType[]): void {
+export function checkRepeats(device: Device, op: AnyOp, c: OpCase, dtypes: readonly FloatType[]): void {
   for (const dtype of dtypes) {
     const x = inputs(c, 8, dtype);
     const dots = tangentsOf(c, inputs(c, 9, dtype));

@@ -18,9 +18,7 @@ export function randomize(params: ParamSet, seed = 1): void {
     using _scope = device.scope();
     const t = params.tensor(name);
     const stream = [...name].reduce((h, c) => (h * 31 + c.charCodeAt(0)) % 1_000_003, 7);
-    device.lib.fill({
-      out: t.ptr, n: t.numel, value: name.includes("norm") && name.endsWith("weight") ? 1 : 0, dtype: t.code,
-    });
+    t.fill(name.includes("norm") && name.endsWith("weight") ? 1 : 0);
     t.axpy(device.randn(shape, t.dtype, seed, stream), shape.length > 1 ? 1 / Math.sqrt(shape[shape.length - 1]) : 0.1);
   }
 }

@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 import { numel, type DType } from "../../core/dtype.ts";
-import { causal, conv3d, convShape, packConv, type ConvPlan } from "../../core/nn/video.ts";
+import { causal, conv3d, convShape, packConv, type ConvPlan } from "../../core/ops/nondiff/video.ts";
 import { Rng } from "../../core/rng.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
 import { boundOf } from "./bounds.ts";

@@ -8,7 +8,7 @@ import { join } from "node:path";
  * other. A name without a slash is a file of core itself, the others are folders. core/README.md says what each holds.
  */
 export const LAYERS: readonly (readonly string[])[] = [
-  ["error"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],
+  ["error", "env"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],
   ["ops/", "io/", "metrics/"],
   ["nn/"],
   ["diffusion/", "optim/", "parallel/"],
@@ -45,6 +45,17 @@ describe("rooms", () => {
     expect(back).toEqual([]);
     const skipping = files.filter((f) => f.startsWith("cli/")).flatMap((f) => imports(f).filter((to) => to.startsWith("ffi/")));
     expect(skipping).toEqual([]);
+  });
+
+  // ops/nondiff holds the functions of rcm.h that have no derivatives.
+  test("the device library is touched by tensor, stream, ops and parallel alone", () => {
+    const allowed = /^core\/(?:tensor\.ts|stream\.ts|ops\/|parallel\/)/;
+    const others = files.filter((f) => /^(?:core|cli)\//.test(f) && !allowed.test(f));
+    expect(others.length).toBeGreaterThan(100);
+    expect(others.filter((f) => /\blib\b/.test(read(f).replace(/(?:"[^"\n]*"|\/\/.*)/g, "")))).toEqual([]);
+    const native = /^ffi\/(?:call|memory|rcm\.gen)\.ts$/;
+    const imported = others.filter((f) => imports(f).some((to) => native.test(to)));
+    expect(imported).toEqual(["core/dtype.ts"]); // the type of a dtype's code
   });
 
   test("every file of core is in a room of the list", () => {

@@ -32,7 +32,8 @@ describe("ops", () => {
   });
   // test/harness/op_cases.ts is the one table of cases: test/cpu/ops.test.ts runs every op in it, so being in it is being tested.
   test("header, both libraries, core and tests name the same ops", () => {
-    expect(readdirSync(join(ROOT, "core/ops")).map((f) => f.replace(".ts", "")).sort()).toEqual(ops);
+    const differentiable = readdirSync(join(ROOT, "core/ops")).filter((f) => f.endsWith(".ts"));
+    expect(differentiable.map((f) => f.replace(".ts", "")).sort()).toEqual(ops);
     expect(Object.keys(OP_CASES).sort()).toEqual(ops);
     const cpu = readdirSync(join(ROOT, "csrc/cpu/ops")).map((f) => f.replace(/(_vjp)?\.cpp$/, ""));
     expect(ops.filter((op) => !cpu.includes(op))).toEqual([]);
@@ -92,6 +93,21 @@ describe("promises", () => {
     const kernels = cuda.flatMap((f) => read(f).split("__global__").slice(1).map((text) => [f, text.slice(0, text.indexOf("\n}\n"))] as const));
     expect(kernels.length > 0 || cuda.length === 0).toBe(true);
     expect(kernels.filter(([, body]) => !body.includes("await_queued();")).map(([f, body]) => [f, body.slice(0, 80)])).toEqual([]);
+  });
+  test("environment variables are read in ffi/env.ts, and README lists each", () => {
+    const readers = sources.filter((f) => /^(core|cli|ffi)\//.test(f) && /(?:process|Bun)\.env\b/.test(read(f)));
+    expect(readers).toEqual(["ffi/env.ts"]);
+    const shell = files.filter((f) => f.endsWith(".sh"));
+    const native = sources.filter((f) => f.startsWith("csrc/"));
+    const named = (f: string, form: RegExp): string[] => [...read(f).matchAll(form)].map(([, name]) => name);
+    const names = new Set([
+      ...named("ffi/env.ts", /\b(RCM_\w+)/g),
+      ...native.flatMap((f) => named(f, /getenv\("(RCM_\w+)"\)/g)),
+      ...shell.flatMap((f) => named(f, /\$\{(RCM_\w+)/g)),
+    ]);
+    expect(names.size).toBeGreaterThan(8);
+    const readme = read("README.md");
+    expect([...names].filter((name) => !readme.includes(`| \`${name}\` |`))).toEqual([]);
   });
   test("nothing is left undone in the text", () => {
     const marks = new RegExp(["TO" + "DO", "FIX" + "ME", "not " + "implemented"].join("|"));

@@ -1,7 +1,7 @@
 import type { DType } from "../../dtype.ts";
 import { RcmError } from "../../error.ts";
 import { ParamSet } from "../../nn/params.ts";
-import { biasAttention, embedding, geluGate, relativeBias } from "../../nn/text_ops.ts";
+import { biasAttention, embedding, geluGate, relativeBias } from "../../ops/nondiff/text.ts";
 import { linear } from "../../ops/linear.ts";
 import { rmsNormRope } from "../../ops/rms_norm_rope.ts";
 import { statDType, type Device, type Tensor } from "../../tensor.ts";
@@ -87,6 +87,6 @@ export class Umt5Encoder implements Disposable {
   /** Frees the weights and hands their memory back to the system. */
   [Symbol.dispose](): void {
     this.params.flat.free();
-    this.params.device.lib.memoryTrim();
+    this.params.device.trim();
   }
 }

@@ -1,6 +1,6 @@
 import { dtypeBytes, type DType, type HostTensor } from "../../dtype.ts";
 import { RcmError } from "../../error.ts";
-import { affine, blendTile, fromChannelsLast, packConv, project, toChannelsLast, type Window } from "../../nn/video.ts";
+import { affine, blendTile, fromChannelsLast, packConv, project, toChannelsLast, type Window } from "../../ops/nondiff/video.ts";
 import { ParamSet } from "../../nn/params.ts";
 import { expectShape, statDType, type Device, type Tensor } from "../../tensor.ts";
 import type { Vae, VaePassOptions } from "../vae.ts";

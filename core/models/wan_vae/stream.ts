@@ -1,5 +1,5 @@
 import { dtypeBytes } from "../../dtype.ts";
-import { causal, channelNorm, conv3d, project, softmaxRows } from "../../nn/video.ts";
+import { causal, channelNorm, conv3d, project, softmaxRows } from "../../ops/nondiff/video.ts";
 import type { ParamSet } from "../../nn/params.ts";
 import { statDType, type Tensor } from "../../tensor.ts";
 import type { VaeLayer } from "./config.ts";

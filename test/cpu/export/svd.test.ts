@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { lowRank, times } from "../../../core/export/svd.ts";
+import { lowRank } from "../../../core/export/svd.ts";
+import { times } from "../../../core/ops/nondiff/matmul.ts";
 import { symmetricEigenvalues } from "../../../core/metrics/eigen.ts";
 import { Rng } from "../../../core/rng.ts";
 import { cpu } from "../../harness/device.ts";

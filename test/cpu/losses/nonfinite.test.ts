@@ -27,7 +27,7 @@ describe("values that are not finite", () => {
     const unused = (): never => {
       throw new Error("unused");
     };
-    const forward = () => ({ y: cpu().fromValues([Number.NaN], [1], "f32"), own: [] });
+    const forward = () => ({ y: cpu().fromValues([Number.NaN], [1], "f32"), saved: [] });
     const x = constant(cpu().zeros([1], "f32"));
     expect(() => tape.run({ name: "breaks", forward, jvp: unused, vjp: unused }, [x], null)).toThrow(
       /\[breaks\] y holds 1/,

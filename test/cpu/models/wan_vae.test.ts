@@ -4,7 +4,7 @@ import { WAN_VAE, type WanVaeConfig } from "../../../core/models/wan_vae/config.
 import { vaeKeyToOriginal, wanVaeParams } from "../../../core/models/wan_vae/keys.ts";
 import { WanVae } from "../../../core/models/wan_vae/model.ts";
 import { tiles } from "../../../core/models/wan_vae/tiles.ts";
-import { blendTile, causal, conv3d, packConv } from "../../../core/nn/video.ts";
+import { blendTile, causal, conv3d, packConv } from "../../../core/ops/nondiff/video.ts";
 import { cpu } from "../../harness/device.ts";
 import { decodeAll } from "../../harness/golden_vae.ts";
 import { relativeError } from "../../harness/golden.ts";
@@ -40,7 +40,7 @@ describe("tiles", () => {
     for (const t of tiles(h, w, { size, overlap })) {
       expect(Math.max(t.h, t.w)).toBeLessThanOrEqual(size);
       const one = cpu().empty([1, t.h, t.w], "f64");
-      cpu().lib.fill({ out: one.ptr, n: one.numel, value: 1, dtype: one.code });
+      one.fill(1);
       blendTile(one, sum, [t.y, t.x], t);
     }
     expect(Math.max(...sum.values().map((v) => Math.abs(v - 1)))).toBeLessThan(1e-12);
@@ -95,7 +95,7 @@ describe("Wan VAE", () => {
     const peak = (t: number): number => {
       using _inner = cpu().scope();
       const latent = cpu().randn([1, 16, t, 2, 2], "f32", 1, 2);
-      cpu().lib.memoryResetPeak();
+      cpu().resetPeak();
       const before = cpu().memory().current;
       let frames = 0;
       vae.decode(latent, (f) => void (frames += f.shape[2]), { chunk: 2 });

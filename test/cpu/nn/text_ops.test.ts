@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { biasAttention, embedding, relativeBias } from "../../../core/nn/text_ops.ts";
+import { biasAttention, embedding, relativeBias } from "../../../core/ops/nondiff/text.ts";
 import { cpu } from "../../harness/device.ts";
 
 test("ids and lengths outside their range are named", () => {

@@ -13,7 +13,7 @@ import type { sqLossOp } from "../../../core/ops/sq_loss.ts";
 import type { timestepEmbedOp } from "../../../core/ops/timestep_embed.ts";
 import type { unpatchifyOp } from "../../../core/ops/unpatchify.ts";
 import type { Tensor } from "../../../core/tensor.ts";
-import { caseInputs, evaluateCase, type OpCase } from "../../harness/check_op.ts";
+import { caseInputs, evaluateCase } from "../../harness/check_op.ts";
 import { cpu } from "../../harness/device.ts";
 import { relativeError } from "../../harness/golden.ts";
 import { OP_CASES } from "../../harness/op_cases.ts";
@@ -68,9 +68,9 @@ for (const [name, { op, cases }] of Object.entries(OP_CASES)) {
     for (const c of cases) {
       test(`${c.name}: plain loops`, () => {
         using _scope = cpu().scope();
-        const x = caseInputs(cpu(), c as unknown as OpCase, 10, "f64");
+        const x = caseInputs(cpu(), c, 10, "f64");
         const inputs = x.map((v, i) => v && plain(c.shapes[i] as readonly number[], v)) as Plain[];
-        const want = REFERENCES[name](inputs, c.params(cpu(), "f64"));
+        const want = REFERENCES[name](inputs, c.params(cpu(), "f64") as never);
         const { y } = evaluateCase(cpu(), op, c, x, null, null, "f64");
         expect(relativeError(y, want.v)).toBeLessThan(1e-12);
       });

@@ -1,7 +1,7 @@
 import { describe, expect } from "bun:test";
 import { hostTensor, numel, type DType } from "../../../core/dtype.ts";
 import { RcmError } from "../../../core/error.ts";
-import { biasAttention, embedding, geluGate, relativeBias } from "../../../core/nn/text_ops.ts";
+import { biasAttention, embedding, geluGate, relativeBias } from "../../../core/ops/nondiff/text.ts";
 import { Rng } from "../../../core/rng.ts";
 import { statDType, type Device, type Tensor } from "../../../core/tensor.ts";
 import { boundOf } from "../../harness/bounds.ts";

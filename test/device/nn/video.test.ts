@@ -1,5 +1,5 @@
 import { describe, expect } from "bun:test";
-import { affine, channelNorm, fromChannelsLast, softmaxRows, toChannelsLast } from "../../../core/nn/video.ts";
+import { affine, channelNorm, fromChannelsLast, softmaxRows, toChannelsLast } from "../../../core/ops/nondiff/video.ts";
 import { statDType, type Tensor } from "../../../core/tensor.ts";
 import { boundOf } from "../../harness/bounds.ts";
 import { onEachDevice } from "../../harness/device.ts";

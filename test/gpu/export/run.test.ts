@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { hostTensor, hostValues } from "../../../core/dtype.ts";
 import { OUT_DTYPES } from "../../../core/export/convert.ts";
 import { exportWeights, type ExportSummary } from "../../../core/export/run.ts";
-import { lowRank, times } from "../../../core/export/svd.ts";
+import { lowRank } from "../../../core/export/svd.ts";
+import { times } from "../../../core/ops/nondiff/matmul.ts";
 import { gpuTier } from "../../harness/device.ts";
 import { tinyWeights, writeWeights } from "../../harness/wan_files.ts";
 

@@ -1,6 +1,5 @@
 import { describe, expect } from "bun:test";
 import { attentionOp } from "../../../core/ops/attention.ts";
-import type { Op } from "../../../core/op.ts";
 import type { DType } from "../../../core/dtype.ts";
 import type { Device } from "../../../core/tensor.ts";
 import { caseInputs, evaluateCase, TOLERANCE, type Evaluated, type OpCase } from "../../harness/check_op.ts";
@@ -14,10 +13,10 @@ const { device, test } = gpuTier();
 function evaluate(on: Device, dtype: DType, K: number, L: number): Evaluated {
   const shape = [1, L, 2 * K];
   const params = () => ({ heads: 2, scale: null }) as never;
-  const c: OpCase<never> = { name: "", shapes: [shape, shape, shape], params, tangent: [] };
-  const x = caseInputs(cpu(), c as unknown as OpCase, 3, "bf16");
-  const [yBar] = caseInputs(cpu(), c as unknown as OpCase, 4, "bf16");
-  return evaluateCase(on, attentionOp as Op<never>, c, x, null, yBar, dtype);
+  const c: OpCase = { name: "", shapes: [shape, shape, shape], params, tangent: [] };
+  const x = caseInputs(cpu(), c, 3, "bf16");
+  const [yBar] = caseInputs(cpu(), c, 4, "bf16");
+  return evaluateCase(on, attentionOp, c, x, null, yBar, dtype);
 }
 
 function onGpu(K: number, L: number, mode: 0 | 1): Evaluated {

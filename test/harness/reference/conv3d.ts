@@ -1,4 +1,4 @@
-import type { ConvPlan } from "../../../core/nn/video.ts";
+import type { ConvPlan } from "../../../core/ops/nondiff/video.ts";
 import { plain, type Plain } from "./plain.ts";
 
 export interface Convolution {

@@ -65,7 +65,8 @@ test("stages: time goes to the innermost, peaks to whoever was open", () => {
   let now = 0;
   let peak = 0;
   const device = {
-    lib: { sync() {}, memoryResetPeak: () => void (peak = 0) },
+    sync() {},
+    resetPeak: () => void (peak = 0),
     memory: () => ({ peak, reservedPeak: 2 * peak }),
   } as unknown as Device;
   const stages = new Stages(device, () => now);

@@ -2,7 +2,7 @@ import { numel, type DType, type HostTensor } from "../../../../core/dtype.ts";
 import {
   decoderLayers, encoderLayers, type VaeLayer, type WanVaeConfig,
 } from "../../../../core/models/wan_vae/config.ts";
-import { causal, type ConvPlan } from "../../../../core/nn/video.ts";
+import { causal, type ConvPlan } from "../../../../core/ops/nondiff/video.ts";
 import { add } from "../add.ts";
 import { channelNorm } from "../channel_norm.ts";
 import { conv3d } from "../conv3d.ts";

@@ -1,6 +1,6 @@
-import type { DType } from "../dtype.ts";
-import { RcmError } from "../error.ts";
-import { expectShape, type Device, type Tensor } from "../tensor.ts";
+import type { DType } from "../../dtype.ts";
+import { RcmError } from "../../error.ts";
+import { expectShape, type Device, type Tensor } from "../../tensor.ts";
 
 /**
  * Convolutions over video and what stands around them, without derivatives. Activations are channels last: x_TYXC of one sample.

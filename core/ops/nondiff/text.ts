@@ -1,6 +1,6 @@
-import type { DType } from "../dtype.ts";
-import { RcmError } from "../error.ts";
-import { expectDType, expectShape, statDType, type Tensor } from "../tensor.ts";
+import type { DType } from "../../dtype.ts";
+import { RcmError } from "../../error.ts";
+import { expectDType, expectShape, statDType, type Tensor } from "../../tensor.ts";
 
 /** What a text encoder needs besides the differentiable ops: inference only, on plain tensors. */
 

@@ -1,0 +1,31 @@
+import { ptrOf, type Tensor } from "../../tensor.ts";
+
+export interface AdamWStep {
+  /** Flat weights: f32, or bf16 beside an f32 master. */
+  param: Tensor;
+  master: Tensor | null;
+  grad: Tensor;
+  /** First moment; null when beta1 is 0. */
+  m: Tensor | null;
+  v: Tensor;
+  /** Average of the weights, formed in the same pass. */
+  ema: { flat: Tensor; beta: number } | null;
+  /** Updates with this one, from 1. */
+  t: number;
+  lr: number;
+  betas: readonly [number, number];
+  eps: number;
+  weightDecay: number;
+  /** Factor of the gradient, for clipping. */
+  gradScale: number;
+}
+
+/** One step of AdamW over flat buffers, in place. Source: Loshchilov & Hutter 2019. */
+export function adamwStep({ param, master, grad, m, v, ema, t, lr, betas, eps, weightDecay, gradScale }: AdamWStep): void {
+  const [beta1, beta2] = betas;
+  param.device.lib.adamw({
+    param: param.ptr, master: ptrOf(master), grad: grad.ptr, m: ptrOf(m), v: v.ptr, ema: ptrOf(ema?.flat), gradSqSum: 0,
+    n: param.numel, lr, beta1, beta2, eps, weightDecay, bias1: 1 - beta1 ** t, bias2: 1 - beta2 ** t, gradScale,
+    maxNorm: 0, emaBeta: ema?.beta ?? 0, paramDtype: param.code,
+  });
+}

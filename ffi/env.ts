@@ -1,0 +1,40 @@
+/**
+ * Every environment variable that TypeScript reads. The native library reads a few more; README lists all of them. Each
+ * property looks its variable up when it is asked for, so what runs often asks once and keeps the answer.
+ */
+
+/** An empty variable counts as absent. */
+const text = (name: string): string | null => process.env[name] || null;
+
+export const env = {
+  /** RCM_LIB_DIR: the only folder in which the native libraries are searched. */
+  get libraryFolder(): string | null {
+    return text("RCM_LIB_DIR");
+  },
+  /** RCM_ISA: the instruction set of the CPU library, instead of the best that the processor runs. */
+  get isa(): string | null {
+    return text("RCM_ISA");
+  },
+  /** RCM_CHECK_FINITE=1: training looks for NaN and infinity behind every op, and names the first one with any. */
+  get checkFinite(): boolean {
+    return process.env.RCM_CHECK_FINITE === "1";
+  },
+  /** RCM_FFMPEG: the ffmpeg that writes mp4 files, instead of the one on PATH. */
+  get ffmpeg(): string | null {
+    return text("RCM_FFMPEG");
+  },
+  /** RCM_DEBUG=1: every error is printed with its stack. */
+  get stacks(): boolean {
+    return process.env.RCM_DEBUG === "1";
+  },
+  /** NO_COLOR, set to anything: no colours. */
+  get noColor(): boolean {
+    return process.env.NO_COLOR !== undefined;
+  },
+  /** CI, set to anything: progress is printed in lines, without redrawing. */
+  get ci(): boolean {
+    return process.env.CI !== undefined;
+  },
+  /** A variable that a recipe names as ${NAME}. */
+  variable: text,
+};
