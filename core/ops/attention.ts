@@ -20,7 +20,9 @@ function sizes([q, k, v]: AttentionInputs, p: AttentionParams) {
   expectShape(op, "v", v, [B, Lk, -1]);
   expectDType(op, "k", k, q.dtype);
   expectDType(op, "v", v, q.dtype);
-  if (D % H !== 0 || Dv % H !== 0) throw new RcmError("E_SHAPE", "heads divide the width", { op, want: H, got: [D, Dv] });
+  if (D % H !== 0 || Dv % H !== 0) {
+    throw new RcmError("E_SHAPE", "heads divide the width", { op, want: H, got: [D, Dv] });
+  }
   const K = D / H;
   return { B, H, Lq, Lk, K, Kv: Dv / H, scale: p.scale ?? 1 / Math.sqrt(K), dtype: q.code };
 }
@@ -33,7 +35,7 @@ export const attentionOp: Op<AttentionInputs, AttentionParams, readonly [lse: Te
     const s = sizes(inputs, p);
     const y = q.device.empty([s.B, s.Lq, s.H * s.Kv], q.dtype);
     const lse = q.device.empty([s.B, s.H, s.Lq], statDType(q.dtype));
-    q.device.lib.attentionFwd({ q: q.ptr, k: k.ptr, v: v.ptr, o: y.ptr, lse: lse.ptr, strides: 0, ...s });
+    q.device.lib.attentionFwd({ q: q.ptr, k: k.ptr, v: v.ptr, o: y.ptr, lse: lse.ptr, ...s });
     return { y, saved: [lse] };
   },
   jvp(inputs, [qDot, kDot, vDot], p) {
@@ -44,7 +46,7 @@ export const attentionOp: Op<AttentionInputs, AttentionParams, readonly [lse: Te
     const lse = q.device.empty([s.B, s.H, s.Lq], statDType(q.dtype));
     q.device.lib.attentionJvp({
       q: q.ptr, k: k.ptr, v: v.ptr, qDot: ptrOf(qDot), kDot: ptrOf(kDot), vDot: ptrOf(vDot), o: y.ptr, oDot: yDot.ptr,
-      lse: lse.ptr, strides: 0, ...s,
+      lse: lse.ptr, ...s,
     });
     return { y, yDot, saved: [lse] };
   },
@@ -54,7 +56,7 @@ export const attentionOp: Op<AttentionInputs, AttentionParams, readonly [lse: Te
     const bars = inputs.map((t, i) => (bar.need(i) ? t.device.empty(t.shape, t.dtype) : null));
     const [qBar, kBar, vBar] = bars.map(ptrOf);
     q.device.lib.attentionVjp({
-      q: q.ptr, k: k.ptr, v: v.ptr, o: y.ptr, lse: lse.ptr, oBar: yBar.ptr, qBar, kBar, vBar, strides: 0, ...s,
+      q: q.ptr, k: k.ptr, v: v.ptr, o: y.ptr, lse: lse.ptr, oBar: yBar.ptr, qBar, kBar, vBar, ...s,
     });
     bars.forEach((t, i) => t && bar.put(i, t));
   },

@@ -117,16 +117,16 @@ RCM_API rcm_status rcm_randn(void* out, int64_t rows, int64_t n, int64_t seed, i
 
 /* ---- nondiff: optimizer -------------------------------------------------------------------------------------- */
 /* One AdamW step (decoupled weight decay) over a flat buffer of n elements, fused with the exponential moving average:
- *   g' = g * grad_scale * (max_norm > 0 ? min(1, max_norm / (grad_scale * sqrt(*grad_sq_sum) + 1e-6)) : 1)
+ *   g' = g * grad_scale
  *   m = beta1 m + (1 - beta1) g';  v = beta2 v + (1 - beta2) g'^2
  *   w = w - lr * wd * w - lr * (m / bias1) / (sqrt(v / bias2) + eps);  ema = ema_beta ema + (1 - ema_beta) w
  * bias1 = 1 - beta1^t with t counted from 1, bias2 likewise. w is `master` (f32) when given, then rounded to `param`;
  * else `param` itself, which must be f32. grad, m, v, ema: f32. m may be null when beta1 = 0 (then m = g'); ema may be
  * null. */
 RCM_API rcm_status rcm_adamw(void* param, RCM_OPT void* master, const void* grad, RCM_OPT void* m, void* v,
-                             RCM_OPT void* ema, RCM_OPT const double* grad_sq_sum, int64_t n, double lr, double beta1,
-                             double beta2, double eps, double weight_decay, double bias1, double bias2,
-                             double grad_scale, double max_norm, double ema_beta, int32_t param_dtype);
+                             RCM_OPT void* ema, int64_t n, double lr, double beta1, double beta2, double eps,
+                             double weight_decay, double bias1, double bias2, double grad_scale, double ema_beta,
+                             int32_t param_dtype);
 
 /* ---- add ----------------------------------------------------------------------------------------------------- */
 /* y = a + b. vjp: a_bar = b_bar = y_bar. core passes y_bar on instead of calling _vjp, which copies. */
@@ -235,20 +235,18 @@ RCM_API rcm_status rcm_rms_norm_rope_vjp(const void* x, const void* w, RCM_OPT c
 
 /* ---- attention ----------------------------------------------------------------------------------------------- */
 /* o = softmax(scale q k^T) v per head; q [B,Lq,H,K], k [B,Lk,H,K], v [B,Lk,H,Kv], o [B,Lq,H,Kv]; lse: stat [B,H,Lq],
- * the natural log of the sum of exponentials of the scaled scores, saved. `strides` (host, 12 counts of elements):
- * (batch, token, head) of q, k, v, o, with a dense last axis; null: contiguous. Tangents and cotangents have the
- * strides of their primals. jvp: o' = (P.S') v + P v' - rowsum(P.S') o with S' = scale (q' k^T + q k'^T). */
-RCM_API rcm_status rcm_attention_fwd(const void* q, const void* k, const void* v, void* o, void* lse,
-                                     RCM_HOST RCM_OPT const int64_t* strides, int64_t B, int64_t H, int64_t Lq,
-                                     int64_t Lk, int64_t K, int64_t Kv, double scale, int32_t dtype);
+ * the natural log of the sum of exponentials of the scaled scores, saved. All tensors are contiguous. jvp: o' = (P.S') v + P v' - rowsum(P.S') o with S' = scale (q' k^T + q k'^T). */
+RCM_API rcm_status rcm_attention_fwd(const void* q, const void* k, const void* v, void* o, void* lse, int64_t B,
+                                     int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale,
+                                     int32_t dtype);
 RCM_API rcm_status rcm_attention_jvp(const void* q, const void* k, const void* v, RCM_OPT const void* q_dot,
                                      RCM_OPT const void* k_dot, RCM_OPT const void* v_dot, void* o, void* o_dot,
-                                     void* lse, RCM_HOST RCM_OPT const int64_t* strides, int64_t B, int64_t H,
-                                     int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale, int32_t dtype);
+                                     void* lse, int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv,
+                                     double scale, int32_t dtype);
 RCM_API rcm_status rcm_attention_vjp(const void* q, const void* k, const void* v, const void* o, const void* lse,
                                      const void* o_bar, RCM_OPT void* q_bar, RCM_OPT void* k_bar, RCM_OPT void* v_bar,
-                                     RCM_HOST RCM_OPT const int64_t* strides, int64_t B, int64_t H, int64_t Lq,
-                                     int64_t Lk, int64_t K, int64_t Kv, double scale, int32_t dtype);
+                                     int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale,
+                                     int32_t dtype);
 
 /* ---- gate_residual ------------------------------------------------------------------------------------------- */
 /* y[b,l,:] = x + gate[b,:] * h; x, y [B,L,D] of x_dtype, h of h_dtype. gate: stat [B,D] with gate_stride elements

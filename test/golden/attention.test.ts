@@ -50,7 +50,7 @@ onEachDevice((device, test) => {
           const lse = device().empty(g.get("lse").shape, dtype);
           const [o, scale] = [device().empty(q.shape, dtype), 1 / Math.sqrt(K)];
           lib.attentionFwd({
-            q: q.ptr, k: k.ptr, v: v.ptr, o: o.ptr, lse: lse.ptr, strides: 0, B, H, Lq, Lk, K, Kv: K, scale,
+            q: q.ptr, k: k.ptr, v: v.ptr, o: o.ptr, lse: lse.ptr, B, H, Lq, Lk, K, Kv: K, scale,
             dtype: q.code,
           });
           close(lse, "lse", tolO);

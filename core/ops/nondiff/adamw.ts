@@ -21,11 +21,12 @@ export interface AdamWStep {
 }
 
 /** One step of AdamW over flat buffers, in place. Source: Loshchilov & Hutter 2019. */
-export function adamwStep({ param, master, grad, m, v, ema, t, lr, betas, eps, weightDecay, gradScale }: AdamWStep): void {
-  const [beta1, beta2] = betas;
+export function adamwStep(step: AdamWStep): void {
+  const { param, master, grad, m, v, ema, t, lr, eps, weightDecay, gradScale } = step;
+  const [beta1, beta2] = step.betas;
   param.device.lib.adamw({
-    param: param.ptr, master: ptrOf(master), grad: grad.ptr, m: ptrOf(m), v: v.ptr, ema: ptrOf(ema?.flat), gradSqSum: 0,
+    param: param.ptr, master: ptrOf(master), grad: grad.ptr, m: ptrOf(m), v: v.ptr, ema: ptrOf(ema?.flat),
     n: param.numel, lr, beta1, beta2, eps, weightDecay, bias1: 1 - beta1 ** t, bias2: 1 - beta2 ** t, gradScale,
-    maxNorm: 0, emaBeta: ema?.beta ?? 0, paramDtype: param.code,
+    emaBeta: ema?.beta ?? 0, paramDtype: param.code,
   });
 }

@@ -5,12 +5,7 @@
 namespace rcm::adamw {
 
 void update(const Buffers& a, const Step& s) {
-  double clip = s.grad_scale;
-  if (s.max_norm > 0 && a.grad_sq_sum) {
-    const double norm = s.grad_scale * std::sqrt(*a.grad_sq_sum);
-    if (norm > s.max_norm) clip *= s.max_norm / (norm + 1e-6);
-  }
-  const float scale = (float)clip;
+  const float scale = (float)s.grad_scale;
   const Factors k(s);
   float* w = static_cast<float*>(a.master ? a.master : a.param);
   const float* g = static_cast<const float*>(a.grad);

@@ -5,13 +5,6 @@
 namespace rcm::adamw {
 namespace {
 
-// The gradient's factor with clipping; the norm stays on the device.
-__global__ void gradient_scale(const double* grad_sq_sum, double grad_scale, double max_norm, float* out) {
-  await_queued();
-  const double norm = grad_scale * sqrt(*grad_sq_sum);
-  *out = (float)(norm > max_norm ? grad_scale * (max_norm / (norm + 1e-6)) : grad_scale);
-}
-
 // w is the master when there is one; `rounded` then receives it in the storage type. m, ema and rounded may be null.
 template <class P>
 struct AdamW {
@@ -19,7 +12,6 @@ struct AdamW {
   const float* grad;
   float *m, *v, *ema;
   P* rounded;
-  const float* clipped;  // the gradient's factor, null: `scale`
   float scale;
   Factors k;
 
@@ -35,7 +27,7 @@ struct AdamW {
     if (m) h.m = fetch<V>(m + i);
     if (ema) h.ema = fetch<V>(ema + i);
   }
-  __device__ float sample(int64_t) const { return clipped ? *clipped : scale; }
+  __device__ float sample(int64_t) const { return scale; }
   template <int V>
   __device__ void finish(float factor, int64_t i, const Held<V>& h) const {
     float first[V], second[V], weight[V];
@@ -60,7 +52,7 @@ struct AdamW {
 };
 
 template <class P>
-void launch(const Buffers& a, const Step& s, const float* clipped) {
+void launch(const Buffers& a, const Step& s) {
   float* w = static_cast<float*>(a.master ? a.master : a.param);
   P* rounded = a.master ? static_cast<P*>(a.param) : nullptr;
   const AdamW<P> op{w,
@@ -69,7 +61,6 @@ void launch(const Buffers& a, const Step& s, const float* clipped) {
                     static_cast<float*>(a.v),
                     static_cast<float*>(a.ema),
                     rounded,
-                    clipped,
                     (float)s.grad_scale,
                     Factors(s)};
   map<4, 1>(op, 1, a.n, pack_aligned<4, float>({w, a.grad, a.m, a.v, a.ema}) && pack_aligned<4, P>({rounded}));
@@ -79,13 +70,9 @@ void launch(const Buffers& a, const Step& s, const float* clipped) {
 
 void update(const Buffers& a, const Step& s) {
   if (a.n == 0) return;
-  const bool clips = s.max_norm > 0 && a.grad_sq_sum;
-  const Workspace factor(clips ? sizeof(float) : 0);
-  float* clipped = clips ? factor.as<float>() : nullptr;
-  if (clips) queue_kernel(gradient_scale, 1, 1, 0, a.grad_sq_sum, s.grad_scale, s.max_norm, clipped);
-  if (a.param_dtype == RCM_F32) launch<float>(a, s, clipped);
-  else if (a.param_dtype == RCM_BF16) launch<bf16>(a, s, clipped);
-  else launch<f16>(a, s, clipped);
+  if (a.param_dtype == RCM_F32) launch<float>(a, s);
+  else if (a.param_dtype == RCM_BF16) launch<bf16>(a, s);
+  else launch<f16>(a, s);
 }
 
 }  // namespace rcm::adamw

@@ -2,10 +2,9 @@
 
 using namespace rcm;
 
-rcm_status rcm_adamw(void* param, void* master, const void* grad, void* m, void* v, void* ema,
-                     const double* grad_sq_sum, int64_t n, double lr, double beta1, double beta2, double eps,
-                     double weight_decay, double bias1, double bias2, double grad_scale, double max_norm,
-                     double ema_beta, int32_t param_dtype) {
+rcm_status rcm_adamw(void* param, void* master, const void* grad, void* m, void* v, void* ema, int64_t n, double lr,
+                     double beta1, double beta2, double eps, double weight_decay, double bias1, double bias2,
+                     double grad_scale, double ema_beta, int32_t param_dtype) {
   return op_call("adamw", [&] {
     need(param, "param");
     need(grad, "grad");
@@ -17,7 +16,7 @@ rcm_status rcm_adamw(void* param, void* master, const void* grad, void* m, void*
     if (master == nullptr && param_dtype != RCM_F32) {
       fail(RCM_E_DTYPE, "param: want f32 when there is no master, got code %d", param_dtype);
     }
-    adamw::update({param, master, grad, m, v, ema, grad_sq_sum, n, param_dtype},
-                  {lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale, max_norm, ema_beta});
+    adamw::update({param, master, grad, m, v, ema, n, param_dtype},
+                  {lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale, ema_beta});
   });
 }

@@ -8,14 +8,13 @@ struct Buffers {
   void *param, *master;
   const void* grad;
   void *m, *v, *ema;
-  const double* grad_sq_sum;
   int64_t n;
   int32_t param_dtype;
 };
 struct Step {
-  double lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale, max_norm, ema_beta;
+  double lr, beta1, beta2, eps, weight_decay, bias1, bias2, grad_scale, ema_beta;
 };
-// The factors of the update as f32; the gradient's own factor is apart, because it may depend on a norm on the device.
+// The factors of the update as f32, without the gradient's own.
 struct Factors {
   float b1, c1, b2, c2, decay, step, root, eps, keep, mix;
 

@@ -11,8 +11,8 @@ struct AttentionShape {
   int64_t q[3], k[3], v[3], o[3];  // strides in elements over batch, tokens and heads
 };
 
-inline AttentionShape attention_shape(const int64_t* strides, int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K,
-                                      int64_t Kv, double scale, int32_t dtype) {
+inline AttentionShape attention_shape(int64_t B, int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale,
+                                      int32_t dtype) {
   size_at_least(B, 0, "B");
   size_at_least(H, 0, "H");
   size_at_least(Lq, 0, "Lq");
@@ -31,13 +31,6 @@ inline AttentionShape attention_shape(const int64_t* strides, int64_t B, int64_t
                    {Lk * H * K, H * K, K},
                    {Lk * H * Kv, H * Kv, Kv},
                    {Lq * H * Kv, H * Kv, Kv}};
-  if (strides) {
-    int64_t* sets[4] = {s.q, s.k, s.v, s.o};
-    for (int i = 0; i < 12; ++i) {
-      size_at_least(strides[i], 0, "strides");
-      sets[i / 3][i % 3] = strides[i];
-    }
-  }
   return s;
 }
 
