@@ -235,7 +235,8 @@ RCM_API rcm_status rcm_rms_norm_rope_vjp(const void* x, const void* w, RCM_OPT c
 
 /* ---- attention ----------------------------------------------------------------------------------------------- */
 /* o = softmax(scale q k^T) v per head; q [B,Lq,H,K], k [B,Lk,H,K], v [B,Lk,H,Kv], o [B,Lq,H,Kv]; lse: stat [B,H,Lq],
- * the natural log of the sum of exponentials of the scaled scores, saved. All tensors are contiguous. jvp: o' = (P.S') v + P v' - rowsum(P.S') o with S' = scale (q' k^T + q k'^T). */
+ * the natural log of the sum of exponentials of the scaled scores, saved. All tensors are contiguous.
+ * jvp: o' = (P.S') v + P v' - rowsum(P.S') o with S' = scale (q' k^T + q k'^T). */
 RCM_API rcm_status rcm_attention_fwd(const void* q, const void* k, const void* v, void* o, void* lse, int64_t B,
                                      int64_t H, int64_t Lq, int64_t Lk, int64_t K, int64_t Kv, double scale,
                                      int32_t dtype);
