@@ -3,6 +3,7 @@ import { synthRun } from "../core/synth/run.ts";
 import { RcmError } from "../core/error.ts";
 import { parseShard } from "../core/io/shard.ts";
 import { DEVICE_ARGS, decimal, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS } from "./args.ts";
+import { TEACHER_SAMPLERS } from "../core/samplers/list.ts";
 import { EXIT_HELP } from "./exit.ts";
 import { stopSignals } from "./signals.ts";
 import { mebibytes, progress, result, seconds, truncations } from "./ui.ts";
@@ -56,7 +57,7 @@ export default defineCommand({
         weights: a.weights, prompts: a.prompts, limit: integer(a.limit, "limit"), out: a.out, embeds: a.embeds ?? null, encoder,
         negativeEmbed: a["negative-embeds"] ?? null, negativePrompt: a["negative-prompt"], shape,
         sampler: {
-          kind: oneOf(a.sampler, "sampler", ["euler", "unipc"]), steps: integer(a.steps, "steps", 1), sigmaMax: decimal(a["sigma-max"], "sigma-max", 0.001), shift: decimal(a.shift, "shift", 0.001),
+          kind: oneOf(a.sampler, "sampler", TEACHER_SAMPLERS), steps: integer(a.steps, "steps", 1), sigmaMax: decimal(a["sigma-max"], "sigma-max", 0.001), shift: decimal(a.shift, "shift", 0.001),
           guidance: decimal(a.guidance, "guidance", 1), seed: integer(a.seed, "seed"),
         },
         time: oneOf(a.time, "time", ["exact", "bf16"]), dtype: oneOf(a.dtype, "dtype", ["bf16", "f32"]), residual: oneOf(a.residual, "residual", ["bf16", "f32"]),

@@ -4,6 +4,7 @@ import { evaluateRecipe, plain } from "../core/eval/run.ts";
 import { renderTable } from "../core/metrics/report.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, integers, oneOf, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
+import { stopSignals } from "./signals.ts";
 import { loading, progress, result, truncations } from "./ui.ts";
 
 const args = {
@@ -29,13 +30,16 @@ export default defineCommand({
     expectKnown(rawArgs, args);
     const view = progress(a.quiet);
     const recipe = loadRecipe(a.recipe, repeated(rawArgs, "set"));
+    const stop = stopSignals();
     const { truncated, onTruncated } = truncations();
     const report = await evaluateRecipe({
       recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), load: loading(a["allow-partial"]), out: a.out, device: deviceOf(a.device), threads: integer(a.threads, "threads"),
       samples: integer(a.samples, "samples"), steps: integers(a.steps, "steps"), seed: integer(a.seed, "seed"), batch: integer(a.batch, "batch", 1), reuseTeacher: a["reuse-teacher"] ?? null,
-      command: `rcm eval ${rawArgs.join(" ")}`, onTruncated, onEvent: (e) => view.update(e.done, e.total, `${e.row} steps`, 500),
+      command: `rcm eval ${rawArgs.join(" ")}`, onTruncated, onEvent: (e) => view.update(e.done, e.total, `${e.row} steps`, 500), shouldStop: stop.asked,
+    }).finally(() => {
+      view.end();
+      stop.restore();
     });
-    view.end();
     result(a.json, { ...plain(report), truncated, report: join(a.out, "report.html") }, `${renderTable(report)}\nreport ${join(a.out, "report.html")}`);
   },
 });

@@ -1,10 +1,12 @@
 import { defineCommand } from "citty";
-import { RcmError } from "../core/error.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
+import type { PictureSummary } from "../core/sample/pictures.ts";
 import { sampleRun } from "../core/sample/run.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
-import { givenVideoFlags, promptsOrRecipe, sampleVideo, VIDEO_ARGS } from "./sample_video.ts";
-import { loading, mebibytes, progress, result, seconds, truncations } from "./ui.ts";
+import type { SampleEvent, VideoSummary } from "../core/sample/videos.ts";
+import { DEVICE_ARGS, expectKnown, OUTPUT_ARGS, PARTIAL_ARG, repeated, SET_ARG } from "./args.ts";
+import { SAMPLER_ARGS, sampleOptions, VIDEO_ARGS } from "./sample_options.ts";
+import { stopSignals } from "./signals.ts";
+import { log, mebibytes, progress, rateOf, result, seconds, truncations, type Progress } from "./ui.ts";
 
 const args = {
   recipe: { type: "positional", required: false, description: "recipe file, for example runs/rcm/recipe.yaml; without one the flags say everything" },
@@ -18,6 +20,7 @@ const args = {
   out: { type: "string", default: "samples", description: "folder for the samples and their contact sheet", valueHint: "DIR" },
   seed: { type: "string", default: "0", description: "seed of the noise", valueHint: "N" },
   batch: { type: "string", default: "", description: "samples at a time; does not change their noise; default 64 for pictures, 1 for videos", valueHint: "N" },
+  ...SAMPLER_ARGS,
   ...VIDEO_ARGS,
   ...SET_ARG,
   ...PARTIAL_ARG,
@@ -25,32 +28,44 @@ const args = {
   ...OUTPUT_ARGS,
 } as const;
 
+function show(view: Progress, e: SampleEvent): void {
+  if (e.kind === "stage") view.line(e.text);
+  else if (e.kind === "load") view.update(e.done === e.total ? Math.ceil(e.total / 1e6) : Math.floor(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
+  else if (e.kind === "step") view.update(e.done, e.total, `step ${e.step}/${e.steps}`, e.total + 1);
+  else if (e.kind === "item") view.update(e.done, e.total, e.file);
+}
+
+const rate = (fps: number | null): string => (fps === null ? "" : fps.toFixed(2));
+
+function videoWords(s: VideoSummary): string {
+  const stages = s.stages.map((r) => `  ${r.name.padEnd(18)} ${seconds(r.seconds).padStart(9)}  peak ${mebibytes(r.peakBytes)}`);
+  const steps = s.stepSeconds.flat();
+  const each = steps.length === 0 ? "" : `, ${(steps.reduce((a, b) => a + b) / steps.length).toFixed(3)} s a step`;
+  const fps = s.fpsWithoutVae === null ? "" : `\n${rate(s.fpsWithoutVae)} frames/s without the VAE${s.fps === null ? "" : `, ${rate(s.fps)} with it`}${each}`;
+  return `${s.files.length} drawn, ${s.skipped} there already, in ${seconds(s.seconds)}: ${s.frames} frames of ${s.width}x${s.height}, ${s.steps} steps (${s.evaluations} network evaluations)${fps}\n${stages.join("\n")}\n${s.sheet ? `sheet ${s.sheet}` : `in ${s.out}`}`;
+}
+
+const pictureWords = (s: PictureSummary): string =>
+  `${s.files.length} pictures in ${seconds(s.seconds)} (${(1000 * s.secondsPerSample).toFixed(1)} ms each, ${s.evaluations} network evaluations), peak memory ${mebibytes(s.peakBytes)}\ngrid ${s.grid}`;
+
 export default defineCommand({
   meta: { name: "sample", description: "Draw pictures or videos in 1-8 steps.\n\n  rcm sample runs/rcm/recipe.yaml --weights runs/rcm --steps 4 --prompt 'a handwritten seven' --each 8 --out sevens\n  rcm sample --weights rCM_Wan2.1_T2V_1.3B_480p.pt --text-encoder umt5.pth --tokenizer tokenizer.json --vae Wan2.1_VAE.pth --prompt 'a cat on a skateboard' --out cat" },
   args,
   async run({ args: a, rawArgs }) {
     expectKnown(rawArgs, args);
-    if (a.recipe === undefined) return sampleVideo(a, rawArgs, null);
-    const recipe = loadRecipe(a.recipe, repeated(rawArgs, "set"));
-    if (recipe.recipe.model.preset !== "wan-digits") return sampleVideo(a, rawArgs, recipe.recipe);
-    const stray = givenVideoFlags(a);
-    if (stray.length > 0) throw new RcmError("E_ARG", `${stray.join(" ")}: for Wan networks, and ${a.recipe} is of digits`, { op: "usage" });
-    const role = a.teacher ? "teacher" : "student";
-    if (!a.teacher && a.weights === undefined) throw new RcmError("E_ARG", "--weights names the student, or --teacher asks for the teacher", { op: "usage" });
-    if (a.weights === undefined && !recipe.recipe.teacher) throw new RcmError("E_ARG", "this recipe has no teacher; give --weights", { op: "usage" });
-    const steps = a.steps === "" ? (a.teacher ? recipe.recipe.sample.teacher_steps : 4) : integer(a.steps, "steps", 1);
-    const most = recipe.recipe.sample.mid_times.length + 1;
-    if (role === "student" && steps > most) throw new RcmError("E_ARG", `--steps ${steps}: sample.mid_times has times for at most ${most} steps`, { op: "usage" });
-    const prompts = promptsOrRecipe(a, rawArgs, recipe.recipe);
-    if (prompts.length === 0) throw new RcmError("E_ARG", "no prompt: give --prompt, --prompts or sample.prompts", { op: "usage" });
+    const recipe = a.recipe === undefined ? null : loadRecipe(a.recipe, repeated(rawArgs, "set")).recipe;
+    const options = sampleOptions(a, rawArgs, recipe);
     const view = progress(a.quiet);
-    const { truncated, onTruncated } = truncations();
-    const s = await sampleRun({
-      recipe, weights: a.weights ?? null, kind: oneOf(a.kind, "kind", ["ema", "student"]), load: loading(a["allow-partial"]), role, steps, prompts, each: integer(a.each, "each", 1), out: a.out,
-      seed: integer(a.seed, "seed"), batch: a.batch === "" ? 64 : integer(a.batch, "batch", 1), device: deviceOf(a.device), threads: integer(a.threads, "threads"),
-      onTruncated, onEvent: (done, total) => view.update(done, total, "pictures"),
-    });
-    view.end();
-    result(a.json, { ...s, truncated }, `${s.files.length} pictures in ${seconds(s.seconds)} (${(1000 * s.secondsPerSample).toFixed(1)} ms each, ${s.evaluations} network evaluations), peak memory ${mebibytes(s.peakBytes)}\ngrid ${s.grid}`);
+    const stop = stopSignals();
+    try {
+      const { truncated, onTruncated } = truncations();
+      const onEvent = (e: SampleEvent): void => (e.kind === "warning" ? log.warn(e.message) : show(view, e));
+      const s = await sampleRun({ ...options, onTruncated, onEvent, shouldStop: stop.asked });
+      view.end();
+      result(a.json, { ...s, truncated }, "grid" in s ? pictureWords(s) : videoWords(s));
+    } finally {
+      view.end();
+      stop.restore();
+    }
   },
 });

@@ -1,5 +1,4 @@
 import type { DType } from "../dtype.ts";
-import { RcmError } from "../error.ts";
 import { at, evaluate, guided, trigDenoiser, type Denoiser } from "../diffusion/predict.ts";
 import { criticLoss } from "../losses/critic.ts";
 import { dmdLoss, type DmdDraws } from "../losses/dmd.ts";
@@ -8,11 +7,13 @@ import { scmLoss, scmParts, type ScmOptions } from "../losses/scm.ts";
 import { allPresets } from "../models/families.ts";
 import { netSpec, tokensOf, type NetSpec } from "../models/family.ts";
 import { AdamW } from "../optim/adamw.ts";
-import { rcmTrig } from "../samplers/rcm.ts";
-import { fewStepTimes } from "../samplers/schedule.ts";
+import { noiseKeys } from "../samplers/noise.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import { constant, Tape, type CheckpointMode } from "../tape.ts";
+import { drawNow } from "../networks/draw.ts";
+import { drawNet } from "../networks/net.ts";
 import { Network, velocityNet } from "../networks/network.ts";
+import { studentPlan } from "../networks/plan.ts";
 import type { GemmShape } from "./gemm.ts";
 import { beside, fillNoise, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
 import { counted } from "../../ffi/counting.ts";
@@ -31,9 +32,6 @@ export interface NetworkSize {
   residual: DType;
   checkpoint: CheckpointMode;
 }
-
-/** The public recipes' times between the steps of few-step sampling. */
-const MID_TIMES = [1.3, 1.0, 0.6];
 
 const tokens = ({ spec, latent }: NetworkSize): number => tokensOf(spec.config, latent);
 
@@ -216,13 +214,12 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
 export function benchSample(base: Device, s: NetworkSize, steps: readonly number[], ceiling: number | null, o: TimeOptions): BenchRow[] {
   const { device, take } = countedDevice(base);
   using _closes = device;
-  const net = trigDenoiser(velocityNet(randomNetwork(device, s, false, 1)));
-  const { x, context } = inputs(device, s);
-  const all = (t: number): Float64Array => new Float64Array(s.batch).fill(t);
+  const net = drawNet(randomNetwork(device, s, false, 1));
+  const condition = inputs(device, s).context;
+  const noise = noiseKeys(0, 0, s.batch);
   return steps.map((n) => {
-    if (n > MID_TIMES.length + 1) throw new RcmError("E_ARG", "more steps than the few-step schedule has times", { op: "bench sample", want: `1 to ${MID_TIMES.length + 1}`, got: n });
-    const times = fewStepTimes(n, 80, MID_TIMES);
-    const call = (): void => void rcmTrig((z, t) => evaluate(net.x0, z, all(t), context), x, times, (k) => noise(device, x.shape, x.dtype, 20 + k));
+    const plan = studentPlan({ steps: n, sigmaMax: 80, midTimes: null, form: "trig", mode: "sde" });
+    const call = (): void => void drawNow(net, { plan, shape: s.latent, noise, condition, negative: null });
     return row(device, take, `sample, ${n} step${n === 1 ? "" : "s"}`, s, call, ceiling, o);
   });
 }

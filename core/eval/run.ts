@@ -17,7 +17,11 @@ import { CLASSIFIER_SIZES, DigitClassifier } from "../models/digits/classifier.t
 import type { LoadedRecipe } from "../recipe/load.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import { Rng, streamOf } from "../rng.ts";
-import { evaluationsOf, samplePrompts, type SampleJob } from "../sample/batches.ts";
+import { breathe } from "../networks/draw.ts";
+import { residentNet } from "../networks/net.ts";
+import { evaluationsOf, recipePlan, stepsOf, type SamplePlan } from "../networks/plan.ts";
+import { drawPrompts } from "../sample/prompts.ts";
+import type { Network } from "../networks/network.ts";
 import { gridSheet } from "../data/sheet.ts";
 import { Device, type Tensor } from "../tensor.ts";
 import type { OnTruncated } from "../text/embedder.ts";
@@ -45,6 +49,7 @@ export interface EvalOptions {
   reuseTeacher: string | null;
   onEvent?: (event: { row: string; done: number; total: number }) => void;
   onTruncated?: OnTruncated;
+  shouldStop?: () => boolean;
 }
 
 /** Samples per prompt in the report's grids, and resamples of the bootstrap. */
@@ -84,11 +89,15 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
       agreement: agreement.agreement, agreementLow: agreement.low, agreementHigh: agreement.high, secondsPerSample: seconds / n, speedup: Number.NaN, grid,
     };
   };
-  const jobRow = async (name: string, job: SampleJob): Promise<EvalRow> => {
+  const drawnRow = async (name: string, network: Network, plan: SamplePlan): Promise<EvalRow> => {
     using _scope = device.scope();
-    const set = await samplePrompts(device, job, recipe, prompts, o.seed + EVAL_SEED_OFFSET, o.batch, (done) => o.onEvent?.({ row: `${name} ${job.steps}`, done, total: n }), o.onTruncated);
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    return row(name, job.steps, evaluationsOf(job, recipe), classifier.classify(set.latents), set.seconds, gridOf(set.latents, labels));
+    const steps = stepsOf(plan);
+    const seed = o.seed + EVAL_SEED_OFFSET;
+    const job = { net: residentNet(network), plan, recipe, prompts, negativePrompt: null, seed, batch: o.batch };
+    const onBatch = (done: number): void => o.onEvent?.({ row: `${name} ${steps}`, done, total: n });
+    const set = await drawPrompts(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop: o.shouldStop });
+    await breathe();
+    return row(name, steps, evaluationsOf(plan), classifier.classify(set.latents), set.seconds, gridOf(set.latents, labels));
   };
 
   const teacherModel = createNetwork(device, recipe, { trainable: false, secondTime: false });
@@ -97,14 +106,14 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   if (teacherPath === null) throw new RcmError("E_ARG", "a recipe without teacher needs --weights", { op: "eval" });
   loadWeights(teacherModel, teacherPath, teacherPath, { kind: o.kind, ...o.load });
   const key = teacherKey(recipe, teacherPath, o, n, { isa: device.backend.info.isa, threads: device.backend.info.threads });
-  const teacher = (o.reuseTeacher && reusedTeacher(o.reuseTeacher, key)) || (await jobRow("teacher", { model: teacherModel, role: "teacher", steps: recipe.sample.teacher_steps }));
+  const teacher = (o.reuseTeacher && reusedTeacher(o.reuseTeacher, key)) || (await drawnRow("teacher", teacherModel, recipePlan(recipe, { role: "teacher" })));
   teacher.speedup = 1;
   const rows: EvalRow[] = [];
   if (o.weights !== null && !isTeacher) {
     const student = createNetwork(device, recipe, { trainable: false, secondTime: wantsSecondTime(recipe) });
     loadWeights(student, o.weights, o.weights, { kind: o.kind, ...o.load });
     for (const steps of o.steps.length > 0 ? o.steps : recipe.sample.steps) {
-      const one = await jobRow(recipe.name.replace(/^digits-/, ""), { model: student, role: "student", steps });
+      const one = await drawnRow(recipe.name.replace(/^digits-/, ""), student, recipePlan(recipe, { role: "student", steps }));
       one.speedup = teacher.secondsPerSample / one.secondsPerSample;
       rows.push(one);
     }

@@ -22,11 +22,7 @@ export interface FoundNet {
  */
 export function findNet(path: string, kind: WeightKind, spec: NetSpec | null): FoundNet {
   const weights = openNetwork(path, kind);
-  const found = { weights, spec: spec ?? specOf(weights) };
-  if (found.spec.config.secondTime) {
-    throw new RcmError("E_ARG", `${path} is a MeanFlow network, which takes two times`, { op: "sample", want: "a network of one time" });
-  }
-  return found;
+  return { weights, spec: spec ?? specOf(weights) };
 }
 
 export interface OpenOptions extends LoadOptions {
@@ -49,7 +45,7 @@ export function openNet(device: Device, { weights, spec }: FoundNet, o: OpenOpti
     return residentNet(network);
   }
   const specs = spec.family.params(spec.config);
-  const fit = fitOf({ specs }, weights.tensors);
+  const fit = fitOf({ specs }, weights.tensors, spec.family.optional);
   const problem = describeFit(fit);
   if (problem !== "" && o.allowPartial !== true) throw new RcmError("E_FORMAT", `${path} does not fit the network: ${problem}`, { op: "weights" });
   if (problem !== "") o.onPartial?.(`${path} fits only in part: ${problem}`);

@@ -1,25 +1,39 @@
-import { at, guided, trigDenoiser, type VelocityNet } from "../diffusion/predict.ts";
 import { RcmError } from "../error.ts";
-import { euler, type Velocity } from "../samplers/euler.ts";
-import { rcmRf, rcmTrig, type FewStepMode } from "../samplers/rcm.ts";
-import { expectDescending, fewStepTimes, midTimes, teacherTimes } from "../samplers/schedule.ts";
-import { unipc } from "../samplers/unipc.ts";
-import type { Tensor } from "../tensor.ts";
-import { constant, Tape } from "../tape.ts";
-import { repeated } from "./build.ts";
+import type { Recipe } from "../recipe/schema.ts";
+import type { FewStepMode, SamplerName, StudentForm, TeacherSampler } from "../samplers/list.ts";
+import { expectDescending, fewStepTimes, midTimes, teacherTimes } from "../samplers/times.ts";
+import { wantsSecondTime } from "./build.ts";
 
-/** How latents are drawn: by a few-step student, or by a guided teacher. Times descend; a student's are TrigFlow and end with 0. */
-export type SamplePlan =
-  | { role: "student"; form: "trig" | "rf"; mode: FewStepMode; times: Float64Array }
-  | { role: "teacher"; sampler: "euler" | "unipc"; guidance: number; times: Float64Array };
+export type SampleRole = "student" | "teacher";
+
+/**
+ * How latents are drawn. Times descend: RF times of a teacher, without the final 0; TrigFlow times of a student, down to 0.
+ */
+export interface SamplePlan {
+  role: SampleRole;
+  sampler: SamplerName;
+  /** Whether a student's steps draw fresh noise. */
+  mode: FewStepMode;
+  /** Scale of classifier-free guidance; 1: none. */
+  guidance: number;
+  times: Float64Array;
+}
 
 export interface StudentSettings {
   steps: number;
   sigmaMax: number;
   /** Null: those of the public code, and ours beyond 4 steps. */
   midTimes: readonly number[] | null;
-  form: "trig" | "rf";
+  form: StudentForm | "meanflow";
   mode: FewStepMode;
+}
+
+export interface TeacherSettings {
+  steps: number;
+  sampler: TeacherSampler;
+  guidance: number;
+  shift: number;
+  sigmaMax: number;
 }
 
 /** Throws: E_ARG when the times do not fit the steps or do not descend. */
@@ -28,47 +42,75 @@ export function studentPlan({ steps, sigmaMax, midTimes: given, form, mode }: St
   if (mid.length < steps - 1) throw new RcmError("E_ARG", `${steps} steps need ${steps - 1} mid times`, { op: "sampler", got: mid });
   const times = fewStepTimes(steps, sigmaMax, mid);
   expectDescending(times, mode === "sde");
-  return { role: "student", form, mode, times };
+  return { role: "student", sampler: form, mode, guidance: 1, times };
 }
 
-export const teacherPlan = (steps: number, sampler: "euler" | "unipc", guidance: number, shift: number, sigmaMax: number): SamplePlan => ({
-  role: "teacher",
-  sampler,
-  guidance,
-  times: teacherTimes(steps, shift, sigmaMax),
-});
+export const teacherPlan = ({ steps, sampler, guidance, shift, sigmaMax }: TeacherSettings): SamplePlan =>
+  ({ role: "teacher", sampler, mode: "ode", guidance, times: teacherTimes(steps, shift, sigmaMax) });
 
-export const stepsOf = (plan: SamplePlan): number => (plan.role === "student" ? plan.times.length - 1 : plan.times.length);
+/** Settings of the caller; what is absent comes from the recipe, else from the published values of Wan2.1. */
+export type PlanSettings = { role: SampleRole } & Partial<StudentSettings & TeacherSettings>;
+
+/** What a plan is for: a recipe's networks or, without one, published ones; how many times the network takes. */
+export interface PlanContext {
+  recipe: Recipe | null;
+  secondTime: boolean;
+  /** Noise level of a student's first step where neither recipe nor settings say it. */
+  sigmaMax?: number;
+}
+
+const STUDENT_STEPS = 4;
+const STUDENT_SIGMA_MAX = 80;
+const TEACHER = { steps: 50, sampler: "unipc", guidance: 5, shift: 5, sigmaMax: 5000 } as const;
+
+/** The plan of a network: settings over the recipe over the published values. Throws: E_ARG. */
+export function samplePlan({ role, ...given }: PlanSettings, context: PlanContext): SamplePlan {
+  const { recipe, secondTime, sigmaMax } = context;
+  const s = recipe?.sample;
+  if (role === "teacher") {
+    const guidance = recipe?.teacher?.guidance ?? 1;
+    const own = s && {
+      steps: s.teacher_steps,
+      sampler: s.teacher_sampler,
+      guidance,
+      shift: s.teacher_shift,
+      sigmaMax: s.teacher_sigma_max,
+    };
+    return teacherPlan({ ...TEACHER, ...own, ...given });
+  }
+  if (secondTime && (given.form !== undefined || given.mode === "sde")) {
+    const got = given.form ?? given.mode;
+    throw new RcmError("E_ARG", "a MeanFlow student has one sampler, which is deterministic", { op: "sampler", got });
+  }
+  const steps = given.steps ?? STUDENT_STEPS;
+  const listed = given.midTimes ?? s?.mid_times ?? null;
+  return studentPlan({
+    steps,
+    sigmaMax: given.sigmaMax ?? s?.sigma_max ?? sigmaMax ?? STUDENT_SIGMA_MAX,
+    midTimes: given.midTimes || (listed && listed.length >= steps - 1) ? listed : null,
+    form: secondTime ? "meanflow" : (given.form ?? s?.form ?? "rf"),
+    mode: secondTime ? "ode" : (given.mode ?? s?.mode ?? "sde"),
+  });
+}
+
+/** The plan of a recipe's own student or teacher. Throws: E_ARG. */
+export const recipePlan = (recipe: Recipe, settings: PlanSettings): SamplePlan =>
+  samplePlan(settings, { recipe, secondTime: settings.role === "student" && wantsSecondTime(recipe) });
+
+/** The plans of a recipe's sample grids: each of its step counts, or a flow recipe's guided sampler. */
+export const gridPlans = (recipe: Recipe): SamplePlan[] =>
+  recipe.objective.consistency?.kind === "flow"
+    ? [recipePlan(recipe, { role: "teacher" })]
+    : recipe.sample.steps.map((steps) => recipePlan(recipe, { role: "student", steps }));
+
+export const stepsOf = ({ times }: SamplePlan): number => times.filter((t) => t > 0).length;
 
 /** Network evaluations of one sample. */
-export const evaluationsOfPlan = (plan: SamplePlan): number => stepsOf(plan) * (plan.role === "teacher" && plan.guidance !== 1 ? 2 : 1);
+export const evaluationsOf = (plan: SamplePlan): number => stepsOf(plan) * (plan.guidance === 1 ? 1 : 2);
 
-export interface PlanInputs {
-  /** Standard normal start. Shapes: [B, C, T, Y, X]. */
-  init: Tensor;
-  /** Shapes: [B, M, textDim]; negative [1, M, textDim], used by a guided teacher only. */
-  condition: Tensor;
-  negative: Tensor | null;
-  /** Noise of the k-th re-noising, shaped as init. */
-  noise: (k: number) => Tensor;
-  /** Wraps each step's network evaluations (to time them). */
-  step: (k: number, body: () => Tensor) => Tensor;
-}
-
-/** Draws latents. Shapes: init [B, C, T, Y, X] -> the same. Source: rCM section 4.3; Wan2.1 samplers for the teacher. */
-export function drawLatents(net: VelocityNet, plan: SamplePlan, { init, condition, negative, noise, step }: PlanInputs): Tensor {
-  const all = (x: Tensor, t: number) => at(new Float64Array(x.shape[0]).fill(t));
-  const inference = (x: Tensor): Tape => new Tape(x.device, { record: false });
-  let k = 0;
-  if (plan.role === "student") {
-    if (plan.form === "rf") {
-      return rcmRf((x, t) => step(k++, () => net(inference(x), constant(x), all(x, t), condition).x), init, plan.times, noise, plan.mode);
-    }
-    const denoiser = trigDenoiser(net);
-    return rcmTrig((x, t) => step(k++, () => denoiser.x0(inference(x), constant(x), all(x, t), condition).x), init, plan.times, noise, plan.mode);
-  }
-  if (plan.guidance !== 1 && !negative) throw new RcmError("E_INTERNAL", "guidance needs the negative prompt's embedding", { op: "sampler" });
-  const mixed = guided({ field: net, x0: net }, plan.guidance, (B) => repeated(negative as Tensor, B));
-  const velocity: Velocity = (x, t) => step(k++, () => mixed.field(inference(x), constant(x), all(x, t), condition).x);
-  return plan.sampler === "unipc" ? unipc(velocity, init, plan.times) : euler(velocity, init, plan.times);
+/** A plan in the words of a manifest. */
+export function planFields({ role, sampler, mode, guidance, times }: SamplePlan): Record<string, unknown> {
+  const rounded = Array.from(times, (t) => Number(t.toPrecision(12)));
+  if (role === "teacher") return { role, sampler, guidance, times: rounded };
+  return { role, form: sampler, mode, times: rounded };
 }

@@ -1,3 +1,4 @@
+import { trigFromSigma } from "../diffusion/path.ts";
 import { presetNet } from "../models/families.ts";
 import { KEY_RANGE } from "../rng.ts";
 import { latentShape, type Recipe } from "./schema.ts";
@@ -31,11 +32,27 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   if (r.train.steps > KEY_RANGE.step) out.push(["train.steps", `found ${r.train.steps}, allowed at most ${KEY_RANGE.step}`]);
   if (dmd && dmd.simulation_steps > KEY_RANGE.index) out.push(["objective.dmd.simulation_steps", `found ${dmd.simulation_steps}, allowed at most ${KEY_RANGE.index}`]);
   if (r.model.init === "teacher" && !r.teacher) out.push(["model.init", 'found "teacher" without a teacher, allowed "random" or a path']);
-  const most = Math.max(1, ...r.sample.steps);
-  if (r.sample.mid_times.length < most - 1) out.push(["sample.mid_times", `found ${r.sample.mid_times.length} times, allowed at least ${most - 1} (sample.steps has ${most})`]);
-  r.sample.mid_times.forEach((t, i, all) => {
-    if (t >= Math.PI / 2 || (i > 0 && t >= all[i - 1])) out.push([`sample.mid_times.${i}`, `found ${t}, allowed descending times below pi/2`]);
-  });
+  out.push(...midTimeChecks(r.sample, flow));
   if (dmd?.fixed_times && dmd.fixed_times.length < dmd.simulation_steps - 1) out.push(["objective.dmd.fixed_times", `found ${dmd.fixed_times.length} times, allowed at least simulation_steps - 1 = ${dmd.simulation_steps - 1}`]);
+  return out;
+}
+
+/** Times that no sample grid uses (past its steps, or in a flow recipe) may exceed that of the first step. */
+function midTimeChecks({ mid_times: times, steps, sigma_max }: Recipe["sample"], flow: boolean): [string, string][] {
+  const out: [string, string][] = [];
+  const most = Math.max(1, ...steps);
+  const top = trigFromSigma(sigma_max);
+  const listed = times ?? [];
+  if (times !== null && listed.length < most - 1) {
+    const allowed = `allowed null or at least ${most - 1} (sample.steps has ${most})`;
+    out.push(["sample.mid_times", `found ${listed.length} times, ${allowed}`]);
+  }
+  listed.forEach((t, i) => {
+    const key = `sample.mid_times.${i}`;
+    const falls = t < Math.PI / 2 && (i === 0 || t < listed[i - 1]);
+    const used = !flow && i < most - 1;
+    if (!falls) out.push([key, `found ${t}, allowed descending times below pi/2`]);
+    else if (used && t >= top) out.push([key, `found ${t}, allowed times below atan(sigma_max) = ${top}`]);
+  });
   return out;
 }

@@ -1,5 +1,7 @@
 import * as v from "valibot";
 import { allPresets } from "../models/families.ts";
+import { FEW_STEP_MODES, STUDENT_FORMS, TEACHER_SAMPLERS } from "../samplers/list.ts";
+import { MOST_STEPS } from "../samplers/times.ts";
 import { CHECKPOINT_MODES } from "../tape.ts";
 
 /** The recipe language. Keys are snake_case; every default below is written into the resolved recipe of a run. */
@@ -160,12 +162,19 @@ export const recipeSchema = v.strictObject({
   }),
   sample: v.optional(
     v.strictObject({
-      steps: v.optional(v.array(v.pipe(count, v.maxValue(8))), [1, 2, 4]),
+      steps: v.optional(v.array(v.pipe(count, v.maxValue(MOST_STEPS))), [1, 2, 4]),
       sigma_max: v.optional(positive, 80),
-      mid_times: v.pipe(v.optional(v.array(positive), [1.5, 1.4, 1.0]), note("TrigFlow times after the first step")),
-      form: v.optional(v.picklist(["trig", "rf"]), "rf"),
+      mid_times: v.pipe(
+        v.optional(v.nullable(v.array(positive)), [1.5, 1.4, 1.0]),
+        note("TrigFlow times after the first step; null: those of the public code, and ours beyond 4 steps"),
+      ),
+      form: v.optional(v.picklist(STUDENT_FORMS), "rf"),
+      mode: v.pipe(
+        v.optional(v.picklist(FEW_STEP_MODES), "sde"),
+        note("student: a step goes on with fresh noise (sde) or deterministically (ode)"),
+      ),
       teacher_steps: v.optional(count, 50),
-      teacher_sampler: v.optional(v.picklist(["euler", "unipc"]), "euler"),
+      teacher_sampler: v.optional(v.picklist(TEACHER_SAMPLERS), "euler"),
       teacher_shift: v.optional(positive, 5),
       teacher_sigma_max: v.optional(positive, 80),
       prompts: v.pipe(v.optional(v.array(v.string())), note("prompts of the sample grids")),

@@ -1,7 +1,8 @@
 import { RcmError } from "../error.ts";
-import type { VelocityNet } from "../diffusion/predict.ts";
+import type { Time } from "../diffusion/predict.ts";
 import type { Tensor } from "../tensor.ts";
-import { constant } from "../tape.ts";
+import { constant, type Var } from "../tape.ts";
+import type { DrawNet } from "../networks/draw.ts";
 import type { SampleNet } from "../networks/net.ts";
 
 /** Channels that say which pixel frames of a latent frame are given: four pixel frames each. */
@@ -42,23 +43,33 @@ export function concatChannels(x: Tensor, more: Tensor): Tensor {
 }
 
 /** A network that sees a picture beside the noisy latent. For inference: no tangent or gradient passes to x. */
-export const withPicture = (net: SampleNet, condition: Tensor): VelocityNet => (tape, x, tRf, text) =>
-  net.velocity(tape, constant(concatChannels(x.x, condition)), tRf, text);
+export function withPicture({ velocity, meanVelocity }: DrawNet, condition: Tensor): DrawNet {
+  const joined = (x: Var): Var => constant(concatChannels(x.x, condition));
+  return {
+    velocity: (tape, x, tRf, text) => velocity(tape, joined(x), tRf, text),
+    meanVelocity: meanVelocity && ((tape, x, t, r, text) => meanVelocity(tape, joined(x), t, r, text)),
+  };
+}
 
 /**
  * Two experts as one network: `high` for RF times from the boundary up, `low` below. The one that rests gives its device memory
  * back, as far as it can. All samples of a call share a time. Source: Wan2.2 A14B.
  */
 export function experts(high: SampleNet, low: SampleNet, boundary = EXPERT_BOUNDARY): SampleNet {
+  const at = ({ t }: Time): SampleNet => {
+    const noisy = t[0] >= boundary;
+    const [works, rests] = noisy ? [high, low] : [low, high];
+    if (t.some((one) => one >= boundary !== noisy)) {
+      const detail = { op: "experts", want: boundary, got: [...t] };
+      throw new RcmError("E_ARG", "samples of one call lie on both sides of the boundary", detail);
+    }
+    rests.release();
+    return works;
+  };
   return {
     spec: high.spec,
-    velocity: (tape, x, tRf, text) => {
-      const noisy = tRf.t[0] >= boundary;
-      const [works, rests] = noisy ? [high, low] : [low, high];
-      if (tRf.t.some((t) => t >= boundary !== noisy)) throw new RcmError("E_ARG", "samples of one call lie on both sides of the boundary", { op: "experts", want: boundary, got: [...tRf.t] });
-      rests.release();
-      return works.velocity(tape, x, tRf, text);
-    },
+    velocity: (tape, x, tRf, text) => at(tRf).velocity(tape, x, tRf, text),
+    meanVelocity: null,
     release() {
       high.release();
       low.release();

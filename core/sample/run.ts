@@ -1,69 +1,177 @@
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
-import { encodePng } from "../io/png.ts";
-import { writeFileAtomic } from "../io/atomic.ts";
-import type { LoadedRecipe } from "../recipe/load.ts";
-import { Device } from "../tensor.ts";
-import type { OnTruncated } from "../text/embedder.ts";
-import { createNetwork, loadWeights, wantsSecondTime } from "../networks/build.ts";
-import { evaluationsOf, samplePrompts } from "./batches.ts";
-import { gridSheet, pictures } from "../data/sheet.ts";
-import { hostValues } from "../dtype.ts";
+import { statSync } from "node:fs";
+import { basename } from "node:path";
+import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
-import type { LoadOptions } from "../weights/fit.ts";
+import { VAES } from "../models/families.ts";
+import type { NetSpec } from "../models/family.ts";
+import type { WeightKind } from "../models/layout.ts";
+import { Device } from "../tensor.ts";
+import { ImageFile, type ResizeFilter } from "../video/image.ts";
+import { adaptiveSize, videoLatentShape, type VideoSize } from "../video/sizes.ts";
+import { embedAll, type OnTruncated, type TextShape } from "../text/embedder.ts";
+import type { EncoderFiles } from "../text/encoder.ts";
+import { openEmbedder } from "../text/open.ts";
+import { openStored, readStoredText, StoredEmbedder } from "../text/stored.ts";
+import { experts, MASK_CHANNELS } from "./i2v.ts";
+import { openTiledVae } from "./open_parts.ts";
+import { runPictures, type PictureSummary } from "./pictures.ts";
+import { runVideos, type SampleEvent, type VideoSummary } from "./videos.ts";
+import { planFields, samplePlan, type PlanSettings, type SamplePlan } from "../networks/plan.ts";
+import { latentShape, type Recipe } from "../recipe/schema.ts";
+import type { VideoFormat } from "./output.ts";
+import type { SampleNet } from "../networks/net.ts";
+import { findNet, openNet, type FoundNet } from "../networks/open.ts";
+import type { LoadOptions, LoadProgress } from "../weights/fit.ts";
+import type { Settings } from "../io/manifest.ts";
+import type { Shard } from "../io/shard.ts";
+import { workItems } from "./work.ts";
 
 export interface SampleOptions {
-  recipe: LoadedRecipe;
-  /** Null with role "teacher": the recipe's own teacher. */
-  weights: string | null;
-  kind: "ema" | "student";
-  /** How weights are loaded. */
+  /** Gives what the options leave out; null: published values. */
+  recipe: Recipe | null;
+  /** Null: inferred from the weights. */
+  net: NetSpec | null;
+  /** One network, or the two experts of Wan2.2. */
+  weights: { path: string } | { high: string; low: string; boundary: number };
+  kind: WeightKind;
   load?: LoadOptions;
-  role: "student" | "teacher";
-  steps: number;
+  text: EncoderFiles | null;
+  vae: { weights: string; tile: number } | null;
+  /** Files with text embeddings that stand for the prompts, and for the negative prompt. */
+  embeds: string | null;
+  negativeEmbeds: string | null;
   prompts: string[];
-  /** Pictures of each prompt. */
+  /** What guidance moves away from; null: the recipe's own, or the empty prompt. */
+  negativePrompt: string | null;
   each: number;
-  out: string;
+  plan: PlanSettings;
+  size: VideoSize;
+  frames: number;
+  image: { path: string; adaptive: boolean; resize: ResizeFilter } | null;
   seed: number;
   batch: number;
+  shard: Shard;
+  out: string;
+  overwrite: boolean;
+  format: VideoFormat;
+  saveLatents: boolean;
+  dtype: DType;
+  residual: DType;
+  /** Network times: exact, or rounded to bf16 as the public code does. */
+  time: "exact" | "bf16";
+  offload: boolean;
   device: "auto" | "cpu" | "cuda";
   threads?: number;
-  onEvent?: (done: number, total: number) => void;
+  onEvent?: (e: SampleEvent) => void;
   onTruncated?: OnTruncated;
+  shouldStop?: () => boolean;
 }
 
-export interface SampleSummary {
-  out: string;
-  grid: string;
-  files: string[];
-  seconds: number;
-  secondsPerSample: number;
-  evaluations: number;
-  peakBytes: number;
+/** A file by what does not change when it moves. */
+function identity(path: string): { name: string; bytes: number | null } {
+  try {
+    const s = statSync(path);
+    return { name: basename(path), bytes: s.isDirectory() ? null : s.size };
+  } catch (cause) {
+    throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "sample", cause });
+  }
 }
 
-/** Draws pictures of prompts: `grid.png` (a column per prompt) and one PNG each. Picture i depends only on (seed, i). */
-export async function sampleRun(o: SampleOptions): Promise<SampleSummary> {
-  const { recipe } = o.recipe;
+/** What guidance moves away from: a prompt, or the file of its embedding. */
+interface Unwanted {
+  prompt: string;
+  file: string | null;
+}
+
+function unwantedOf({ negativePrompt, negativeEmbeds, recipe }: SampleOptions, plan: SamplePlan): Unwanted | null {
+  if (plan.guidance === 1) return null;
+  const { negative_embed: stored = null, negative_prompt: own = "" } = recipe?.teacher ?? {};
+  return { prompt: negativePrompt ?? own, file: negativeEmbeds ?? (negativePrompt === null ? stored : null) };
+}
+
+function settingsOf(o: SampleOptions, plan: SamplePlan, unwanted: Unwanted | null, size: VideoSize): Settings {
+  const { weights } = o;
+  return {
+    weights: "path" in weights ? identity(weights.path) : { high: identity(weights.high), low: identity(weights.low), boundary: weights.boundary },
+    kind: o.kind,
+    plan: planFields(plan),
+    text: o.embeds ? identity(o.embeds) : o.text && identity(o.text.weights),
+    negative: unwanted?.file ? identity(unwanted.file) : (unwanted?.prompt ?? null),
+    vae: o.vae && { ...identity(o.vae.weights), tile: o.vae.tile },
+    image: o.image && { ...identity(o.image.path), resize: o.image.resize },
+    seed: o.seed, each: o.each, frames: o.frames, ...size, format: o.format, dtype: o.dtype, residual: o.residual, time: o.time,
+  };
+}
+
+interface FileTexts {
+  texts: Map<string, HostTensor>;
+  prompts: readonly string[];
+  negativePrompt: string | null;
+}
+
+/** Texts that files give; their names take the place of prompts that are not there. */
+async function textsOfFiles(o: SampleOptions, unwanted: Unwanted | null, shape: TextShape): Promise<FileTexts> {
+  let texts = new Map<string, HostTensor>();
+  let prompts: readonly string[] = o.prompts;
+  if (o.embeds !== null) {
+    const stored = openStored(o.embeds);
+    if (prompts.length > 0 && prompts.length !== stored.count) {
+      throw new RcmError("E_ARG", `${o.embeds} holds another number of texts than there are prompts`, { op: "usage", want: prompts.length, got: stored.count });
+    }
+    const embedder = new StoredEmbedder(stored, shape, prompts.length > 0 ? prompts : undefined);
+    ({ prompts } = embedder);
+    texts = await embedAll(embedder, prompts);
+  }
+  if (!unwanted?.file) return { texts, prompts, negativePrompt: unwanted?.prompt ?? null };
+  const negativePrompt = unwanted.prompt === "" ? basename(unwanted.file) : unwanted.prompt;
+  texts.set(negativePrompt, readStoredText(unwanted.file, shape));
+  return { texts, prompts, negativePrompt };
+}
+
+/** Noise level of the first step of students that start from a picture. Source: public rCM code of Wan2.2 I2V. */
+const PICTURE_SIGMA_MAX = 200;
+
+/**
+ * Draws the samples of prompts: opens the network, runs its sampler, and writes latents as pictures (of one channel and frame) or
+ * as videos through a VAE. Throws: E_ARG, E_FORMAT; as `runPictures` and `runVideos`.
+ */
+export async function sampleRun(o: SampleOptions): Promise<PictureSummary | VideoSummary> {
+  const image = o.image && (await ImageFile.open(o.image.path));
+  const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
+  const { weights, text, vae } = o;
+  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.net));
+  const [{ spec }] = found;
+  const still = spec.latent.vae === null ? o.recipe : null;
+  const shape = still ? latentShape(still) : videoLatentShape(o.frames, size);
+  const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
+  const fits = found.every((f) => f.spec.latent.inputChannels === channels && f.spec.latent.channels === shape[0]);
+  if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out` });
+  const plan = samplePlan(o.plan, { recipe: o.recipe, secondTime: spec.config.secondTime, sigmaMax: image ? PICTURE_SIGMA_MAX : undefined });
+  const unwanted = unwantedOf(o, plan);
+  const { texts, prompts, negativePrompt } = await textsOfFiles(o, still ? null : unwanted, spec.text);
+  if (prompts.length === 0) throw new RcmError("E_ARG", `no prompt: give --prompt, --prompts or ${still ? "sample.prompts" : "--embeds"}`, { op: "usage" });
   using device = Device.open({ device: o.device, threads: o.threads });
-  const model = createNetwork(device, recipe, { trainable: false, secondTime: o.role === "student" && wantsSecondTime(recipe) });
-  const source = o.weights ?? (recipe.teacher?.weights as string);
-  loadWeights(model, source, source, { kind: o.kind, ...o.load });
-  const prompts = Array.from({ length: o.prompts.length * o.each }, (_, i) => o.prompts[i % o.prompts.length]);
-  const job = { model, role: o.role, steps: o.steps } as const;
-  const set = await samplePrompts(device, job, recipe, prompts, o.seed, o.batch, (done) => o.onEvent?.(done, prompts.length), o.onTruncated);
-  const host = set.latents.toHost();
-  if (hostValues(host).some((v) => !Number.isFinite(v))) throw new RcmError("E_NONFINITE", "the samples hold values that are not finite", { op: "sample" });
-  mkdirSync(o.out, { recursive: true });
-  const [, , , Y, X] = host.shape;
-  const files = pictures(host).map((pixels, i) => {
-    const path = join(o.out, `${String(i).padStart(6, "0")}.png`);
-    writeFileAtomic(path, encodePng(pixels, X, Y, 1));
-    return path;
-  });
-  const grid = join(o.out, "grid.png");
-  writeFileAtomic(grid, gridSheet([host], o.prompts.length));
-  writeFileAtomic(join(o.out, "prompts.txt"), prompts.map((p) => `${p}\n`).join(""));
-  return { out: o.out, grid, files, seconds: set.seconds, secondsPerSample: set.seconds / prompts.length, evaluations: evaluationsOf(job, recipe), peakBytes: device.memory().peak };
+  const load = { ...o.load, kind: o.kind, onProgress: (p: LoadProgress) => o.onEvent?.({ kind: "load", ...p }) };
+  const net = (f: FoundNet, events: number): SampleNet =>
+    openNet(device, f, { ...load, offload: o.offload ? { events } : null, net: { dtype: o.dtype, residual: o.residual, checkpoint: "none", time: o.time } });
+  const { each, out, seed, batch, shouldStop } = o;
+  if (still) {
+    const onBatch = (done: number): void => o.onEvent?.({ kind: "item", done, total: prompts.length * each, file: "pictures" });
+    const job = { net: net(found[0], 0), plan, recipe: still, prompts, negativePrompt: o.negativePrompt, each, out, seed, batch };
+    return runPictures(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop });
+  }
+  return runVideos(
+    device,
+    {
+      text: text && (() => openEmbedder(device, { shape: spec.text, encoder: text, onTruncated: o.onTruncated })),
+      net: () => ("path" in weights ? net(found[0], 0) : experts(net(found[0], 0), net(found[1], 4), weights.boundary)),
+      vae: vae && (() => openTiledVae(device, vae, o.dtype, VAES[spec.latent.vae ?? ""])),
+    },
+    {
+      items: workItems(prompts, each), shard: o.shard, out, settings: settingsOf(o, plan, unwanted, size), overwrite: o.overwrite, seed, batch, shape, plan,
+      negativePrompt, textShape: spec.text, texts, picture: image && o.image ? await image.pixels(size, o.image.resize) : null, format: o.format, saveLatents: o.saveLatents, offload: o.offload,
+    },
+    o.onEvent,
+    shouldStop,
+  );
 }

@@ -1,6 +1,6 @@
 import { combine } from "../ops/lincomb.ts";
 import type { Tensor } from "../tensor.ts";
-import type { Velocity } from "./euler.ts";
+import type { Sampler } from "./sampler.ts";
 
 /** lambda = log(alpha / sigma) of an RF time. */
 const lambda = (tRf: number): number => Math.log(1 - tRf) - Math.log(tRf);
@@ -13,7 +13,7 @@ function phis(h: number): { phi1: number; b1: number; b2: number } {
 }
 
 /** Coefficients of the history differences: predictor (order 2) and corrector (order 1 or 2). */
-export function unipcRhos(order: 1 | 2, ratio: number, h: number): { predict: number; correct: [number, number] } {
+function unipcRhos(order: 1 | 2, ratio: number, h: number): { predict: number; correct: [number, number] } {
   if (order === 1) return { predict: 0, correct: [0, 0.5] };
   // [1 1; ratio 1] rho = [b1; b2], ratio = (lambda_older - lambda_previous) / h
   const { b1, b2 } = phis(h);
@@ -21,37 +21,38 @@ export function unipcRhos(order: 1 | 2, ratio: number, h: number): { predict: nu
   return { predict: 0.5, correct: [older, b1 - older] };
 }
 
+/** A state that was evaluated: its time, the state as corrected, and the clean latent there. */
+interface Known {
+  t: number;
+  x: Tensor;
+  x0: Tensor;
+}
+
 /**
  * UniPC of order 2 on the flow ODE with data prediction: a predictor step, then, once the next velocity is known, a
  * corrector of the state it was taken at. The last step drops to order 1. `times` descend and exclude the final 0, which the
  * last step reaches exactly. Source: UniPC (arXiv 2302.04867) with B(h) = expm1(-h), its "bh2".
  */
-export function unipc(velocity: Velocity, x: Tensor, times: ArrayLike<number>, onStep?: (k: number, x: Tensor) => void): Tensor {
+export function* unipc(x: Tensor, times: ArrayLike<number>): Sampler {
   const steps = times.length;
-  const { device } = x;
-  let older: { x0: Tensor; t: number } | null = null;
-  let previous: { x0: Tensor; t: number; x: Tensor } | null = null;
+  let older: Known | null = null;
+  let previous: Known | null = null;
   let order: 1 | 2 = 1;
-  const keepAll: Tensor[] = [];
   for (let k = 0; k < steps; k++) {
-    onStep?.(k, x);
-    using scope = device.scope();
     const t = times[k];
-    let x0 = combine([[1, x], [-t, velocity(x, t)]]);
+    const keep: Tensor[] = [...(previous ? [previous.x, previous.x0] : []), ...(older ? [older.x0] : [])];
+    const v: Tensor = yield { want: "velocity", x, tRf: t, keep };
+    const x0 = combine([[1, x], [-t, v]]);
     if (previous) x = correct(x0, previous, older, t, order);
-    x = scope.keep(x);
-    x0 = scope.keep(x0);
     older = previous;
-    previous = { x0, t, x };
+    previous = { t, x, x0 };
     order = k === 0 || k === steps - 1 ? 1 : 2;
-    x = scope.keep(predict(previous, older, times[k + 1] ?? 0, order));
-    keepAll.push(x0);
-    if (keepAll.length > 2) keepAll.shift()?.free();
+    x = predict(previous, older, times[k + 1] ?? 0, order);
   }
   return x;
 }
 
-function predict(now: { x0: Tensor; t: number; x: Tensor }, older: { x0: Tensor; t: number } | null, to: number, order: 1 | 2): Tensor {
+function predict(now: Known, older: Known | null, to: number, order: 1 | 2): Tensor {
   if (to === 0) return combine([[1, now.x0]]);
   const h = lambda(to) - lambda(now.t);
   const { phi1 } = phis(h);
@@ -63,7 +64,7 @@ function predict(now: { x0: Tensor; t: number; x: Tensor }, older: { x0: Tensor;
   return combine([base[0], [base[1][0] - weight, now.x0], [weight, older.x0]]);
 }
 
-function correct(x0: Tensor, previous: { x0: Tensor; t: number; x: Tensor }, older: { x0: Tensor; t: number } | null, t: number, order: 1 | 2): Tensor {
+function correct(x0: Tensor, previous: Known, older: Known | null, t: number, order: 1 | 2): Tensor {
   const h = lambda(t) - lambda(previous.t);
   const { phi1 } = phis(h);
   const scale = -(1 - t) * phi1;

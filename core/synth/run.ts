@@ -78,5 +78,5 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
     residual: o.residual,
     negative: guided ? (o.negativeEmbed === null ? o.negativePrompt : fileIdentity(o.negativeEmbed)) : null,
   };
-  return await synthesize(device, teacher, { ...o, prompts, embed: (texts) => embed(embedder, texts), negative, identity });
+  return await synthesize(teacher, { ...o, prompts, embed: (texts) => embed(embedder, texts), negative, identity });
 }

@@ -1,25 +1,22 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { at, guided } from "../diffusion/predict.ts";
 import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { fileKey, shardPath } from "../io/webdataset.ts";
 import type { Shard } from "../io/shard.ts";
-import { streamOf } from "../rng.ts";
-import { eulerStep, type Velocity } from "../samplers/euler.ts";
-import { teacherTimes } from "../samplers/schedule.ts";
-import { unipc } from "../samplers/unipc.ts";
-import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
-import { constant, Tape } from "../tape.ts";
-import { repeated } from "../networks/build.ts";
-import { velocityNet, type Network } from "../networks/network.ts";
+import type { TeacherSampler } from "../samplers/list.ts";
+import type { Tensor } from "../tensor.ts";
+import { breathe, draw, stopPoint } from "../networks/draw.ts";
+import { drawNet } from "../networks/net.ts";
+import type { Network } from "../networks/network.ts";
+import { teacherPlan } from "../networks/plan.ts";
 import { ShardAppender } from "../data/appender.ts";
 
 /** How the teacher is sampled. The defaults of the command are those of the public set. */
 export interface SynthSampler {
-  kind: "euler" | "unipc";
+  kind: TeacherSampler;
   steps: number;
   sigmaMax: number;
   shift: number;
@@ -60,9 +57,6 @@ export interface SynthSummary {
   peakBytes: number;
 }
 
-/** Lets signal handlers run. */
-const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
-
 /** Identity of a weight file for the manifest: its name and size. */
 export const fileIdentity = (path: string): Record<string, unknown> => ({ name: basename(path), bytes: statSync(path).size });
 
@@ -84,8 +78,11 @@ function claim(o: SynthOptions, dtype: DType): void {
  * after its last whole sample; sample i depends only on (seed, i) and its prompt, so jobs, batches and interruptions change nothing.
  * Throws: E_INTERRUPTED between two network evaluations, E_STATE when the folder holds other samples, E_NONFINITE.
  */
-export async function synthesize(device: Device, teacher: Network, o: SynthOptions): Promise<SynthSummary> {
+export async function synthesize(teacher: Network, o: SynthOptions): Promise<SynthSummary> {
+  const { device } = teacher.params;
   claim(o, teacher.params.dtype);
+  const rest = "whole samples are on disk, the same command goes on";
+  const stop = stopPoint(o.shouldStop, "synth", () => `stopped by a signal; ${rest}`);
   const shards = Math.ceil(o.prompts.length / o.perShard);
   const mine = Array.from({ length: shards }, (_, k) => k).filter((k) => k % o.job.count === o.job.index);
   const span = (k: number): [number, number] => [k * o.perShard, Math.min(o.prompts.length, (k + 1) * o.perShard)];
@@ -111,10 +108,11 @@ export async function synthesize(device: Device, teacher: Network, o: SynthOptio
     kept += from - first;
     const embeds = from < end ? await o.embed(o.prompts.slice(from, end)) : [];
     for (let at_ = from; at_ < end; at_ += o.batch) {
-      await stopPoint(o.shouldStop);
+      await breathe();
+      stop();
       using _scope = device.scope();
       const part = embeds.slice(at_ - from, Math.min(end, at_ + o.batch) - from);
-      const latents = await draw(device, teacher, o, part, at_);
+      const latents = await latentsOf(teacher, o, { embeds: part, first: at_, stop });
       part.forEach((embed, b) => {
         const latent = latents[b];
         shard.append({ key: fileKey(String(at_ + b)), latent, embed, prompt: o.prompts[at_ + b] });
@@ -127,42 +125,24 @@ export async function synthesize(device: Device, teacher: Network, o: SynthOptio
   return { out: o.out, samples: done, kept, shards: mine.length, seconds: (performance.now() - began) / 1000, secondsPerSample: per(), peakBytes: device.memory().peak };
 }
 
+interface SynthBatch {
+  embeds: readonly HostTensor[];
+  /** Number of the batch's first prompt. */
+  first: number;
+  stop: () => void;
+}
+
 /** Latents of prompts first, first + 1, ... as bf16. Throws: E_NONFINITE naming the prompt's number. */
-async function draw(device: Device, teacher: Network, o: SynthOptions, embeds: readonly HostTensor[], first: number): Promise<HostTensor[]> {
+async function latentsOf(teacher: Network, o: SynthOptions, batch: SynthBatch): Promise<HostTensor[]> {
+  const { embeds, first, stop } = batch;
   const { sampler: s, shape } = o;
-  const B = embeds.length;
-  const each = shape.reduce((a, b) => a * b, 1);
-  const init = device.empty([B, ...shape], "f32");
-  for (let b = 0; b < B; b++) {
-    init.window(b * each, [each]).setRandn(s.seed + first + b, streamOf({ use: "sample" }));
-  }
-  const dtype = teacher.params.dtype;
-  const condition = device.empty([B, ...embeds[0].shape], dtype);
-  embeds.forEach((host, b) => condition.window(b * (condition.numel / B), host.shape).setHost(host));
-  const negative = o.negative?.to(dtype);
-  const net = velocityNet(teacher);
-  const mixed = guided({ field: net, x0: net }, s.guidance, (n) => repeated(negative as Tensor, n));
-  const velocity: Velocity = (x, t) => mixed.field(new Tape(device, { record: false }), constant(x), at(new Float64Array(B).fill(t)), condition).x;
-  const times = teacherTimes(s.steps, s.shift, s.sigmaMax);
-  const x = s.kind === "unipc" ? unipc(velocity, init, times) : await eulerInSteps(velocity, init, times, o.shouldStop);
-  const bad = sampleReduce(x, "nonfinite").findIndex((n) => n > 0);
-  if (bad >= 0) throw new RcmError("E_NONFINITE", `the latent of prompt ${first + bad} holds values that are not finite`, { op: "synth" });
+  const { device, dtype } = teacher.params;
+  const condition = device.empty([embeds.length, ...embeds[0].shape], dtype);
+  embeds.forEach((host, b) => condition.window(b * (condition.numel / embeds.length), host.shape).setHost(host));
+  const plan = teacherPlan({ ...s, sampler: s.kind });
+  const noise = embeds.map((_, b) => ({ seed: s.seed + first + b, index: 0 }));
+  const job = { plan, shape, noise, condition, negative: o.negative?.to(dtype) ?? null };
+  const x = await draw(drawNet(teacher), job, { stopPoint: stop, nameOf: (b) => `prompt ${first + b}` });
   const half = x.to("bf16");
-  return Array.from({ length: B }, (_, b) => half.window(b * each, shape).toHost());
-}
-
-async function stopPoint(shouldStop: () => boolean): Promise<void> {
-  await breathe();
-  if (shouldStop()) throw new RcmError("E_INTERRUPTED", "stopped by a signal; whole samples are on disk, the same command goes on", { op: "synth" });
-}
-
-/** core/samplers' Euler with a point between the steps where a signal may stop it. */
-async function eulerInSteps(velocity: Velocity, x: Tensor, times: Float64Array, shouldStop: () => boolean): Promise<Tensor> {
-  for (let k = 0; k < times.length; k++) {
-    await stopPoint(shouldStop);
-    const next = x.device.keep(() => eulerStep(x, velocity(x, times[k]), times[k], times[k + 1] ?? 0));
-    if (k > 0) x.free();
-    x = next;
-  }
-  return x;
+  return embeds.map((_, b) => half.window(b * (half.numel / embeds.length), shape).toHost());
 }

@@ -159,6 +159,6 @@ export class NetworkEmbedder implements Embedder {
   [Symbol.dispose](): void {
     this.loaded?.[Symbol.dispose]();
     this.loaded = null;
-    this.device.lib.memoryTrim();
+    this.device.trim();
   }
 }

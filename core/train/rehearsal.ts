@@ -6,7 +6,10 @@ import { tokensOf } from "../models/family.ts";
 import type { Vae } from "../models/vae.ts";
 import type { FoundVae } from "../weights/vae.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
-import { sampleStudent } from "../networks/sampler.ts";
+import { drawNow } from "../networks/draw.ts";
+import { drawNet } from "../networks/net.ts";
+import { evaluationsOf, gridPlans } from "../networks/plan.ts";
+import { noiseKeys } from "../samplers/noise.ts";
 import { Device } from "../tensor.ts";
 import type { CheckpointMode } from "../tape.ts";
 import { checkpointBytes } from "./checkpoint.ts";
@@ -95,7 +98,9 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   if (train.sample_every > 0) {
     play("sample", () => {
       using _scope = device.scope();
-      sampleStudent(trainer.sampler("ema"), recipe, text, Math.max(1, ...recipe.sample.steps), { seed: 0, first: 0 });
+      const plan = gridPlans(recipe).reduce((most, p) => (evaluationsOf(p) > evaluationsOf(most) ? p : most));
+      const net = drawNet(trainer.sampler("ema"));
+      drawNow(net, { plan, shape: latentShape(recipe), noise: noiseKeys(0, 0, 1), condition: text, negative: text });
     });
   }
   const most = Math.max(...turns.map((t) => t.bytes));

@@ -12,8 +12,11 @@ import { Device } from "../tensor.ts";
 import { loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
 import { listCheckpoints } from "../weights/run_folder.ts";
 import { gridSheet, latentSheet } from "../data/sheet.ts";
-import { sampleStudent, sampleTeacher } from "../networks/sampler.ts";
 import { VAES } from "../models/families.ts";
+import { breathe, drawNow } from "../networks/draw.ts";
+import { drawNet } from "../networks/net.ts";
+import { gridPlans, type SamplePlan } from "../networks/plan.ts";
+import { noiseKeys } from "../samplers/noise.ts";
 import { roundTrip } from "../models/round_trip.ts";
 import type { LoadOptions, LoadProgress } from "../weights/fit.ts";
 import { openVae } from "../weights/vae.ts";
@@ -55,9 +58,6 @@ export interface TrainSummary {
   peakBytes: number;
   last: Record<string, number>;
 }
-
-/** Lets timers and signal handlers run: native calls block them. */
-const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
 
 /** Hash of what a checkpoint depends on; lengths, logging and sampling of a run may change between resumes. */
 export function stateHash(recipe: Recipe): string {
@@ -183,17 +183,18 @@ function stepOf(line: string): number {
 function drawSamples(trainer: Trainer, { negative, prompts: condition }: Texts, out: string): string {
   const { recipe, device } = trainer;
   using _scope = device.scope();
-  const model = trainer.sampler("ema");
+  const net = drawNet(trainer.sampler("ema"));
+  const shape = latentShape(recipe);
   const count = condition.shape[0];
   // One at a time: a batch of videos would need the memory of all.
-  const draw = (steps: number | null): HostTensor[] =>
-    Array.from({ length: count }, (_, first) => {
+  const rowOf = (plan: SamplePlan): HostTensor[] =>
+    Array.from({ length: count }, (_, i) => {
       using _one = device.scope();
-      const text = condition.window(first * (condition.numel / count), [1, ...condition.shape.slice(1)]);
-      const noise = { seed: recipe.train.seed, first };
-      return (steps === null ? sampleTeacher(model, recipe, text, negative, noise) : sampleStudent(model, recipe, text, steps, noise)).toHost();
+      const text = condition.window(i * (condition.numel / count), [1, ...condition.shape.slice(1)]);
+      const noise = noiseKeys(recipe.train.seed, i, 1);
+      return drawNow(net, { plan, shape, noise, condition: text, negative }).toHost();
     });
-  const rows = recipe.objective.consistency?.kind === "flow" ? [draw(null)] : recipe.sample.steps.map(draw);
+  const rows = gridPlans(recipe).map(rowOf);
   mkdirSync(join(out, "samples"), { recursive: true });
   const path = join(out, "samples", `step_${String(trainer.step).padStart(9, "0")}.png`);
   writeFileAtomic(path, rows[0][0].shape[1] === 1 ? gridSheet(rows.flat(), count) : latentSheet(rows.flat(), count));

@@ -101,6 +101,16 @@ describe("the command line", () => {
     expect(batched.status).toBe(0);
     for (const f of ["000000.png", "000005.png"])
       expect(Buffer.compare(readFileSync(join(dir, "pics", f)), readFileSync(join(dir, "pics2", f)))).toBe(0);
+    const sampled = (out: string, ...more: string[]) =>
+      rcm([
+        "sample", "run/recipe.yaml", "--weights", "run", "--prompt", "a handwritten one", "--out", out, "--json", "-q",
+        ...more,
+      ]);
+    const long = JSON.parse(sampled("long", "--steps", "6", "--sampler", "ode").out);
+    expect(long).toMatchObject({ evaluations: 6, files: ["long/000000.png"] });
+    const guided = sampled("guided", "--teacher", "--steps", "2", "--sampler", "unipc", "--guidance", "3");
+    expect(JSON.parse(guided.out)).toMatchObject({ evaluations: 4 });
+    expect(readFileSync(join(dir, "long/grid.png")).equals(readFileSync(join(dir, "guided/grid.png")))).toBe(false);
     const e = rcm([
       "eval", "run/recipe.yaml", "--weights", "run", "--samples", "100", "--steps", "1,2", "--set",
       "sample.teacher_steps=3", "--out", "ev", "--json", "-q",

@@ -68,6 +68,20 @@ describe("rcm sample for Wan", () => {
     expect(JSON.parse(r.out)).toMatchObject({ steps: 3, evaluations: 6 });
   });
 
+  test("a MeanFlow network of a file is known by its second time", () => {
+    writeWan(join(dir, "meanflow.safetensors"), { ...FILE_WAN, secondTime: true });
+    const args = ["sample", "--weights", "meanflow.safetensors", ...BASE.slice(3)];
+    const r = rcm([...args, "--steps", "2", "--out", "mf", "--json"]);
+    expect([r.status, r.err]).toEqual([0, ""]);
+    expect(JSON.parse(r.out)).toMatchObject({ steps: 2, evaluations: 2 });
+    const { plan } = JSON.parse(readFileSync(join(dir, "mf/000000.json"), "utf8"));
+    expect(plan).toMatchObject({ role: "student", form: "meanflow" });
+    expect(rcm([...args, "--steps", "2", "--offload", "--out", "mf-offload"]).status).toBe(0);
+    expect(latent("mf-offload", 0)).toBe(latent("mf", 0));
+    const form = rcm([...args, "--form", "rf", "--out", "mf-rf"]);
+    expect([form.status, form.err.includes("MeanFlow")]).toEqual([2, true]);
+  }, 120_000);
+
   test("prompts through the text encoder, from a .pth with the public prefix; the cache needs no encoder", () => {
     const text = writeText(dir);
     const args = [
@@ -241,7 +255,11 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     const args = [...BASE.filter((x) => x !== "-q"), "--out", "stopped", "--each", "10", "--steps", "4"];
     const child = spawn("sh", [RCM, ...args], { cwd: dir, stdio: ["ignore", "ignore", "pipe"] });
     const status = await new Promise((resolve) => {
-      const timer = setInterval(() => existsSync(join(dir, "stopped/000003.json")) && child.kill("SIGTERM"), 10);
+      const timer = setInterval(() => {
+        if (!existsSync(join(dir, "stopped/000003.json"))) return;
+        clearInterval(timer);
+        child.kill("SIGTERM"); // once: a second one after the handlers are gone would end it with no status
+      }, 10);
       child.on("exit", (code) => (clearInterval(timer), resolve(code)));
     });
     expect(status).toBe(75);

@@ -3,9 +3,9 @@ import { type Network, velocityNet } from "../../core/networks/network.ts";
 import { wanNetwork } from "../harness/wan_net.ts";
 import { hostValues, type DType } from "../../core/dtype.ts";
 import { evaluate, guided, trigDenoiser } from "../../core/diffusion/predict.ts";
-import { euler, type Velocity } from "../../core/samplers/euler.ts";
+import { euler } from "../../core/samplers/euler.ts";
 import { rcmRf, rcmTrig } from "../../core/samplers/rcm.ts";
-import { expectDescending, fewStepTimes, midTimes, MOST_STEPS, teacherTimes } from "../../core/samplers/schedule.ts";
+import { expectDescending, fewStepTimes, midTimes, MOST_STEPS, teacherTimes } from "../../core/samplers/times.ts";
 import { rfFromTrig } from "../../core/diffusion/path.ts";
 import { studentPlan } from "../../core/networks/plan.ts";
 import { combine } from "../../core/ops/lincomb.ts";
@@ -16,6 +16,9 @@ import { constant, Tape } from "../../core/tape.ts";
 import { cpu } from "../harness/device.ts";
 import { golden, relativeError } from "../harness/golden.ts";
 import { goldenConfig } from "../harness/golden_wan.ts";
+import { answered, type Answers } from "../harness/answer.ts";
+
+type Velocity = NonNullable<Answers["velocity"]>;
 
 const G = golden("samplers.safetensors");
 const P = golden("rcm_losses_params.safetensors");
@@ -46,9 +49,8 @@ describe("teacher samplers on an analytic field", () => {
       const stored = values(`${name}.sigmas`).slice(0, config.steps);
       expect(relativeError(times, stored)).toBeLessThan(1e-6);
       const states: number[][] = [];
-      const out = sampler(analytic(), cpu().fromHost(G.get("x_init")).to("f64"), stored, (_, x) =>
-        states.push([...x.values()]),
-      );
+      const start = cpu().fromHost(G.get("x_init")).to("f64");
+      const out = answered(sampler(start, stored), { velocity: analytic() }, ({ x }) => states.push([...x.values()]));
       states.push([...out.values()]);
       expect(relativeError(states.flat(), values(`${name}.traj`))).toBeLessThan(1e-5);
     });
@@ -64,7 +66,8 @@ describe("teacher samplers on an analytic field", () => {
         { length: steps },
         (_, i) => (config.shift * top * (1 - i / steps)) / (1 + (config.shift - 1) * top * (1 - i / steps)),
       );
-      return relativeError(sampler(analytic(), cpu().fromHost(G.get("x_init")).to("f64"), times).values(), exact);
+      const x = cpu().fromHost(G.get("x_init")).to("f64");
+      return relativeError(answered(sampler(x, times), { velocity: analytic() }).values(), exact);
     };
     expect(Math.log2(error(euler, 80) / error(euler, 160))).toBeGreaterThan(0.85);
     expect(error(unipc, 40)).toBeLessThan(error(euler, 40) / 4);
@@ -112,16 +115,12 @@ describe("few-step samplers on an exact denoiser", () => {
     for (const mode of ["sde", "ode"] as const) {
       for (let steps = 1; steps <= MOST_STEPS; steps++) {
         const times = fewStepTimes(steps, 80, midTimes(steps));
-        const noise = (k: number): Tensor => cpu().fromValues([k, 1, -k, 0.5], [1, 4], "f64");
-        expect(
-          relativeError(rcmRf(velocity, init, times, noise, mode).values(), Float64Array.from(point)),
-        ).toBeLessThan(1e-12);
-        expect(
-          relativeError(
-            rcmTrig(() => combine([[1, target]]), init, times, noise, mode).values(),
-            Float64Array.from(point),
-          ),
-        ).toBeLessThan(1e-12);
+        const noise = mode === "ode" ? null : (k: number): Tensor => cpu().fromValues([k, 1, -k, 0.5], [1, 4], "f64");
+        const field = { velocity, clean: () => combine([[1, target]]) };
+        for (const sampler of [rcmRf, rcmTrig]) {
+          const end = answered(sampler(init, times, noise), field).values();
+          expect(relativeError(end, Float64Array.from(point))).toBeLessThan(1e-12);
+        }
       }
     }
   });
@@ -132,10 +131,7 @@ describe("few-step samplers on an exact denoiser", () => {
     const init = cpu().fromValues([0.3, -0.8, 1.1, -0.2], [1, 4], "f64");
     const times = fewStepTimes(6, 80, midTimes(6));
     const x0 = (x: Tensor, t: number): Tensor => combine([[0.6 * Math.cos(t) + 0.1, x]]);
-    const never = (): Tensor => {
-      throw new Error("the deterministic sampler asked for noise");
-    };
-    const got = rcmTrig(x0, init, times, never, "ode").values();
+    const got = answered(rcmTrig(init, times, null), { clean: x0 }).values();
     let state = [0.3, -0.8, 1.1, -0.2];
     for (let k = 0; k + 1 < times.length; k++) {
       const [t, next] = [times[k], times[k + 1]];
@@ -153,7 +149,7 @@ describe("few-step samplers on an exact denoiser", () => {
     };
     const first = times[0];
     const scaled = combine([[1 / (Math.cos(first) + Math.sin(first)) / rfFromTrig(first), init]]);
-    expect(relativeError(rcmRf(velocity, scaled, times, never, "ode").values(), got)).toBeLessThan(1e-12);
+    expect(relativeError(answered(rcmRf(scaled, times, null), { velocity }).values(), got)).toBeLessThan(1e-12);
   });
 });
 
@@ -178,13 +174,12 @@ for (const [dtype, tolStudent, tolTeacher] of [["f32", 1e-4, 1e-3], ["f64", 1e-6
         const times = fewStepTimes(steps, config.sigma_max, [1.5, 1.4, 1.0]);
         expect(relativeError(times, values(`rcm${steps}.trig_t`))).toBeLessThan(1e-6);
         const noise = (k: number): Tensor => up(`rcm${steps}.noise.${k}`);
-        const trig = rcmTrig(
-          (x, t) => evaluate(denoiser.x0, x, all(x, t), condition), up(`rcm${steps}.init_noise`), times, noise,
-        );
+        const clean = (x: Tensor, t: number): Tensor => evaluate(denoiser.x0, x, all(x, t), condition);
+        const trig = answered(rcmTrig(up(`rcm${steps}.init_noise`), times, noise), { clean });
         expect(relativeError(trig.values(), values(`rcm${steps}.out`))).toBeLessThan(tolStudent);
         const velocity: Velocity = (x, t) =>
           net(new Tape(cpu(), { record: false }), constant(x), at(all(x, t)), condition).x;
-        const rf = rcmRf(velocity, up(`rcm${steps}.init_noise`), times, noise);
+        const rf = answered(rcmRf(up(`rcm${steps}.init_noise`), times, noise), { velocity });
         expect(relativeError(rf.values(), values(`rcm${steps}.out_rf_form`))).toBeLessThan(tolStudent);
       });
     }
@@ -200,7 +195,7 @@ for (const [dtype, tolStudent, tolTeacher] of [["f32", 1e-4, 1e-3], ["f64", 1e-6
         const guidedNet = guided({ field: net, x0: net }, 5, () => uncondition);
         const velocity: Velocity = (x, t) =>
           guidedNet.field(new Tape(cpu(), { record: false }), constant(x), at(all(x, t)), condition).x;
-        const out = sampler(velocity, up("teacher.init_noise"), times);
+        const out = answered(sampler(up("teacher.init_noise"), times), { velocity });
         expect(relativeError(out.values(), values(`teacher.${name}.out`))).toBeLessThan(tolTeacher);
       });
     }

@@ -7,7 +7,7 @@ import {
 import { shiftRf } from "../../core/diffusion/time.ts";
 import { powerEmaBeta, powerEmaGamma } from "../../core/optim/ema.ts";
 import { learningRate } from "../../core/optim/lr.ts";
-import { fewStepTimes, teacherTimes } from "../../core/samplers/schedule.ts";
+import { fewStepTimes, teacherTimes } from "../../core/samplers/times.ts";
 import { GOLDEN_DIR } from "../harness/golden.ts";
 
 const S = JSON.parse(readFileSync(join(GOLDEN_DIR, "schedules.json"), "utf8"));

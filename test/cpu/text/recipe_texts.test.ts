@@ -5,12 +5,14 @@ import { join } from "node:path";
 import type { HostTensor } from "../../../core/dtype.ts";
 import { writeTorch } from "../../../core/io/torch.ts";
 import { loadRecipe } from "../../../core/recipe/load.ts";
-import { samplePrompts } from "../../../core/sample/batches.ts";
+import { drawPrompts } from "../../../core/sample/prompts.ts";
 import { NetworkEmbedder } from "../../../core/text/encoder.ts";
 import { embedAll, textBatch, textsOf } from "../../../core/text/embedder.ts";
 import { recipeEmbedder } from "../../../core/text/open.ts";
 import { ByteEmbedder } from "../../../core/text/tokenizers/bytes.ts";
 import { createNetwork } from "../../../core/networks/build.ts";
+import { residentNet } from "../../../core/networks/net.ts";
+import { recipePlan } from "../../../core/networks/plan.ts";
 import { cpu } from "../../harness/device.ts";
 import { TINY_TOKENIZER, tinyUmt5 } from "../../harness/tiny_umt5.ts";
 
@@ -55,8 +57,11 @@ test("students and guided teachers are sampled with it; a batch changes nothing"
     out: model.params.tensor("head.head.weight").ptr, n: model.params.tensor("head.head.weight").numel, value: 0.01,
     dtype: model.params.tensor("head.head.weight").code,
   });
-  const draw = async (from: typeof r, role: "student" | "teacher", batch: number): Promise<Float64Array> =>
-    (await samplePrompts(cpu(), { model, role, steps: 1 }, from, PROMPTS, 5, batch)).latents.values();
+  const draw = async (from: typeof r, role: "student" | "teacher", batch: number): Promise<Float64Array> => {
+    const plan = recipePlan(from, { role, steps: 1 });
+    const job = { net: residentNet(model), plan, recipe: from, prompts: PROMPTS, negativePrompt: null, seed: 5, batch };
+    return (await drawPrompts(cpu(), job)).latents.values();
+  };
   for (const role of ["student", "teacher"] as const) {
     const y = await draw(r, role, 3);
     expect(y.every(Number.isFinite)).toBe(true);

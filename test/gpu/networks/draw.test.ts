@@ -1,10 +1,10 @@
 import { describe, expect } from "bun:test";
-import { velocityNet } from "../../../core/networks/network.ts";
 import { relativeError } from "../../harness/golden.ts";
 import { cpu, gpuTier } from "../../harness/device.ts";
 import { TINY_WAN, tinyWan } from "../../harness/tiny_wan.ts";
-import { drawLatents, studentPlan, teacherPlan, type SamplePlan } from "../../../core/networks/plan.ts";
-import { sampleNoise } from "../../../core/networks/sampler.ts";
+import { drawNow } from "../../../core/networks/draw.ts";
+import { drawNet } from "../../../core/networks/net.ts";
+import { studentPlan, teacherPlan, type SamplePlan } from "../../../core/networks/plan.ts";
 import type { Device, Tensor } from "../../../core/tensor.ts";
 
 const { device, test } = gpuTier();
@@ -12,10 +12,12 @@ const { device, test } = gpuTier();
 describe("latents of the GPU and of the CPU", () => {
   const student = (form: "rf" | "trig", mode: "sde" | "ode"): SamplePlan =>
     studentPlan({ steps: 4, sigmaMax: 80, midTimes: null, form, mode });
+  const teacher = (sampler: "euler" | "unipc"): SamplePlan =>
+    teacherPlan({ steps: 6, sampler, guidance: 3, shift: 5, sigmaMax: 5000 });
   const plans: Record<string, SamplePlan> = {
     "student, rf, sde": student("rf", "sde"), "student, trig, sde": student("trig", "sde"),
     "student, rf, ode": student("rf", "ode"), "student, trig, ode": student("trig", "ode"),
-    euler: teacherPlan(6, "euler", 3, 5, 5000), unipc: teacherPlan(6, "unipc", 3, 5, 5000),
+    euler: teacher("euler"), unipc: teacher("unipc"),
   };
   const draw = (d: Device, plan: SamplePlan): Float64Array => {
     using _scope = d.scope();
@@ -27,13 +29,10 @@ describe("latents of the GPU and of the CPU", () => {
       model.params
         .tensor(name)
         .set(d.fromValues(values(model.params.tensor(name).numel, shape.length > 1 ? 0.2 : 0.1), shape, "f32"));
-    const like = d.empty([2, 16, 2, 4, 6], "f32");
     const text = (n: number): Tensor => d.fromValues(values(n * 5 * 24, 1), [n, 5, 24], "f32");
-    const noise = { seed: 3, first: [4, 9] };
-    const out = drawLatents(velocityNet(model), plan, {
-      init: sampleNoise(like, noise, 0), condition: text(2), negative: text(1),
-      noise: (k) => sampleNoise(like, noise, k + 1), step: (_, body) => body(),
-    }).values();
+    const noise = [4, 9].map((index) => ({ seed: 3, index }));
+    const job = { plan, shape: [16, 2, 4, 6], noise, condition: text(2), negative: text(1) };
+    const out = drawNow(drawNet(model), job).values();
     model.params.flat.free();
     return out;
   };

@@ -10,7 +10,7 @@ import { readTorchTensor } from "../../../core/io/torch.ts";
 import { experts } from "../../../core/sample/i2v.ts";
 import { residentNet, streamedNet, type SampleNet } from "../../../core/networks/net.ts";
 import { StreamedWeights } from "../../../core/networks/streamed.ts";
-import { runVideos, type SampleEvent, type VideoJob, type VideoSummary } from "../../../core/sample/pipeline.ts";
+import { runVideos, type SampleEvent, type VideoJob, type VideoSummary } from "../../../core/sample/videos.ts";
 import { studentPlan, teacherPlan } from "../../../core/networks/plan.ts";
 import { parseShard } from "../../../core/io/shard.ts";
 import { workItems } from "../../../core/sample/work.ts";
@@ -155,11 +155,8 @@ describe("videos of prompts", () => {
 
   test("a guided teacher, Euler and UniPC, with a negative prompt", async () => {
     for (const sampler of ["euler", "unipc"] as const) {
-      const s = await run(
-        job(sampler, {
-          items: workItems(["a cat"], 1), plan: teacherPlan(3, sampler, 4, 5, 5000), negativePrompt: "blurry",
-        }),
-      );
+      const plan = teacherPlan({ steps: 3, sampler, guidance: 4, shift: 5, sigmaMax: 5000 });
+      const s = await run(job(sampler, { items: workItems(["a cat"], 1), plan, negativePrompt: "blurry" }));
       expect(s).toMatchObject({ steps: 3, evaluations: 6 });
       expect(log[1]).toBe("encode a cat|blurry");
       expect(latent(sampler, 0).every(Number.isFinite)).toBe(true);

@@ -3,26 +3,38 @@ import type { DType } from "../core/dtype.ts";
 import { allPresets, presetNet } from "../core/models/families.ts";
 import type { NetSpec } from "../core/models/family.ts";
 import { latentShape, type Recipe } from "../core/recipe/schema.ts";
-import { studentPlan, teacherPlan, type SamplePlan } from "../core/networks/plan.ts";
+import type { PlanSettings } from "../core/networks/plan.ts";
 import { EXPERT_BOUNDARY } from "../core/sample/i2v.ts";
 import { VIDEO_FORMATS } from "../core/sample/output.ts";
-import type { SampleEvent, VideoSummary } from "../core/sample/pipeline.ts";
-import { sampleVideos, type VideoOptions } from "../core/sample/video.ts";
+import type { SampleOptions } from "../core/sample/run.ts";
 import { parseShard } from "../core/io/shard.ts";
 import { recipeEncoder } from "../core/text/open.ts";
-import { MOST_STEPS } from "../core/samplers/schedule.ts";
-import { FEW_STEP_MODES } from "../core/samplers/rcm.ts";
-import { recipeNet } from "../core/networks/build.ts";
+import { FEW_STEP_MODES, STUDENT_FORMS, TEACHER_SAMPLERS } from "../core/samplers/list.ts";
+import { MOST_STEPS } from "../core/samplers/times.ts";
+import { recipeNet, wantsSecondTime } from "../core/networks/build.ts";
 import { RESIZE_FILTERS, type ResizeFilter } from "../core/video/image.ts";
 import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } from "../core/video/sizes.ts";
 import { decimal, deviceOf, integer, oneOf, promptsOf, usage } from "./args.ts";
-import { stopSignals } from "./signals.ts";
-import { loading, log, mebibytes, progress, rateOf, result, seconds, truncations, type Progress } from "./ui.ts";
+import { loading } from "./ui.ts";
 
 const text = (description: string, valueHint: string) => ({ type: "string", default: "", description, valueHint }) as const;
 const flag = (description: string) => ({ type: "boolean", default: false, description }) as const;
 
-/** Flags of Wan networks only. An empty value means that the flag was not given. */
+/** Flags of every network. An empty value means that the flag was not given. */
+export const SAMPLER_ARGS = {
+  "sigma-max": text("noise level of the first step; default 80, 200 with --image, 5000 with --teacher", "S"),
+  "mid-times": text("TrigFlow times between the first step and 0, comma-separated; default 1.5,1.4,1.0 for up to 4 steps", "LIST"),
+  form: text("student: trig or rf; they differ in the first input's factor only; default rf", "FORM"),
+  sampler: text("student: sde or ode, default sde; teacher: euler or unipc, default unipc", "NAME"),
+  guidance: text("teacher: classifier-free guidance; default 5, 1: none", "W"),
+  shift: text("teacher: timestep shift; default 5", "S"),
+  "negative-prompt": text("teacher: what guidance moves away from", "TEXT"),
+  dtype: text("bf16, f16 or f32; default bf16", "DTYPE"),
+  residual: text("storage of the residual stream: f32 or bf16; default f32", "DTYPE"),
+  offload: flag("for small cards: blocks stream from host memory, and the network leaves the device while frames are decoded"),
+} as const satisfies ArgsDef;
+
+/** Flags of videos. */
 export const VIDEO_ARGS = {
   model: text("wan2.1-1.3b, wan2.1-14b or wan2.2-i2v-a14b; default: inferred from --weights", "NAME"),
   "text-encoder": text("umT5 weights: .pth, .safetensors or folder", "FILE"),
@@ -38,22 +50,12 @@ export const VIDEO_ARGS = {
   aspect: text("16:9, 9:16, 1:1, 4:3 or 3:4; default 16:9", "W:H"),
   size: text("another size, both sides multiples of 16, for example 704x544", "WxH"),
   frames: text("4n + 1; default 77, 81 with --teacher or --image; 1: a still", "N"),
-  "sigma-max": text("noise level of the first step; default 80, 200 with --image, 5000 with --teacher", "S"),
-  "mid-times": text("TrigFlow times between the first step and 0, comma-separated; default 1.5,1.4,1.0 for up to 4 steps", "LIST"),
-  form: text("student: trig or rf; they differ in the first input's factor only; default rf", "FORM"),
-  sampler: text("student: sde or ode, default sde; teacher: euler or unipc, default unipc", "NAME"),
-  guidance: text("teacher: classifier-free guidance; default 5, 1: none", "W"),
-  shift: text("teacher: timestep shift; default 5", "S"),
-  "negative-prompt": text("teacher: what guidance moves away from", "TEXT"),
   image: text("picture that becomes the first frame (Wan2.2 I2V)", "FILE"),
   "weights-high": text("expert of the noisy steps", "FILE"),
   "weights-low": text("expert of the other steps", "FILE"),
   boundary: text("RF time at which the experts change; default 0.9", "T"),
   "adaptive-resolution": flag("the picture's proportions at the area of --resolution and --aspect"),
   resize: text("filter for the picture: bilinear, bicubic or lanczos; default bicubic", "NAME"),
-  dtype: text("bf16, f16 or f32; default bf16", "DTYPE"),
-  residual: text("storage of the residual stream: f32 or bf16; default f32", "DTYPE"),
-  offload: flag("for small cards: blocks stream from host memory, and the network leaves the device while frames are decoded"),
   format: text("mp4, or png: a folder of frames; default mp4", "NAME"),
   shard: text("draw part I of N (I from 0), for job arrays", "I/N"),
   overwrite: flag("replace samples of other settings in the output folder"),
@@ -65,34 +67,43 @@ const MODELS = Object.entries(allPresets()).filter(([, { family, config }]) => f
 
 type Values = Record<string, unknown>;
 
-/** Names of video flags that were given: wrong beside a recipe of another kind. */
-export const givenVideoFlags = (a: Values): string[] => Object.keys(VIDEO_ARGS).filter((k) => a[k] !== "" && a[k] !== false && a[k] !== undefined).map((k) => `--${k}`);
-
-/** A student's or teacher's plan from the flags, over the recipe's own values. */
-function planOf(a: Values, steps: string, recipe: Recipe | null, i2v: boolean): { plan: SamplePlan; guided: boolean } {
-  const s = recipe?.sample;
-  const or = <T>(key: string, read: (v: string) => T, fallback: T): T => (a[key] === "" ? fallback : read(String(a[key])));
+/** What the flags say of the plan. */
+function planOf(a: Values): PlanSettings {
+  const said = <K extends string, T>(key: K, flag: string, read: (v: string) => T): { [P in K]?: T } => {
+    const out: { [P in K]?: T } = {};
+    if (a[flag] !== "") out[key] = read(String(a[flag]));
+    return out;
+  };
+  const number = (flag: string, least: number) => (v: string): number => decimal(v, flag, least);
+  const shared = {
+    ...said("steps", "steps", (v) => integer(v, "steps", 1)),
+    ...said("sigmaMax", "sigma-max", number("sigma-max", 1e-3)),
+  };
   if (a.teacher === true) {
     for (const k of ["form", "mid-times"]) if (a[k] !== "") throw usage(`--${k} is for students, --teacher asks for the teacher`);
-    const guidance = or("guidance", (v) => decimal(v, "guidance", 1), recipe?.teacher?.guidance ?? 5);
-    const sampler = or("sampler", (v) => oneOf(v, "sampler", ["euler", "unipc"]), s?.teacher_sampler ?? "unipc");
-    const shift = or("shift", (v) => decimal(v, "shift", 1), s?.teacher_shift ?? 5);
-    const sigmaMax = or("sigma-max", (v) => decimal(v, "sigma-max", 1e-3), s?.teacher_sigma_max ?? 5000);
-    return { plan: teacherPlan(steps === "" ? (s?.teacher_steps ?? 50) : integer(steps, "steps", 1), sampler, guidance, shift, sigmaMax), guided: guidance !== 1 };
+    return {
+      role: "teacher",
+      ...shared,
+      ...said("sampler", "sampler", (v) => oneOf(v, "sampler", TEACHER_SAMPLERS)),
+      ...said("guidance", "guidance", number("guidance", 1)),
+      ...said("shift", "shift", number("shift", 1)),
+    };
   }
-  for (const k of ["guidance", "shift", "negative-prompt", "negative-embeds"]) if (a[k] !== "") throw usage(`--${k} is for --teacher: a student needs no guidance`);
-  const count = steps === "" ? 4 : integer(steps, "steps", 1);
-  if (count > MOST_STEPS) throw usage(`--steps ${count}: a student takes at most ${MOST_STEPS}`);
+  for (const k of ["guidance", "shift", "negative-prompt", "negative-embeds"]) {
+    if (a[k] !== "") throw usage(`--${k} is for --teacher: a student needs no guidance`);
+  }
+  if ((shared.steps ?? 1) > MOST_STEPS) throw usage(`--steps ${shared.steps}: a student takes at most ${MOST_STEPS}`);
   const listed = (v: string): number[] => v.split(",").map((t) => decimal(t, "mid-times", 0));
-  const fits = s !== undefined && s.mid_times.length >= count - 1 ? s.mid_times : null;
-  const plan = studentPlan({
-    steps: count, sigmaMax: or("sigma-max", (v) => decimal(v, "sigma-max", 1e-3), s?.sigma_max ?? (i2v ? 200 : 80)), midTimes: or("mid-times", listed, fits),
-    form: or("form", (v) => oneOf(v, "form", ["trig", "rf"]), s?.form ?? "rf"), mode: or("sampler", (v) => oneOf(v, "sampler", FEW_STEP_MODES), "sde"),
-  });
-  return { plan, guided: false };
+  return {
+    role: "student",
+    ...shared,
+    ...said("midTimes", "mid-times", listed),
+    ...said("form", "form", (v) => oneOf(v, "form", STUDENT_FORMS)),
+    ...said("mode", "sampler", (v) => oneOf(v, "sampler", FEW_STEP_MODES)),
+  };
 }
 
-function weightsOf(a: Values, recipe: Recipe | null, i2v: boolean): VideoOptions["weights"] {
+function weightsOf(a: Values, recipe: Recipe | null, i2v: boolean): SampleOptions["weights"] {
   const experts = a["weights-high"] !== "" || a["weights-low"] !== "";
   if (i2v || experts) {
     if (a["weights-high"] === "" || a["weights-low"] === "" || a.weights !== undefined) throw usage("Wan2.2 I2V has two experts: --weights-high and --weights-low name them, and --weights is not given");
@@ -106,12 +117,12 @@ function weightsOf(a: Values, recipe: Recipe | null, i2v: boolean): VideoOptions
 }
 
 function netOf(a: Values, recipe: Recipe | null): NetSpec | null {
-  if (recipe) return recipeNet(recipe);
+  if (recipe) return recipeNet(recipe, a.teacher !== true && wantsSecondTime(recipe));
   return a.model === "" ? null : presetNet(oneOf(String(a.model), "model", MODELS));
 }
 
 /** Prompts of the flags and, without any, of the recipe. */
-export function promptsOrRecipe(a: Values, rawArgs: string[], recipe: Recipe | null): string[] {
+function promptsOrRecipe(a: Values, rawArgs: string[], recipe: Recipe | null): string[] {
   const given = promptsOf(rawArgs, a.prompts === undefined ? undefined : String(a.prompts));
   return given.length > 0 ? given : (recipe?.sample.prompts ?? []);
 }
@@ -130,67 +141,39 @@ function sizeOf(a: Values, recipe: Recipe | null, i2v: boolean): { size: VideoSi
 }
 
 /** The recipe's text encoder, with the cache of the flag if there is one. */
-function encoderOf(recipe: Recipe | null, cache: string | null): VideoOptions["text"] {
+function encoderOf(recipe: Recipe | null, cache: string | null): SampleOptions["text"] {
   const files = recipe && recipeEncoder(recipe);
   return files && { ...files, cache: cache ?? files.cache };
 }
 
-/** Everything that the flags (and a recipe of Wan kind) say. Throws: E_ARG. */
-export function videoOptions(a: Values, rawArgs: string[], recipe: Recipe | null): VideoOptions {
+/** Everything that the flags (and a recipe) say. Throws: E_ARG. */
+export function sampleOptions(a: Values, rawArgs: string[], recipe: Recipe | null): SampleOptions {
   const i2v = a.model === I2V || a.image !== "";
   if (a.model !== "" && recipe) throw usage("--model and a recipe both name the network");
   if (i2v && a.image === "") throw usage("Wan2.2 I2V starts from a picture: --image");
   if (!i2v) for (const k of ["adaptive-resolution", "resize"]) if (a[k] !== "" && a[k] !== false) throw usage(`--${k} goes with --image`);
-  const { plan, guided } = planOf(a, String(a.steps), recipe, i2v);
+  const still = recipe !== null && recipeNet(recipe).latent.vae === null;
+  const stray = Object.keys(VIDEO_ARGS).filter((k) => a[k] !== "" && a[k] !== false && a[k] !== undefined);
+  if (still && stray.length > 0) {
+    const flags = stray.map((k) => `--${k}`).join(" ");
+    throw usage(`${flags}: for Wan networks, and ${String(a.recipe)} is of digits`);
+  }
+  const plan = planOf(a);
   const given = (key: string): string | null => (a[key] === "" ? null : String(a[key]));
   const encoder = given("text-encoder");
   if (encoder !== null && given("tokenizer") === null) throw usage("--text-encoder needs its --tokenizer");
-  if (given("vae") === null && a["latents-only"] !== true) throw usage("--vae decodes the videos; --latents-only goes without");
+  if (!still && given("vae") === null && a["latents-only"] !== true) throw usage("--vae decodes the videos; --latents-only goes without");
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
-    net: netOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
+    recipe, net: netOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
     text: encoder === null ? encoderOf(recipe, given("text-cache")) : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
-    vae: a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
-    embeds: given("embeds"), negativeEmbeds: given("negative-embeds") ?? (guided && a["negative-prompt"] === "" ? (recipe?.teacher?.negative_embed ?? null) : null), prompts: promptsOrRecipe(a, rawArgs, recipe),
-    negativePrompt: guided ? (given("negative-prompt") ?? recipe?.teacher?.negative_prompt ?? "") : null,
+    vae: still || a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
+    embeds: given("embeds"), negativeEmbeds: given("negative-embeds"), prompts: promptsOrRecipe(a, rawArgs, recipe), negativePrompt: given("negative-prompt"),
     each: integer(String(a.each), "each", 1), plan, ...sizeOf(a, recipe, i2v),
     image: i2v ? { path: String(a.image), adaptive: a["adaptive-resolution"] === true, resize: oneOf(String(a.resize || "bicubic"), "resize", Object.keys(RESIZE_FILTERS) as ResizeFilter[]) } : null,
-    seed: integer(String(a.seed), "seed"), batch: a.batch === "" ? 1 : integer(String(a.batch), "batch", 1), shard: a.shard === "" ? { index: 0, count: 1 } : parseShard(String(a.shard)),
+    seed: integer(String(a.seed), "seed"), batch: a.batch === "" ? (still ? 64 : 1) : integer(String(a.batch), "batch", 1), shard: a.shard === "" ? { index: 0, count: 1 } : parseShard(String(a.shard)),
     out: String(a.out), overwrite: a.overwrite === true, format: oneOf(String(a.format || "mp4"), "format", VIDEO_FORMATS), saveLatents: a["save-latents"] === true,
     dtype: oneOf(String(a.dtype || recipe?.model.dtype || "bf16"), "dtype", dtypes) as DType, time: recipe?.model.time ?? "exact", residual: oneOf(String(a.residual || recipe?.model.residual || "f32"), "residual", dtypes) as DType,
     offload: a.offload === true, device: deviceOf(String(a.device)), threads: integer(String(a.threads), "threads"),
   };
-}
-
-function show(view: Progress, e: SampleEvent): void {
-  if (e.kind === "stage") view.line(e.text);
-  else if (e.kind === "load") view.update(e.done === e.total ? Math.ceil(e.total / 1e6) : Math.floor(e.done / 1e6), Math.ceil(e.total / 1e6), `MB of weights, ${rateOf(e.done, e.seconds)}`, Number.POSITIVE_INFINITY);
-  else if (e.kind === "step") view.update(e.done, e.total, `step ${e.step}/${e.steps}`, e.total + 1);
-  else if (e.kind === "item") view.update(e.done, e.total, e.file);
-}
-
-const rate = (fps: number | null): string => (fps === null ? "" : fps.toFixed(2));
-
-function words(s: VideoSummary): string {
-  const stages = s.stages.map((r) => `  ${r.name.padEnd(18)} ${seconds(r.seconds).padStart(9)}  peak ${mebibytes(r.peakBytes)}`);
-  const steps = s.stepSeconds.flat();
-  const each = steps.length === 0 ? "" : `, ${(steps.reduce((a, b) => a + b) / steps.length).toFixed(3)} s a step`;
-  const fps = s.fpsWithoutVae === null ? "" : `\n${rate(s.fpsWithoutVae)} frames/s without the VAE${s.fps === null ? "" : `, ${rate(s.fps)} with it`}${each}`;
-  return `${s.files.length} drawn, ${s.skipped} there already, in ${seconds(s.seconds)}: ${s.frames} frames of ${s.width}x${s.height}, ${s.steps} steps (${s.evaluations} network evaluations)${fps}\n${stages.join("\n")}\n${s.sheet ? `sheet ${s.sheet}` : `in ${s.out}`}`;
-}
-
-/** `rcm sample` for Wan networks. */
-export async function sampleVideo(a: Values, rawArgs: string[], recipe: Recipe | null): Promise<void> {
-  const options = videoOptions(a, rawArgs, recipe);
-  const view = progress(a.quiet === true);
-  const stop = stopSignals();
-  try {
-    const { truncated, onTruncated } = truncations();
-    const s = await sampleVideos({ ...options, onTruncated, onEvent: (e) => (e.kind === "warning" ? log.warn(e.message) : show(view, e)), shouldStop: stop.asked });
-    view.end();
-    result(a.json === true, { ...s, truncated }, words(s));
-  } finally {
-    view.end();
-    stop.restore();
-  }
 }

@@ -17,6 +17,7 @@ export function fewStepTimes(steps: number, sigmaMax: number, midTimes: readonly
   return Float64Array.from([trigFromSigma(sigmaMax), ...midTimes.slice(0, steps - 1), 0]);
 }
 
+/** Most steps of a few-step student. */
 export const MOST_STEPS = 8;
 
 /**
@@ -25,7 +26,9 @@ export const MOST_STEPS = 8;
  * is repeated, so that the deterministic sampler gains from every step. Source: rCM public code and Table 4.
  */
 export function midTimes(steps: number): number[] {
-  if (steps < 1 || steps > MOST_STEPS) throw new RcmError("E_ARG", "steps of a student", { op: "sampler", want: `1 to ${MOST_STEPS}`, got: steps });
+  if (steps < 1 || steps > MOST_STEPS) {
+    throw new RcmError("E_ARG", "steps of a student", { op: "sampler", want: `1 to ${MOST_STEPS}`, got: steps });
+  }
   if (steps <= 4) return [1.5, 1.4, 1.0].slice(0, steps - 1);
   return [1.5, 1.4, 1.0, 0.6, 0.3, 1.3, 0.8].slice(0, steps - 1).sort((a, b) => b - a);
 }
@@ -33,6 +36,8 @@ export function midTimes(steps: number): number[] {
 /** Throws: E_ARG unless times fall (equal ones only where noise is fresh) from the first down to 0. */
 export function expectDescending(times: ArrayLike<number>, repeats: boolean): void {
   const list = Array.from(times);
-  const falls = list.every((t, k) => Number.isFinite(t) && t >= 0 && (k === 0 || t < list[k - 1] || (repeats && t === list[k - 1] && t > 0)));
-  if (!falls) throw new RcmError("E_ARG", `mid times descend ${repeats ? "" : "strictly "}between atan(sigma_max) and 0`, { op: "sampler", got: list });
+  const below = (t: number, before: number): boolean => t < before || (repeats && t === before && t > 0);
+  if (list.every((t, k) => Number.isFinite(t) && t >= 0 && (k === 0 || below(t, list[k - 1])))) return;
+  const how = repeats ? "" : "strictly ";
+  throw new RcmError("E_ARG", `mid times descend ${how}between atan(sigma_max) and 0`, { op: "sampler", got: list });
 }

@@ -4,7 +4,7 @@ import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { writeTorch } from "../io/torch.ts";
-import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
+import type { Device, Tensor } from "../tensor.ts";
 import { firstFrame } from "../video/image.ts";
 import type { Picture } from "../video/sheet.ts";
 import { videoOf } from "../video/sizes.ts";
@@ -13,8 +13,8 @@ import { pictureCondition, withPicture } from "./i2v.ts";
 import type { SampleNet } from "../networks/net.ts";
 import { folderSheet, VideoWriter, type VideoFormat } from "./output.ts";
 import type { PipelineParts, VideoVae } from "./parts.ts";
-import { drawLatents, evaluationsOfPlan, stepsOf, type SamplePlan } from "../networks/plan.ts";
-import { sampleNoise } from "../networks/sampler.ts";
+import { breathe, draw, stopPoint } from "../networks/draw.ts";
+import { evaluationsOf, stepsOf, type SamplePlan } from "../networks/plan.ts";
 import { Stages, type StageReport } from "./stages.ts";
 import { Manifest, type ManifestEntry, type Settings } from "../io/manifest.ts";
 import type { Shard } from "../io/shard.ts";
@@ -74,7 +74,7 @@ export interface VideoSummary {
   warnings: string[];
 }
 
-/** Draws every item of a shard that is not there yet. Throws: E_INTERRUPTED between two batches when asked to stop. */
+/** Draws every item of a shard that is not there yet. Throws: E_INTERRUPTED between two evaluations. */
 export async function runVideos(device: Device, parts: PipelineParts, job: VideoJob, onEvent: (e: SampleEvent) => void = () => {}, shouldStop: () => boolean = () => false): Promise<VideoSummary> {
   const started = performance.now();
   const all = ofShard(job.items, job.shard);
@@ -165,13 +165,14 @@ class VideoRun {
     if (job.picture) this.condition = await this.encodePicture(job.picture);
     this.onEvent({ kind: "stage", text: "loading weights" });
     this.net = await this.stages.runAsync("load network", async () => await parts.net());
+    const state = (): string => `stopped after ${this.files.length} of ${pending.length} samples`;
+    const stop = stopPoint(shouldStop, "sample", () => `${state()}; run the same command again for the rest`);
     for (let at = 0; at < pending.length; at += job.batch) {
-      await new Promise((resolve) => setImmediate(resolve)); // signals are heard between turns
-      if (shouldStop()) throw new RcmError("E_INTERRUPTED", `stopped after ${at} of ${pending.length} samples; run the same command again for the rest`, { op: "sample" });
+      await breathe();
+      stop();
       using _scope = device.scope();
       const items = pending.slice(at, at + job.batch);
-      const latents = this.latents(items, at);
-      this.checkFinite(latents, items);
+      const latents = await this.latents(items, at, stop);
       if (parts.vae) {
         if (at + job.batch >= pending.length) this.closeNet();
         else if (job.offload) this.net?.release();
@@ -182,40 +183,29 @@ class VideoRun {
     }
   }
 
-  private latents(items: readonly WorkItem[], done: number): Tensor {
+  private async latents(items: readonly WorkItem[], done: number, stop: () => void): Promise<Tensor> {
     const { device, job, stages } = this;
     const net = this.net as SampleNet;
     const total = this.pending.length;
-    const noise = { seed: job.seed, first: items.map((i) => i.index) };
     const steps = stepsOf(job.plan);
     const seconds: number[] = [];
     this.stepSeconds.push(seconds);
-    const scope = device.scope();
-    try {
-      return stages.run("diffusion", () => {
-        const like = device.empty([items.length, ...job.shape], "f32");
-        const texts = (prompts: string[]): Tensor => textBatch(device, textsOf(this.known, prompts), job.textShape);
-        const condition = texts(items.map((i) => i.prompt));
-        const negative = job.negativePrompt === null ? null : texts([job.negativePrompt]);
-        const step = (k: number, body: () => Tensor): Tensor => {
-          const t0 = performance.now();
-          const out = body();
-          device.sync();
-          seconds.push((performance.now() - t0) / 1000);
-          this.onEvent({ kind: "step", step: k + 1, steps, done, total });
-          return out;
-        };
-        const velocity = this.condition ? withPicture(net, this.condition) : net.velocity;
-        return scope.keep(drawLatents(velocity, job.plan, { init: sampleNoise(like, noise, 0), condition, negative, noise: (k) => sampleNoise(like, noise, k + 1), step }));
-      });
-    } finally {
-      scope[Symbol.dispose]();
-    }
-  }
-
-  private checkFinite(latents: Tensor, items: readonly WorkItem[]): void {
-    const bad = items.filter((_, b) => sampleReduce(latents, "nonfinite")[b] > 0);
-    if (bad.length > 0) throw new RcmError("E_NONFINITE", `the latent of sample ${bad[0].name} holds values that are not finite`, { op: "sample", got: bad[0].prompt });
+    const onStep = (step: number, took: number): void => {
+      seconds.push(took);
+      this.onEvent({ kind: "step", step, steps, done, total });
+    };
+    const nameOf = (b: number): string => `sample ${items[b].name} ("${items[b].prompt}")`;
+    return stages.runAsync("diffusion", async () => {
+      using scope = device.scope();
+      const { plan, shape } = job;
+      const noise = items.map(({ index }) => ({ seed: job.seed, index }));
+      const texts = (prompts: string[]): Tensor => textBatch(device, textsOf(this.known, prompts), job.textShape);
+      const condition = texts(items.map((i) => i.prompt));
+      const negative = job.negativePrompt === null ? null : texts([job.negativePrompt]);
+      const seen = this.condition ? withPicture(net, this.condition) : net;
+      const batch = { plan, shape, noise, condition, negative };
+      return scope.keep(await draw(seen, batch, { onStep, stopPoint: stop, nameOf }));
+    });
   }
 
   /** Decodes and writes one sample, then lists it as done. */
@@ -254,7 +244,7 @@ class VideoRun {
     const rate = (s: number): number | null => (drawn === 0 ? null : drawn / s);
     const report = stages.report();
     return {
-      out: job.out, files: this.files, skipped, sheet, width, height, frames, steps: stepsOf(job.plan), evaluations: evaluationsOfPlan(job.plan), seconds, stages: report,
+      out: job.out, files: this.files, skipped, sheet, width, height, frames, steps: stepsOf(job.plan), evaluations: evaluationsOf(job.plan), seconds, stages: report,
       stepSeconds: this.stepSeconds, fps: this.parts.vae ? rate(stages.seconds("diffusion", "decode")) : null, fpsWithoutVae: rate(stages.seconds("diffusion")),
       peakBytes: Math.max(0, ...report.map((r) => r.peakBytes)), warnings: this.warnings,
     };
