@@ -62,6 +62,16 @@ export const OP_CASES: Record<string, OpCases> = {
       name: "three terms, coefficients with tangents", shapes: [[3, 2, 5], [3, 2, 5], [3, 2, 5]], tangent: [0, 2],
       params: () => ({ coef: [{ value: Float64Array.of(0.3, -1, 2) }, { value: 0.7 }, { value: Float64Array.of(1, 1.5, -0.25) }] }),
     },
+    {
+      name: "a coefficient per frame, one per sample, a number", shapes: [[2, 3, 4], [2, 3, 4], [2, 3, 4]], tangent: [0, 1],
+      params: () => ({
+        coef: [
+          { value: Float64Array.of(0.3, -1, 2, 0.5, -0.25, 1) },
+          { value: Float64Array.of(1, -2) },
+          { value: 0.7 },
+        ],
+      }),
+    },
     { name: "one term, one value", shapes: [[1, 1]], tangent: [0], params: () => ({ coef: [{ value: -2 }] }) },
     { name: "long rows", shapes: [[2, 5001], [2, 5001]], tangent: [0, 1], params: () => ({ coef: [{ value: 2 }, { value: Float64Array.of(-1, 3) }] }) },
   ]),
@@ -117,6 +127,10 @@ export const OP_CASES: Record<string, OpCases> = {
   timestep_embed: entry(timestepEmbedOp, [{ name: "8 wide", shapes: [[3]], params: (_d, t) => ({ width: 8, dtype: statDType(t) }), tangent: [0], stored: { 0: "f64" } }], { anyShape: [0] }),
   sq_loss: entry(sqLossOp, [
     { name: "target and delta", shapes: [[3, 2, 5]], params: (d, t) => ({ target: drawnTensor(d, [3, 2, 5], t, 9, 1), delta: drawnTensor(d, [3, 2, 5], t, 9, 2), weight: Float64Array.of(1, 0.5, 3) }), tangent: [0] },
+    {
+      name: "a weight per frame", shapes: [[2, 3, 5]], tangent: [0],
+      params: () => ({ target: null, delta: null, weight: Float64Array.of(1, 0.5, 3, 0, -1, 2) }),
+    },
     { name: "plain", shapes: [[2, 4097]], params: () => ({ target: null, delta: null, weight: Float64Array.of(1, 2) }), tangent: [0] },
   ]),
   cross_entropy: entry(crossEntropyOp, [{ name: "4 of 6", shapes: [[4, 6]], params: (d) => ({ label: d.fromValues([0, 5, 2, 2], [4], "i32") }), tangent: [0] }], { mixes: [[0]] }),
