@@ -1,4 +1,14 @@
-import { closeSync, existsSync, fdatasyncSync, fsyncSync, ftruncateSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fdatasyncSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { RcmError } from "../error.ts";
 import { syncFolder, writeError } from "../io/out_file.ts";
@@ -53,7 +63,7 @@ export class ShardAppender implements Disposable {
   private write(parts: Uint8Array[]): void {
     try {
       const bytes = Buffer.concat(parts);
-      for (let done = 0; done < bytes.length; ) done += writeSync(this.fd, bytes, done, bytes.length - done);
+      for (let done = 0; done < bytes.length;) done += writeSync(this.fd, bytes, done, bytes.length - done);
       fdatasyncSync(this.fd);
     } catch (cause) {
       throw writeError(`${this.path}.tmp`, cause);

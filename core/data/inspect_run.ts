@@ -36,8 +36,15 @@ const COLUMNS = 4;
 
 /** Inspects a data set and draws its contact sheet. Throws: E_IO; E_ARG for a VAE without a sheet. */
 export function inspectRun(o: InspectRunOptions): InspectSummary {
-  if (o.vae !== null && o.sheet === null) throw new RcmError("E_ARG", "--vae decodes the contact sheet; give --sheet too", { op: "usage" });
-  const { report, sheet } = inspectShards({ inputs: o.inputs, statistics: o.statistics, sheet: o.sheet === null ? 0 : o.count, onSample: o.onSample });
+  if (o.vae !== null && o.sheet === null) {
+    throw new RcmError("E_ARG", "--vae decodes the contact sheet; give --sheet too", { op: "usage" });
+  }
+  const { report, sheet } = inspectShards({
+    inputs: o.inputs,
+    statistics: o.statistics,
+    sheet: o.sheet === null ? 0 : o.count,
+    onSample: o.onSample,
+  });
   const first = sheet[0]?.latent;
   if (o.sheet === null || !first) return { ...report, sheet: null };
   const alike = sheet.map((s) => s.latent).filter((l) => l.shape.join() === first.shape.join());

@@ -36,11 +36,17 @@ export function shardPaths(inputs: readonly string[]): string[] {
 }
 
 const nameOf = (o: MergeOptions, n: number): string =>
-  join(o.out, o.naming === "dash" ? `shard-${String(n).padStart(5, "0")}.tar` : `shard_${String(n).padStart(6, "0")}.tar`);
+  join(
+    o.out,
+    o.naming === "dash" ? `shard-${String(n).padStart(5, "0")}.tar` : `shard_${String(n).padStart(6, "0")}.tar`,
+  );
 
 function digest(entry: Entry): string {
   const hash = createHash("sha256");
-  withFile(entry.path, (fd) => KINDS.forEach((k) => hash.update(readAt(fd, entry.path, entry[k].start, entry[k].size))));
+  withFile(
+    entry.path,
+    (fd) => KINDS.forEach((k) => hash.update(readAt(fd, entry.path, entry[k].start, entry[k].size))),
+  );
   return hash.digest("hex");
 }
 
@@ -62,20 +68,32 @@ export function mergeShards(o: MergeOptions): MergeSummary {
       duplicates++;
       continue;
     } else if (!o.renumber) {
-      throw new RcmError("E_STATE", `${before.path} and ${entry.path} hold different samples of key ${entry.key}; give --renumber to keep both`, { op: "merge" });
+      throw new RcmError(
+        "E_STATE",
+        `${before.path} and ${entry.path} hold different samples of key ${entry.key}; give --renumber to keep both`,
+        { op: "merge" },
+      );
     }
     kept.push(entry);
   }
   const shards = Math.ceil(kept.length / o.perShard);
   for (let n = 0; n < shards; n++) {
     const part = kept.slice(n * o.perShard, (n + 1) * o.perShard);
-    writeTar(nameOf(o, n), (function* () {
-      for (const [i, entry] of part.entries()) {
-        const key = o.renumber ? fileKey(String(n * o.perShard + i)) : entry.key;
-        if (o.check) withFile(entry.path, (fd) => decode(fd, entry));
-        for (const kind of KINDS) yield [`${key}.${kind}`, withFile(entry.path, (fd) => readAt(fd, entry.path, entry[kind].start, entry[kind].size))] as [string, Uint8Array];
-      }
-    })());
+    writeTar(
+      nameOf(o, n),
+      (function*() {
+        for (const [i, entry] of part.entries()) {
+          const key = o.renumber ? fileKey(String(n * o.perShard + i)) : entry.key;
+          if (o.check) withFile(entry.path, (fd) => decode(fd, entry));
+          for (const kind of KINDS) {
+            yield [
+              `${key}.${kind}`,
+              withFile(entry.path, (fd) => readAt(fd, entry.path, entry[kind].start, entry[kind].size)),
+            ] as [string, Uint8Array];
+          }
+        }
+      })(),
+    );
     o.onShard?.(Math.min(kept.length, (n + 1) * o.perShard), kept.length);
   }
   return { out: o.out, samples: kept.length, shards, duplicates };

@@ -6,7 +6,13 @@ import { encodePng, grid } from "../io/png.ts";
 /** One 8-bit picture of a digit latent. Shapes: latents [B, 1, 1, Y, X] -> B pictures of Y * X. */
 export function pictures(latents: HostTensor): Uint8Array[] {
   const [B, C, T, Y, X] = latents.shape;
-  if (C !== 1 || T !== 1) throw new RcmError("E_SHAPE", "only one-channel still latents are pictures themselves; others need a VAE", { op: "pictures", want: [B, 1, 1, Y, X], got: latents.shape });
+  if (C !== 1 || T !== 1) {
+    throw new RcmError("E_SHAPE", "only one-channel still latents are pictures themselves; others need a VAE", {
+      op: "pictures",
+      want: [B, 1, 1, Y, X],
+      got: latents.shape,
+    });
+  }
   const values = hostValues(latents);
   return Array.from({ length: B }, (_, b) => pixelsOfLatent(values.subarray(b * Y * X, (b + 1) * Y * X)));
 }
@@ -35,7 +41,9 @@ export function latentPreview(latent: HostTensor, frames: readonly number[]): Ui
   return frames.map((t) => {
     const out = new Uint8Array(Y * X * 3);
     channels.forEach(({ own, low, span }, c) => {
-      for (let i = 0; i < Y * X; i++) out[3 * i + c] = Math.min(255, Math.max(0, Math.round((255 * (own[t * Y * X + i] - low)) / span)));
+      for (let i = 0; i < Y * X; i++) {
+        out[3 * i + c] = Math.min(255, Math.max(0, Math.round((255 * (own[t * Y * X + i] - low)) / span)));
+      }
     });
     return out;
   });
@@ -48,6 +56,14 @@ export const threeFrames = (T: number): number[] => [...new Set([0, T >> 1, T - 
 export function latentSheet(latents: HostTensor[], columns: number): Uint8Array {
   const [, T, Y, X] = latents[0].shape.slice(-4);
   const frames = threeFrames(T);
-  const sheet = grid(latents.flatMap((l) => latentPreview(l, frames)), X, Y, 3, columns * frames.length, 2, Math.max(1, Math.floor(256 / X)));
+  const sheet = grid(
+    latents.flatMap((l) => latentPreview(l, frames)),
+    X,
+    Y,
+    3,
+    columns * frames.length,
+    2,
+    Math.max(1, Math.floor(256 / X)),
+  );
   return encodePng(sheet.pixels, sheet.width, sheet.height, 3);
 }

@@ -25,7 +25,10 @@ export interface Denoiser {
 
 export const at = (t: Float64Array, dot: Float64Array | null = null): Time => ({ t, dot });
 
-const scaled = (curve: Curve, time: Time) => ({ value: curve.value, dot: time.dot ? curve.rate.map((r, i) => r * (time.dot as Float64Array)[i]) : null });
+const scaled = (curve: Curve, time: Time) => ({
+  value: curve.value,
+  dot: time.dot ? curve.rate.map((r, i) => r * (time.dot as Float64Array)[i]) : null,
+});
 
 /** Wraps a rectified-flow network as a TrigFlow denoiser; value, tangent and gradient all pass through. Source: rCM eq. 7-8. */
 export function trigDenoiser(net: VelocityNet): Denoiser {
@@ -50,8 +53,10 @@ export function guided(inner: Denoiser, scale: number, uncondition: (B: number) 
   if (scale === 1) return inner;
   const mix = (tape: Tape, c: Var, u: Var): Var => lincomb(tape, [[{ value: scale }, c], [{ value: 1 - scale }, u]]);
   return {
-    field: (tape, x, time, condition) => mix(tape, inner.field(tape, x, time, condition), inner.field(tape, x, time, uncondition(condition.shape[0]))),
-    x0: (tape, x, time, condition) => mix(tape, inner.x0(tape, x, time, condition), inner.x0(tape, x, time, uncondition(condition.shape[0]))),
+    field: (tape, x, time, condition) =>
+      mix(tape, inner.field(tape, x, time, condition), inner.field(tape, x, time, uncondition(condition.shape[0]))),
+    x0: (tape, x, time, condition) =>
+      mix(tape, inner.x0(tape, x, time, condition), inner.x0(tape, x, time, uncondition(condition.shape[0]))),
   };
 }
 

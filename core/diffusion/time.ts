@@ -13,7 +13,9 @@ export const shiftRf = (u: number, shift: number): number => (shift <= 0 ? u : (
 
 /** One RF time. */
 export function drawRf(d: TimeDistribution, rng: Rng): number {
-  return d.kind === "log_normal" ? rfFromSigma(Math.exp(d.mean + d.std * rng.normal())) : shiftRf(rng.uniform(), d.shift);
+  return d.kind === "log_normal"
+    ? rfFromSigma(Math.exp(d.mean + d.std * rng.normal()))
+    : shiftRf(rng.uniform(), d.shift);
 }
 
 /** One TrigFlow time. Units: [0, pi/2]. */

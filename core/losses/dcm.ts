@@ -28,7 +28,10 @@ export interface DcmDraws {
 export function dcmTimes(u: Float64Array, o: Pick<DcmOptions, "totalSteps" | "skipSteps" | "shift">): Float64Array[] {
   const du = 1 / o.totalSteps;
   const scaled = u.map((v) => v * (1 - o.skipSteps * du));
-  return Array.from({ length: o.skipSteps + 1 }, (_, k) => scaled.map((v) => trigFromRf(shiftRf(1 - (v + k * du), o.shift))));
+  return Array.from(
+    { length: o.skipSteps + 1 },
+    (_, k) => scaled.map((v) => trigFromRf(shiftRf(1 - (v + k * du), o.shift))),
+  );
 }
 
 /**
@@ -36,7 +39,14 @@ export function dcmTimes(u: Float64Array, o: Pick<DcmOptions, "totalSteps" | "sk
  * (constant) x0 at the end. loss = scale * sum (x0(x_t0, t0) - sg x0(x_tk, tk))^2.
  * Shapes: latents [B, T, C, Y, X]. Source: rCM section 5 (dCM baseline), LCM.
  */
-export function dcmLoss(tape: Tape, student: Denoiser, teacher: Denoiser, { x0, condition }: Batch, { u, eps }: DcmDraws, o: DcmOptions): LossResult & { xk: Tensor; target: Tensor } {
+export function dcmLoss(
+  tape: Tape,
+  student: Denoiser,
+  teacher: Denoiser,
+  { x0, condition }: Batch,
+  { u, eps }: DcmDraws,
+  o: DcmOptions,
+): LossResult & { xk: Tensor; target: Tensor } {
   const times = dcmTimes(u, o);
   const start = combine([[times[0].map(Math.cos), x0], [times[0].map(Math.sin), eps]]);
   let xk = start;
@@ -47,7 +57,10 @@ export function dcmLoss(tape: Tape, student: Denoiser, teacher: Denoiser, { x0, 
   }
   const target = evaluate(student.x0, xk, times[times.length - 1], condition);
   const prediction = student.x0(tape, constant(start), at(times[0]), condition);
-  const { weight, skipped } = finiteWeights("dcm", u.map(() => o.scale), o.onNonfinite, { prediction: prediction.x, target });
+  const { weight, skipped } = finiteWeights("dcm", u.map(() => o.scale), o.onNonfinite, {
+    prediction: prediction.x,
+    target,
+  });
   const loss_B = sqLoss(tape, prediction, { target, delta: null, weight });
   return { loss_B, skipped, xk, target, stats: { dcm_loss: mean(loss_B.x.values()) } };
 }

@@ -23,13 +23,23 @@ export type OnNonfinite = "raise" | "skip" | "zero";
  * Weights of samples (or of frames) after the finite check: `weight`, or 0 where any tensor holds NaN or infinity there.
  * Throws: E_NONFINITE naming loss and tensor when `policy` is "raise".
  */
-export function finiteWeights(op: string, weight: Float64Array, policy: OnNonfinite, tensors: Record<string, Tensor>): { weight: Float64Array; skipped: number } {
+export function finiteWeights(
+  op: string,
+  weight: Float64Array,
+  policy: OnNonfinite,
+  tensors: Record<string, Tensor>,
+): { weight: Float64Array; skipped: number } {
   const out = Float64Array.from(weight);
   for (const [name, tensor] of Object.entries(tensors)) {
     const bad = sampleReduce(tensor.view([weight.length, tensor.numel / weight.length]), "nonfinite");
     bad.forEach((count, b) => {
       if (count === 0) return;
-      if (policy === "raise") throw new RcmError("E_NONFINITE", `${name} of sample ${b} holds ${count} values that are not finite`, { op, got: tensor.shape });
+      if (policy === "raise") {
+        throw new RcmError("E_NONFINITE", `${name} of sample ${b} holds ${count} values that are not finite`, {
+          op,
+          got: tensor.shape,
+        });
+      }
       out[b] = 0;
     });
   }
@@ -43,4 +53,7 @@ export const mean = (v: ArrayLike<number>): number => Array.from(v).reduce((a, b
 export const norms = (x: Tensor): Float64Array => sampleReduce(x, "squares").map(Math.sqrt);
 
 /** cos and sin of TrigFlow times. */
-export const cosSin = (t: Float64Array): { c: Float64Array; s: Float64Array } => ({ c: t.map(Math.cos), s: t.map(Math.sin) });
+export const cosSin = (t: Float64Array): { c: Float64Array; s: Float64Array } => ({
+  c: t.map(Math.cos),
+  s: t.map(Math.sin),
+});

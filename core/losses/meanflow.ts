@@ -54,7 +54,13 @@ export interface MeanFlowNets {
  * MeanFlow: u(x_t, t, r) = v - (t - r) du/dt, with du/dt along (v, 1, 0) from the same pass as u.
  * Shapes: latents [B, T, C, Y, X]. Units: RF times. Source: MeanFlow (arXiv 2505.13447) eq. 6-11.
  */
-export function meanflowLoss(tape: Tape, nets: MeanFlowNets, { x0, condition }: Batch, { t, r, eps }: MeanFlowDraws, o: MeanFlowOptions): LossResult & { parts: { xt: Tensor; v: Tensor; u: Tensor; uJvp: Tensor; tangent: Tensor; weight: Float64Array } } {
+export function meanflowLoss(
+  tape: Tape,
+  nets: MeanFlowNets,
+  { x0, condition }: Batch,
+  { t, r, eps }: MeanFlowDraws,
+  o: MeanFlowOptions,
+): LossResult & { parts: { xt: Tensor; v: Tensor; u: Tensor; uJvp: Tensor; tangent: Tensor; weight: Float64Array } } {
   const xt = combine([[t.map((v) => 1 - v), x0], [t, eps]]);
   const v = velocity(nets, xt, x0, eps, t, condition, o.velocity);
   const exact = o.tangent === "jvp";
@@ -65,15 +71,21 @@ export function meanflowLoss(tape: Tape, nets: MeanFlowNets, { x0, condition }: 
   const n = perSample(x0.shape);
   const scale = o.spatialInvariance ? Math.sqrt(1 / n) : 1;
   const pull = delta.map((d) => -o.ramp * d * scale);
-  const tangent = o.form === "gradient" ? combine([[scale, v], [-scale, u.x], [pull, uJvp]]) : combine([[scale, v], [pull, uJvp]]);
+  const tangent = o.form === "gradient"
+    ? combine([[scale, v], [-scale, u.x], [pull, uJvp]])
+    : combine([[scale, v], [pull, uJvp]]);
 
   const size = o.form === "gradient" ? norms(tangent) : sampleReduce(combine([[1, u.x], [-1, tangent]]), "squares");
   const weight = size.map((s) => 1 / (s + o.normConst) ** o.normPower);
-  const { weight: kept, skipped } = finiteWeights("meanflow", o.form === "gradient" ? weight.map(() => 1) : weight, o.onNonfinite, { u: u.x, tangent });
-  const loss_B =
-    o.form === "gradient"
-      ? sqLoss(tape, u, { target: u.x, delta: combine([[weight, tangent]]), weight: kept })
-      : sqLoss(tape, u, { target: tangent, delta: null, weight: kept });
+  const { weight: kept, skipped } = finiteWeights(
+    "meanflow",
+    o.form === "gradient" ? weight.map(() => 1) : weight,
+    o.onNonfinite,
+    { u: u.x, tangent },
+  );
+  const loss_B = o.form === "gradient"
+    ? sqLoss(tape, u, { target: u.x, delta: combine([[weight, tangent]]), weight: kept })
+    : sqLoss(tape, u, { target: tangent, delta: null, weight: kept });
   return {
     loss_B,
     skipped,
@@ -82,7 +94,15 @@ export function meanflowLoss(tape: Tape, nets: MeanFlowNets, { x0, condition }: 
   };
 }
 
-function velocity(nets: MeanFlowNets, xt: Tensor, x0: Tensor, eps: Tensor, t: Float64Array, condition: Tensor, kind: MeanFlowVelocity): Tensor {
+function velocity(
+  nets: MeanFlowNets,
+  xt: Tensor,
+  x0: Tensor,
+  eps: Tensor,
+  t: Float64Array,
+  condition: Tensor,
+  kind: MeanFlowVelocity,
+): Tensor {
   const data = combine([[1, eps], [-1, x0]]);
   if (kind.kind === "data") return data;
   const tape = new Tape(xt.device, { record: false });
@@ -94,7 +114,8 @@ function velocity(nets: MeanFlowNets, xt: Tensor, x0: Tensor, eps: Tensor, t: Fl
     const u = teacher(tape, constant(xt), at(t), uncondition).x;
     return combine([[kind.scale, c], [1 - kind.scale, u]]);
   }
-  const inside = (value: number, outside: number): Float64Array => t.map((ti) => (ti >= kind.start && ti <= kind.end ? value : outside));
+  const inside = (value: number, outside: number): Float64Array =>
+    t.map((ti) => (ti >= kind.start && ti <= kind.end ? value : outside));
   const u = nets.student(tape, constant(xt), at(t), at(t), uncondition).x;
   if (kind.mix === 0) return combine([[inside(kind.scale, 1), data], [inside(1 - kind.scale, 0), u]]);
   const c = nets.student(tape, constant(xt), at(t), at(t), condition).x;
@@ -102,11 +123,20 @@ function velocity(nets: MeanFlowNets, xt: Tensor, x0: Tensor, eps: Tensor, t: Fl
 }
 
 /** du/dt by central differences; a leg that leaves [max(minT, r), maxT] is replaced by the centre. */
-function difference(net: MeanVelocityNet, xt: Tensor, v: Tensor, t: Float64Array, r: Float64Array, condition: Tensor, o: MeanFlowOptions): Tensor {
+function difference(
+  net: MeanVelocityNet,
+  xt: Tensor,
+  v: Tensor,
+  t: Float64Array,
+  r: Float64Array,
+  condition: Tensor,
+  o: MeanFlowOptions,
+): Tensor {
   const back = t.map((ti, b) => (ti - o.fdSize >= o.minT && ti - o.fdSize > r[b] ? o.fdSize : 0));
   const ahead = t.map((ti) => (ti + o.fdSize <= o.maxT ? o.fdSize : 0));
   const tape = new Tape(xt.device, { record: false });
-  const leg = (h: Float64Array): Tensor => net(tape, constant(combine([[1, xt], [h, v]])), at(t.map((ti, b) => ti + h[b])), at(r), condition).x;
+  const leg = (h: Float64Array): Tensor =>
+    net(tape, constant(combine([[1, xt], [h, v]])), at(t.map((ti, b) => ti + h[b])), at(r), condition).x;
   const span = t.map((_, b) => Math.max(ahead[b] + back[b], Number.MIN_VALUE));
   const [plus, minus] = [leg(ahead), leg(back.map((h) => -h))];
   return combine([[span.map((h) => 1 / h), plus], [span.map((h) => -1 / h), minus]]);

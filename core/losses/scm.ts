@@ -64,7 +64,14 @@ export interface ScmParts {
  *   g <- g / (|g| + c)
  * Shapes: latents [B, T, C, Y, X]. Source: sCM Algorithm 1, rCM eq. 9 and its public recipe.
  */
-export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch: Batch, { tTrig, eps }: ScmDraws, o: ScmOptions): ScmParts {
+export function scmParts(
+  tape: Tape,
+  student: Denoiser,
+  teacher: Denoiser,
+  batch: Batch,
+  { tTrig, eps }: ScmDraws,
+  o: ScmOptions,
+): ScmParts {
   const { c, s } = cosSin(tTrig);
   const cs = c.map((ci, b) => ci * s[b]);
   const { x0, condition } = batch;
@@ -94,7 +101,8 @@ interface Point {
 /** F on the tape and D = cos sin dF/dt, by the way that `o.tangent` names. */
 function fieldAndTangent(tape: Tape, student: Denoiser, p: Point, o: ScmOptions): { F: Var; D: Tensor } {
   const { xt, fTeacher, tTrig, cs, condition } = p;
-  const field = (on: Tape, xDot: Tensor | null, tDot: Float64Array | null): Var => student.field(on, constant(xt, xDot), at(tTrig, tDot), condition);
+  const field = (on: Tape, xDot: Tensor | null, tDot: Float64Array | null): Var =>
+    student.field(on, constant(xt, xDot), at(tTrig, tDot), condition);
   const along = (tDot: Float64Array | null): { F: Var; dot: Tensor } => {
     const xDot = combine([[cs, fTeacher]]);
     if (o.precise) {
@@ -125,9 +133,21 @@ function fieldAndTangent(tape: Tape, student: Denoiser, p: Point, o: ScmOptions)
 }
 
 /** The tangent of a denoiser that computes in f32, rounded once at the end. */
-function preciseTangent(precise: Denoiser, x: Tensor, xDot: Tensor, time: Time, condition: Tensor, dtype: DType): Tensor {
+function preciseTangent(
+  precise: Denoiser,
+  x: Tensor,
+  xDot: Tensor,
+  time: Time,
+  condition: Tensor,
+  dtype: DType,
+): Tensor {
   return x.device.keep(() => {
-    const { dot } = precise.field(new Tape(x.device, { record: false }), constant(x.to("f32"), xDot.to("f32")), time, condition);
+    const { dot } = precise.field(
+      new Tape(x.device, { record: false }),
+      constant(x.to("f32"), xDot.to("f32")),
+      time,
+      condition,
+    );
     if (!dot) throw new RcmError("E_INTERNAL", "the student gave no tangent", { op: "scm" });
     return dot.to(dtype);
   });
@@ -141,10 +161,21 @@ function backward(student: Denoiser, F: Tensor, xBefore: Tensor, p: Point, o: Sc
 }
 
 /** The sCM loss scale * sum (F - sg F - g)^2 per sample. Throws: E_NONFINITE (or drops the sample, as told). */
-export function scmLoss(tape: Tape, student: Denoiser, teacher: Denoiser, batch: Batch, draws: ScmDraws, o: ScmOptions): LossResult {
+export function scmLoss(
+  tape: Tape,
+  student: Denoiser,
+  teacher: Denoiser,
+  batch: Batch,
+  draws: ScmDraws,
+  o: ScmOptions,
+): LossResult {
   const parts = scmParts(tape, student, teacher, batch, draws, o);
   const { F, g, gNorm, D } = parts;
   const { weight, skipped } = finiteWeights("scm", gNorm.map(() => o.scale), o.onNonfinite, { F: F.x, g });
   const loss_B = sqLoss(tape, F, { target: F.x, delta: g, weight });
-  return { loss_B, skipped, stats: { scm_loss: mean(loss_B.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(D)) } };
+  return {
+    loss_B,
+    skipped,
+    stats: { scm_loss: mean(loss_B.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(D)) },
+  };
 }

@@ -22,7 +22,7 @@ export const allPresets = (use?: Preset["use"]): Record<string, Preset & { famil
     Object.values(FAMILIES).flatMap((family) =>
       Object.entries(family.presets)
         .filter(([, preset]) => use === undefined || preset.use === use)
-        .map(([name, preset]) => [name, { ...preset, family }]),
+        .map(([name, preset]) => [name, { ...preset, family }])
     ),
   );
 
@@ -30,12 +30,15 @@ export const allPresets = (use?: Preset["use"]): Record<string, Preset & { famil
 export function presetNet(name: string): NetSpec {
   const presets = allPresets();
   const found = presets[name];
-  if (!found) throw new RcmError("E_ARG", `no network is called ${name}`, { op: "usage", want: Object.keys(presets).join(", ") });
+  if (!found) {
+    throw new RcmError("E_ARG", `no network is called ${name}`, { op: "usage", want: Object.keys(presets).join(", ") });
+  }
   return netSpec(found.family, found.config);
 }
 
 /** Name of the preset with these sizes; null: none. The number of text tokens is no size of the network. */
 export function presetOf(family: Family, config: NetConfig): string | null {
-  const sizes = (c: NetConfig): string => JSON.stringify({ ...c, secondTime: false, textLen: null }, Object.keys(c).sort());
+  const sizes = (c: NetConfig): string =>
+    JSON.stringify({ ...c, secondTime: false, textLen: null }, Object.keys(c).sort());
   return Object.entries(family.presets).find(([, preset]) => sizes(preset.config) === sizes(config))?.[0] ?? null;
 }

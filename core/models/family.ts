@@ -163,4 +163,5 @@ export const netSpec = (family: Family, config: NetConfig): NetSpec => ({
 });
 
 /** Tokens of one latent. Shapes: latent [C, T, Y, X]. */
-export const tokensOf = ({ patch }: NetConfig, [, T, Y, X]: readonly number[]): number => (T * Y * X) / (patch[0] * patch[1] * patch[2]);
+export const tokensOf = ({ patch }: NetConfig, [, T, Y, X]: readonly number[]): number =>
+  (T * Y * X) / (patch[0] * patch[1] * patch[2]);

@@ -11,7 +11,12 @@ import { Network, velocityNet } from "./network.ts";
 /** The network of a recipe: the preset with the recipe's own sizes. */
 export function recipeNet({ model }: Pick<Recipe, "model">, secondTime = false): NetSpec {
   const { family, config } = presetNet(model.preset);
-  const sized = family.resize(config, { dim: model.dim, heads: model.heads, layers: model.layers, ffnDim: model.ffn_dim });
+  const sized = family.resize(config, {
+    dim: model.dim,
+    heads: model.heads,
+    layers: model.layers,
+    ffnDim: model.ffn_dim,
+  });
   return netSpec(family, { ...sized, secondTime });
 }
 
@@ -26,8 +31,11 @@ export const netOptions = ({ model }: Recipe): NetOptions => ({
   time: model.time,
 });
 
-export const createNetwork = (device: Device, recipe: Recipe, role: { trainable: boolean; secondTime: boolean }): Network =>
-  Network.create(device, recipeNet(recipe, role.secondTime), netOptions(recipe), role.trainable);
+export const createNetwork = (
+  device: Device,
+  recipe: Recipe,
+  role: { trainable: boolean; secondTime: boolean },
+): Network => Network.create(device, recipeNet(recipe, role.secondTime), netOptions(recipe), role.trainable);
 
 /** Weights on the host by their names, a path that is streamed (any format, see core/weights), or what fills the parameters itself. */
 export type WeightSource = ReadonlyMap<string, HostTensor> | string | ((params: ParamSet) => void);
@@ -36,7 +44,12 @@ export type WeightSource = ReadonlyMap<string, HostTensor> | string | ((params: 
 export const FROM_TEACHER = Symbol("from teacher");
 
 /** Loads weights; parameters that a checkpoint may lack keep the values that the network has. */
-export function loadWeights(network: Network, weights: WeightSource, what: string, options: LoadOptions = {}): LoadReport | null {
+export function loadWeights(
+  network: Network,
+  weights: WeightSource,
+  what: string,
+  options: LoadOptions = {},
+): LoadReport | null {
   const { params, spec } = network;
   if (typeof weights === "string") return loadNetwork(params, weights, options);
   if (typeof weights === "function") {

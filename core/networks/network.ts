@@ -20,7 +20,11 @@ export class Network implements Net, Disposable {
 
   /** Allocates the parameters, zero filled, in `options.dtype`; `gradients` as in ParamSet.create. */
   static create(device: Device, spec: NetSpec, options: NetOptions, gradients: boolean | Tensor = false): Network {
-    return new Network(spec, ParamSet.create(device, spec.family.params(spec.config), options.dtype, gradients), options);
+    return new Network(
+      spec,
+      ParamSet.create(device, spec.family.params(spec.config), options.dtype, gradients),
+      options,
+    );
   }
 
   get config(): NetSpec["config"] {

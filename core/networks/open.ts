@@ -47,7 +47,9 @@ export function openNet(device: Device, { weights, spec }: FoundNet, o: OpenOpti
   const specs = spec.family.params(spec.config);
   const fit = fitOf({ specs }, weights.tensors, spec.family.optional);
   const problem = describeFit(fit);
-  if (problem !== "" && o.allowPartial !== true) throw new RcmError("E_FORMAT", `${path} does not fit the network: ${problem}`, { op: "weights" });
+  if (problem !== "" && o.allowPartial !== true) {
+    throw new RcmError("E_FORMAT", `${path} does not fit the network: ${problem}`, { op: "weights" });
+  }
   if (problem !== "") o.onPartial?.(`${path} fits only in part: ${problem}`);
   const absent = new Set([...fit.missing, ...fit.misshaped.map((m) => m.name)]);
   const began = performance.now();

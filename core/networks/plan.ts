@@ -39,14 +39,21 @@ export interface TeacherSettings {
 /** Throws: E_ARG when the times do not fit the steps or do not descend. */
 export function studentPlan({ steps, sigmaMax, midTimes: given, form, mode }: StudentSettings): SamplePlan {
   const mid = given ?? midTimes(steps);
-  if (mid.length < steps - 1) throw new RcmError("E_ARG", `${steps} steps need ${steps - 1} mid times`, { op: "sampler", got: mid });
+  if (mid.length < steps - 1) {
+    throw new RcmError("E_ARG", `${steps} steps need ${steps - 1} mid times`, { op: "sampler", got: mid });
+  }
   const times = fewStepTimes(steps, sigmaMax, mid);
   expectDescending(times, mode === "sde");
   return { role: "student", sampler: form, mode, guidance: 1, times };
 }
 
-export const teacherPlan = ({ steps, sampler, guidance, shift, sigmaMax }: TeacherSettings): SamplePlan =>
-  ({ role: "teacher", sampler, mode: "ode", guidance, times: teacherTimes(steps, shift, sigmaMax) });
+export const teacherPlan = ({ steps, sampler, guidance, shift, sigmaMax }: TeacherSettings): SamplePlan => ({
+  role: "teacher",
+  sampler,
+  mode: "ode",
+  guidance,
+  times: teacherTimes(steps, shift, sigmaMax),
+});
 
 /** Settings of the caller; what is absent comes from the recipe, else from the published values of Wan2.1. */
 export type PlanSettings = { role: SampleRole } & Partial<StudentSettings & TeacherSettings>;

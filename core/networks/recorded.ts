@@ -58,7 +58,15 @@ export class RecordedNet implements Net {
   forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var {
     const direct = (): Var => this.network.forward(tape, x, times, context);
     if (x.node || context.node || context.dot || tape.options.checkFinite) return direct();
-    const kind = [x.x.shape, x.x.dtype, x.dot !== null, times.map((t) => t.dot !== null), context.x.shape, context.x.dtype, tape.record].join(" ");
+    const kind = [
+      x.x.shape,
+      x.x.dtype,
+      x.dot !== null,
+      times.map((t) => t.dot !== null),
+      context.x.shape,
+      context.x.dtype,
+      tape.record,
+    ].join(" ");
     const known = this.seen.get(kind) ?? { calls: 0, plan: null };
     this.seen.set(kind, known);
     if (known.calls++ < FIRST) return direct();
@@ -109,13 +117,26 @@ export class RecordedNet implements Net {
       const tape = new Tape(device, { ...outer.options, record: trainable });
       let y: Var | null = null;
       const forward = memory.record(() => {
-        y = this.network.forward(tape, constant(input.x, input.xDot), held.map((t) => constant(t.t, t.dot)), constant(input.context));
+        y = this.network.forward(
+          tape,
+          constant(input.x, input.xDot),
+          held.map((t) => constant(t.t, t.dot)),
+          constant(input.context),
+        );
       });
       const value = y as unknown as Var;
       const yBar = trainable ? like(value.x) : null;
       const backward = yBar ? memory.record(() => tape.backward(value, yBar)) : null;
       return {
-        ...input, times: held, y: value.x, yDot: value.dot, yBar, forward, backward, runs: { forward: 0, backward: 0 }, pending: false,
+        ...input,
+        times: held,
+        y: value.x,
+        yDot: value.dot,
+        yBar,
+        forward,
+        backward,
+        runs: { forward: 0, backward: 0 },
+        pending: false,
       };
     } finally {
       abandon(device, scope);
@@ -156,7 +177,9 @@ const recordedOp: Op<[x: Tensor, parameter: Tensor | null], Call> = {
     return { y: copyOf(call.plan.y), yDot: copyOf(call.plan.yDot as Tensor), saved: [] };
   },
   vjp(_bar, yBar, _x, _y, _saved, { plan }) {
-    if (plan.yBar === null || plan.backward === null) throw new RcmError("E_INTERNAL", "was recorded without a backward", { op: "recorded" });
+    if (plan.yBar === null || plan.backward === null) {
+      throw new RcmError("E_INTERNAL", "was recorded without a backward", { op: "recorded" });
+    }
     plan.yBar.set(yBar);
     plan.backward.launch();
     plan.runs.backward++;

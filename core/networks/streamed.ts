@@ -54,7 +54,9 @@ export class StreamedWeights implements ParamSource, Disposable {
     this.outer = specs.filter((s) => s.block === null);
     const count = 1 + Math.max(-1, ...specs.map((s) => s.block ?? -1));
     this.blocks = Array.from({ length: count }, (_, i) => specs.filter((s) => s.block === i));
-    this.places = new Map(this.blocks.flatMap((part, block) => part.map((s, place) => [s.name, [block, place] as const])));
+    this.places = new Map(
+      this.blocks.flatMap((part, block) => part.map((s, place) => [s.name, [block, place] as const])),
+    );
     const host = (part: NetParam[]): PinnedMemory => new PinnedMemory(device, this.bytes(part));
     this.hostOuter = host(this.outer);
     this.hostBlocks = this.blocks.map(host);
@@ -99,7 +101,8 @@ export class StreamedWeights implements ParamSource, Disposable {
   acquire(): void {
     if (this.resident) return;
     const { device } = this;
-    const take = (part: NetParam[]): Tensor => device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
+    const take = (part: NetParam[]): Tensor =>
+      device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
     const outer = take(this.outer);
     this.afterCompute(); // queued work may still use memory that was handed out again
     this.hostOuter.upload(outer);
@@ -143,7 +146,8 @@ export class StreamedWeights implements ParamSource, Disposable {
   /** Makes a block the one that computes and starts the upload of the next into the slot that the last one leaves. */
   private enter(block: number): Slot {
     if (this.current) this.compute.record(this.current.used);
-    const slot = this.slots.find((s) => s.holds === block) ?? this.upload(this.slots.find((s) => s !== this.current) ?? this.slots[0], block);
+    const slot = this.slots.find((s) => s.holds === block) ??
+      this.upload(this.slots.find((s) => s !== this.current) ?? this.slots[0], block);
     this.compute.wait(slot.uploaded);
     const next = (block + 1) % this.blocks.length; // after the last comes the first of the next evaluation
     const other = this.slots.find((s) => s !== slot);

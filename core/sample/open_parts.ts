@@ -9,7 +9,12 @@ import type { VideoVae } from "./parts.ts";
 const overlapOf = (size: number): number => Math.max(2, Math.floor(size / 4));
 
 /** The autoencoder of a file in any public spelling. Throws: E_FORMAT naming keys that do not fit. */
-export function openTiledVae(device: Device, { weights, tile }: { weights: string; tile: number }, dtype: DType, family: VaeFamily): VideoVae {
+export function openTiledVae(
+  device: Device,
+  { weights, tile }: { weights: string; tile: number },
+  dtype: DType,
+  family: VaeFamily,
+): VideoVae {
   const vae = openVae(device, weights, dtype, family);
   const tiles = tile === 0 ? null : { size: tile, overlap: overlapOf(tile) };
   return {

@@ -43,7 +43,9 @@ export class VideoWriter {
   /** Decodes one latent into `name.mp4`, `name.png` (a still) or a folder `name`, and its contact sheet. Shapes: latent [1, T, C, Y, X]. */
   async write(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
     const { frames } = videoOf(swappedShape(latent.shape.slice(1)));
-    if (this.format === "mp4" && frames > 1 && this.ffmpeg === null) this.complain("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
+    if (this.format === "mp4" && frames > 1 && this.ffmpeg === null) {
+      this.complain("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
+    }
     try {
       return await this.once(vae, latent, name);
     } catch (error) {
@@ -74,13 +76,22 @@ export class VideoWriter {
       this.stages.run("decode", () =>
         vae.decode(latent, (chunk) => {
           this.stages.run("write", () => {
-            if (sampleReduce(chunk, "nonfinite").some((n) => n > 0)) throw new RcmError("E_NONFINITE", `frames of sample ${name} hold values that are not finite`, { op: "decode" });
+            if (sampleReduce(chunk, "nonfinite").some((n) => n > 0)) {
+              throw new RcmError("E_NONFINITE", `frames of sample ${name} hold values that are not finite`, {
+                op: "decode",
+              });
+            }
             pushFrames(chunk, [{ frame: (pixels) => (sink.frame(pixels), row.frame(pixels)) }]);
             count += chunk.shape[2];
           });
-        }),
-      );
-      if (count !== video.frames) throw new RcmError("E_INTERNAL", "the decoder gave another number of frames", { op: "decode", want: video.frames, got: count });
+        }));
+      if (count !== video.frames) {
+        throw new RcmError("E_INTERNAL", "the decoder gave another number of frames", {
+          op: "decode",
+          want: video.frames,
+          got: count,
+        });
+      }
     } catch (error) {
       sink.abort();
       throw error;
@@ -96,7 +107,10 @@ export class VideoWriter {
 
 /** One sheet of a folder: a row a video, in order. Null when there is none. */
 export function folderSheet(folder: string, entries: readonly ManifestEntry[], file: string): string | null {
-  const rows = entries.flatMap((e) => (e.sheet !== null && existsSync(join(folder, e.sheet)) ? [e.sheet] : [])).slice(0, MOST_ROWS);
+  const rows = entries.flatMap((e) => (e.sheet !== null && existsSync(join(folder, e.sheet)) ? [e.sheet] : [])).slice(
+    0,
+    MOST_ROWS,
+  );
   if (rows.length === 0) return null;
   const path = join(folder, file);
   writeFileAtomic(path, pngOf(stack(rows.map((r) => decodePng(readFileSync(join(folder, r)), r)))));

@@ -46,7 +46,11 @@ export async function drawPrompts(device: Device, job: PromptJob, hooks: PromptH
   const out = device.empty([prompts.length, ...shape], "f32");
   const each = out.numel / prompts.length;
   let [seconds, done] = [0, 0];
-  const stop = stopPoint(hooks.shouldStop, "sample", () => `stopped after ${done} of ${prompts.length}; none is written`);
+  const stop = stopPoint(
+    hooks.shouldStop,
+    "sample",
+    () => `stopped after ${done} of ${prompts.length}; none is written`,
+  );
   while (done < prompts.length) {
     using _scope = device.scope();
     const part = prompts.slice(done, done + batch);

@@ -92,14 +92,23 @@ function unwantedOf({ negativePrompt, negativeEmbeds, recipe }: SampleOptions, p
 function settingsOf(o: SampleOptions, plan: SamplePlan, unwanted: Unwanted | null, size: VideoSize): Settings {
   const { weights } = o;
   return {
-    weights: "path" in weights ? identity(weights.path) : { high: identity(weights.high), low: identity(weights.low), boundary: weights.boundary },
+    weights: "path" in weights
+      ? identity(weights.path)
+      : { high: identity(weights.high), low: identity(weights.low), boundary: weights.boundary },
     kind: o.kind,
     plan: planFields(plan),
     text: o.embeds ? identity(o.embeds) : o.text && identity(o.text.weights),
     negative: unwanted?.file ? identity(unwanted.file) : (unwanted?.prompt ?? null),
     vae: o.vae && { ...identity(o.vae.weights), tile: o.vae.tile },
     image: o.image && { ...identity(o.image.path), resize: o.image.resize },
-    seed: o.seed, each: o.each, frames: o.frames, ...size, format: o.format, dtype: o.dtype, residual: o.residual, time: o.time,
+    seed: o.seed,
+    each: o.each,
+    frames: o.frames,
+    ...size,
+    format: o.format,
+    dtype: o.dtype,
+    residual: o.residual,
+    time: o.time,
   };
 }
 
@@ -116,7 +125,11 @@ async function textsOfFiles(o: SampleOptions, unwanted: Unwanted | null, shape: 
   if (o.embeds !== null) {
     const stored = openStored(o.embeds);
     if (prompts.length > 0 && prompts.length !== stored.count) {
-      throw new RcmError("E_ARG", `${o.embeds} holds another number of texts than there are prompts`, { op: "usage", want: prompts.length, got: stored.count });
+      throw new RcmError("E_ARG", `${o.embeds} holds another number of texts than there are prompts`, {
+        op: "usage",
+        want: prompts.length,
+        got: stored.count,
+      });
     }
     const embedder = new StoredEmbedder(stored, shape, prompts.length > 0 ? prompts : undefined);
     ({ prompts } = embedder);
@@ -139,25 +152,60 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
   const image = o.image && (await ImageFile.open(o.image.path));
   const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
   const { weights, text, vae } = o;
-  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.net));
+  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) =>
+    findNet(path, o.kind, o.net)
+  );
   const [{ spec }] = found;
   const still = spec.latent.vae === null ? o.recipe : null;
   const shape = still ? latentShape(still) : videoLatentShape(o.frames, size);
   const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
   const fits = found.every((f) => f.spec.latent.inputChannels === channels && f.spec.latent.channels === shape[0]);
-  if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out` });
-  const plan = samplePlan(o.plan, { recipe: o.recipe, secondTime: spec.config.secondTime, sigmaMax: image ? PICTURE_SIGMA_MAX : undefined });
+  if (!fits) {
+    throw new RcmError(
+      "E_ARG",
+      image ? "this network takes no picture" : "this network does not make videos of text alone",
+      {
+        op: "sample",
+        want: `${channels} channels in, ${shape[0]} out`,
+        got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out`,
+      },
+    );
+  }
+  const plan = samplePlan(o.plan, {
+    recipe: o.recipe,
+    secondTime: spec.config.secondTime,
+    sigmaMax: image ? PICTURE_SIGMA_MAX : undefined,
+  });
   const unwanted = unwantedOf(o, plan);
   const { texts, prompts, negativePrompt } = await textsOfFiles(o, still ? null : unwanted, spec.text);
-  if (prompts.length === 0) throw new RcmError("E_ARG", `no prompt: give --prompt, --prompts or ${still ? "sample.prompts" : "--embeds"}`, { op: "usage" });
+  if (prompts.length === 0) {
+    throw new RcmError("E_ARG", `no prompt: give --prompt, --prompts or ${still ? "sample.prompts" : "--embeds"}`, {
+      op: "usage",
+    });
+  }
   using device = Device.open({ device: o.device, threads: o.threads });
   const load = { ...o.load, kind: o.kind, onProgress: (p: LoadProgress) => o.onEvent?.({ kind: "load", ...p }) };
   const net = (f: FoundNet, events: number): SampleNet =>
-    openNet(device, f, { ...load, offload: o.offload ? { events } : null, net: { dtype: o.dtype, residual: o.residual, checkpoint: "none", time: o.time } });
+    openNet(device, f, {
+      ...load,
+      offload: o.offload ? { events } : null,
+      net: { dtype: o.dtype, residual: o.residual, checkpoint: "none", time: o.time },
+    });
   const { each, out, seed, batch, shouldStop } = o;
   if (still) {
-    const onBatch = (done: number): void => o.onEvent?.({ kind: "item", done, total: prompts.length * each, file: "pictures" });
-    const job = { net: net(found[0], 0), plan, recipe: still, prompts, negativePrompt: o.negativePrompt, each, out, seed, batch };
+    const onBatch = (done: number): void =>
+      o.onEvent?.({ kind: "item", done, total: prompts.length * each, file: "pictures" });
+    const job = {
+      net: net(found[0], 0),
+      plan,
+      recipe: still,
+      prompts,
+      negativePrompt: o.negativePrompt,
+      each,
+      out,
+      seed,
+      batch,
+    };
     return runPictures(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop });
   }
   return runVideos(
@@ -168,8 +216,22 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
       vae: vae && (() => openTiledVae(device, vae, o.dtype, VAES[spec.latent.vae ?? ""])),
     },
     {
-      items: workItems(prompts, each), shard: o.shard, out, settings: settingsOf(o, plan, unwanted, size), overwrite: o.overwrite, seed, batch, shape, plan,
-      negativePrompt, textShape: spec.text, texts, picture: image && o.image ? await image.pixels(size, o.image.resize) : null, format: o.format, saveLatents: o.saveLatents, offload: o.offload,
+      items: workItems(prompts, each),
+      shard: o.shard,
+      out,
+      settings: settingsOf(o, plan, unwanted, size),
+      overwrite: o.overwrite,
+      seed,
+      batch,
+      shape,
+      plan,
+      negativePrompt,
+      textShape: spec.text,
+      texts,
+      picture: image && o.image ? await image.pixels(size, o.image.resize) : null,
+      format: o.format,
+      saveLatents: o.saveLatents,
+      offload: o.offload,
     },
     o.onEvent,
     shouldStop,

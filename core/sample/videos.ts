@@ -76,7 +76,13 @@ export interface VideoSummary {
 }
 
 /** Draws every item of a shard that is not there yet. Throws: E_INTERRUPTED between two evaluations. */
-export async function runVideos(device: Device, parts: PipelineParts, job: VideoJob, onEvent: (e: SampleEvent) => void = () => {}, shouldStop: () => boolean = () => false): Promise<VideoSummary> {
+export async function runVideos(
+  device: Device,
+  parts: PipelineParts,
+  job: VideoJob,
+  onEvent: (e: SampleEvent) => void = () => {},
+  shouldStop: () => boolean = () => false,
+): Promise<VideoSummary> {
   const started = performance.now();
   const all = ofShard(job.items, job.shard);
   const manifest = Manifest.open(job.out, job.shard, job.settings, job.items, job.overwrite);
@@ -127,9 +133,13 @@ class VideoRun {
   /** Encodes the texts that no file gave, then frees the encoder. */
   async texts(): Promise<void> {
     const { job, parts } = this;
-    const wanted = [...new Set([...this.pending.map((i) => i.prompt), ...(job.negativePrompt === null ? [] : [job.negativePrompt])])].filter((p) => !this.known.has(p));
+    const wanted = [
+      ...new Set([...this.pending.map((i) => i.prompt), ...(job.negativePrompt === null ? [] : [job.negativePrompt])]),
+    ].filter((p) => !this.known.has(p));
     if (wanted.length === 0) return;
-    if (!parts.text) throw new RcmError("E_ARG", "a prompt needs a text encoder or its embedding", { op: "usage", got: wanted[0] });
+    if (!parts.text) {
+      throw new RcmError("E_ARG", "a prompt needs a text encoder or its embedding", { op: "usage", got: wanted[0] });
+    }
     this.onEvent({ kind: "stage", text: `encoding ${wanted.length} texts` });
     using embedder = this.stages.run("load text encoder", parts.text);
     const texts = await this.stages.runAsync("text", () => embedder.embed(wanted));
@@ -179,7 +189,13 @@ class VideoRun {
         else if (job.offload) this.net?.release();
         if (this.net === null || job.offload) device.trim();
       }
-      for (const [b, item] of items.entries()) await this.finish(item, latents.window((b * latents.numel) / items.length, [1, ...swappedShape(job.shape)]), at + b + 1);
+      for (const [b, item] of items.entries()) {
+        await this.finish(
+          item,
+          latents.window((b * latents.numel) / items.length, [1, ...swappedShape(job.shape)]),
+          at + b + 1,
+        );
+      }
       if (job.offload) device.trim();
     }
   }
@@ -212,14 +228,30 @@ class VideoRun {
   /** Decodes and writes one sample, then lists it as done. */
   private async finish(item: WorkItem, latent: Tensor, done: number): Promise<void> {
     const { job, parts, stages } = this;
-    const entry: ManifestEntry = { index: item.index, prompt: item.prompt, file: `${item.name}.pt`, sheet: null, latents: null };
+    const entry: ManifestEntry = {
+      index: item.index,
+      prompt: item.prompt,
+      file: `${item.name}.pt`,
+      sheet: null,
+      latents: null,
+    };
     if (job.saveLatents || !parts.vae) {
-      stages.run("write", () => writeFileAtomic(join(job.out, `${item.name}.pt`), writeTorch({ ...swapFramesAndChannels(latent.toHost()), shape: [...job.shape] })));
+      stages.run(
+        "write",
+        () =>
+          writeFileAtomic(
+            join(job.out, `${item.name}.pt`),
+            writeTorch({ ...swapFramesAndChannels(latent.toHost()), shape: [...job.shape] }),
+          ),
+      );
       entry.latents = `${item.name}.pt`;
     }
     if (parts.vae) Object.assign(entry, await this.writer.write(await this.openVae(), latent, item.name));
     stages.run("write", () => {
-      writeFileAtomic(join(job.out, `${item.name}.json`), `${JSON.stringify({ ...job.settings, ...entry, seed: job.seed }, null, 1)}\n`);
+      writeFileAtomic(
+        join(job.out, `${item.name}.json`),
+        `${JSON.stringify({ ...job.settings, ...entry, seed: job.seed }, null, 1)}\n`,
+      );
       this.manifest.add(entry);
     });
     this.files.push(join(job.out, entry.file));
@@ -245,9 +277,22 @@ class VideoRun {
     const rate = (s: number): number | null => (drawn === 0 ? null : drawn / s);
     const report = stages.report();
     return {
-      out: job.out, files: this.files, skipped, sheet, width, height, frames, steps: stepsOf(job.plan), evaluations: evaluationsOf(job.plan), seconds, stages: report,
-      stepSeconds: this.stepSeconds, fps: this.parts.vae ? rate(stages.seconds("diffusion", "decode")) : null, fpsWithoutVae: rate(stages.seconds("diffusion")),
-      peakBytes: Math.max(0, ...report.map((r) => r.peakBytes)), warnings: this.warnings,
+      out: job.out,
+      files: this.files,
+      skipped,
+      sheet,
+      width,
+      height,
+      frames,
+      steps: stepsOf(job.plan),
+      evaluations: evaluationsOf(job.plan),
+      seconds,
+      stages: report,
+      stepSeconds: this.stepSeconds,
+      fps: this.parts.vae ? rate(stages.seconds("diffusion", "decode")) : null,
+      fpsWithoutVae: rate(stages.seconds("diffusion")),
+      peakBytes: Math.max(0, ...report.map((r) => r.peakBytes)),
+      warnings: this.warnings,
     };
   }
 }

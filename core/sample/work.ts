@@ -16,9 +16,10 @@ export function workItems(prompts: readonly string[], each: number): WorkItem[] 
     Array.from({ length: each }, (_, k) => {
       const index = p * each + k;
       return { index, prompt, promptIndex: p, name: String(index).padStart(6, "0") };
-    }),
+    })
   );
 }
 
 /** Every count-th item from the shard's own on: shards differ by at most one item, and their union is the whole. */
-export const ofShard = (items: readonly WorkItem[], { index, count }: Shard): WorkItem[] => items.filter((item) => item.index % count === index);
+export const ofShard = (items: readonly WorkItem[], { index, count }: Shard): WorkItem[] =>
+  items.filter((item) => item.index % count === index);

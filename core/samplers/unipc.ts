@@ -71,7 +71,10 @@ function correct(x0: Tensor, previous: Known, older: Known | null, t: number, or
   const second = order === 2 && older !== null;
   const ratio = second ? (lambda(older.t) - lambda(previous.t)) / h : 0;
   const { correct: rho } = unipcRhos(second ? 2 : 1, ratio, h);
-  const base: [number, Tensor][] = [[t / previous.t, previous.x], [scale * (1 - rho[1]), previous.x0], [scale * rho[1], x0]];
+  const base: [number, Tensor][] = [[t / previous.t, previous.x], [scale * (1 - rho[1]), previous.x0], [
+    scale * rho[1],
+    x0,
+  ]];
   if (!second) return combine(base);
   const weight = (scale * rho[0]) / ratio;
   return combine([base[0], [base[1][0] - weight, previous.x0], base[2], [weight, older.x0]]);

@@ -49,9 +49,21 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const weights = found.checkpoint.path;
   const spec = specOf(found);
   const { config, latent } = spec;
-  if (o.shape[0] !== latent.channels) throw new RcmError("E_ARG", "the latent's channels are not the teacher's", { op: "synth", want: latent.channels, got: o.shape[0] });
+  if (o.shape[0] !== latent.channels) {
+    throw new RcmError("E_ARG", "the latent's channels are not the teacher's", {
+      op: "synth",
+      want: latent.channels,
+      got: o.shape[0],
+    });
+  }
   o.shape.slice(1).forEach((n, i) => {
-    if (n % config.patch[i] !== 0) throw new RcmError("E_ARG", "frames, rows and columns of the latent are multiples of the patch", { op: "synth", want: config.patch, got: o.shape.slice(1) });
+    if (n % config.patch[i] !== 0) {
+      throw new RcmError("E_ARG", "frames, rows and columns of the latent are multiples of the patch", {
+        op: "synth",
+        want: config.patch,
+        got: o.shape.slice(1),
+      });
+    }
   });
   const shape = spec.text;
   const guided = o.sampler.guidance !== 1;
@@ -71,7 +83,12 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
     negative = device.persistent(() => textBatch(device, [text], shape));
   }
   o.onStage?.(`loading ${weights}`);
-  const teacher = Network.create(device, spec, { dtype: o.dtype, residual: o.residual, checkpoint: "none", time: o.time });
+  const teacher = Network.create(device, spec, {
+    dtype: o.dtype,
+    residual: o.residual,
+    checkpoint: "none",
+    time: o.time,
+  });
   loadFound(teacher.params, found);
   const identity = {
     teacher: fileIdentity(weights),

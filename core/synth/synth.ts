@@ -59,19 +59,38 @@ export interface SynthSummary {
 }
 
 /** Identity of a weight file for the manifest: its name and size. */
-export const fileIdentity = (path: string): Record<string, unknown> => ({ name: basename(path), bytes: statSync(path).size });
+export const fileIdentity = (path: string): Record<string, unknown> => ({
+  name: basename(path),
+  bytes: statSync(path).size,
+});
 
 /** Writes `synth.json`, or compares with the one there. Throws: E_STATE when the folder holds samples of other settings. */
 function claim(o: SynthOptions, dtype: DType): void {
   const path = join(o.out, "synth.json");
   const prompts = createHash("sha256").update(o.prompts.join("\n")).digest("hex").slice(0, 16);
-  const mine = JSON.stringify({ shape: o.shape, sampler: o.sampler, time: o.time, dtype, perShard: o.perShard, prompts: { count: o.prompts.length, sha256: prompts }, ...o.identity }, null, 2);
+  const mine = JSON.stringify(
+    {
+      shape: o.shape,
+      sampler: o.sampler,
+      time: o.time,
+      dtype,
+      perShard: o.perShard,
+      prompts: { count: o.prompts.length, sha256: prompts },
+      ...o.identity,
+    },
+    null,
+    2,
+  );
   if (!existsSync(path)) return writeFileAtomic(path, `${mine}\n`);
   const theirs = readFileSync(path, "utf8").trim();
   if (theirs === mine) return;
   const [a, b] = [theirs, mine].map((t) => new Set(t.split("\n")));
   const differs = [...b].find((line) => !a.has(line)) ?? "its keys";
-  throw new RcmError("E_STATE", `${o.out} holds samples made with other settings (here: ${differs.trim()}); use another folder`, { op: "synth" });
+  throw new RcmError(
+    "E_STATE",
+    `${o.out} holds samples made with other settings (here: ${differs.trim()}); use another folder`,
+    { op: "synth" },
+  );
 }
 
 /**
@@ -102,7 +121,13 @@ export async function synthesize(teacher: Network, o: SynthOptions): Promise<Syn
     }
     using shard = new ShardAppender(path);
     shard.keys.forEach((key, i) => {
-      if (key !== fileKey(String(first + i)) || first + i >= end) throw new RcmError("E_STATE", `${path}.tmp holds another sample; remove it`, { op: "synth", want: fileKey(String(first + i)), got: key });
+      if (key !== fileKey(String(first + i)) || first + i >= end) {
+        throw new RcmError("E_STATE", `${path}.tmp holds another sample; remove it`, {
+          op: "synth",
+          want: fileKey(String(first + i)),
+          got: key,
+        });
+      }
     });
     const from = first + shard.keys.length;
     done += from - first;
@@ -123,7 +148,15 @@ export async function synthesize(teacher: Network, o: SynthOptions): Promise<Syn
     }
     shard.finish();
   }
-  return { out: o.out, samples: done, kept, shards: mine.length, seconds: (performance.now() - began) / 1000, secondsPerSample: per(), peakBytes: device.memory().peak };
+  return {
+    out: o.out,
+    samples: done,
+    kept,
+    shards: mine.length,
+    seconds: (performance.now() - began) / 1000,
+    secondsPerSample: per(),
+    peakBytes: device.memory().peak,
+  };
 }
 
 interface SynthBatch {

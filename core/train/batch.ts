@@ -28,7 +28,9 @@ function joinMember(samples: readonly Sample[], { what, pick, stored, cut, shape
     const tail = t.shape.slice(-stored.length);
     if (t.dtype !== first.dtype || tail.some((d, i) => d !== stored[i]) || numel(t.shape) !== numel(stored)) {
       throw new RcmError("E_SHAPE", `${what} of sample ${sample.key} does not fit the recipe`, {
-        op: "data", want: `${stored} ${first.dtype}`, got: `${t.shape} ${t.dtype}`,
+        op: "data",
+        want: `${stored} ${first.dtype}`,
+        got: `${t.shape} ${t.dtype}`,
       });
     }
     data.set(cut(t).data, b * each);
@@ -40,7 +42,19 @@ function joinMember(samples: readonly Sample[], { what, pick, stored, cut, shape
 export function collate(samples: readonly Sample[], recipe: Recipe, embedShape: readonly number[]): HostBatch {
   const shape = latentShape(recipe);
   return {
-    latents: joinMember(samples, { what: "latent", pick: (s) => s.latent, stored: recipe.data.shape, cut: (t) => cutFrames(t, shape[1]), shape }),
-    embeds: joinMember(samples, { what: "embed", pick: (s) => s.embed, stored: embedShape, cut: (t) => t, shape: embedShape }),
+    latents: joinMember(samples, {
+      what: "latent",
+      pick: (s) => s.latent,
+      stored: recipe.data.shape,
+      cut: (t) => cutFrames(t, shape[1]),
+      shape,
+    }),
+    embeds: joinMember(samples, {
+      what: "embed",
+      pick: (s) => s.embed,
+      stored: embedShape,
+      cut: (t) => t,
+      shape: embedShape,
+    }),
   };
 }

@@ -49,18 +49,29 @@ export const checkpointBytes = (state: TrainState): number => [...windows(state)
  * Writes a checkpoint, a piece of a tensor at a time from the device, and removes all but the newest `keep`.
  * Throws: E_IO, the previous checkpoints being untouched.
  */
-export function saveCheckpoint(state: TrainState, folder: string, recipeHash: string, data: StreamPosition, keep: number): string {
+export function saveCheckpoint(
+  state: TrainState,
+  folder: string,
+  recipeHash: string,
+  data: StreamPosition,
+  keep: number,
+): string {
   mkdirSync(folder, { recursive: true });
   const meta: CheckpointMeta = {
     step: state.step,
     skipped: state.skipped,
-    updates: Object.fromEntries([...state.roles].filter(([, role]) => role.optimizer).map(([name, role]) => [name, role.updates])),
+    updates: Object.fromEntries(
+      [...state.roles].filter(([, role]) => role.optimizer).map(([name, role]) => [name, role.updates]),
+    ),
     recipeHash,
     data,
     noiseKeys: NOISE_KEYS,
   };
   const path = checkpointPath(folder, state.step);
-  const tensors = Array.from(windows(state), ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }));
+  const tensors = Array.from(
+    windows(state),
+    ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }),
+  );
   using file = new AtomicFile(path);
   streamSafetensors(file, tensors, { format: "rcm-checkpoint", state: JSON.stringify(meta) });
   file.commit();
@@ -71,26 +82,47 @@ export function saveCheckpoint(state: TrainState, folder: string, recipeHash: st
 /** Removes what a killed run left half written. */
 export function sweepCheckpoints(folder: string): void {
   if (!existsSync(folder)) return;
-  for (const file of readdirSync(folder)) if (/^\.checkpoint_\d{9}\.safetensors\.\d+\.tmp$/.test(file)) rmSync(join(folder, file), { force: true });
+  for (const file of readdirSync(folder)) {
+    if (/^\.checkpoint_\d{9}\.safetensors\.\d+\.tmp$/.test(file)) rmSync(join(folder, file), { force: true });
+  }
 }
 
 /** Restores a run's state bitwise, a piece of a tensor at a time. Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged. */
-export function loadCheckpoint(state: TrainState, path: string, recipeHash: string, warn: (message: string) => void = () => {}): StreamPosition {
+export function loadCheckpoint(
+  state: TrainState,
+  path: string,
+  recipeHash: string,
+  warn: (message: string) => void = () => {},
+): StreamPosition {
   const { metadata, tensors } = openCheckpoint(path);
-  if (metadata.format !== "rcm-checkpoint" || metadata.state === undefined) throw new RcmError("E_FORMAT", `${path} is not a checkpoint of a run`, { op: "resume" });
+  if (metadata.format !== "rcm-checkpoint" || metadata.state === undefined) {
+    throw new RcmError("E_FORMAT", `${path} is not a checkpoint of a run`, { op: "resume" });
+  }
   const meta = JSON.parse(metadata.state) as CheckpointMeta;
   if (meta.recipeHash !== recipeHash) {
-    throw new RcmError("E_STATE", `${path} was written by another recipe; give another --out, or the recipe of that run`, { op: "resume", want: recipeHash, got: meta.recipeHash });
+    throw new RcmError(
+      "E_STATE",
+      `${path} was written by another recipe; give another --out, or the recipe of that run`,
+      { op: "resume", want: recipeHash, got: meta.recipeHash },
+    );
   }
   if (meta.noiseKeys !== NOISE_KEYS) {
-    warn(`${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ones, so this run will not repeat an old one bit for bit`);
+    warn(
+      `${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ones, so this run will not repeat an old one bit for bit`,
+    );
   }
   for (const [name, into] of windows(state)) {
     const stored = tensors.get(name);
-    if (!stored || stored.dtype !== into.dtype) throw new RcmError("E_FORMAT", `${path} lacks ${name} in ${into.dtype}`, { op: "resume", got: stored?.dtype ?? "nothing" });
+    if (!stored || stored.dtype !== into.dtype) {
+      throw new RcmError("E_FORMAT", `${path} lacks ${name} in ${into.dtype}`, {
+        op: "resume",
+        got: stored?.dtype ?? "nothing",
+      });
+    }
     readStored(stored, into);
   }
-  const updates: CheckpointMeta["updates"] = meta.updates ?? { student: meta.studentUpdates, critic: meta.criticUpdates };
+  const updates: CheckpointMeta["updates"] = meta.updates ??
+    { student: meta.studentUpdates, critic: meta.criticUpdates };
   for (const [name, { optimizer, network }] of state.roles) {
     if (!optimizer) continue;
     if (optimizer.master) network.params.flat.set(optimizer.master);

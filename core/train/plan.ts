@@ -54,7 +54,14 @@ export interface RunPlan {
     fits: boolean | null;
   };
   disk: { checkpoint: number; kept: number; most: number; free: number; fits: boolean };
-  compute: { parameters: number; tokens: number; batchTokens: number; flopPerStep: number; turns: Rehearsal["turns"]; run: number };
+  compute: {
+    parameters: number;
+    tokens: number;
+    batchTokens: number;
+    flopPerStep: number;
+    turns: Rehearsal["turns"];
+    run: number;
+  };
   problems: string[];
   ok: boolean;
 }
@@ -92,13 +99,22 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
     const { checkpoint, layout, tensors } = found;
     const problem = describeFit(fitOf({ specs: family.params(config) }, tensors, family.optional));
     if (problem !== "") problems.push(`${role}: ${checkpoint.path} does not fit the network: ${problem}`);
-    weights.push({ role, path: checkpoint.path, format: checkpoint.format, layout: layout.name, tensors: tensors.size, bytes: [...tensors.values()].reduce((n, t) => n + t.bytes, 0) });
+    weights.push({
+      role,
+      path: checkpoint.path,
+      format: checkpoint.format,
+      layout: layout.name,
+      tensors: tensors.size,
+      bytes: [...tensors.values()].reduce((n, t) => n + t.bytes, 0),
+    });
   };
   if (teacher) checkWeights("teacher", teacher.weights);
   if (model.init !== "random" && model.init !== "teacher") checkWeights("student", model.init);
   attempt("teacher.negative_embed", () => storedNegative(recipe, spec.text));
   const vaePath = recipe.data.vae_round_trip;
-  const vae = vaePath === null ? null : attempt("data.vae_round_trip", () => vaeIn(vaePath, VAES[spec.latent.vae ?? ""]));
+  const vae = vaePath === null
+    ? null
+    : attempt("data.vae_round_trip", () => vaeIn(vaePath, VAES[spec.latent.vae ?? ""]));
   for (const [key, path] of Object.entries({ "text.encoder": text?.encoder, "text.tokenizer": text?.tokenizer })) {
     if (path && !existsSync(path)) problems.push(`${key}: ${path} does not exist`);
   }
@@ -108,26 +124,63 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
   const backend = device === "cpu" || (device === "auto" && budget.card === null && memory === null) ? "cpu" : "cuda";
   const own = rehearse(recipe, backend, { vae });
   const overhead = backend === "cuda" ? CUDA_OVERHEAD : 0;
-  const byCheckpoint = Object.fromEntries(CHECKPOINT_MODES.map((mode) => [mode, (mode === model.checkpoint ? own : rehearse(recipe, backend, { checkpoint: mode, vae })).peakBytes + overhead])) as Record<CheckpointMode, number>;
+  const byCheckpoint = Object.fromEntries(
+    CHECKPOINT_MODES.map((
+      mode,
+    ) => [
+      mode,
+      (mode === model.checkpoint ? own : rehearse(recipe, backend, { checkpoint: mode, vae })).peakBytes + overhead,
+    ]),
+  ) as Record<CheckpointMode, number>;
   const largest = own.turns.reduce((a, b) => (b.bytes > a.bytes ? b : a));
   const total = own.peakBytes + overhead;
   const bytes = memory ?? budget.card ?? (backend === "cpu" ? totalmem() : null);
   const fits = bytes === null ? null : total <= bytes;
-  if (fits === false) problems.push(`memory: ${gib(total)} are wanted, ${gib(bytes as number)} are there${lighter(byCheckpoint, bytes as number)}`);
+  if (fits === false) {
+    problems.push(
+      `memory: ${gib(total)} are wanted, ${gib(bytes as number)} are there${lighter(byCheckpoint, bytes as number)}`,
+    );
+  }
 
   const most = (recipe.train.keep_checkpoints + 1) * own.checkpointBytes;
   const free = freeDisk(out);
-  if (most > free) problems.push(`disk: up to ${gib(most)} of checkpoints, ${gib(free)} free at ${out}; lower train.keep_checkpoints or give another --out`);
+  if (most > free) {
+    problems.push(
+      `disk: up to ${gib(most)} of checkpoints, ${
+        gib(free)
+      } free at ${out}; lower train.keep_checkpoints or give another --out`,
+    );
+  }
   return {
     recipe: recipe.name,
     weights,
     data,
     memory: {
-      backend, items: own.resident, activations: { checkpoint: model.checkpoint, turn: largest.name, bytes: largest.bytes }, overhead, total, byCheckpoint,
-      budget: bytes, budgetSource: memory !== null ? "--memory" : budget.card !== null ? budget.name : backend === "cpu" ? "this machine" : "no card seen; give --memory", fits,
+      backend,
+      items: own.resident,
+      activations: { checkpoint: model.checkpoint, turn: largest.name, bytes: largest.bytes },
+      overhead,
+      total,
+      byCheckpoint,
+      budget: bytes,
+      budgetSource: memory !== null
+        ? "--memory"
+        : budget.card !== null
+        ? budget.name
+        : backend === "cpu"
+        ? "this machine"
+        : "no card seen; give --memory",
+      fits,
     },
     disk: { checkpoint: own.checkpointBytes, kept: recipe.train.keep_checkpoints, most, free, fits: most <= free },
-    compute: { parameters: own.parameters, tokens: own.tokens, batchTokens: own.tokens * recipe.train.batch * recipe.train.accumulate, flopPerStep: own.flopPerStep, turns: own.turns, run: own.flopPerStep * recipe.train.steps },
+    compute: {
+      parameters: own.parameters,
+      tokens: own.tokens,
+      batchTokens: own.tokens * recipe.train.batch * recipe.train.accumulate,
+      flopPerStep: own.flopPerStep,
+      turns: own.turns,
+      run: own.flopPerStep * recipe.train.steps,
+    },
     problems,
     ok: problems.length === 0,
   };
@@ -137,13 +190,18 @@ const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(bytes < 2 **
 
 function lighter(by: Record<CheckpointMode, number>, bytes: number): string {
   const fitting = CHECKPOINT_MODES.filter((mode) => by[mode] <= bytes).sort((a, b) => by[b] - by[a])[0];
-  return fitting ? `; model.checkpoint: ${fitting} needs ${gib(by[fitting])}` : "; no checkpoint mode fits: take a larger card, or more of them";
+  return fitting
+    ? `; model.checkpoint: ${fitting} needs ${gib(by[fitting])}`
+    : "; no checkpoint mode fits: take a larger card, or more of them";
 }
 
 /** Memory of the first card, from the driver's own tool: it allocates nothing. */
 function cardMemory(device: PlanOptions["device"], given: number | null): { card: number | null; name: string } {
   if (device === "cpu" || given !== null) return { card: null, name: "" };
-  const r = spawnSync("nvidia-smi", ["--query-gpu=memory.total,name", "--format=csv,noheader,nounits"], { encoding: "utf8", timeout: 10_000 });
+  const r = spawnSync("nvidia-smi", ["--query-gpu=memory.total,name", "--format=csv,noheader,nounits"], {
+    encoding: "utf8",
+    timeout: 10_000,
+  });
   const match = r.status === 0 ? /^(\d+), (.+)$/m.exec(r.stdout) : null;
   return match ? { card: Number(match[1]) * 2 ** 20, name: match[2].trim() } : { card: null, name: "" };
 }
@@ -161,9 +219,32 @@ function checkData(recipe: Recipe, textLen: number, textDim: number): CheckedDat
   const entries = indexShard(shards[0]);
   if (entries.length === 0) throw new RcmError("E_FORMAT", `${shards[0]} holds no samples`, { op: "data" });
   const { latent, embed, key } = withFile(shards[0], (fd) => decode(fd, entries[0]));
-  const same = (got: number[], want: readonly number[]): boolean => numel(got) === numel(want) && want.every((d, i) => got.slice(-want.length)[i] === d);
-  if (!same(latent.shape, recipe.data.shape)) throw new RcmError("E_SHAPE", `latent of sample ${key} in ${shards[0]}`, { op: "data", want: recipe.data.shape, got: latent.shape });
-  if (!same(embed.shape, [textLen, textDim])) throw new RcmError("E_SHAPE", `text embedding of sample ${key} in ${shards[0]}`, { op: "data", want: [textLen, textDim], got: embed.shape });
-  if (hasNonfinite(latent)) throw new RcmError("E_FORMAT", `the latent of sample ${key} in ${shards[0]} holds values that are not finite`, { op: "data" });
-  return { path: recipe.data.path, shards: shards.length, firstShard: entries.length, latent: `[${latent.shape}] ${latent.dtype}, trained on [${latentShape(recipe)}]`, embed: `[${embed.shape}] ${embed.dtype}` };
+  const same = (got: number[], want: readonly number[]): boolean =>
+    numel(got) === numel(want) && want.every((d, i) => got.slice(-want.length)[i] === d);
+  if (!same(latent.shape, recipe.data.shape)) {
+    throw new RcmError("E_SHAPE", `latent of sample ${key} in ${shards[0]}`, {
+      op: "data",
+      want: recipe.data.shape,
+      got: latent.shape,
+    });
+  }
+  if (!same(embed.shape, [textLen, textDim])) {
+    throw new RcmError("E_SHAPE", `text embedding of sample ${key} in ${shards[0]}`, {
+      op: "data",
+      want: [textLen, textDim],
+      got: embed.shape,
+    });
+  }
+  if (hasNonfinite(latent)) {
+    throw new RcmError("E_FORMAT", `the latent of sample ${key} in ${shards[0]} holds values that are not finite`, {
+      op: "data",
+    });
+  }
+  return {
+    path: recipe.data.path,
+    shards: shards.length,
+    firstShard: entries.length,
+    latent: `[${latent.shape}] ${latent.dtype}, trained on [${latentShape(recipe)}]`,
+    embed: `[${embed.shape}] ${embed.dtype}`,
+  };
 }

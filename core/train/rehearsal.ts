@@ -54,14 +54,21 @@ export interface RehearsalOptions {
   vae?: FoundVae | null;
 }
 
-const zeros = (shape: number[], dtype: "bf16" | "f32"): HostTensor => ({ dtype, shape, data: new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype))) });
+const zeros = (shape: number[], dtype: "bf16" | "f32"): HostTensor => ({
+  dtype,
+  shape,
+  data: new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype))),
+});
 
 /**
  * Plays one iteration of every kind on a device that only counts: the same code, the same tensors, no memory and no arithmetic.
  * So the figures are those of a real run, but for the workspaces inside kernels (a few MiB).
  */
 export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: RehearsalOptions = {}): Rehearsal {
-  const recipe: Recipe = { ...original, model: { ...original.model, checkpoint: o.checkpoint ?? original.model.checkpoint } };
+  const recipe: Recipe = {
+    ...original,
+    model: { ...original.model, checkpoint: o.checkpoint ?? original.model.checkpoint },
+  };
   const base = countingBackend(backend);
   const { backend: counting, take } = counted(base, true);
   using device = new Device(counting);
@@ -71,7 +78,10 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   const nothing = (): void => {};
   const init = recipe.model.init;
   const student = init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing;
-  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student }, { negative: text, empty: text });
+  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student }, {
+    negative: text,
+    empty: text,
+  });
   const shape = swappedShape(latentShape(recipe));
   const batch: HostBatch = {
     latents: zeros([train.batch, ...shape], "bf16"),
@@ -87,7 +97,8 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
     body();
     turns.push({ name, bytes: device.memory().peak - current, flop: take() });
   };
-  const iterate = (at: Position): void => void trainer.iterate(Array.from({ length: train.accumulate }, () => batch), at);
+  const iterate = (at: Position): void =>
+    void trainer.iterate(Array.from({ length: train.accumulate }, () => batch), at);
   const kinds = trainer.method.kinds(recipe);
   // The first use of a grid makes its rotary tables, which stay.
   for (const step of new Set([0, ...kinds.map((k) => k.step)])) iterate({ step, updates: 0 });
@@ -96,7 +107,10 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
     play(kind.name, () => iterate(kind));
     flopPerStep += kind.share * turns[turns.length - 1].flop;
   }
-  if (vae) play("latents through the VAE", () => void roundTrip(vae, zeros([train.batch, ...latentShape(recipe)], "bf16")));
+  if (vae) {
+    play("latents through the VAE", () =>
+      void roundTrip(vae, zeros([train.batch, ...latentShape(recipe)], "bf16")));
+  }
   if (train.sample_every > 0) {
     play("sample", () => {
       using _scope = device.scope();
@@ -120,10 +134,17 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
 /** Tensors that live as long as the run; what is left of `current` is rotary tables, text and rounding. */
 function residents(trainer: Trainer, vae: Vae | null, current: number): Resident[] {
   const out: Resident[] = [];
-  const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void => void (t && out.push({ name, dtype: t.dtype, bytes: t.bytes }));
-  for (const [name, role] of trainer.roles) for (const { title, tensor } of role.buffers()) add(`${name} ${title}`, tensor);
+  const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void =>
+    void (t && out.push({ name, dtype: t.dtype, bytes: t.bytes }));
+  for (const [name, role] of trainer.roles) {
+    for (const { title, tensor } of role.buffers()) add(`${name} ${title}`, tensor);
+  }
   add("gradients", [...trainer.roles.values()].map((r) => r.network.params.grad).find((grad) => grad !== null));
   add("VAE weights", vae?.params.flat);
-  out.push({ name: "rotary tables, text, rounding of blocks", dtype: "", bytes: current - out.reduce((n, r) => n + r.bytes, 0) });
+  out.push({
+    name: "rotary tables, text, rounding of blocks",
+    dtype: "",
+    bytes: current - out.reduce((n, r) => n + r.bytes, 0),
+  });
   return out;
 }

@@ -21,7 +21,11 @@ export type Roles = Partial<Record<RoleName, RoleSpec>>;
 
 export const frozen = (): RoleSpec => ({ optimizer: null, start: "given", ema: false, secondTime: false });
 export const trained = (optimizer: OptimizerRecipe, o: Partial<RoleSpec> = {}): RoleSpec => ({
-  optimizer, start: "given", ema: false, secondTime: false, ...o,
+  optimizer,
+  start: "given",
+  ema: false,
+  secondTime: false,
+  ...o,
 });
 
 /** One flat buffer of a role. */
@@ -47,9 +51,12 @@ export class Role {
   ) {
     const { params } = network;
     const o = spec.optimizer;
-    this.optimizer = o && new AdamW(params, { betas: o.betas, eps: o.eps, weightDecay: o.weight_decay, maxGradNorm: o.max_grad_norm });
+    this.optimizer = o &&
+      new AdamW(params, { betas: o.betas, eps: o.eps, weightDecay: o.weight_decay, maxGradNorm: o.max_grad_norm });
     const { optimizer } = this;
-    this.ema = spec.ema && optimizer ? params.device.persistent(() => params.device.empty(params.flat.shape, "f32").set(optimizer.values)) : null;
+    this.ema = spec.ema && optimizer
+      ? params.device.persistent(() => params.device.empty(params.flat.shape, "f32").set(optimizer.values))
+      : null;
   }
 
   /** Optimizer updates made. */

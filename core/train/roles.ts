@@ -19,10 +19,21 @@ export interface StartingWeights {
  * Makes the networks of a method with their starting weights. All trained roles share one gradient buffer, since an iteration
  * trains one of them. Throws: E_IO, E_FORMAT, E_STATE for weights that do not fit.
  */
-export function createRoles(device: Device, recipe: Recipe, specs: Roles, weights: StartingWeights): Map<RoleName, Role> {
+export function createRoles(
+  device: Device,
+  recipe: Recipe,
+  specs: Roles,
+  weights: StartingWeights,
+): Map<RoleName, Role> {
   const options = netOptions(recipe);
-  const nets = (Object.entries(specs) as [RoleName, RoleSpec][]).map(([name, spec]) => ({ name, spec, net: recipeNet(recipe, spec.secondTime) }));
-  const sizes = nets.flatMap(({ spec, net }) => (spec.optimizer ? [ParamSet.flatSize(net.family.params(net.config))] : []));
+  const nets = (Object.entries(specs) as [RoleName, RoleSpec][]).map(([name, spec]) => ({
+    name,
+    spec,
+    net: recipeNet(recipe, spec.secondTime),
+  }));
+  const sizes = nets.flatMap((
+    { spec, net },
+  ) => (spec.optimizer ? [ParamSet.flatSize(net.family.params(net.config))] : []));
   const gradients = device.persistent(() => device.zeros([Math.max(0, ...sizes)], statDType(options.dtype)));
   const roles = new Map<RoleName, Role>();
   const teacher = (): ParamSet => {

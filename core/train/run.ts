@@ -62,9 +62,29 @@ export interface TrainSummary {
 
 /** Hash of what a checkpoint depends on; lengths, logging and sampling of a run may change between resumes. */
 export function stateHash(recipe: Recipe): string {
-  const { name: _name, extends: _extends, sample: _sample, eval: _eval, text: _text, train, data, teacher, model, ...rest } = recipe;
+  const {
+    name: _name,
+    extends: _extends,
+    sample: _sample,
+    eval: _eval,
+    text: _text,
+    train,
+    data,
+    teacher,
+    model,
+    ...rest
+  } = recipe;
   const roundTrip = data.vae_round_trip === null ? undefined : true;
-  const kept = { ...rest, batch: train.batch, accumulate: train.accumulate, seed: train.seed, shape: latentShape(recipe), roundTrip, guidance: teacher?.guidance, model: { ...model, init: null, checkpoint: null } };
+  const kept = {
+    ...rest,
+    batch: train.batch,
+    accumulate: train.accumulate,
+    seed: train.seed,
+    shape: latentShape(recipe),
+    roundTrip,
+    guidance: teacher?.guidance,
+    model: { ...model, init: null, checkpoint: null },
+  };
   return createHash("sha256").update(JSON.stringify(kept)).digest("hex").slice(0, 16);
 }
 
@@ -75,7 +95,13 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const checkpoints = join(o.out, "checkpoints");
   const existing = listCheckpoints(checkpoints);
   if (existing.length > 0 && !o.resume) {
-    throw new RcmError("E_STATE", `${o.out} already holds a run at step ${existing[existing.length - 1].step}; give --resume to go on, or another --out`, { op: "distill" });
+    throw new RcmError(
+      "E_STATE",
+      `${o.out} already holds a run at step ${
+        existing[existing.length - 1].step
+      }; give --resume to go on, or another --out`,
+      { op: "distill" },
+    );
   }
   mkdirSync(o.out, { recursive: true });
   using device = Device.open({ device: o.device, threads: o.threads });
@@ -86,16 +112,36 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const init = recipe.model.init;
   // A resumed student comes from its checkpoint.
   const student = resumed || init === "random" ? null : init === "teacher" ? FROM_TEACHER : init;
-  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher?.weights ?? null, student, options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) } }, text);
-  const stream = new ShardStream({ paths: listShards(recipe.data.path), rank: 0, world: 1, seed: train.seed, shuffleBuffer: recipe.data.shuffle_buffer });
+  const trainer = new Trainer(device, recipe, {
+    teacher: recipe.teacher?.weights ?? null,
+    student,
+    options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) },
+  }, text);
+  const stream = new ShardStream({
+    paths: listShards(recipe.data.path),
+    rank: 0,
+    world: 1,
+    seed: train.seed,
+    shuffleBuffer: recipe.data.shuffle_buffer,
+  });
   const roundTripPath = recipe.data.vae_round_trip;
   const vae = roundTripPath === null ? null : openVae(device, roundTripPath, "bf16", VAES[spec.latent.vae ?? ""]);
   const hash = stateHash(recipe);
-  if (resumed) stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash, (message) => o.onEvent({ kind: "warning", message })));
+  if (resumed) {
+    stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash, (message) =>
+      o.onEvent({ kind: "warning", message })));
+  }
   writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
 
   const metrics = new MetricsLog(o.out, trainer.step);
-  o.onEvent({ kind: "start", step: trainer.step, steps: train.steps, device: device.backend.info.device, parameters: trainer.role("student").network.params.count, resumed });
+  o.onEvent({
+    kind: "start",
+    step: trainer.step,
+    steps: train.steps,
+    device: device.backend.info.device,
+    parameters: trainer.role("student").network.params.count,
+    resumed,
+  });
   const began = performance.now();
   let last: StepResult | null = null;
   let position: StreamPosition = stream.position();
@@ -110,7 +156,10 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
     while (trainer.step < train.steps) {
       const t0 = performance.now();
       const batches = Array.from({ length: train.accumulate }, () => {
-        const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [spec.text.length, spec.text.width]);
+        const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [
+          spec.text.length,
+          spec.text.width,
+        ]);
         return { ...batch, latents: swapFramesAndChannels(vae ? roundTrip(vae, batch.latents) : batch.latents) };
       });
       last = trainer.iterate(batches);
@@ -127,16 +176,30 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
       await breathe();
       if (o.shouldStop() && trainer.step < train.steps) {
         if (saved !== trainer.step) save();
-        throw new RcmError("E_INTERRUPTED", `stopped at step ${trainer.step} of ${train.steps}; the checkpoint is written, go on with --resume`, { op: "distill" });
+        throw new RcmError(
+          "E_INTERRUPTED",
+          `stopped at step ${trainer.step} of ${train.steps}; the checkpoint is written, go on with --resume`,
+          { op: "distill" },
+        );
       }
     }
   } finally {
     metrics.close();
   }
-  const checkpoint = saved === trainer.step ? listCheckpoints(checkpoints)[listCheckpoints(checkpoints).length - 1].path : save();
+  const checkpoint = saved === trainer.step
+    ? listCheckpoints(checkpoints)[listCheckpoints(checkpoints).length - 1].path
+    : save();
   const seconds = (performance.now() - began) / 1000;
   o.onEvent({ kind: "done", step: trainer.step, seconds });
-  return { out: o.out, steps: trainer.step, seconds, checkpoint, skipped: trainer.skipped, peakBytes: device.memory().peak, last: last ? { ...last.stats, grad_norm: last.gradNorm } : {} };
+  return {
+    out: o.out,
+    steps: trainer.step,
+    seconds,
+    checkpoint,
+    skipped: trainer.skipped,
+    peakBytes: device.memory().peak,
+    last: last ? { ...last.stats, grad_norm: last.gradNorm } : {},
+  };
 }
 
 /** metrics.jsonl and TensorBoard events of a run. Lines after the resumed step are cut, so every step stands once. */

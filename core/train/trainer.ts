@@ -69,7 +69,9 @@ export class Trainer implements TrainState {
     this.roles = createRoles(device, recipe, this.method.roles(recipe), weights);
     this.gamma = powerEmaGamma(recipe.ema.length);
     const records = recordsCalls(device, recipe);
-    const evaluated = new Map([...this.roles.values()].map((role) => [role, records ? new RecordedNet(role.network) : role.network]));
+    const evaluated = new Map(
+      [...this.roles.values()].map((role) => [role, records ? new RecordedNet(role.network) : role.network]),
+    );
     this.recorded = [...evaluated.values()].filter((net) => net instanceof RecordedNet);
     const netOf = (role: Role): Net => evaluated.get(role) ?? role.network;
     this.nets = new Nets(this.roles, netOf, recipe.teacher?.guidance ?? 1, text);
@@ -97,7 +99,9 @@ export class Trainer implements TrainState {
     const step = position?.step ?? this.step;
     const role = this.role(method.turn(recipe, step));
     const { optimizer, spec, name } = role;
-    if (!optimizer || !spec.optimizer) throw new RcmError("E_INTERNAL", `it is the turn of the ${name}, which is frozen`, { op: "train" });
+    if (!optimizer || !spec.optimizer) {
+      throw new RcmError("E_INTERNAL", `it is the turn of the ${name}, which is frozen`, { op: "train" });
+    }
     const updates = position?.updates ?? optimizer.updates;
     const stats: Record<string, number[]> = {};
     let skipped = 0;
@@ -105,9 +109,20 @@ export class Trainer implements TrainState {
     optimizer.params.zeroGrad();
     batches.forEach((host, micro) => {
       using _scope = device.scope();
-      const batch = { x0: device.fromHost(host.latents).to(this.activations), condition: device.fromHost(host.embeds).to(this.activations) };
+      const batch = {
+        x0: device.fromHost(host.latents).to(this.activations),
+        condition: device.fromHost(host.embeds).to(this.activations),
+      };
       const draws = new Draws(recipe.train.seed, step, micro * recipe.train.batch);
-      const losses = this.losses({ recipe, step, updates, nets: this.nets, batch, draws, loss: (compute) => this.record(compute) }, name);
+      const losses = this.losses({
+        recipe,
+        step,
+        updates,
+        nets: this.nets,
+        batch,
+        draws,
+        loss: (compute) => this.record(compute),
+      }, name);
       for (;;) {
         // Frees this loss's activations before the next loss runs.
         using _loss = device.scope();
@@ -120,17 +135,29 @@ export class Trainer implements TrainState {
       }
     });
     const gradNorm = optimizer.gradNorm();
-    if (!Number.isFinite(gradNorm)) throw new RcmError("E_NONFINITE", `gradient norm of the ${name} is ${gradNorm} at step ${step}`, { op: name });
+    if (!Number.isFinite(gradNorm)) {
+      throw new RcmError("E_NONFINITE", `gradient norm of the ${name} is ${gradNorm} at step ${step}`, { op: name });
+    }
     const o = spec.optimizer;
     const lr = learningRate(updates, {
-      lr: o.lr, warmupSteps: o.warmup_steps, decaySteps: o.decay_steps, lrMin: o.lr_min, totalSteps: method.updates(recipe, recipe.train.steps, name),
+      lr: o.lr,
+      warmupSteps: o.warmup_steps,
+      decaySteps: o.decay_steps,
+      lrMin: o.lr_min,
+      totalSteps: method.updates(recipe, recipe.train.steps, name),
     });
     optimizer.step(lr, gradNorm, role.ema && { flat: role.ema, beta: this.emaBeta(step, updates) });
     if (!position) {
       this.step++;
       this.skipped += skipped;
     }
-    return { kind: name, stats: Object.fromEntries(Object.entries(stats).map(([k, v]) => [k, mean(v)])), gradNorm, lr, skipped };
+    return {
+      kind: name,
+      stats: Object.fromEntries(Object.entries(stats).map(([k, v]) => [k, mean(v)])),
+      gradNorm,
+      lr,
+      skipped,
+    };
   }
 
   /** The GPU's own milliseconds in recorded evaluations since the last call; null when nothing is recorded. */

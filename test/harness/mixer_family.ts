@@ -28,10 +28,22 @@ function params({ dim: D, layers }: NetConfig): NetParam[] {
   layer("tokens", D, VOLUME, null);
   layer("time", 3 * D, 16, null);
   for (let i = 0; i < layers; i++) {
-    for (const [part, n, k] of [["q", D, D], ["k", D, TEXT.width], ["v", D, TEXT.width], ["up", 2 * D, D], ["down", D, 2 * D]] as const) {
+    for (
+      const [part, n, k] of [["q", D, D], ["k", D, TEXT.width], ["v", D, TEXT.width], ["up", 2 * D, D], [
+        "down",
+        D,
+        2 * D,
+      ]] as const
+    ) {
       layer(`mix.${i}.${part}`, n, k, i);
     }
-    out.push({ name: `mix.${i}.modulation`, shape: [1, 3, D], init: { kind: "normal", std: 0.1 }, role: "modulation", block: i });
+    out.push({
+      name: `mix.${i}.modulation`,
+      shape: [1, 3, D],
+      init: { kind: "normal", std: 0.1 },
+      role: "modulation",
+      block: i,
+    });
   }
   layer("pixels", VOLUME, D, null, true);
   return out;
@@ -58,19 +70,38 @@ const mixer: Family = {
       const { dtype, residual } = options;
       const patches = patchify(tape, x, { patch: config.patch, order: "channel_first", dtype });
       let h = dense(tape, p, "tokens", patches, residual);
-      const e = tape.reshape(dense(tape, p, "time", timestepEmbed(tape, time, { width: 16, dtype: "f32" })), [x.x.shape[0], 3, config.dim]);
+      const e = tape.reshape(dense(tape, p, "time", timestepEmbed(tape, time, { width: 16, dtype: "f32" })), [
+        x.x.shape[0],
+        3,
+        config.dim,
+      ]);
       for (let i = 0; i < config.layers; i++) {
         const modulation = addModulation(tape, p.get(`mix.${i}.modulation`), e);
         const n = adaLayerNorm(tape, h, modulation, { shift: 0, scale: 1, eps: 1e-6, dtype });
         const [k, v] = ["k", "v"].map((part) => dense(tape, p, `mix.${i}.${part}`, context));
         const read = gateResidual(tape, h, attention(tape, dense(tape, p, `mix.${i}.q`, n), k, v, config.heads));
-        h = gateResidual(tape, read, dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh")), modulation, 2);
+        h = gateResidual(
+          tape,
+          read,
+          dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh")),
+          modulation,
+          2,
+        );
       }
-      return unpatchify(tape, dense(tape, p, "pixels", h, residual), { patch: config.patch, order: "channel_last", dtype: x.x.dtype, shape: [...x.x.shape] });
+      return unpatchify(tape, dense(tape, p, "pixels", h, residual), {
+        patch: config.patch,
+        order: "channel_last",
+        dtype: x.x.dtype,
+        shape: [...x.x.shape],
+      });
     },
   }),
   layouts: [{ name: "original", prefix: "", probe: "mix.0.up.weight", toOwn: (key) => key, fromOwn: (name) => name }],
-  configOf: (shapes) => ({ ...SMALL, dim: shapes.get("tokens.weight")?.shape[0] ?? 0, layers: [...shapes.keys()].filter((n) => n.endsWith("modulation")).length }),
+  configOf: (shapes) => ({
+    ...SMALL,
+    dim: shapes.get("tokens.weight")?.shape[0] ?? 0,
+    layers: [...shapes.keys()].filter((n) => n.endsWith("modulation")).length,
+  }),
   note: () => ({}),
   noted: () => null,
   diffusers: () => {

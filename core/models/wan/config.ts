@@ -33,7 +33,19 @@ const WAN: Omit<WanConfig, "dim" | "heads" | "layers" | "ffnDim"> = {
 export const WAN_PRESETS = {
   "wan2.1-1.3b": { ...WAN, dim: 1536, heads: 12, layers: 30, ffnDim: 8960 },
   "wan2.1-14b": { ...WAN, dim: 5120, heads: 40, layers: 40, ffnDim: 13824 },
-  "wan-digits": { ...WAN, dim: 128, heads: 4, layers: 4, ffnDim: 512, inDim: 1, outDim: 1, patch: [1, 4, 4], freqDim: 64, textDim: 32, textLen: 24 },
+  "wan-digits": {
+    ...WAN,
+    dim: 128,
+    heads: 4,
+    layers: 4,
+    ffnDim: 512,
+    inDim: 1,
+    outDim: 1,
+    patch: [1, 4, 4],
+    freqDim: 64,
+    textDim: 32,
+    textLen: 24,
+  },
 } as const satisfies Record<string, WanConfig>;
 
 /** One of the two experts of Wan2.2 I2V: sees 16 channels of noise, 4 of mask and 16 of the picture's latent. Inference only. */

@@ -47,7 +47,8 @@ export const wan: Family<WanConfig> = {
   },
 };
 
-const defined = <T extends object>(o: T): Partial<T> => Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as Partial<T>;
+const defined = <T extends object>(o: T): Partial<T> =>
+  Object.fromEntries(Object.entries(o).filter(([, v]) => v !== undefined)) as Partial<T>;
 
 /** Width of a head in every published Wan network. */
 const HEAD_WIDTH = 128;
@@ -66,17 +67,23 @@ function configOf(shapes: StoredShapes, stated: Readonly<Record<string, unknown>
   const [ffnDim] = shape("blocks.0.ffn.0.weight", 2);
   let layers = 0;
   while (shapes.has(`blocks.${layers}.self_attn.q.weight`)) layers++;
-  const preset: WanConfig | undefined = Object.values(WAN_PRESETS).find((p) => p.dim === dim && p.layers === layers && p.ffnDim === ffnDim);
+  const preset: WanConfig | undefined = Object.values(WAN_PRESETS).find((p) =>
+    p.dim === dim && p.layers === layers && p.ffnDim === ffnDim
+  );
   const said = { ...preset, ...statedSizes(stated) };
   const embed = shape("patch_embedding.weight", 2, 5);
-  const patch: readonly [number, number, number] = embed.length === 5 ? [embed[2], embed[3], embed[4]] : (said.patch ?? PATCH);
+  const patch: readonly [number, number, number] = embed.length === 5
+    ? [embed[2], embed[3], embed[4]]
+    : (said.patch ?? PATCH);
   const volume = numel(patch);
   const [out] = shape("head.head.weight", 2);
   const inDim = numel(embed.slice(1)) / volume;
   const heads = said.heads ?? dim / HEAD_WIDTH;
   if (!Number.isSafeInteger(inDim)) throw bad("patch_embedding.weight", embed);
   if (!Number.isSafeInteger(out / volume)) throw bad("head.head.weight", out);
-  if (!Number.isSafeInteger(heads) || heads < 1 || dim % heads !== 0) throw bad("blocks.0.self_attn.q.weight", `width ${dim}, ${heads} heads`);
+  if (!Number.isSafeInteger(heads) || heads < 1 || dim % heads !== 0) {
+    throw bad("blocks.0.self_attn.q.weight", `width ${dim}, ${heads} heads`);
+  }
   return {
     dim,
     heads,
@@ -94,13 +101,23 @@ function configOf(shapes: StoredShapes, stated: Readonly<Record<string, unknown>
   };
 }
 
-const count = (v: unknown): number | undefined => (Number.isSafeInteger(v) && (v as number) > 0 ? (v as number) : undefined);
+const count = (
+  v: unknown,
+): number | undefined => (Number.isSafeInteger(v) && (v as number) > 0 ? (v as number) : undefined);
 
 /** What a config.json of diffusers or Wan says that shapes cannot. */
-function statedSizes(c: Readonly<Record<string, unknown>>): { heads?: number; patch?: readonly [number, number, number]; textLen?: number } {
-  const patch = Array.isArray(c.patch_size) && c.patch_size.length === 3 && c.patch_size.every(count) ? c.patch_size : undefined;
+function statedSizes(
+  c: Readonly<Record<string, unknown>>,
+): { heads?: number; patch?: readonly [number, number, number]; textLen?: number } {
+  const patch = Array.isArray(c.patch_size) && c.patch_size.length === 3 && c.patch_size.every(count)
+    ? c.patch_size
+    : undefined;
   const [heads, textLen] = [count(c.num_attention_heads) ?? count(c.num_heads), count(c.text_len)];
-  return { ...(heads && { heads }), ...(patch && { patch: patch as [number, number, number] }), ...(textLen && { textLen }) };
+  return {
+    ...(heads && { heads }),
+    ...(patch && { patch: patch as [number, number, number] }),
+    ...(textLen && { textLen }),
+  };
 }
 
 /** A configuration as an export notes it; null when it is none. */
@@ -114,14 +131,31 @@ function parseConfig(text: string): WanConfig | null {
   if (typeof c !== "object" || c === null) return null;
   const v = c as Record<string, unknown>;
   const patch = Array.isArray(v.patch) && v.patch.length === 3 ? v.patch : [0];
-  const counts = [v.dim, v.heads, v.layers, v.ffnDim, v.inDim, v.outDim, v.freqDim, v.textDim, v.textLen, v.timeScale, ...patch];
-  return counts.every((n) => count(n) !== undefined) && typeof v.eps === "number" && typeof v.secondTime === "boolean" ? (c as WanConfig) : null;
+  const counts = [
+    v.dim,
+    v.heads,
+    v.layers,
+    v.ffnDim,
+    v.inDim,
+    v.outDim,
+    v.freqDim,
+    v.textDim,
+    v.textLen,
+    v.timeScale,
+    ...patch,
+  ];
+  return counts.every((n) => count(n) !== undefined) && typeof v.eps === "number" && typeof v.secondTime === "boolean"
+    ? (c as WanConfig)
+    : null;
 }
 
 /** Fields of diffusers' WanTransformer3DModel. */
 function diffusers(c: WanConfig, shapes: StoredShapes): Record<string, unknown> {
   if (c.secondTime) {
-    throw new RcmError("E_ARG", "a MeanFlow student has a second time embedding, which diffusers does not know", { op: "export", want: "--format original" });
+    throw new RcmError("E_ARG", "a MeanFlow student has a second time embedding, which diffusers does not know", {
+      op: "export",
+      want: "--format original",
+    });
   }
   const imageDim = shapes.get("img_emb.proj.0.weight")?.shape[0] ?? null;
   return {

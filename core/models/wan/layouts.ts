@@ -23,7 +23,17 @@ const BLOCK: [string, string][] = [
   ["ffn.2.", "ffn.net.2."],
   ...(["self_attn:attn1", "cross_attn:attn2"] as const).flatMap((pair): [string, string][] => {
     const [ours, theirs] = pair.split(":");
-    const parts = [["q", "to_q"], ["k", "to_k"], ["v", "to_v"], ["o", "to_out.0"], ["norm_q", "norm_q"], ["norm_k", "norm_k"], ["k_img", "add_k_proj"], ["v_img", "add_v_proj"], ["norm_k_img", "norm_added_k"]];
+    const parts = [
+      ["q", "to_q"],
+      ["k", "to_k"],
+      ["v", "to_v"],
+      ["o", "to_out.0"],
+      ["norm_q", "norm_q"],
+      ["norm_k", "norm_k"],
+      ["k_img", "add_k_proj"],
+      ["v_img", "add_v_proj"],
+      ["norm_k_img", "norm_added_k"],
+    ];
     return parts.map(([a, b]): [string, string] => [`${ours}.${a}.`, `${theirs}.${b}.`]);
   }),
 ];
@@ -33,7 +43,9 @@ function respell(name: string, from: 0 | 1): string {
   const rest = name.slice(block.length);
   for (const pair of block === "" ? TOP : BLOCK) {
     const old = pair[from];
-    if (rest === old || (old.endsWith(".") && rest.startsWith(old))) return block + pair[1 - from] + rest.slice(old.length);
+    if (rest === old || (old.endsWith(".") && rest.startsWith(old))) {
+      return block + pair[1 - from] + rest.slice(old.length);
+    }
   }
   return name;
 }
@@ -48,5 +60,11 @@ const ORIGINAL = { probe: "blocks.0.self_attn.q.weight", toOwn: (key: string) =>
 export const WAN_LAYOUTS: readonly Layout[] = [
   { name: "original", prefix: "", ...ORIGINAL },
   { name: "comfyui", prefix: COMFYUI_PREFIX, ...ORIGINAL },
-  { name: "diffusers", prefix: "", probe: "blocks.0.attn1.to_q.weight", toOwn: (key) => respell(key, 1), fromOwn: (name) => respell(name, 0) },
+  {
+    name: "diffusers",
+    prefix: "",
+    probe: "blocks.0.attn1.to_q.weight",
+    toOwn: (key) => respell(key, 1),
+    fromOwn: (name) => respell(name, 0),
+  },
 ];

@@ -68,11 +68,19 @@ export class WanNet implements Net {
       return dense(inner, this.weights, "text_embedding.2", hidden);
     }, [this.cast(context)]);
     const e = this.timeEmbedding(tape, times);
-    const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [rows, 6, c.dim]);
+    const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [
+      rows,
+      6,
+      c.dim,
+    ]);
 
     let h = embed;
     for (let i = 0; i < c.layers; i++) {
-      const next = tape.block(o.checkpoint, (inner, [x, e, text]) => this.block(inner, i, x, e, text, rope), [h, projected, text]);
+      const next = tape.block(o.checkpoint, (inner, [x, e, text]) => this.block(inner, i, x, e, text, rope), [
+        h,
+        projected,
+        text,
+      ]);
       release(tape, h);
       h = next;
     }
@@ -82,7 +90,12 @@ export class WanNet implements Net {
       const normed = adaLayerNorm(inner, x, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
       const patches = dense(inner, this.weights, "head.head", normed, o.residual);
       const frames = inner.reshape(patches, [B * T, L / T, patches.x.shape[2]]);
-      const pixels = unpatchify(inner, frames, { patch: c.patch, order: "channel_last", dtype, shape: [B * T, c.outDim, 1, Y, X] });
+      const pixels = unpatchify(inner, frames, {
+        patch: c.patch,
+        order: "channel_last",
+        dtype,
+        shape: [B * T, c.outDim, 1, Y, X],
+      });
       return inner.reshape(pixels, [B, T, c.outDim, Y, X]);
     }, [h, tape.reshape(e, [rows, 1, c.dim])]);
     release(tape, h);
@@ -95,12 +108,24 @@ export class WanNet implements Net {
     const [B, T, , Y, X] = x.x.shape;
     expectShape("wan", "x", x.x, [B, T, c.inDim, Y, X]);
     expectShape("wan", "context", context.x, [B, -1, c.textDim]);
-    if (c.patch[0] !== 1) throw new RcmError("E_ARG", "a patch is of one frame", { op: "wan", want: [1, -1, -1], got: c.patch });
+    if (c.patch[0] !== 1) {
+      throw new RcmError("E_ARG", "a patch is of one frame", { op: "wan", want: [1, -1, -1], got: c.patch });
+    }
     if (times.length !== (c.secondTime ? 2 : 1)) {
-      throw new RcmError("E_ARG", "a second time goes with secondTime", { op: "wan", want: c.secondTime, got: times.length === 2 });
+      throw new RcmError("E_ARG", "a second time goes with secondTime", {
+        op: "wan",
+        want: c.secondTime,
+        got: times.length === 2,
+      });
     }
     const rows = times[0].x.numel;
-    if (rows !== B && rows !== B * T) throw new RcmError("E_SHAPE", "one time per sample or per frame", { op: "wan", want: `${B} or ${B * T}`, got: rows });
+    if (rows !== B && rows !== B * T) {
+      throw new RcmError("E_SHAPE", "one time per sample or per frame", {
+        op: "wan",
+        want: `${B} or ${B * T}`,
+        got: rows,
+      });
+    }
     for (const time of times) expectShape("wan", "time", time.x, [rows]);
     return rows;
   }
@@ -126,7 +151,12 @@ export class WanNet implements Net {
     const bySample = (v: Var): Var => (R === B ? v : tape.reshape(v, [B, (R * perTime) / B, D]));
     const norm = (name: string, v: Var, tables: RopeTables | null): Var =>
       rmsNormRope(tape, v, p.get(`${b}.${name}.weight`), {
-        heads: c.heads, group: c.dim, rope: tables, pairing: "interleaved", eps: c.eps, dtype: null,
+        heads: c.heads,
+        group: c.dim,
+        rope: tables,
+        pairing: "interleaved",
+        eps: c.eps,
+        dtype: null,
       });
     const modulation = addModulation(tape, p.get(`${b}.modulation`), e);
 

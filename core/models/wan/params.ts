@@ -9,10 +9,20 @@ import type { WanConfig } from "./config.ts";
 export function wanParams(c: WanConfig): NetParam[] {
   const specs: ParamSpec[] = [];
   const { dim: D, ffnDim: F } = c;
-  const linear = (name: string, n: number, k: number, init: Init = { kind: "normal", std: Math.sqrt(2 / (n + k)) }): void => {
-    specs.push({ name: `${name}.weight`, shape: [n, k], init }, { name: `${name}.bias`, shape: [n], init: { kind: "zeros" } });
+  const linear = (
+    name: string,
+    n: number,
+    k: number,
+    init: Init = { kind: "normal", std: Math.sqrt(2 / (n + k)) },
+  ): void => {
+    specs.push({ name: `${name}.weight`, shape: [n, k], init }, {
+      name: `${name}.bias`,
+      shape: [n],
+      init: { kind: "zeros" },
+    });
   };
-  const vector = (name: string, n: number, kind: "ones" | "zeros"): void => void specs.push({ name, shape: [n], init: { kind } });
+  const vector = (name: string, n: number, kind: "ones" | "zeros"): void =>
+    void specs.push({ name, shape: [n], init: { kind } });
   const small: Init = { kind: "normal", std: 0.02 };
 
   linear("patch_embedding", D, c.inDim * c.patch[0] * c.patch[1] * c.patch[2]);

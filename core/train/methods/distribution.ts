@@ -12,23 +12,44 @@ import type { Iteration } from "../method.ts";
 const simulationSteps = (c: DmdRecipe, updates: number): number => (updates % c.simulation_steps) + 1;
 
 /** Moves the student's samples from what the critic thinks of them to what the teacher does. Source: DMD2 eq. 3, rCM eq. 12. */
-export function distributionMatching({ recipe, updates, nets, batch, draws }: Iteration, c: DmdRecipe, tape: Tape): LossResult {
+export function distributionMatching(
+  { recipe, updates, nets, batch, draws }: Iteration,
+  c: DmdRecipe,
+  tape: Tape,
+): LossResult {
   const drawn = drawDmd(c, draws, batch.x0, simulationSteps(c, updates));
   const o = { scale: c.scale, onNonfinite: recipe.objective.on_nonfinite };
-  return dmdLoss(tape, nets.denoiser("student"), nets.denoiser("critic"), nets.guided("teacher"), batch.condition, drawn, o);
+  return dmdLoss(
+    tape,
+    nets.denoiser("student"),
+    nets.denoiser("critic"),
+    nets.guided("teacher"),
+    batch.condition,
+    drawn,
+    o,
+  );
 }
 
 /** Keeps the critic a denoiser of the student's current samples. Source: DMD2 section 4. */
-export function criticMatching({ recipe, updates, nets, batch, draws }: Iteration, c: DmdRecipe, tape: Tape): LossResult {
+export function criticMatching(
+  { recipe, updates, nets, batch, draws }: Iteration,
+  c: DmdRecipe,
+  tape: Tape,
+): LossResult {
   const drawn = drawDmd(c, draws, batch.x0, simulationSteps(c, updates));
-  return criticLoss(tape, nets.denoiser("critic"), nets.denoiser("student"), batch.condition, drawn, { onNonfinite: recipe.objective.on_nonfinite });
+  return criticLoss(tape, nets.denoiser("critic"), nets.denoiser("student"), batch.condition, drawn, {
+    onNonfinite: recipe.objective.on_nonfinite,
+  });
 }
 
 /** Draws of a backward simulation of n steps and of the judgement of its sample. */
 export function drawDmd(c: DmdRecipe, draws: Draws, like: Tensor, n: number): DmdDraws {
   const B = like.shape[0];
   const trig = (index: number): Float64Array => draws.each("simulateTime", B, (rng) => drawTrig(c.times, rng), index);
-  const times = Array.from({ length: n - 1 }, (_, k) => (c.fixed_times ? new Float64Array(B).fill(c.fixed_times[k]) : trig(k)));
+  const times = Array.from(
+    { length: n - 1 },
+    (_, k) => (c.fixed_times ? new Float64Array(B).fill(c.fixed_times[k]) : trig(k)),
+  );
   return {
     simulation: {
       noise: draws.noise("simulateNoise", like),

@@ -16,10 +16,13 @@ export function methodOf({ objective: { consistency: c, dmd: regularizer } }: Re
     if (c?.kind === "scm") return scm(c);
     if (c?.kind === "dcm") return dcm(c);
     if (c?.kind === "meanflow") return meanflow(c);
-    throw new RcmError("E_RECIPE", "objective: found neither consistency nor dmd, allowed one of them or both", { op: "recipe" });
+    throw new RcmError("E_RECIPE", "objective: found neither consistency nor dmd, allowed one of them or both", {
+      op: "recipe",
+    });
   }
   if (!c) return dmd(regularizer);
-  const regularized = (objective: Objective, roles: (recipe: Recipe) => Roles = studentRoles): Method => rcm(objective, regularizer, roles);
+  const regularized = (objective: Objective, roles: (recipe: Recipe) => Roles = studentRoles): Method =>
+    rcm(objective, regularizer, roles);
   if (c.kind === "scm") return regularized(scmObjective(c));
   if (c.kind === "dcm") return regularized(dcmObjective(c));
   return regularized(meanflowObjective(c), meanflowRoles);

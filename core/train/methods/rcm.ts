@@ -4,17 +4,26 @@ import { trained, type Roles } from "../role.ts";
 import { criticMatching, distributionMatching } from "./distribution.ts";
 
 /** Iterations of pure consistency at the start: those of sCM's tangent warm-up. */
-const warmupOf = ({ objective: { consistency } }: Recipe): number => (consistency?.kind === "scm" ? consistency.tangent_warmup : 0);
+const warmupOf = (
+  { objective: { consistency } }: Recipe,
+): number => (consistency?.kind === "scm" ? consistency.tangent_warmup : 0);
 
 /**
  * Score-regularized consistency: after a warm-up with the consistency objective alone, one iteration in `student_every` trains
  * the student on both terms, the others train the critic. `consistency` may be null (DMD2) or any trajectory objective.
  * Source: rCM (arXiv 2510.08431) Algorithm 1 and its public trainer.
  */
-export const rcm = (consistency: Objective | null, c: DmdRecipe, roles: (recipe: Recipe) => Roles = studentRoles): Method => ({
+export const rcm = (
+  consistency: Objective | null,
+  c: DmdRecipe,
+  roles: (recipe: Recipe) => Roles = studentRoles,
+): Method => ({
   roles: (recipe) => ({ ...roles(recipe), critic: trained(c.critic, { start: "teacher" }) }),
 
-  turn: (recipe, step) => (step < warmupOf(recipe) || (step - warmupOf(recipe)) % c.student_every === 0 ? "student" : "critic"),
+  turn: (
+    recipe,
+    step,
+  ) => (step < warmupOf(recipe) || (step - warmupOf(recipe)) % c.student_every === 0 ? "student" : "critic"),
 
   *losses(it, turn) {
     if (turn === "critic") return yield it.loss((tape) => criticMatching(it, c, tape));
@@ -42,8 +51,11 @@ export const rcm = (consistency: Objective | null, c: DmdRecipe, roles: (recipe:
     ];
     const simulated = turns.flatMap(({ role, step, share }) =>
       Array.from({ length: N }, (_, i): IterationKind => ({
-        name: `${role}, ${i + 1} simulation step${i === 0 ? "" : "s"}`, step, updates: i, share: share / N,
-      })),
+        name: `${role}, ${i + 1} simulation step${i === 0 ? "" : "s"}`,
+        step,
+        updates: i,
+        share: share / N,
+      }))
     );
     return [...(warmup > 0 ? [{ name: "student, warm-up", step: 0, updates: 0, share: 0 }] : []), ...simulated];
   },

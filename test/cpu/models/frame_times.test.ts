@@ -60,7 +60,8 @@ describe("times of frames", () => {
     const tape = new Tape(cpu(), { record: true });
     const input = leaf(x);
     tape.backward(net(tape, input, at(FRAMES), text), yBar);
-    const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number => Array.from(a).reduce((s, v, i) => s + v * b[i], 0);
+    const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
+      Array.from(a).reduce((s, v, i) => s + v * b[i], 0);
     const [left, right] = [dot(yBar.values(), alongX), dot(input.node?.bar?.values() ?? [], xDot.values())];
     expect(Math.abs(left - right) / Math.abs(left)).toBeLessThan(1e-11);
   });
@@ -79,7 +80,14 @@ describe("times of frames", () => {
     const student = trigDenoiser(net);
     const teacher = trigDenoiser(velocityNet(tiny(9)));
     const o = {
-      tangent: "jvp", fdSize: 1e-4, passes: "one", ramp: 1, rampScope: "x_t", scale: 1, precise: null, onNonfinite: "raise",
+      tangent: "jvp",
+      fdSize: 1e-4,
+      passes: "one",
+      ramp: 1,
+      rampScope: "x_t",
+      scale: 1,
+      precise: null,
+      onNonfinite: "raise",
     } as const;
     const parts = (t: Float64Array): Tensor =>
       scmParts(inference(), student, teacher, { x0: x, condition: text }, { tTrig: t.map((v) => v * 1.5), eps }, o).g;
@@ -96,6 +104,7 @@ describe("times of frames", () => {
       const v = net(inference(), constant((value as { x: Tensor }).x), at(t), text).x;
       return (sampler.next(v).value as Tensor).values();
     };
-    expect(relativeError(answer(new Float64Array(B * T).fill(0.9)), answer(new Float64Array(B).fill(0.9)))).toBeLessThan(1e-13);
+    expect(relativeError(answer(new Float64Array(B * T).fill(0.9)), answer(new Float64Array(B).fill(0.9))))
+      .toBeLessThan(1e-13);
   });
 });
