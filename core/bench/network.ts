@@ -197,7 +197,7 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
   const studentStep = (n: number) => (): void => {
     student.params.zeroGrad();
     back((t) => scmLoss(t, on, target, { x0, condition }, { tTrig, eps }, options));
-    back((t) => dmdLoss(t, on, judge, target, condition, draws(n), { scale: 1, onNonfinite: "raise" }));
+    back((t) => dmdLoss(t, { student: on, critic: judge, teacher: target }, condition, draws(n), { scale: 1, onNonfinite: "raise" }));
     optimizer.step(2e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 });
   };
   const criticStep = (n: number) => (): void => {

@@ -2,7 +2,8 @@
  * The two conventions of a noising path and the maps between them, in f64.
  *
  * Rectified flow (RF): x_t = (1 - tRf) x0 + tRf eps, tRf in [0, 1], velocity v = eps - x0.
- * TrigFlow:            x_t = cos(tTrig) x0 + sin(tTrig) eps, tTrig in [0, pi/2], field F = dx_t/dtTrig = cos eps - sin x0.
+ * TrigFlow:            x_t = cos(tTrig) x0 + sin(tTrig) eps, tTrig in [0, pi/2],
+ *                      field F = dx_t/dtTrig = cos eps - sin x0.
  * Both equal a noise-to-signal ratio sigma = tRf / (1 - tRf) = tan(tTrig), up to a scale of x_t by cos + sin.
  * Source: sCM (arXiv 2410.11081) section 3; rCM (arXiv 2510.08431) appendix.
  */
@@ -26,7 +27,10 @@ export interface Curve {
   rate: Float64Array;
 }
 
-/** The wrapper's coefficients, with u = cos + sin: net input scale, RF time, and F = fieldX x + fieldV v, x0 = x0X x + x0V v. */
+/**
+ * Coefficients of the TrigFlow wrapper around a velocity network, with u = cos + sin: network input scale, RF time, and
+ * F = fieldX x + fieldV v, x0 = x0X x + x0V v.
+ */
 export interface TrigCoefficients {
   /** c_in = c_skip = 1/u. */
   input: Curve;
@@ -40,7 +44,8 @@ export interface TrigCoefficients {
 
 /**
  * Coefficients that make a rectified-flow network a TrigFlow denoiser. fieldX = (cos - sin)/u and fieldV = 1/u are
- * (cos x - x0)/sin with the 1/sin cancelled by hand, so they hold at t = 0. Source: rCM eq. for c_skip, c_out, c_in, c_noise.
+ * (cos x - x0)/sin with the 1/sin cancelled analytically, so they hold at t = 0.
+ * Source: rCM eq. for c_skip, c_out, c_in, c_noise.
  */
 export function trigCoefficients(tTrig_B: Float64Array): TrigCoefficients {
   const curve = (value: (c: number, s: number) => number, rate: (c: number, s: number) => number): Curve => ({

@@ -9,13 +9,13 @@ export interface Time {
   dot: Float64Array | null;
 }
 
-/** What the text (or nothing) contributes. Shapes: [B, M, textDim]. */
+/** Text embeddings. Shapes: [B, M, textDim]. */
 export type Condition = Tensor;
 
-/** A rectified-flow network: velocity at an RF time. Shapes: x [B, T, C, Y, X] -> the same. Units: time.t is tRf in [0, 1]. */
+/** A rectified-flow network: velocity at an RF time in [0, 1]. Shapes: x [B, T, C, Y, X] -> the same. */
 export type VelocityNet = (tape: Tape, x: Var, tRf: Time, condition: Condition) => Var;
 
-/** What the losses and samplers see of a network. Units: TrigFlow times. */
+/** A network as losses and samplers evaluate it. Units: TrigFlow times. */
 export interface Denoiser {
   /** F = cos eps - sin x0, the TrigFlow field. */
   field(tape: Tape, x: Var, tTrig: Time, condition: Condition): Var;
@@ -30,7 +30,7 @@ const scaled = (curve: Curve, time: Time) => ({
   dot: time.dot ? curve.rate.map((r, i) => r * (time.dot as Float64Array)[i]) : null,
 });
 
-/** Wraps a rectified-flow network as a TrigFlow denoiser; value, tangent and gradient all pass through. Source: rCM eq. 7-8. */
+/** A rectified-flow network as a TrigFlow denoiser, for values, tangents and gradients. Source: rCM eq. 7-8. */
 export function trigDenoiser(net: VelocityNet): Denoiser {
   const output = (tape: Tape, x: Var, time: Time, condition: Condition, kind: "field" | "x0"): Var => {
     const c = trigCoefficients(time.t);
@@ -51,16 +51,15 @@ export function trigDenoiser(net: VelocityNet): Denoiser {
  */
 export function guided(inner: Denoiser, scale: number, uncondition: (B: number) => Condition): Denoiser {
   if (scale === 1) return inner;
-  const mix = (tape: Tape, c: Var, u: Var): Var => lincomb(tape, [[{ value: scale }, c], [{ value: 1 - scale }, u]]);
-  return {
-    field: (tape, x, time, condition) =>
-      mix(tape, inner.field(tape, x, time, condition), inner.field(tape, x, time, uncondition(condition.shape[0]))),
-    x0: (tape, x, time, condition) =>
-      mix(tape, inner.x0(tape, x, time, condition), inner.x0(tape, x, time, uncondition(condition.shape[0]))),
+  const guide = (output: Denoiser["field"]): Denoiser["field"] => (tape, x, time, condition) => {
+    const c = output(tape, x, time, condition);
+    const u = output(tape, x, time, uncondition(condition.shape[0]));
+    return lincomb(tape, [[{ value: scale }, c], [{ value: 1 - scale }, u]]);
   };
+  return { field: guide(inner.field), x0: guide(inner.x0) };
 }
 
-/** Evaluates without record or tangent and frees the intermediates. Shapes: x [B, T, C, Y, X] -> the same. */
+/** Evaluates without recording or tangent and frees the intermediates. Shapes: x [B, T, C, Y, X] -> the same. */
 export function evaluate(output: Denoiser["field"], x: Tensor, tTrig: Float64Array, condition: Condition): Tensor {
   const scope = x.device.scope();
   try {

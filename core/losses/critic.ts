@@ -8,8 +8,9 @@ import { cosSin, finiteWeights, mean, type LossResult, type OnNonfinite } from "
 import { simulate } from "./simulate.ts";
 
 /**
- * Denoising loss of the critic (fake score) on the student's own samples: sum (G - x0_critic(x_t))^2 / sin^2(t), which is
- * flow matching in F. The student runs without record. Shapes: latents [B, T, C, Y, X]. Source: DMD2; rCM section 4.
+ * Denoising loss of the critic (fake score) on samples G of the student: sum (G - x0_critic(x_t))^2 / sin^2(t), which
+ * is flow matching in F. Shapes: latents [B, T, C, Y, X]. Grad: none reaches the student.
+ * Source: DMD2; rCM section 4.
  */
 export function criticLoss(
   tape: Tape,

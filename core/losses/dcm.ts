@@ -28,16 +28,15 @@ export interface DcmDraws {
 export function dcmTimes(u: Float64Array, o: Pick<DcmOptions, "totalSteps" | "skipSteps" | "shift">): Float64Array[] {
   const du = 1 / o.totalSteps;
   const scaled = u.map((v) => v * (1 - o.skipSteps * du));
-  return Array.from(
-    { length: o.skipSteps + 1 },
-    (_, k) => scaled.map((v) => trigFromRf(shiftRf(1 - (v + k * du), o.shift))),
-  );
+  const timesAfter = (k: number): Float64Array => scaled.map((v) => trigFromRf(shiftRf(1 - (v + k * du), o.shift)));
+  return Array.from({ length: o.skipSteps + 1 }, (_, k) => timesAfter(k));
 }
 
 /**
- * Discrete consistency distillation: the student's x0 at the start of a short teacher trajectory is pulled to its own
- * (constant) x0 at the end. loss = scale * sum (x0(x_t0, t0) - sg x0(x_tk, tk))^2.
- * Shapes: latents [B, T, C, Y, X]. Source: rCM section 5 (dCM baseline), LCM.
+ * Discrete consistency distillation: the student's prediction at the start of a short teacher trajectory matches its
+ * prediction at the end, loss = scale * sum (x0(x_t0, t0) - sg x0(x_tk, tk))^2.
+ * Shapes: latents [B, T, C, Y, X]. Grad: none through the trajectory or the target.
+ * Source: rCM section 5 (dCM baseline), LCM.
  */
 export function dcmLoss(
   tape: Tape,
@@ -57,10 +56,8 @@ export function dcmLoss(
   }
   const target = evaluate(student.x0, xk, times[times.length - 1], condition);
   const prediction = student.x0(tape, constant(start), at(times[0]), condition);
-  const { weight, skipped } = finiteWeights("dcm", u.map(() => o.scale), o.onNonfinite, {
-    prediction: prediction.x,
-    target,
-  });
+  const checked = { prediction: prediction.x, target };
+  const { weight, skipped } = finiteWeights("dcm", u.map(() => o.scale), o.onNonfinite, checked);
   const loss_B = sqLoss(tape, prediction, { target, delta: null, weight });
   return { loss_B, skipped, xk, target, stats: { dcm_loss: mean(loss_B.x.values()) } };
 }

@@ -9,9 +9,16 @@ import { simulate, type SimulationDraws } from "./simulate.ts";
 
 export interface DmdDraws {
   simulation: SimulationDraws;
-  /** Times [B] and noise at which critic and teacher judge the sample. */
+  /** Diffusion times [B] and noise at which critic and teacher denoise the sample. */
   tTrig: Float64Array;
   eps: Tensor;
+}
+
+/** The three networks of distribution matching; the critic is DMD2's fake score, the teacher its real score. */
+export interface DmdNets {
+  student: Denoiser;
+  critic: Denoiser;
+  teacher: Denoiser;
 }
 
 export interface DmdOptions {
@@ -19,20 +26,32 @@ export interface DmdOptions {
   onNonfinite: OnNonfinite;
 }
 
+/** Everything between the networks and the loss; tests read it. */
+export interface DmdParts {
+  G: Tensor;
+  xt: Tensor;
+  critic: Tensor;
+  teacher: Tensor;
+  q: Tensor;
+  /** The denominator of q. */
+  spread: Float64Array;
+}
+
 /**
  * Distribution matching: the student's sample G moves along the difference of the critic's and the guided teacher's
- * denoised estimates, loss = scale * sum (G - sg(G - q))^2 with q = (x0_critic - x0_teacher) / max(mean|G - x0_teacher|, 1e-5).
- * Shapes: latents [B, T, C, Y, X]. Source: DMD2 (arXiv 2405.14867) eq. 3; rCM eq. 12.
+ * denoised estimates, loss = scale * sum (G - sg(G - q))^2,
+ *
+ *   q = (x0_critic - x0_teacher) / max(mean |G - x0_teacher|, 1e-5)
+ * Shapes: latents [B, T, C, Y, X]. Grad: through the last simulation step only. Source: DMD2 (arXiv 2405.14867) eq. 3;
+ * rCM eq. 12.
  */
 export function dmdLoss(
   tape: Tape,
-  student: Denoiser,
-  critic: Denoiser,
-  teacher: Denoiser,
+  { student, critic, teacher }: DmdNets,
   condition: Tensor,
   draws: DmdDraws,
   o: DmdOptions,
-): LossResult & { parts: { G: Tensor; xt: Tensor; critic: Tensor; teacher: Tensor; q: Tensor; spread: Float64Array } } {
+): LossResult & { parts: DmdParts } {
   const G = simulate(tape, student, condition, draws.simulation);
   const { c, s } = cosSin(draws.tTrig);
   const xt = combine([[c, G.x], [s, draws.eps]]);

@@ -7,7 +7,7 @@ import { constant, type Tape } from "../tape.ts";
 import { finiteWeights, mean, type Batch, type LossResult, type OnNonfinite } from "./loss.ts";
 
 /**
- * Rectified-flow matching, the teacher's own objective: mean over elements of (v(x_t, t) - (eps - x0))^2.
+ * Rectified-flow matching, the objective of teachers: mean over elements of (v(x_t, t) - (eps - x0))^2.
  * Shapes: latents [B, T, C, Y, X], tRf [B]. Source: Liu et al. 2022.
  */
 export function flowLoss(

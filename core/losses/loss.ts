@@ -16,11 +16,11 @@ export interface LossResult {
   skipped: number;
 }
 
-/** What to do with a sample whose target is not finite: stop, drop it and count it, or drop it silently (public code). */
+/** For a sample whose target is not finite: "raise" an error, "skip" and count it, or "zero" its loss (public code). */
 export type OnNonfinite = "raise" | "skip" | "zero";
 
 /**
- * Weights of samples (or of frames) after the finite check: `weight`, or 0 where any tensor holds NaN or infinity there.
+ * Loss weights after the finite check: `weight`, or 0 for a sample (or frame) with a NaN or infinity in any tensor.
  * Throws: E_NONFINITE naming loss and tensor when `policy` is "raise".
  */
 export function finiteWeights(
@@ -35,10 +35,8 @@ export function finiteWeights(
     bad.forEach((count, b) => {
       if (count === 0) return;
       if (policy === "raise") {
-        throw new RcmError("E_NONFINITE", `${name} of sample ${b} holds ${count} values that are not finite`, {
-          op,
-          got: tensor.shape,
-        });
+        const message = `${name} of sample ${b} holds ${count} values that are not finite`;
+        throw new RcmError("E_NONFINITE", message, { op, got: tensor.shape });
       }
       out[b] = 0;
     });

@@ -11,11 +11,11 @@ export type MeanVelocityNet = (tape: Tape, x: Var, t: Time, r: Time, condition: 
 
 /** Where the instantaneous velocity along the path comes from. */
 export type MeanFlowVelocity =
-  /** The data's own: eps - x0 (training from data). */
+  /** Of the data: eps - x0 (training from scratch). */
   | { kind: "data" }
-  /** A guided teacher's: v_c + (scale - 1)(v_c - v_u) (distillation). */
+  /** Of a guided teacher: v_c + (scale - 1)(v_c - v_u) (distillation). */
   | { kind: "teacher"; scale: number }
-  /** The network's own at r = t: scale (eps - x0) + (1 - scale - mix) u_u + mix u_c. */
+  /** With the student's guidance at r = t: scale (eps - x0) + (1 - scale - mix) u_u + mix u_c. */
   | { kind: "self"; scale: number; mix: number; start: number; end: number };
 
 export interface MeanFlowOptions {
@@ -45,9 +45,20 @@ export interface MeanFlowDraws {
 
 export interface MeanFlowNets {
   student: MeanVelocityNet;
-  /** Instantaneous velocity of the teacher; wanted by velocity kind "teacher". */
+  /** Instantaneous velocity of the teacher, for velocity kind "teacher". */
   teacher: ((tape: Tape, x: Var, t: Time, condition: Condition) => Var) | null;
   uncondition: ((B: number) => Condition) | null;
+}
+
+/** Everything between the networks and the loss; tests read it. */
+export interface MeanFlowParts {
+  xt: Tensor;
+  v: Tensor;
+  u: Tensor;
+  /** du/dt along the path. */
+  uJvp: Tensor;
+  tangent: Tensor;
+  weight: Float64Array;
 }
 
 /**
@@ -60,32 +71,29 @@ export function meanflowLoss(
   { x0, condition }: Batch,
   { t, r, eps }: MeanFlowDraws,
   o: MeanFlowOptions,
-): LossResult & { parts: { xt: Tensor; v: Tensor; u: Tensor; uJvp: Tensor; tangent: Tensor; weight: Float64Array } } {
+): LossResult & { parts: MeanFlowParts } {
   const xt = combine([[t.map((v) => 1 - v), x0], [t, eps]]);
-  const v = velocity(nets, xt, x0, eps, t, condition, o.velocity);
+  const point = { xt, t, r, condition };
+  const v = velocity(nets, point, combine([[1, eps], [-1, x0]]), o.velocity);
   const exact = o.tangent === "jvp";
   const u = nets.student(tape, constant(xt, exact ? v : null), at(t, exact ? t.map(() => 1) : null), at(r), condition);
-  const uJvp = exact ? (u.dot as Tensor) : difference(nets.student, xt, v, t, r, condition, o);
+  const uJvp = exact ? (u.dot as Tensor) : difference(nets.student, point, v, o);
 
   const delta = t.map((ti, b) => Math.min(Math.max(ti - r[b], o.minT), o.maxT));
   const n = perSample(x0.shape);
   const scale = o.spatialInvariance ? Math.sqrt(1 / n) : 1;
-  const pull = delta.map((d) => -o.ramp * d * scale);
+  const onJvp = delta.map((d) => -o.ramp * d * scale);
   const tangent = o.form === "gradient"
-    ? combine([[scale, v], [-scale, u.x], [pull, uJvp]])
-    : combine([[scale, v], [pull, uJvp]]);
+    ? combine([[scale, v], [-scale, u.x], [onJvp, uJvp]])
+    : combine([[scale, v], [onJvp, uJvp]]);
 
   const size = o.form === "gradient" ? norms(tangent) : sampleReduce(combine([[1, u.x], [-1, tangent]]), "squares");
   const weight = size.map((s) => 1 / (s + o.normConst) ** o.normPower);
-  const { weight: kept, skipped } = finiteWeights(
-    "meanflow",
-    o.form === "gradient" ? weight.map(() => 1) : weight,
-    o.onNonfinite,
-    { u: u.x, tangent },
-  );
+  const lossWeight = o.form === "gradient" ? weight.map(() => 1) : weight;
+  const { weight: finite, skipped } = finiteWeights("meanflow", lossWeight, o.onNonfinite, { u: u.x, tangent });
   const loss_B = o.form === "gradient"
-    ? sqLoss(tape, u, { target: u.x, delta: combine([[weight, tangent]]), weight: kept })
-    : sqLoss(tape, u, { target: tangent, delta: null, weight: kept });
+    ? sqLoss(tape, u, { target: u.x, delta: combine([[weight, tangent]]), weight: finite })
+    : sqLoss(tape, u, { target: tangent, delta: null, weight: finite });
   return {
     loss_B,
     skipped,
@@ -94,16 +102,16 @@ export function meanflowLoss(
   };
 }
 
-function velocity(
-  nets: MeanFlowNets,
-  xt: Tensor,
-  x0: Tensor,
-  eps: Tensor,
-  t: Float64Array,
-  condition: Tensor,
-  kind: MeanFlowVelocity,
-): Tensor {
-  const data = combine([[1, eps], [-1, x0]]);
+/** Where on the path the average velocity is evaluated. */
+interface Point {
+  xt: Tensor;
+  t: Float64Array;
+  r: Float64Array;
+  condition: Tensor;
+}
+
+/** The instantaneous velocity at a point; `data` is that of the data, eps - x0. */
+function velocity(nets: MeanFlowNets, { xt, t, condition }: Point, data: Tensor, kind: MeanFlowVelocity): Tensor {
   if (kind.kind === "data") return data;
   const tape = new Tape(xt.device, { record: false });
   const uncondition = nets.uncondition?.(condition.shape[0]) ?? condition;
@@ -114,30 +122,22 @@ function velocity(
     const u = teacher(tape, constant(xt), at(t), uncondition).x;
     return combine([[kind.scale, c], [1 - kind.scale, u]]);
   }
-  const inside = (value: number, outside: number): Float64Array =>
+  const inRange = (value: number, outside: number): Float64Array =>
     t.map((ti) => (ti >= kind.start && ti <= kind.end ? value : outside));
   const u = nets.student(tape, constant(xt), at(t), at(t), uncondition).x;
-  if (kind.mix === 0) return combine([[inside(kind.scale, 1), data], [inside(1 - kind.scale, 0), u]]);
+  if (kind.mix === 0) return combine([[inRange(kind.scale, 1), data], [inRange(1 - kind.scale, 0), u]]);
   const c = nets.student(tape, constant(xt), at(t), at(t), condition).x;
-  return combine([[inside(kind.scale, 1), data], [inside(1 - kind.scale - kind.mix, 0), u], [inside(kind.mix, 0), c]]);
+  return combine([[inRange(kind.scale, 1), data], [inRange(1 - kind.scale - kind.mix, 0), u], [inRange(kind.mix, 0), c]]);
 }
 
-/** du/dt by central differences; a leg that leaves [max(minT, r), maxT] is replaced by the centre. */
-function difference(
-  net: MeanVelocityNet,
-  xt: Tensor,
-  v: Tensor,
-  t: Float64Array,
-  r: Float64Array,
-  condition: Tensor,
-  o: MeanFlowOptions,
-): Tensor {
+/** du/dt by central differences, one-sided where t - h or t + h leaves [max(minT, r), maxT]. */
+function difference(net: MeanVelocityNet, { xt, t, r, condition }: Point, v: Tensor, o: MeanFlowOptions): Tensor {
   const back = t.map((ti, b) => (ti - o.fdSize >= o.minT && ti - o.fdSize > r[b] ? o.fdSize : 0));
   const ahead = t.map((ti) => (ti + o.fdSize <= o.maxT ? o.fdSize : 0));
   const tape = new Tape(xt.device, { record: false });
-  const leg = (h: Float64Array): Tensor =>
+  const uAfter = (h: Float64Array): Tensor =>
     net(tape, constant(combine([[1, xt], [h, v]])), at(t.map((ti, b) => ti + h[b])), at(r), condition).x;
   const span = t.map((_, b) => Math.max(ahead[b] + back[b], Number.MIN_VALUE));
-  const [plus, minus] = [leg(ahead), leg(back.map((h) => -h))];
+  const [plus, minus] = [uAfter(ahead), uAfter(back.map((h) => -h))];
   return combine([[span.map((h) => 1 / h), plus], [span.map((h) => -1 / h), minus]]);
 }

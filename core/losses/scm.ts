@@ -1,5 +1,5 @@
 import type { DType } from "../dtype.ts";
-import { at, evaluate, type Denoiser, type Time } from "../diffusion/predict.ts";
+import { at, evaluate, type Denoiser } from "../diffusion/predict.ts";
 import { RcmError } from "../error.ts";
 import { combine } from "../ops/lincomb.ts";
 import { sqLoss } from "../ops/sq_loss.ts";
@@ -12,7 +12,7 @@ type Term = [Float64Array, Tensor];
 /** c of the tangent normalisation g / (|g| + c). Source: sCM section 4.1. */
 const C = 0.1;
 
-/** How the total derivative of F along the teacher's trajectory is found. */
+/** How the total derivative of F along the teacher's trajectory is computed. */
 export type TangentKind =
   /** Jacobian-vector product in x and t. */
   | "jvp"
@@ -33,7 +33,7 @@ export interface ScmOptions {
   rampScope: "x_t" | "second_term";
   /** Factor of the loss (100 in the public recipes). */
   scale: number;
-  /** The student with f32-grade arithmetic: D then comes from a pass of its own through it. */
+  /** The student with f32-grade arithmetic: D is then computed in a separate pass through it. */
   precise: Denoiser | null;
   onNonfinite: OnNonfinite;
 }
@@ -58,7 +58,7 @@ export interface ScmParts {
 }
 
 /**
- * Tangent, normalised target and student field of sCM. One pass of the student gives F with its record and its tangent.
+ * Student field F, its tangent D and the normalised target g of sCM; one pass of the student gives F and D.
  *
  *   g = -cos sqrt(1 - r^2 sin^2) (F - F*) - (r cos sin x_t + D),   D = JVP of F along (cos sin F*, cos sin)
  *   g <- g / (|g| + c)
@@ -81,15 +81,15 @@ export function scmParts(
   const { F, D } = fieldAndTangent(tape, student, { xt, fTeacher, tTrig, cs, condition }, o);
 
   const r = o.ramp;
-  const onSecond = o.rampScope === "second_term" ? r : 1;
-  const pull = c.map((ci, b) => ci * Math.sqrt(1 - r * r * s[b] * s[b]));
-  const gRaw = combine([[pull.map((v) => -v), F.x], [pull, fTeacher], [cs.map((v) => -r * v), xt], [-onSecond, D]]);
+  const rD = o.rampScope === "second_term" ? r : 1;
+  const onF = c.map((ci, b) => ci * Math.sqrt(1 - r * r * s[b] * s[b]));
+  const gRaw = combine([[onF.map((v) => -v), F.x], [onF, fTeacher], [cs.map((v) => -r * v), xt], [-rD, D]]);
   const gNorm = norms(gRaw);
   const g = combine([[gNorm.map((n) => 1 / (n + C)), gRaw]]);
   return { xt, fTeacher, F, D, gRaw, g, gNorm };
 }
 
-/** The point at which F and its tangent are wanted, and the direction: along the teacher's field, cos sin F*, and time, cos sin. */
+/** Where F and its tangent are evaluated; the direction is cos sin F* in x and cos sin in time. */
 interface Point {
   xt: Tensor;
   fTeacher: Tensor;
@@ -98,7 +98,7 @@ interface Point {
   condition: Tensor;
 }
 
-/** F on the tape and D = cos sin dF/dt, by the way that `o.tangent` names. */
+/** F on the tape and D = cos sin dF/dt, computed as `o.tangent` says. */
 function fieldAndTangent(tape: Tape, student: Denoiser, p: Point, o: ScmOptions): { F: Var; D: Tensor } {
   const { xt, fTeacher, tTrig, cs, condition } = p;
   const field = (on: Tape, xDot: Tensor | null, tDot: Float64Array | null): Var =>
@@ -107,12 +107,18 @@ function fieldAndTangent(tape: Tape, student: Denoiser, p: Point, o: ScmOptions)
     const xDot = combine([[cs, fTeacher]]);
     if (o.precise) {
       const F = field(tape, null, null);
-      return { F, dot: preciseTangent(o.precise, xt, xDot, at(tTrig, tDot), condition, F.x.dtype) };
+      return { F, dot: preciseTangent(o.precise, p, { xDot, tDot }, F.x.dtype) };
     }
     const F = field(tape, o.passes === "one" ? xDot : null, o.passes === "one" ? tDot : null);
     const { dot } = o.passes === "one" ? F : field(new Tape(tape.device, { record: false }), xDot, tDot);
     if (!dot) throw new RcmError("E_INTERNAL", "the student gave no tangent", { op: "scm" });
     return { F, dot };
+  };
+  // The two terms of the backward difference cos sin (cos h F(x, t) - F(x', t - h)) / sin h.
+  const [ch, sh] = [Math.cos(o.fdSize), Math.sin(o.fdSize)];
+  const backwardDifference = (F: Tensor, xBefore: Tensor): [Term, Term] => {
+    const fBefore = evaluate(student.field, xBefore, tTrig.map((t) => t - o.fdSize), condition);
+    return [[cs.map((v) => (v * ch) / sh), F], [cs.map((v) => -v / sh), fBefore]];
   };
   switch (o.tangent) {
     case "jvp": {
@@ -121,13 +127,12 @@ function fieldAndTangent(tape: Tape, student: Denoiser, p: Point, o: ScmOptions)
     }
     case "semi_continuous": {
       const { F, dot } = along(null);
-      const [now, past] = backward(student, F.x, xt, p, o);
-      return { F, D: combine([[1, dot], now, past]) };
+      return { F, D: combine([[1, dot], ...backwardDifference(F.x, xt)]) };
     }
     case "finite_difference": {
       const F = field(tape, null, null);
-      const before = combine([[Math.cos(o.fdSize), xt], [-Math.sin(o.fdSize), fTeacher]]);
-      return { F, D: combine([...backward(student, F.x, before, p, o)]) };
+      const xBefore = combine([[ch, xt], [-sh, fTeacher]]);
+      return { F, D: combine(backwardDifference(F.x, xBefore)) };
     }
   }
 }
@@ -135,32 +140,19 @@ function fieldAndTangent(tape: Tape, student: Denoiser, p: Point, o: ScmOptions)
 /** The tangent of a denoiser that computes in f32, rounded once at the end. */
 function preciseTangent(
   precise: Denoiser,
-  x: Tensor,
-  xDot: Tensor,
-  time: Time,
-  condition: Tensor,
+  { xt, tTrig, condition }: Point,
+  { xDot, tDot }: { xDot: Tensor; tDot: Float64Array | null },
   dtype: DType,
 ): Tensor {
-  return x.device.keep(() => {
-    const { dot } = precise.field(
-      new Tape(x.device, { record: false }),
-      constant(x.to("f32"), xDot.to("f32")),
-      time,
-      condition,
-    );
+  return xt.device.keep(() => {
+    const tape = new Tape(xt.device, { record: false });
+    const { dot } = precise.field(tape, constant(xt.to("f32"), xDot.to("f32")), at(tTrig, tDot), condition);
     if (!dot) throw new RcmError("E_INTERNAL", "the student gave no tangent", { op: "scm" });
     return dot.to(dtype);
   });
 }
 
-/** The two terms of the backward difference cos sin (cos h F(x, t) - F(x', t - h)) / sin h. */
-function backward(student: Denoiser, F: Tensor, xBefore: Tensor, p: Point, o: ScmOptions): [Term, Term] {
-  const [ch, sh] = [Math.cos(o.fdSize), Math.sin(o.fdSize)];
-  const fBefore = evaluate(student.field, xBefore, p.tTrig.map((t) => t - o.fdSize), p.condition);
-  return [[p.cs.map((v) => (v * ch) / sh), F], [p.cs.map((v) => -v / sh), fBefore]];
-}
-
-/** The sCM loss scale * sum (F - sg F - g)^2 per sample. Throws: E_NONFINITE (or drops the sample, as told). */
+/** The sCM loss scale * sum (F - sg F - g)^2 per sample. Throws: E_NONFINITE when `o.onNonfinite` is "raise". */
 export function scmLoss(
   tape: Tape,
   student: Denoiser,

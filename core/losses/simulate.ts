@@ -14,7 +14,7 @@ export interface SimulationDraws {
 }
 
 /**
- * Samples the student from pure noise over its own few steps. Only the last step is recorded (tape given).
+ * Samples the student from pure noise in a few steps. Grad: through the last step only.
  * Shapes: noise [B, T, C, Y, X] -> x0 of the same. Source: DMD2 backward simulation; rCM Algorithm 1.
  */
 export function simulate(tape: Tape, student: Denoiser, condition: Condition, draws: SimulationDraws): Var {

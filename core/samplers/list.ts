@@ -5,7 +5,7 @@ import { rcmRf, rcmTrig } from "./rcm.ts";
 import type { Renoise, Sampler } from "./sampler.ts";
 import { unipc } from "./unipc.ts";
 
-/** What every sampler starts from: standard normal noise and its times (see samplers/times.ts). */
+/** Initial state of every sampler: standard normal noise and its times (see samplers/times.ts). */
 export interface SamplerStart {
   x: Tensor;
   times: Float64Array;
@@ -13,12 +13,12 @@ export interface SamplerStart {
 }
 
 interface SamplerEntry {
-  /** The network that it asks. A teacher's times are RF times; those of students are TrigFlow times down to 0. */
+  /** The kind of network that it samples. Times of a teacher are RF times, those of students TrigFlow times down to 0. */
   net: "teacher" | "student" | "meanflow";
   start: (s: SamplerStart) => Sampler;
 }
 
-/** Every sampler. A new one is a file of this folder and a line here. */
+/** Every sampler. A new one is a file in this folder and a line here. */
 export const SAMPLERS = {
   euler: { net: "teacher", start: ({ x, times }: SamplerStart) => euler(x, times) },
   unipc: { net: "teacher", start: ({ x, times }: SamplerStart) => unipc(x, times) },
@@ -30,13 +30,13 @@ export const SAMPLERS = {
 export type SamplerName = keyof typeof SAMPLERS;
 type NameOf<N> = { [S in SamplerName]: (typeof SAMPLERS)[S]["net"] extends N ? S : never }[SamplerName];
 export type TeacherSampler = NameOf<"teacher">;
-/** Form of a few-step student's sampler. */
+/** Parameterization of a few-step student's sampler. */
 export type StudentForm = NameOf<"student">;
 
 const names = Object.keys(SAMPLERS) as SamplerName[];
 export const TEACHER_SAMPLERS = names.filter((n): n is TeacherSampler => SAMPLERS[n].net === "teacher");
 export const STUDENT_FORMS = names.filter((n): n is StudentForm => SAMPLERS[n].net === "student");
 
-/** How a student's step goes on: with fresh noise, or with the noise that x and the clean latent imply. */
+/** How a few-step sampler re-noises: with new noise ("sde"), or with the noise that x and x0 imply ("ode"). */
 export const FEW_STEP_MODES = ["sde", "ode"] as const;
 export type FewStepMode = (typeof FEW_STEP_MODES)[number];

@@ -1,23 +1,21 @@
 import type { Tensor } from "../tensor.ts";
 
-/** A time of a request: one number for the whole batch, or a value per sample (per frame, where frames have times). */
+/** A diffusion time: one for the whole batch, or one per sample (or per frame). */
 export type RequestTime = number | Float64Array;
 
-/** What a sampler asks of the network at a state x: its velocity, the clean latent, or its mean velocity from t to r. */
-export type SamplerRequest =
-  & {
-    x: Tensor;
-    /** States besides x that the sampler needs after the answer; everything else that it made is freed. */
-    keep?: readonly Tensor[];
-  }
-  & (
-    | { want: "velocity"; tRf: RequestTime }
-    | { want: "clean"; tTrig: RequestTime }
-    | { want: "mean velocity"; tRf: RequestTime; rRf: RequestTime }
-  );
+/** A network evaluation at a state x: velocity, clean latent x0, or mean velocity between t and r. */
+export type SamplerRequest = {
+  x: Tensor;
+  /** Tensors besides x that the sampler uses after the reply; all others are freed. */
+  keep?: readonly Tensor[];
+} & (
+  | { want: "velocity"; tRf: RequestTime }
+  | { want: "clean"; tTrig: RequestTime }
+  | { want: "mean velocity"; tRf: RequestTime; rRf: RequestTime }
+);
 
-/** A run from noise to a clean latent: yields requests, is answered with tensors shaped as x, returns the latent. */
+/** From noise to a clean latent: yields the evaluations it needs, receives tensors of x's shape, returns the latent. */
 export type Sampler = Generator<SamplerRequest, Tensor, Tensor>;
 
-/** Fresh noise of the k-th re-noising. */
+/** New noise for the k-th re-noising. */
 export type Renoise = (k: number) => Tensor;

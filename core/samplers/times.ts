@@ -3,8 +3,8 @@ import { shiftRf } from "../diffusion/time.ts";
 import { RcmError } from "../error.ts";
 
 /**
- * RF times of a teacher sampler, descending, without the final 0: `steps` values of a shifted linear grid whose first is
- * sigmaMax. Units: tRf. Source: Wan2.1 flow schedulers.
+ * RF times of a teacher sampler, descending, without the final 0: a shifted linear grid of `steps` values that starts
+ * at sigmaMax. Units: tRf. Source: Wan2.1 flow schedulers.
  */
 export function teacherTimes(steps: number, shift: number, sigmaMax: number): Float64Array {
   const top = rfFromSigma(sigmaMax);
@@ -17,13 +17,13 @@ export function fewStepTimes(steps: number, sigmaMax: number, midTimes: readonly
   return Float64Array.from([trigFromSigma(sigmaMax), ...midTimes.slice(0, steps - 1), 0]);
 }
 
-/** Most steps of a few-step student. */
+/** Largest number of steps of a few-step student. */
 export const MOST_STEPS = 8;
 
 /**
- * TrigFlow times between the first step and 0. Up to 4 steps: those of the public code. Beyond, ours: the times of the paper that are
- * not among them (1.3, 0.6, and the 0.3 that it adds for 8 steps), then 0.8 in the widest gap where the paper repeats a time; none
- * is repeated, so that the deterministic sampler gains from every step. Source: rCM public code and Table 4.
+ * TrigFlow times between the first step and 0. Up to 4 steps they are those of the public code. Above, the paper's
+ * further times are added (1.3, 0.6, and 0.3 for 8 steps), then 0.8 in the widest gap. The paper repeats a time there;
+ * without repeats the deterministic sampler gains from every step. Source: rCM public code and Table 4.
  */
 export function midTimes(steps: number): number[] {
   if (steps < 1 || steps > MOST_STEPS) {
@@ -33,7 +33,7 @@ export function midTimes(steps: number): number[] {
   return [1.5, 1.4, 1.0, 0.6, 0.3, 1.3, 0.8].slice(0, steps - 1).sort((a, b) => b - a);
 }
 
-/** Throws: E_ARG unless times fall (equal ones only where noise is fresh) from the first down to 0. */
+/** Throws: E_ARG unless times descend to 0; equal ones are allowed with `repeats`, when each step draws new noise. */
 export function expectDescending(times: ArrayLike<number>, repeats: boolean): void {
   const list = Array.from(times);
   const below = (t: number, before: number): boolean => t < before || (repeats && t === before && t > 0);

@@ -193,7 +193,7 @@ onEachSetup("DMD", (test) => {
       const tape = new Tape(s.device, { record: true });
       const draws = dmdDraws(s, name, Number(n));
       const options = { scale: 1, onNonfinite: "raise" } as const;
-      const result = dmdLoss(tape, s.student, s.critic, s.teacher, s.batch.condition, draws, options);
+      const result = dmdLoss(tape, s, s.batch.condition, draws, options);
       const { G: x0, xt, critic, teacher, q, spread } = result.parts;
       expectClose(`${name}.G_x0`, x0.values(), s.tol.value);
       expectClose(`${name}.D_xt`, xt.values(), s.tol.value);

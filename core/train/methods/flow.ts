@@ -11,14 +11,15 @@ export const flow = (c: FlowRecipe): Method =>
   single(({ recipe, nets, batch, draws }, tape) => {
     const eps = draws.noise("noise", batch.x0);
     const tRf = draws.each("time", batch.x0.shape[0], (rng) => drawRf(c.times, rng));
-    const seen = dropText(batch, nets.empty, c.text_dropout, draws);
-    return flowLoss(tape, nets.velocity("student"), seen, { tRf, eps }, { onNonfinite: recipe.objective.on_nonfinite });
+    const dropped = dropText(batch, nets.empty, c.text_dropout, draws);
+    const o = { onNonfinite: recipe.objective.on_nonfinite };
+    return flowLoss(tape, nets.velocity("student"), dropped, { tRf, eps }, o);
   });
 
-/** Replaces the text of a random share of samples by the empty prompt. */
-function dropText(batch: Batch, empty: Tensor, share: number, draws: Draws): Batch {
+/** Replaces the text of each sample by the empty prompt with probability `p`, for classifier-free guidance. */
+function dropText(batch: Batch, empty: Tensor, p: number, draws: Draws): Batch {
   const { condition } = batch;
-  const dropped = Array.from(draws.each("dropout", condition.shape[0], (rng) => rng.uniform()), (u) => u < share);
+  const dropped = Array.from(draws.each("dropout", condition.shape[0], (rng) => rng.uniform()), (u) => u < p);
   if (!dropped.includes(true)) return batch;
   const out = condition.device.empty(condition.shape, condition.dtype).set(condition);
   dropped.forEach((drop, b) => drop && out.window(b * empty.numel, empty.shape).set(empty));

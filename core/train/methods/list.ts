@@ -9,16 +9,15 @@ import { meanflow, meanflowObjective, meanflowRoles } from "./meanflow.ts";
 import { rcm } from "./rcm.ts";
 import { scm, scmObjective } from "./scm.ts";
 
-/** The method that a recipe's objective section names. */
+/** The training method of a recipe's objective section. */
 export function methodOf({ objective: { consistency: c, dmd: regularizer } }: Recipe): Method {
   if (c?.kind === "flow") return flow(c);
   if (!regularizer) {
     if (c?.kind === "scm") return scm(c);
     if (c?.kind === "dcm") return dcm(c);
     if (c?.kind === "meanflow") return meanflow(c);
-    throw new RcmError("E_RECIPE", "objective: found neither consistency nor dmd, allowed one of them or both", {
-      op: "recipe",
-    });
+    const message = "objective: found neither consistency nor dmd, allowed one of them or both";
+    throw new RcmError("E_RECIPE", message, { op: "recipe" });
   }
   if (!c) return dmd(regularizer);
   const regularized = (objective: Objective, roles: (recipe: Recipe) => Roles = studentRoles): Method =>

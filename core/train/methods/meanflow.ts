@@ -5,7 +5,7 @@ import type { Draws } from "../draws.ts";
 import { rampAt, single, studentRoles, type Method, type Objective } from "../method.ts";
 import type { Roles } from "../role.ts";
 
-/** The average velocity between two times, by the MeanFlow identity. Source: MeanFlow (arXiv 2505.13447) Algorithm 1. */
+/** Average velocity between two times by the MeanFlow identity. Source: MeanFlow (arXiv 2505.13447) Algorithm 1. */
 export const meanflowObjective = (c: MeanflowRecipe): Objective => ({ recipe, step, nets, batch, draws }, tape) => {
   const { t, r } = drawIntervals(c, batch.x0.shape[0], draws);
   const eps = draws.noise("noise", batch.x0);
@@ -35,19 +35,19 @@ function velocityOf(c: MeanflowRecipe, { teacher }: Recipe): MeanFlowVelocity {
   return { kind: "self", scale: c.self_scale, mix: c.self_mix, start: 0, end: 1 };
 }
 
-/** Pairs r <= t of RF times; a share of samples has r = t. Source: MeanFlow section 4.1. */
+/** Pairs r <= t of RF times, r = t with probability `equal_fraction`. Source: MeanFlow section 4.1. */
 function drawIntervals(c: MeanflowRecipe, B: number, draws: Draws): { t: Float64Array; r: Float64Array } {
   const r = new Float64Array(B);
   const t = draws.each("time", B, (rng, b) => {
-    const [one, two] = [drawRf(c.times, rng), drawRf(c.times, rng)];
-    const end = Math.max(one, two);
-    r[b] = rng.uniform() < c.equal_fraction ? end : Math.min(one, two);
-    return end;
+    const [t1, t2] = [drawRf(c.times, rng), drawRf(c.times, rng)];
+    const t = Math.max(t1, t2);
+    r[b] = rng.uniform() < c.equal_fraction ? t : Math.min(t1, t2);
+    return t;
   });
   return { t, r };
 }
 
-/** The student takes the interval's end as a second time. */
+/** The student is conditioned on both ends of the interval, t and r. */
 export const meanflowRoles = (recipe: Recipe): Roles => studentRoles(recipe, { secondTime: true });
 
 export const meanflow = (c: MeanflowRecipe): Method => single(meanflowObjective(c), meanflowRoles);

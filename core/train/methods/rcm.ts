@@ -3,15 +3,17 @@ import { studentRoles, type IterationKind, type Method, type Objective } from ".
 import { trained, type Roles } from "../role.ts";
 import { criticMatching, distributionMatching } from "./distribution.ts";
 
-/** Iterations of pure consistency at the start: those of sCM's tangent warm-up. */
-const warmupOf = (
-  { objective: { consistency } }: Recipe,
-): number => (consistency?.kind === "scm" ? consistency.tangent_warmup : 0);
+/** Iterations at the start that train on consistency alone, for the length of sCM's tangent warm-up. */
+const warmupOf = ({ objective: { consistency: c } }: Recipe): number => (c?.kind === "scm" ? c.tangent_warmup : 0);
+
+/** Whether an iteration trains the student: all of the warm-up, then one in `student_every`. */
+const studentTurn = (step: number, warmup: number, every: number): boolean =>
+  step < warmup || (step - warmup) % every === 0;
 
 /**
- * Score-regularized consistency: after a warm-up with the consistency objective alone, one iteration in `student_every` trains
- * the student on both terms, the others train the critic. `consistency` may be null (DMD2) or any trajectory objective.
- * Source: rCM (arXiv 2510.08431) Algorithm 1 and its public trainer.
+ * Score-regularized consistency: after a warm-up with the consistency objective alone, one iteration in `student_every`
+ * trains the student on both terms, the others train the critic. `consistency` may be null (DMD2) or any trajectory
+ * objective. Source: rCM (arXiv 2510.08431) Algorithm 1 and its public trainer.
  */
 export const rcm = (
   consistency: Objective | null,
@@ -20,10 +22,7 @@ export const rcm = (
 ): Method => ({
   roles: (recipe) => ({ ...roles(recipe), critic: trained(c.critic, { start: "teacher" }) }),
 
-  turn: (
-    recipe,
-    step,
-  ) => (step < warmupOf(recipe) || (step - warmupOf(recipe)) % c.student_every === 0 ? "student" : "critic"),
+  turn: (recipe, step) => (studentTurn(step, warmupOf(recipe), c.student_every) ? "student" : "critic"),
 
   *losses(it, turn) {
     if (turn === "critic") return yield it.loss((tape) => criticMatching(it, c, tape));

@@ -3,7 +3,7 @@ import { scmLoss } from "../../losses/scm.ts";
 import type { ScmRecipe } from "../../recipe/schema.ts";
 import { rampAt, single, type Method, type Objective } from "../method.ts";
 
-/** Continuous-time consistency of the student along the guided teacher's trajectories. Source: sCM Algorithm 1, rCM eq. 9. */
+/** Continuous-time consistency along the guided teacher's trajectories. Source: sCM Algorithm 1, rCM eq. 9. */
 export const scmObjective = (c: ScmRecipe): Objective => ({ recipe, step, nets, batch, draws }, tape) => {
   const tTrig = draws.each("time", batch.x0.shape[0], (rng) => drawTrig(c.times, rng));
   const eps = draws.noise("noise", batch.x0);
