@@ -10,7 +10,7 @@ export interface HostBatch {
   embeds: HostTensor;
 }
 
-/** One member of every sample, each checked against the shape it is stored with and cut, as a batch. */
+/** How one member of the samples is read, checked against its stored shape, and cut to the batch's shape. */
 interface Member {
   what: string;
   pick: (sample: Sample) => HostTensor;
@@ -38,7 +38,10 @@ function joinMember(samples: readonly Sample[], { what, pick, stored, cut, shape
   return { dtype: first.dtype, shape: [samples.length, ...shape], data };
 }
 
-/** Joins samples into one batch as stored, channels first, latents cut to the recipe's frames. Throws: E_SHAPE naming the sample that differs from the recipe. */
+/**
+ * Joins samples into one batch, channels first as stored, latents cut to the recipe's frames.
+ * Throws: E_SHAPE naming a sample that differs from the recipe.
+ */
 export function collate(samples: readonly Sample[], recipe: Recipe, embedShape: readonly number[]): HostBatch {
   const shape = latentShape(recipe);
   return {

@@ -11,27 +11,31 @@ import type { RoleName } from "./role.ts";
 import type { TrainState } from "./state.ts";
 
 /**
- * A checkpoint is one file `checkpoint_%09d.safetensors` with everything a bitwise resume needs: masters (or f32 weights),
- * moments, EMA and, in its metadata, counters, data position and recipe hash (random numbers are a pure function of seed
- * and step). It is written under a temporary name, synced and renamed, so a crash leaves the previous one whole.
+ * A checkpoint is one file `checkpoint_%09d.safetensors` with everything a bitwise resume needs: master (or f32)
+ * weights, moments, EMA and, in its metadata, counters, data position and recipe hash (random numbers are a pure
+ * function of seed and step). It is written under a temporary name, synced and renamed, so that a crash leaves the
+ * previous one intact.
  */
 interface CheckpointMeta {
   step: number;
   skipped: number;
-  /** Optimizer updates by role; checkpoints from before roles had a number of each kind. */
+  /** Optimizer updates by role; older checkpoints have the two fields below instead. */
   updates?: Partial<Record<RoleName, number>>;
   studentUpdates?: number;
   criticUpdates?: number;
   recipeHash: string;
   data: StreamPosition;
-  /** Version of the keys that noise is drawn by; absent in checkpoints from before they had one. */
+  /** Version of the random number keys of noise; absent in version 1. */
   noiseKeys?: number;
 }
 
-/** Version 1 (unwritten) keyed by micro-batch and could repeat a noise; version 2 keys by use, step, sample of the global batch and index. */
+/**
+ * Version 1 was keyed by micro-batch and could repeat a noise tensor. Version 2 is keyed by use, step, sample of the
+ * global batch and index.
+ */
 const NOISE_KEYS = 2;
 
-/** Every saved buffer of every role cut into its parameters, `role.state/parameter`, so that a reader needs no layout. */
+/** Every saved buffer as one tensor per parameter, `role.state/parameter`, readable without the flat layout. */
 function* windows({ roles }: TrainState): Generator<[string, Tensor]> {
   for (const [name, role] of roles) {
     const { params } = role.network;
@@ -45,33 +49,34 @@ function* windows({ roles }: TrainState): Generator<[string, Tensor]> {
 /** Bytes of a checkpoint's tensors. */
 export const checkpointBytes = (state: TrainState): number => [...windows(state)].reduce((n, [, t]) => n + t.bytes, 0);
 
+export interface SaveOptions {
+  recipeHash: string;
+  /** Where in the data the run continues. */
+  data: StreamPosition;
+  /** Number of newest checkpoints that are kept. */
+  keep: number;
+}
+
 /**
- * Writes a checkpoint, a piece of a tensor at a time from the device, and removes all but the newest `keep`.
- * Throws: E_IO, the previous checkpoints being untouched.
+ * Writes a checkpoint, streaming tensors from the device in chunks, and removes all but the newest `keep`.
+ * Throws: E_IO; previous checkpoints stay intact.
  */
-export function saveCheckpoint(
-  state: TrainState,
-  folder: string,
-  recipeHash: string,
-  data: StreamPosition,
-  keep: number,
-): string {
+export function saveCheckpoint(state: TrainState, folder: string, { recipeHash, data, keep }: SaveOptions): string {
   mkdirSync(folder, { recursive: true });
+  const trained = [...state.roles].filter(([, role]) => role.optimizer);
   const meta: CheckpointMeta = {
     step: state.step,
     skipped: state.skipped,
-    updates: Object.fromEntries(
-      [...state.roles].filter(([, role]) => role.optimizer).map(([name, role]) => [name, role.updates]),
-    ),
+    updates: Object.fromEntries(trained.map(([name, role]) => [name, role.updates])),
     recipeHash,
     data,
     noiseKeys: NOISE_KEYS,
   };
   const path = checkpointPath(folder, state.step);
-  const tensors = Array.from(
-    windows(state),
-    ([name, t]) => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.bytes, chunks: () => t.hostChunks() }),
-  );
+  const tensors = Array.from(windows(state), ([name, t]) => {
+    const { dtype, shape, bytes } = t;
+    return { name, dtype, shape, bytes, chunks: () => t.hostChunks() };
+  });
   using file = new AtomicFile(path);
   streamSafetensors(file, tensors, { format: "rcm-checkpoint", state: JSON.stringify(meta) });
   file.commit();
@@ -79,7 +84,7 @@ export function saveCheckpoint(
   return path;
 }
 
-/** Removes what a killed run left half written. */
+/** Removes the temporary files of a killed run. */
 export function sweepCheckpoints(folder: string): void {
   if (!existsSync(folder)) return;
   for (const file of readdirSync(folder)) {
@@ -87,7 +92,10 @@ export function sweepCheckpoints(folder: string): void {
   }
 }
 
-/** Restores a run's state bitwise, a piece of a tensor at a time. Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged. */
+/**
+ * Restores a run's state bitwise, streaming tensors in chunks.
+ * Throws: E_STATE when the checkpoint belongs to another recipe, E_FORMAT when it is damaged.
+ */
 export function loadCheckpoint(
   state: TrainState,
   path: string,
@@ -100,29 +108,25 @@ export function loadCheckpoint(
   }
   const meta = JSON.parse(metadata.state) as CheckpointMeta;
   if (meta.recipeHash !== recipeHash) {
-    throw new RcmError(
-      "E_STATE",
-      `${path} was written by another recipe; give another --out, or the recipe of that run`,
-      { op: "resume", want: recipeHash, got: meta.recipeHash },
-    );
+    const message = `${path} was written by another recipe; give another --out, or the recipe of that run`;
+    throw new RcmError("E_STATE", message, { op: "resume", want: recipeHash, got: meta.recipeHash });
   }
   if (meta.noiseKeys !== NOISE_KEYS) {
     warn(
-      `${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ones, so this run will not repeat an old one bit for bit`,
+      `${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ones, ` +
+        "so this run will not repeat an old one bit for bit",
     );
   }
   for (const [name, into] of windows(state)) {
     const stored = tensors.get(name);
     if (!stored || stored.dtype !== into.dtype) {
-      throw new RcmError("E_FORMAT", `${path} lacks ${name} in ${into.dtype}`, {
-        op: "resume",
-        got: stored?.dtype ?? "nothing",
-      });
+      const got = stored?.dtype ?? "nothing";
+      throw new RcmError("E_FORMAT", `${path} lacks ${name} in ${into.dtype}`, { op: "resume", got });
     }
     readStored(stored, into);
   }
-  const updates: CheckpointMeta["updates"] = meta.updates ??
-    { student: meta.studentUpdates, critic: meta.criticUpdates };
+  const { studentUpdates: student, criticUpdates: critic } = meta;
+  const updates: CheckpointMeta["updates"] = meta.updates ?? { student, critic };
   for (const [name, { optimizer, network }] of state.roles) {
     if (!optimizer) continue;
     if (optimizer.master) network.params.flat.set(optimizer.master);

@@ -11,16 +11,16 @@ export const studentRoles = (recipe: Recipe, student: Partial<RoleSpec> = {}): R
   student: trained(recipe.optimizer, { ema: true, ...student }),
 });
 
-/** What one micro-batch of an iteration can call on. */
+/** Everything that a method needs to compute the losses of one micro-batch. */
 export interface Iteration {
   recipe: Recipe;
   step: number;
-  /** Updates that the role whose turn it is has had. */
+  /** Optimizer updates so far of the role that this iteration trains. */
   updates: number;
   nets: Nets;
   batch: Batch;
   draws: Draws;
-  /** Computes one loss on a tape of its own; yielded, it is backpropagated and freed before the next one is computed. */
+  /** Computes one loss on a new tape. Once yielded, it is backpropagated and freed before the next one is computed. */
   loss(compute: (tape: Tape) => LossResult): RecordedLoss;
 }
 
@@ -29,32 +29,32 @@ export interface RecordedLoss {
   result: LossResult;
 }
 
-/** One kind of iteration, for dry runs: what it is called, when it occurs, and how often. */
+/** One kind of iteration, for dry runs: its name, a step at which it occurs, and how often. */
 export interface IterationKind {
   name: string;
   step: number;
   updates: number;
-  /** Share of the iterations after the warm-up. */
+  /** Fraction of the iterations after the warm-up. */
   share: number;
 }
 
-/** A training method. All of it is a pure function of recipe and step, so that nobody has to keep counters for it. */
+/** A training method: pure functions of recipe and step, without state. */
 export interface Method {
   roles(recipe: Recipe): Roles;
   /** The role that an iteration trains. */
   turn(recipe: Recipe, step: number): RoleName;
   /** Updates of a role in the first `steps` iterations. */
   updates(recipe: Recipe, steps: number, role: RoleName): number;
-  /** Number of student updates that the EMA's decay counts; the public code counts differently from `updates`. */
+  /** Student updates as the EMA's decay counts them; the public code counts them differently from `updates`. */
   emaCount(recipe: Recipe, step: number, updates: number): number;
   losses(it: Iteration, turn: RoleName): Generator<RecordedLoss>;
   kinds(recipe: Recipe): IterationKind[];
 }
 
-/** A loss of the student along trajectories or at single times. */
+/** A loss of the student. */
 export type Objective = (it: Iteration, tape: Tape) => LossResult;
 
-/** A method of one trained network and one loss. */
+/** A method that trains the student alone, on one loss. */
 export const single = (objective: Objective, roles: (recipe: Recipe) => Roles = studentRoles): Method => ({
   roles,
   turn: () => "student",

@@ -7,13 +7,13 @@ import { meanVelocityNet, velocityNet } from "../networks/network.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Role, RoleName } from "./role.ts";
 
-/** The networks of a run as its losses see them. Every view throws E_INTERNAL for a role that the method did not declare. */
+/** The networks of a run as its losses evaluate them. Throws: E_INTERNAL for a role that the method does not declare. */
 export class Nets {
   private readonly views = new Map<string, unknown>();
 
   constructor(
     private readonly roles: ReadonlyMap<RoleName, Role>,
-    /** The network that evaluates for a role: its own, or a recording of it. */
+    /** The network to evaluate for a role: the network itself or its recorded CUDA graphs. */
     private readonly evaluated: (role: Role) => Net,
     private readonly guidance: number,
     /** Embeddings [1, M, D] of the negative and of the empty prompt. */
@@ -37,7 +37,7 @@ export class Nets {
     return this.view("guided", role, (r) => guidedTeacher(this.evaluated(r), this.guidance, this.text.negative));
   }
 
-  /** The denoiser in f32-grade arithmetic; null where the network has that anyway. */
+  /** The denoiser in f32-grade arithmetic; null when the network already computes in f32. */
   precise(role: RoleName): Denoiser | null {
     return this.view("precise", role, (r) => preciseDenoiser(r.network));
   }

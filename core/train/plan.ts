@@ -29,7 +29,7 @@ export interface CheckedWeights {
 export interface CheckedData {
   path: string;
   shards: number;
-  /** Samples of the first shard, and what that makes of all. */
+  /** Samples of the first shard. */
   firstShard: number;
   latent: string;
   embed: string;
@@ -44,7 +44,7 @@ export interface RunPlan {
     items: { name: string; dtype: string; bytes: number }[];
     /** Memory of the largest iteration on top of the items, and which one it is. */
     activations: { checkpoint: CheckpointMode; turn: string; bytes: number };
-    /** What the driver and the libraries hold besides: assumed, not counted. */
+    /** Assumed memory of driver and libraries, which the dry run does not count. */
     overhead: number;
     total: number;
     /** Total with the other checkpoint modes. */
@@ -66,7 +66,7 @@ export interface RunPlan {
   ok: boolean;
 }
 
-/** CUDA context, kernels, cuBLASLt and gaps between the allocator's blocks. */
+/** CUDA context, kernels, cuBLASLt workspace and fragmentation. */
 const CUDA_OVERHEAD = 1.5 * 2 ** 30;
 
 export interface PlanOptions {
@@ -77,7 +77,7 @@ export interface PlanOptions {
   memory: number | null;
 }
 
-/** Checks a run's inputs and predicts what it needs, without a device: nothing is allocated, nothing is written. */
+/** Checks a run's inputs and predicts memory, disk and compute without a device; allocates and writes nothing. */
 export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
   const problems: string[] = [];
   const attempt = <T>(what: string, body: () => T): T | null => {
@@ -122,34 +122,33 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
 
   const budget = cardMemory(device, memory);
   const backend = device === "cpu" || (device === "auto" && budget.card === null && memory === null) ? "cpu" : "cuda";
-  const own = rehearse(recipe, backend, { vae });
+  const rehearsal = rehearse(recipe, backend, { vae });
   const overhead = backend === "cuda" ? CUDA_OVERHEAD : 0;
+  const rehearsalWith = (mode: CheckpointMode): Rehearsal =>
+    mode === model.checkpoint ? rehearsal : rehearse(recipe, backend, { checkpoint: mode, vae });
   const byCheckpoint = Object.fromEntries(
-    CHECKPOINT_MODES.map((
-      mode,
-    ) => [
-      mode,
-      (mode === model.checkpoint ? own : rehearse(recipe, backend, { checkpoint: mode, vae })).peakBytes + overhead,
-    ]),
+    CHECKPOINT_MODES.map((mode) => [mode, rehearsalWith(mode).peakBytes + overhead]),
   ) as Record<CheckpointMode, number>;
-  const largest = own.turns.reduce((a, b) => (b.bytes > a.bytes ? b : a));
-  const total = own.peakBytes + overhead;
+  const largest = rehearsal.turns.reduce((a, b) => (b.bytes > a.bytes ? b : a));
+  const total = rehearsal.peakBytes + overhead;
   const bytes = memory ?? budget.card ?? (backend === "cpu" ? totalmem() : null);
+  const budgetSource = (): string => {
+    if (memory !== null) return "--memory";
+    if (budget.card !== null) return budget.name;
+    return backend === "cpu" ? "this machine" : "no card seen; give --memory";
+  };
   const fits = bytes === null ? null : total <= bytes;
   if (fits === false) {
-    problems.push(
-      `memory: ${gib(total)} are wanted, ${gib(bytes as number)} are there${lighter(byCheckpoint, bytes as number)}`,
-    );
+    const hint = lighterMode(byCheckpoint, bytes as number);
+    problems.push(`memory: ${gib(total)} are wanted, ${gib(bytes as number)} are there${hint}`);
   }
 
-  const most = (recipe.train.keep_checkpoints + 1) * own.checkpointBytes;
+  const { train } = recipe;
+  const most = (train.keep_checkpoints + 1) * rehearsal.checkpointBytes;
   const free = freeDisk(out);
   if (most > free) {
-    problems.push(
-      `disk: up to ${gib(most)} of checkpoints, ${
-        gib(free)
-      } free at ${out}; lower train.keep_checkpoints or give another --out`,
-    );
+    const advice = "lower train.keep_checkpoints or give another --out";
+    problems.push(`disk: up to ${gib(most)} of checkpoints, ${gib(free)} free at ${out}; ${advice}`);
   }
   return {
     recipe: recipe.name,
@@ -157,29 +156,23 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
     data,
     memory: {
       backend,
-      items: own.resident,
+      items: rehearsal.resident,
       activations: { checkpoint: model.checkpoint, turn: largest.name, bytes: largest.bytes },
       overhead,
       total,
       byCheckpoint,
       budget: bytes,
-      budgetSource: memory !== null
-        ? "--memory"
-        : budget.card !== null
-        ? budget.name
-        : backend === "cpu"
-        ? "this machine"
-        : "no card seen; give --memory",
+      budgetSource: budgetSource(),
       fits,
     },
-    disk: { checkpoint: own.checkpointBytes, kept: recipe.train.keep_checkpoints, most, free, fits: most <= free },
+    disk: { checkpoint: rehearsal.checkpointBytes, kept: train.keep_checkpoints, most, free, fits: most <= free },
     compute: {
-      parameters: own.parameters,
-      tokens: own.tokens,
-      batchTokens: own.tokens * recipe.train.batch * recipe.train.accumulate,
-      flopPerStep: own.flopPerStep,
-      turns: own.turns,
-      run: own.flopPerStep * recipe.train.steps,
+      parameters: rehearsal.parameters,
+      tokens: rehearsal.tokens,
+      batchTokens: rehearsal.tokens * train.batch * train.accumulate,
+      flopPerStep: rehearsal.flopPerStep,
+      turns: rehearsal.turns,
+      run: rehearsal.flopPerStep * train.steps,
     },
     problems,
     ok: problems.length === 0,
@@ -188,28 +181,28 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
 
 const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 2 : 1)} GiB`;
 
-function lighter(by: Record<CheckpointMode, number>, bytes: number): string {
+/** Names the fastest checkpoint mode that fits, for the message that the recipe's mode does not. */
+function lighterMode(by: Record<CheckpointMode, number>, bytes: number): string {
   const fitting = CHECKPOINT_MODES.filter((mode) => by[mode] <= bytes).sort((a, b) => by[b] - by[a])[0];
   return fitting
     ? `; model.checkpoint: ${fitting} needs ${gib(by[fitting])}`
     : "; no checkpoint mode fits: take a larger card, or more of them";
 }
 
-/** Memory of the first card, from the driver's own tool: it allocates nothing. */
+/** Memory of the first card from nvidia-smi, which allocates none of it. */
 function cardMemory(device: PlanOptions["device"], given: number | null): { card: number | null; name: string } {
   if (device === "cpu" || given !== null) return { card: null, name: "" };
-  const r = spawnSync("nvidia-smi", ["--query-gpu=memory.total,name", "--format=csv,noheader,nounits"], {
-    encoding: "utf8",
-    timeout: 10_000,
-  });
+  const query = ["--query-gpu=memory.total,name", "--format=csv,noheader,nounits"];
+  const r = spawnSync("nvidia-smi", query, { encoding: "utf8", timeout: 10_000 });
   const match = r.status === 0 ? /^(\d+), (.+)$/m.exec(r.stdout) : null;
   return match ? { card: Number(match[1]) * 2 ** 20, name: match[2].trim() } : { card: null, name: "" };
 }
 
+/** Free bytes on the disk of a folder that may not exist yet. */
 function freeDisk(out: string): number {
-  let at = out;
-  while (!existsSync(at) && dirname(at) !== at) at = dirname(at);
-  const disk = statfsSync(at);
+  let folder = out;
+  while (!existsSync(folder) && dirname(folder) !== folder) folder = dirname(folder);
+  const disk = statfsSync(folder);
   return disk.bavail * disk.bsize;
 }
 
@@ -219,26 +212,15 @@ function checkData(recipe: Recipe, textLen: number, textDim: number): CheckedDat
   const entries = indexShard(shards[0]);
   if (entries.length === 0) throw new RcmError("E_FORMAT", `${shards[0]} holds no samples`, { op: "data" });
   const { latent, embed, key } = withFile(shards[0], (fd) => decode(fd, entries[0]));
-  const same = (got: number[], want: readonly number[]): boolean =>
-    numel(got) === numel(want) && want.every((d, i) => got.slice(-want.length)[i] === d);
-  if (!same(latent.shape, recipe.data.shape)) {
-    throw new RcmError("E_SHAPE", `latent of sample ${key} in ${shards[0]}`, {
-      op: "data",
-      want: recipe.data.shape,
-      got: latent.shape,
-    });
-  }
-  if (!same(embed.shape, [textLen, textDim])) {
-    throw new RcmError("E_SHAPE", `text embedding of sample ${key} in ${shards[0]}`, {
-      op: "data",
-      want: [textLen, textDim],
-      got: embed.shape,
-    });
-  }
+  const expectShape = (what: string, got: number[], want: readonly number[]): void => {
+    if (numel(got) === numel(want) && want.every((d, i) => got.slice(-want.length)[i] === d)) return;
+    throw new RcmError("E_SHAPE", `${what} of sample ${key} in ${shards[0]}`, { op: "data", want, got });
+  };
+  expectShape("latent", latent.shape, recipe.data.shape);
+  expectShape("text embedding", embed.shape, [textLen, textDim]);
   if (hasNonfinite(latent)) {
-    throw new RcmError("E_FORMAT", `the latent of sample ${key} in ${shards[0]} holds values that are not finite`, {
-      op: "data",
-    });
+    const message = `the latent of sample ${key} in ${shards[0]} holds values that are not finite`;
+    throw new RcmError("E_FORMAT", message, { op: "data" });
   }
   return {
     path: recipe.data.path,

@@ -1,5 +1,4 @@
-import { countingBackend } from "../../ffi/counting.ts";
-import { counted } from "../../ffi/counting.ts";
+import { counted, countingBackend } from "../../ffi/counting.ts";
 import { swappedShape } from "../data/latents.ts";
 import { dtypeBytes, numel, type HostTensor } from "../dtype.ts";
 import { roundTrip } from "../models/round_trip.ts";
@@ -16,9 +15,10 @@ import type { CheckpointMode } from "../tape.ts";
 import { checkpointBytes } from "./checkpoint.ts";
 import { FROM_TEACHER, recipeNet } from "../networks/build.ts";
 import type { HostBatch } from "./batch.ts";
+import type { StartingWeights } from "./roles.ts";
 import { Trainer, type Position } from "./trainer.ts";
 
-/** What stays on the device for the whole run. */
+/** A buffer that is on the device for the whole run. */
 export interface Resident {
   name: string;
   dtype: string;
@@ -28,7 +28,7 @@ export interface Resident {
 /** Cost of one kind of iteration. */
 export interface Turn {
   name: string;
-  /** Memory on top of what is resident, at its most. */
+  /** Peak memory on top of the resident buffers. */
   bytes: number;
   /** FLOP of matmuls and attention. */
   flop: number;
@@ -42,7 +42,7 @@ export interface Rehearsal {
   turns: Turn[];
   /** Mean FLOP of an iteration after the warm-up. */
   flopPerStep: number;
-  /** Memory of a run at its most: resident and the largest turn, in blocks of the allocator. */
+  /** Peak memory of a run in blocks of the allocator: resident buffers plus the largest turn. */
   peakBytes: number;
   checkpointBytes: number;
 }
@@ -61,8 +61,8 @@ const zeros = (shape: number[], dtype: "bf16" | "f32"): HostTensor => ({
 });
 
 /**
- * Plays one iteration of every kind on a device that only counts: the same code, the same tensors, no memory and no arithmetic.
- * So the figures are those of a real run, but for the workspaces inside kernels (a few MiB).
+ * Runs one iteration of every kind on a counting device: the same code and tensor shapes, without memory or arithmetic.
+ * The figures are those of a real run, except for workspaces inside kernels (a few MiB).
  */
 export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: RehearsalOptions = {}): Rehearsal {
   const recipe: Recipe = {
@@ -78,10 +78,8 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   const nothing = (): void => {};
   const init = recipe.model.init;
   const student = init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing;
-  const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student }, {
-    negative: text,
-    empty: text,
-  });
+  const weights: StartingWeights = { teacher: recipe.teacher && nothing, student };
+  const trainer = new Trainer(device, recipe, weights, { negative: text, empty: text });
   const shape = swappedShape(latentShape(recipe));
   const batch: HostBatch = {
     latents: zeros([train.batch, ...shape], "bf16"),
@@ -97,10 +95,11 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
     body();
     turns.push({ name, bytes: device.memory().peak - current, flop: take() });
   };
-  const iterate = (at: Position): void =>
-    void trainer.iterate(Array.from({ length: train.accumulate }, () => batch), at);
+  const iterate = (at: Position): void => {
+    trainer.iterate(Array.from({ length: train.accumulate }, () => batch), at);
+  };
   const kinds = trainer.method.kinds(recipe);
-  // The first use of a grid makes its rotary tables, which stay.
+  // The first evaluation on a grid creates its rotary tables, which stay resident.
   for (const step of new Set([0, ...kinds.map((k) => k.step)])) iterate({ step, updates: 0 });
   let flopPerStep = 0;
   for (const kind of kinds) {
@@ -108,8 +107,9 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
     flopPerStep += kind.share * turns[turns.length - 1].flop;
   }
   if (vae) {
-    play("latents through the VAE", () =>
-      void roundTrip(vae, zeros([train.batch, ...latentShape(recipe)], "bf16")));
+    play("latents through the VAE", () => {
+      roundTrip(vae, zeros([train.batch, ...latentShape(recipe)], "bf16"));
+    });
   }
   if (train.sample_every > 0) {
     play("sample", () => {
@@ -131,11 +131,12 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   };
 }
 
-/** Tensors that live as long as the run; what is left of `current` is rotary tables, text and rounding. */
+/** Tensors that live as long as the run; the rest of `current` is rotary tables, text and rounding. */
 function residents(trainer: Trainer, vae: Vae | null, current: number): Resident[] {
   const out: Resident[] = [];
-  const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void =>
-    void (t && out.push({ name, dtype: t.dtype, bytes: t.bytes }));
+  const add = (name: string, t: { dtype: string; bytes: number } | null | undefined): void => {
+    if (t) out.push({ name, dtype: t.dtype, bytes: t.bytes });
+  };
   for (const [name, role] of trainer.roles) {
     for (const { title, tensor } of role.buffers()) add(`${name} ${title}`, tensor);
   }

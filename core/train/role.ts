@@ -3,7 +3,7 @@ import { AdamW } from "../optim/adamw.ts";
 import type { OptimizerRecipe } from "../recipe/schema.ts";
 import type { Tensor } from "../tensor.ts";
 
-/** The networks that a method may have. A new role is a name here and an entry in a method's table. */
+/** The networks that a method may use. A new role is a name here and an entry in a method's `roles`. */
 export type RoleName = "teacher" | "student" | "critic";
 
 export interface RoleSpec {
@@ -11,9 +11,9 @@ export interface RoleSpec {
   optimizer: OptimizerRecipe | null;
   /** "given": the recipe names its weights; "teacher": it starts as a copy of the teacher. */
   start: "given" | "teacher";
-  /** Whether an average of its weights is kept, to sample from. */
+  /** Whether an EMA of its weights is kept, for sampling. */
   ema: boolean;
-  /** Whether it takes MeanFlow's second time. */
+  /** Whether it is conditioned on MeanFlow's second time. */
   secondTime: boolean;
 }
 
@@ -34,14 +34,14 @@ export interface RoleBuffer {
   state: string;
   title: string;
   tensor: Tensor;
-  /** Whether a bitwise resume needs it; rounded weights are implied by their masters. */
+  /** Whether a bitwise resume needs it; rounded weights follow from their master weights. */
   saved: boolean;
 }
 
-/** A network with a part in training: its weights and, when it is trained, its optimizer and average. */
+/** A network of a training run: its weights and, when it is trained, its optimizer and EMA. */
 export class Role {
   readonly optimizer: AdamW | null;
-  /** f32 average of the weights, flat. */
+  /** f32 EMA of the weights, flat. */
   readonly ema: Tensor | null;
 
   constructor(
@@ -51,8 +51,12 @@ export class Role {
   ) {
     const { params } = network;
     const o = spec.optimizer;
-    this.optimizer = o &&
-      new AdamW(params, { betas: o.betas, eps: o.eps, weightDecay: o.weight_decay, maxGradNorm: o.max_grad_norm });
+    this.optimizer = o && new AdamW(params, {
+      betas: o.betas,
+      eps: o.eps,
+      weightDecay: o.weight_decay,
+      maxGradNorm: o.max_grad_norm,
+    });
     const { optimizer } = this;
     this.ema = spec.ema && optimizer
       ? params.device.persistent(() => params.device.empty(params.flat.shape, "f32").set(optimizer.values))
@@ -64,7 +68,7 @@ export class Role {
     return this.optimizer?.updates ?? 0;
   }
 
-  /** Every buffer of the role but the gradients, which roles share. */
+  /** Every buffer of the role except the gradients, which roles share. */
   buffers(): RoleBuffer[] {
     const { optimizer: opt, network } = this;
     const list: [state: string, title: string, tensor: Tensor | null | undefined, saved: boolean][] = [

@@ -9,15 +9,14 @@ import { Role, type RoleName, type Roles, type RoleSpec } from "./role.ts";
 
 export interface StartingWeights {
   teacher: WeightSource | null;
-  /** Of the student: the teacher's, copied on the device; others; or null: fresh. */
+  /** FROM_TEACHER: copied from the teacher on the device. Null: randomly initialized. */
   student: typeof FROM_TEACHER | WeightSource | null;
-  /** How they are loaded: partially or not, and who is told. */
   options?: LoadOptions;
 }
 
 /**
- * Makes the networks of a method with their starting weights. All trained roles share one gradient buffer, since an iteration
- * trains one of them. Throws: E_IO, E_FORMAT, E_STATE for weights that do not fit.
+ * Creates the networks of a method with their starting weights. All trained roles share one gradient buffer, since an
+ * iteration trains one of them. Throws: E_IO, E_FORMAT, E_STATE for weights that do not fit.
  */
 export function createRoles(
   device: Device,
@@ -31,9 +30,8 @@ export function createRoles(
     spec,
     net: recipeNet(recipe, spec.secondTime),
   }));
-  const sizes = nets.flatMap((
-    { spec, net },
-  ) => (spec.optimizer ? [ParamSet.flatSize(net.family.params(net.config))] : []));
+  const trained = nets.filter(({ spec }) => spec.optimizer !== null);
+  const sizes = trained.map(({ net }) => ParamSet.flatSize(net.family.params(net.config)));
   const gradients = device.persistent(() => device.zeros([Math.max(0, ...sizes)], statDType(options.dtype)));
   const roles = new Map<RoleName, Role>();
   const teacher = (): ParamSet => {
@@ -47,7 +45,9 @@ export function createRoles(
     if (spec.optimizer && spec.start === "given") network.params.init(recipe.train.seed);
     if (spec.start === "teacher" || source === FROM_TEACHER) {
       if (roles.has("teacher") || source === FROM_TEACHER) copyWeights(teacher(), network.params);
-    } else if (source) loadWeights(network, source, name, weights.options);
+    } else if (source) {
+      loadWeights(network, source, name, weights.options);
+    }
     roles.set(name, new Role(name, spec, network));
   }
   return roles;

@@ -24,6 +24,7 @@ import { openVae } from "../weights/vae.ts";
 import { FROM_TEACHER, recipeNet } from "../networks/build.ts";
 import type { OnTruncated } from "../text/embedder.ts";
 import { collate } from "./batch.ts";
+import type { StartingWeights } from "./roles.ts";
 import { trainingTexts, type Texts } from "./texts.ts";
 import { Trainer, type StepResult } from "./trainer.ts";
 
@@ -37,7 +38,7 @@ export interface DistillOptions {
   load?: LoadOptions;
   onEvent: (event: TrainEvent) => void;
   onTruncated?: OnTruncated;
-  /** True once a signal asked to stop: the loop writes a checkpoint and throws E_INTERRUPTED. */
+  /** True after a signal: the loop then writes a checkpoint and throws E_INTERRUPTED. */
   shouldStop: () => boolean;
 }
 
@@ -60,7 +61,7 @@ export interface TrainSummary {
   last: Record<string, number>;
 }
 
-/** Hash of what a checkpoint depends on; lengths, logging and sampling of a run may change between resumes. */
+/** Hash of the settings that a checkpoint depends on; run length, logging and sampling may change between resumes. */
 export function stateHash(recipe: Recipe): string {
   const {
     name: _name,
@@ -88,20 +89,19 @@ export function stateHash(recipe: Recipe): string {
   return createHash("sha256").update(JSON.stringify(kept)).digest("hex").slice(0, 16);
 }
 
-/** Trains a recipe to its end, or until told to stop. Throws: E_INTERRUPTED after a checkpoint; E_STATE when the folder holds another run. */
+/**
+ * Trains a recipe to its last step, or until `shouldStop`.
+ * Throws: E_INTERRUPTED after writing a checkpoint; E_STATE when the folder holds another run.
+ */
 export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const { recipe } = o.recipe;
   const { train } = recipe;
   const checkpoints = join(o.out, "checkpoints");
   const existing = listCheckpoints(checkpoints);
   if (existing.length > 0 && !o.resume) {
-    throw new RcmError(
-      "E_STATE",
-      `${o.out} already holds a run at step ${
-        existing[existing.length - 1].step
-      }; give --resume to go on, or another --out`,
-      { op: "distill" },
-    );
+    const { step } = existing[existing.length - 1];
+    const message = `${o.out} already holds a run at step ${step}; give --resume to go on, or another --out`;
+    throw new RcmError("E_STATE", message, { op: "distill" });
   }
   mkdirSync(o.out, { recursive: true });
   using device = Device.open({ device: o.device, threads: o.threads });
@@ -112,11 +112,13 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const init = recipe.model.init;
   // A resumed student comes from its checkpoint.
   const student = resumed || init === "random" ? null : init === "teacher" ? FROM_TEACHER : init;
-  const trainer = new Trainer(device, recipe, {
+  const onProgress = (p: LoadProgress): void => o.onEvent({ kind: "load", ...p });
+  const weights: StartingWeights = {
     teacher: recipe.teacher?.weights ?? null,
     student,
-    options: { ...o.load, onProgress: (p) => o.onEvent({ kind: "load", ...p }) },
-  }, text);
+    options: { ...o.load, onProgress },
+  };
+  const trainer = new Trainer(device, recipe, weights, text);
   const stream = new ShardStream({
     paths: listShards(recipe.data.path),
     rank: 0,
@@ -128,8 +130,8 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   const vae = roundTripPath === null ? null : openVae(device, roundTripPath, "bf16", VAES[spec.latent.vae ?? ""]);
   const hash = stateHash(recipe);
   if (resumed) {
-    stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash, (message) =>
-      o.onEvent({ kind: "warning", message })));
+    const warn = (message: string): void => o.onEvent({ kind: "warning", message });
+    stream.restore(loadCheckpoint(trainer, existing[existing.length - 1].path, hash, warn));
   }
   writeFileAtomic(join(o.out, "recipe.yaml"), o.recipe.resolved);
 
@@ -147,7 +149,8 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   let position: StreamPosition = stream.position();
   let saved = resumed ? trainer.step : -1;
   const save = (): string => {
-    const path = saveCheckpoint(trainer, checkpoints, hash, position, train.keep_checkpoints);
+    const keep = train.keep_checkpoints;
+    const path = saveCheckpoint(trainer, checkpoints, { recipeHash: hash, data: position, keep });
     saved = trainer.step;
     o.onEvent({ kind: "checkpoint", step: trainer.step, path });
     return path;
@@ -156,10 +159,8 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
     while (trainer.step < train.steps) {
       const t0 = performance.now();
       const batches = Array.from({ length: train.accumulate }, () => {
-        const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [
-          spec.text.length,
-          spec.text.width,
-        ]);
+        const samples = Array.from({ length: train.batch }, () => stream.next());
+        const batch = collate(samples, recipe, [spec.text.length, spec.text.width]);
         return { ...batch, latents: swapFramesAndChannels(vae ? roundTrip(vae, batch.latents) : batch.latents) };
       });
       last = trainer.iterate(batches);
@@ -176,11 +177,9 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
       await breathe();
       if (o.shouldStop() && trainer.step < train.steps) {
         if (saved !== trainer.step) save();
-        throw new RcmError(
-          "E_INTERRUPTED",
-          `stopped at step ${trainer.step} of ${train.steps}; the checkpoint is written, go on with --resume`,
-          { op: "distill" },
-        );
+        const at = `step ${trainer.step} of ${train.steps}`;
+        const message = `stopped at ${at}; the checkpoint is written, go on with --resume`;
+        throw new RcmError("E_INTERRUPTED", message, { op: "distill" });
       }
     }
   } finally {
@@ -202,7 +201,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
   };
 }
 
-/** metrics.jsonl and TensorBoard events of a run. Lines after the resumed step are cut, so every step stands once. */
+/** metrics.jsonl and TensorBoard events of a run. Resuming drops later lines, so every step is listed once. */
 class MetricsLog {
   private readonly lines: JsonlWriter;
   private readonly events: EventWriter;
@@ -239,18 +238,18 @@ function stepOf(line: string): number {
   try {
     return (JSON.parse(line) as { step: number }).step;
   } catch {
-    return Number.POSITIVE_INFINITY; // a line cut by a crash
+    return Number.POSITIVE_INFINITY; // a line truncated by a crash is dropped
   }
 }
 
-/** Writes `samples/step_%09d.png`: a row of prompts per number of steps (a flow recipe: its own guided sampler). */
+/** Writes `samples/step_%09d.png`: a row of prompts for each step count (a flow recipe: for its guided sampler). */
 function drawSamples(trainer: Trainer, { negative, prompts: condition }: Texts, out: string): string {
   const { recipe, device } = trainer;
   using _scope = device.scope();
   const net = drawNet(trainer.sampler("ema"));
   const shape = swappedShape(latentShape(recipe));
   const count = condition.shape[0];
-  // One at a time: a batch of videos would need the memory of all.
+  // One sample at a time, to limit memory.
   const rowOf = (plan: SamplePlan): HostTensor[] =>
     Array.from({ length: count }, (_, i) => {
       using _one = device.scope();

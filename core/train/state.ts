@@ -1,6 +1,6 @@
 import type { Role, RoleName } from "./role.ts";
 
-/** What a run carries from one iteration to the next, and what a checkpoint holds. */
+/** State of a run between iterations, as stored in a checkpoint. */
 export interface TrainState {
   /** Iterations done. */
   step: number;

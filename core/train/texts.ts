@@ -5,7 +5,7 @@ import type { Device, Tensor } from "../tensor.ts";
 import { embedAll, textBatch, textsOf, type OnTruncated } from "../text/embedder.ts";
 import { recipeEmbedder, storedNegative } from "../text/open.ts";
 
-/** Embeddings that a run needs besides its data, zeros if it never uses them. Shapes: [n, length, width] each. */
+/** Text embeddings that are not part of the data; zeros when unused. Shapes: [n, length, width] each. */
 export interface Texts {
   negative: Tensor;
   empty: Tensor;

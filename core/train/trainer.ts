@@ -13,7 +13,7 @@ import type { Device, Tensor } from "../tensor.ts";
 import { Tape } from "../tape.ts";
 import type { HostBatch } from "./batch.ts";
 import { Draws } from "./draws.ts";
-import type { Iteration, Method } from "./method.ts";
+import type { Iteration, Method, RecordedLoss } from "./method.ts";
 import { methodOf } from "./methods/list.ts";
 import { Nets } from "./nets.ts";
 import type { Role, RoleName } from "./role.ts";
@@ -29,17 +29,17 @@ export interface StepResult {
   skipped: number;
 }
 
-/** Where in a run an iteration stands. */
+/** Counters that select an iteration of a run. */
 export interface Position {
   step: number;
-  /** Updates that the role whose turn it is has had. */
+  /** Optimizer updates so far of the role that it trains. */
   updates: number;
 }
 
-/** Above this many values in an activation a GPU is busy for longer than it takes to queue the work. */
+/** Activations with more values than this keep a GPU busy for longer than kernel launches take. */
 const SMALL = 1 << 22;
 
-/** Whether evaluations are recorded and launched as one. */
+/** Whether network evaluations are captured in CUDA graphs. */
 function recordsCalls(device: Device, recipe: Recipe): boolean {
   const { data, train } = recipe;
   if (device.backend.kind !== "cuda" || train.graphs === "off") return false;
@@ -47,7 +47,7 @@ function recordsCalls(device: Device, recipe: Recipe): boolean {
   return train.graphs === "on" || train.batch * tokensOf(config, data.shape) * config.dim <= SMALL;
 }
 
-/** The networks, optimizers and counters of a run: everything but files and clocks. */
+/** The networks, optimizers and counters of a run, without files or clocks. */
 export class Trainer implements TrainState {
   readonly method: Method;
   readonly roles: ReadonlyMap<RoleName, Role>;
@@ -91,8 +91,9 @@ export class Trainer implements TrainState {
   }
 
   /**
-   * One iteration over `accumulate` micro-batches: losses, gradients, optimizer, EMA. On an error nothing is updated. A position
-   * plays the iteration of another place in the run, for benchmarks and dry runs. Throws: E_NONFINITE naming loss, tensor and step.
+   * One iteration over `accumulate` micro-batches: losses, gradients, optimizer, EMA. On an error nothing is updated.
+   * With a `position` it runs that iteration without advancing the counters, for benchmarks and dry runs.
+   * Throws: E_NONFINITE naming loss, tensor and step.
    */
   iterate(batches: HostBatch[], position?: Position): StepResult {
     const { recipe, device, method } = this;
@@ -114,15 +115,8 @@ export class Trainer implements TrainState {
         condition: device.fromHost(host.embeds).to(this.activations),
       };
       const draws = new Draws(recipe.train.seed, step, micro * recipe.train.batch);
-      const losses = this.losses({
-        recipe,
-        step,
-        updates,
-        nets: this.nets,
-        batch,
-        draws,
-        loss: (compute) => this.record(compute),
-      }, name);
+      const loss = (compute: (tape: Tape) => LossResult): RecordedLoss => this.record(compute);
+      const losses = this.losses({ recipe, step, updates, nets: this.nets, batch, draws, loss }, name);
       for (;;) {
         // Frees this loss's activations before the next loss runs.
         using _loss = device.scope();
@@ -160,7 +154,7 @@ export class Trainer implements TrainState {
     };
   }
 
-  /** The GPU's own milliseconds in recorded evaluations since the last call; null when nothing is recorded. */
+  /** GPU milliseconds in recorded evaluations since the last call; null when nothing is recorded. */
   recordedMs(): number | null {
     return this.recorded.length === 0 ? null : this.recorded.reduce((ms, net) => ms + net.replayMs(), 0);
   }
@@ -169,7 +163,7 @@ export class Trainer implements TrainState {
     return this.recipe.model.residual as DType;
   }
 
-  private record(compute: (tape: Tape) => LossResult): { tape: Tape; result: LossResult } {
+  private record(compute: (tape: Tape) => LossResult): RecordedLoss {
     const tape = new Tape(this.device, { record: true, checkFinite: this.checkFinite });
     return { tape, result: compute(tape) };
   }

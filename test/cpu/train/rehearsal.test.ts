@@ -77,7 +77,7 @@ describe("checkpoints pass through in pieces", () => {
       const { trainer, batch } = setUp(device, r);
       for (let i = 0; i < 3; i++) trainer.iterate([batch]);
       const position = { epoch: 0, index: 3, seed: 0, rank: 0, world: 1, shuffleBuffer: 1, data: 1 };
-      const path = saveCheckpoint(trainer, folder, "hash", position, 1);
+      const path = saveCheckpoint(trainer, folder, { recipeHash: "hash", data: position, keep: 1 });
       expect(checkpointBytes(trainer)).toBe(rehearse(r, "cpu").checkpointBytes);
       const other = setUp(device, { ...r, train: { ...r.train, seed: 9 } }).trainer;
       expect(loadCheckpoint(other, path, "hash")).toEqual(position);

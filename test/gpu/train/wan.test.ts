@@ -47,7 +47,8 @@ describe("gpu: Wan runs", () => {
     const { trainer, batch } = setUp(device(), r);
     for (let i = 0; i < 4; i++) trainer.iterate([batch]);
     const position = { epoch: 0, index: 4, seed: 0, rank: 0, world: 1, shuffleBuffer: 1, data: 1 };
-    const path = saveCheckpoint(trainer, join(dir, "checkpoints"), "hash", position, 1);
+    const options = { recipeHash: "hash", data: position, keep: 1 };
+    const path = saveCheckpoint(trainer, join(dir, "checkpoints"), options);
     const other = setUp(device(), { ...r, train: { ...r.train, seed: 9 } }).trainer;
     expect(loadCheckpoint(other, path, "hash")).toEqual(position);
     const bytes = (t: Trainer): Buffer[] =>
