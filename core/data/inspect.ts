@@ -7,9 +7,9 @@ import { shardPaths } from "./merge.ts";
 
 export interface InspectOptions {
   inputs: readonly string[];
-  /** Samples that mean and standard deviation are taken of, evenly spread; 0: all. */
+  /** Number of evenly spread samples for mean and standard deviation; 0: all. */
   statistics: number;
-  /** Samples for a contact sheet, evenly spread; 0: none. */
+  /** Number of evenly spread samples for a contact sheet; 0: none. */
   sheet: number;
   onSample?: (done: number, total: number) => void;
 }
@@ -31,7 +31,7 @@ export interface InspectReport {
   promptLength: { least: number; mean: number; most: number };
   /** Rows of embeddings that are not zero: the tokens of the prompts. */
   embedTokens: { least: number; mean: number; most: number };
-  /** Keys that come twice, and prompts that come more than once. */
+  /** Repeats of keys and of prompts. */
   duplicateKeys: number;
   duplicatePrompts: number;
   /** Samples whose latent or embedding holds a value that is not finite. */
@@ -43,7 +43,7 @@ export interface InspectReport {
 
 const MOST_PROBLEMS = 20;
 
-/** Whether any element is NaN or infinite, from the bits of a bf16 or f16 tensor or the values of another. */
+/** Whether any element is NaN or infinite; for bf16 and f16 decided from the exponent bits. */
 export function hasNonfinite(t: HostTensor): boolean {
   const mask = t.dtype === "bf16" ? 0x7f80 : t.dtype === "f16" ? 0x7c00 : 0;
   if (mask === 0) return hostValues(t).some((v) => !Number.isFinite(v));
@@ -100,7 +100,7 @@ const evenly = (total: number, wanted: number): Set<number> =>
 
 const label = (t: HostTensor): string => `[${t.shape.join(", ")}] ${t.dtype}`;
 
-/** Reads every member of every shard once, one sample in memory at a time; damage is reported, not thrown. Throws: E_IO. */
+/** Reads every member of every shard once, holding one sample in memory; damage is reported. Throws: E_IO. */
 export function inspectShards(o: InspectOptions): { report: InspectReport; sheet: Sample[] } {
   const paths = shardPaths(o.inputs);
   const problems: string[] = [];

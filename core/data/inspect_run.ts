@@ -29,9 +29,9 @@ export interface InspectSummary extends InspectReport {
   sheet: string | null;
 }
 
-/** Width of a decoded frame on the sheet, about. */
+/** Approximate width of a decoded frame on the sheet. */
 const CELL = 208;
-/** Most samples in a row of the sheet. */
+/** Maximum number of samples in a row of the sheet. */
 const COLUMNS = 4;
 
 /** Inspects a data set and draws its contact sheet. Throws: E_IO; E_ARG for a VAE without a sheet. */
@@ -53,10 +53,10 @@ export function inspectRun(o: InspectRunOptions): InspectSummary {
   return { ...report, sheet: o.sheet };
 }
 
-/** Latent frames that the sheet decodes of a sample. */
+/** Latent frames of a sample that are decoded for the sheet. */
 const DECODED = 3;
 
-/** A PNG of the first frames as the VAE shows them, three side by side a sample. */
+/** A PNG of the first decoded frames, three side by side for each sample. */
 function decodedSheet(o: InspectRunOptions, weights: string, latents: HostTensor[], columns: number): Uint8Array {
   using device = Device.open({ device: o.device, threads: o.threads });
   const vae = openVae(device, weights, device.backend.kind === "cuda" ? "bf16" : "f32");

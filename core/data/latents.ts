@@ -2,9 +2,9 @@ import { dtypeBytes, type HostTensor } from "../dtype.ts";
 import type { Tensor } from "../tensor.ts";
 
 /**
- * Latents have two orders of axes. Files and autoencoders keep channels first, [.., C, T, Y, X], as the public data do. Inside
- * the program frames are first, [.., T, C, Y, X]: then frames can be taken for samples, with a diffusion time each, and a part
- * of the frames is contiguous.
+ * Latents have two orders of axes. Files and autoencoders have channels first, [.., C, T, Y, X], as in the public data.
+ * Everywhere else frames are first, [.., T, C, Y, X], so that frames can be treated as samples with a diffusion time
+ * each, and a range of frames is contiguous.
  */
 
 /** The shape of a latent in the other order. */

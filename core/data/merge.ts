@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { RcmError } from "../error.ts";
 import { readAt, withFile, writeTar } from "../io/tar.ts";
-import { decode, fileKey, indexShard, KINDS, listShards, type Entry } from "../io/webdataset.ts";
+import { decode, fileKey, indexShard, KINDS, listShards, type Entry, type Kind } from "../io/webdataset.ts";
 
 export interface MergeOptions {
   /** Shards, or folders of shards. */
@@ -12,7 +12,7 @@ export interface MergeOptions {
   perShard: number;
   /** `shard_%06d.tar`, or `shard-%05d.tar` as the public merge tool names them. */
   naming: "underscore" | "dash";
-  /** Gives the samples new keys 0, 1, 2, ... instead of refusing two different samples of one key. */
+  /** Gives the samples new keys 0, 1, 2, ... instead of rejecting different samples with the same key. */
   renumber: boolean;
   /** Decodes every member before it is copied. */
   check: boolean;
@@ -23,11 +23,11 @@ export interface MergeSummary {
   out: string;
   samples: number;
   shards: number;
-  /** Samples left out because an equal one of the same key came before. */
+  /** Samples omitted as identical to an earlier one with the same key. */
   duplicates: number;
 }
 
-/** Shards behind paths, in the order given. Throws: E_IO, E_FORMAT when a folder holds none. */
+/** The shards of files and folders, in the order given. Throws: E_IO, E_FORMAT for a folder without shards. */
 export function shardPaths(inputs: readonly string[]): string[] {
   return inputs.flatMap((path) => {
     if (!existsSync(path)) throw new RcmError("E_IO", `${path} does not exist`, { op: "shards" });
@@ -35,24 +35,25 @@ export function shardPaths(inputs: readonly string[]): string[] {
   });
 }
 
-const nameOf = (o: MergeOptions, n: number): string =>
-  join(
-    o.out,
-    o.naming === "dash" ? `shard-${String(n).padStart(5, "0")}.tar` : `shard_${String(n).padStart(6, "0")}.tar`,
-  );
+function pathOf({ out, naming }: MergeOptions, n: number): string {
+  const name = naming === "dash" ? `shard-${String(n).padStart(5, "0")}` : `shard_${String(n).padStart(6, "0")}`;
+  return join(out, `${name}.tar`);
+}
+
+const readMember = (entry: Entry, kind: Kind): Uint8Array =>
+  withFile(entry.path, (fd) => readAt(fd, entry.path, entry[kind].start, entry[kind].size));
 
 function digest(entry: Entry): string {
   const hash = createHash("sha256");
-  withFile(
-    entry.path,
-    (fd) => KINDS.forEach((k) => hash.update(readAt(fd, entry.path, entry[k].start, entry[k].size))),
-  );
+  for (const kind of KINDS) hash.update(readMember(entry, kind));
   return hash.digest("hex");
 }
 
 /**
- * Copies samples of many shards into new ones of `perShard`, one sample in memory at a time; equal samples of one key are taken once.
- * Throws: E_FORMAT naming shard and member; E_STATE for two different samples of one key, or an output folder that holds shards.
+ * Copies samples of many shards into new ones of `perShard`, holding one sample in memory. Identical samples with the
+ * same key are copied once.
+ * Throws: E_FORMAT naming shard and member; E_STATE for different samples with the same key, or when the output folder
+ * already has shards.
  */
 export function mergeShards(o: MergeOptions): MergeSummary {
   if (existsSync(o.out) && readdirSync(o.out).some((n) => /^shard[_-]\d+\.tar$/.test(n))) {
@@ -68,33 +69,25 @@ export function mergeShards(o: MergeOptions): MergeSummary {
       duplicates++;
       continue;
     } else if (!o.renumber) {
-      throw new RcmError(
-        "E_STATE",
-        `${before.path} and ${entry.path} hold different samples of key ${entry.key}; give --renumber to keep both`,
-        { op: "merge" },
-      );
+      const both = `${before.path} and ${entry.path} hold different samples of key ${entry.key}`;
+      throw new RcmError("E_STATE", `${both}; give --renumber to keep both`, { op: "merge" });
     }
     kept.push(entry);
   }
   const shards = Math.ceil(kept.length / o.perShard);
   for (let n = 0; n < shards; n++) {
     const part = kept.slice(n * o.perShard, (n + 1) * o.perShard);
-    writeTar(
-      nameOf(o, n),
-      (function*() {
-        for (const [i, entry] of part.entries()) {
-          const key = o.renumber ? fileKey(String(n * o.perShard + i)) : entry.key;
-          if (o.check) withFile(entry.path, (fd) => decode(fd, entry));
-          for (const kind of KINDS) {
-            yield [
-              `${key}.${kind}`,
-              withFile(entry.path, (fd) => readAt(fd, entry.path, entry[kind].start, entry[kind].size)),
-            ] as [string, Uint8Array];
-          }
-        }
-      })(),
-    );
+    writeTar(pathOf(o, n), membersOf(part, n * o.perShard, o));
     o.onShard?.(Math.min(kept.length, (n + 1) * o.perShard), kept.length);
   }
   return { out: o.out, samples: kept.length, shards, duplicates };
+}
+
+/** The tar members of one output shard; `first` is the number of its first sample. */
+function* membersOf(part: readonly Entry[], first: number, o: MergeOptions): Generator<[string, Uint8Array]> {
+  for (const [i, entry] of part.entries()) {
+    const key = o.renumber ? fileKey(String(first + i)) : entry.key;
+    if (o.check) withFile(entry.path, (fd) => decode(fd, entry));
+    for (const kind of KINDS) yield [`${key}.${kind}`, readMember(entry, kind)];
+  }
 }

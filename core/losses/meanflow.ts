@@ -127,7 +127,8 @@ function velocity(nets: MeanFlowNets, { xt, t, condition }: Point, data: Tensor,
   const u = nets.student(tape, constant(xt), at(t), at(t), uncondition).x;
   if (kind.mix === 0) return combine([[inRange(kind.scale, 1), data], [inRange(1 - kind.scale, 0), u]]);
   const c = nets.student(tape, constant(xt), at(t), at(t), condition).x;
-  return combine([[inRange(kind.scale, 1), data], [inRange(1 - kind.scale - kind.mix, 0), u], [inRange(kind.mix, 0), c]]);
+  const { scale, mix } = kind;
+  return combine([[inRange(scale, 1), data], [inRange(1 - scale - mix, 0), u], [inRange(mix, 0), c]]);
 }
 
 /** du/dt by central differences, one-sided where t - h or t + h leaves [max(minT, r), maxT]. */

@@ -6,14 +6,14 @@ import type { VaeFamily } from "./vae.ts";
 import { wan } from "./wan/family.ts";
 import { wanVae } from "./wan_vae/family.ts";
 
-/** Every network that can be trained and sampled. A new family is one folder and one line here. */
+/** Every family of networks that can be trained and sampled. A new one is a folder and a line here. */
 export const FAMILIES: Record<string, Family> = { wan };
 
 /** The autoencoders that LatentSpec.vae names, and the text encoders that TextSpec.encoder names. */
 export const VAES: Record<string, VaeFamily> = { wan: wanVae };
 export const ENCODERS: Record<string, EncoderFamily> = { umt5 };
 
-/** The preset of the networks that learn handwritten digits. */
+/** The preset of the digits recipes. */
 export const DIGITS_NET = "wan-digits";
 
 /** Presets of all families by name. */
@@ -26,17 +26,18 @@ export const allPresets = (use?: Preset["use"]): Record<string, Preset & { famil
     ),
   );
 
-/** The network of a preset. Throws: E_ARG for a name that no family has. */
+/** The network of a preset. Throws: E_ARG for an unknown name. */
 export function presetNet(name: string): NetSpec {
   const presets = allPresets();
   const found = presets[name];
   if (!found) {
-    throw new RcmError("E_ARG", `no network is called ${name}`, { op: "usage", want: Object.keys(presets).join(", ") });
+    const want = Object.keys(presets).join(", ");
+    throw new RcmError("E_ARG", `no network is called ${name}`, { op: "usage", want });
   }
   return netSpec(found.family, found.config);
 }
 
-/** Name of the preset with these sizes; null: none. The number of text tokens is no size of the network. */
+/** Name of the preset with these sizes, or null. The number of text tokens is not compared. */
 export function presetOf(family: Family, config: NetConfig): string | null {
   const sizes = (c: NetConfig): string =>
     JSON.stringify({ ...c, secondTime: false, textLen: null }, Object.keys(c).sort());

@@ -4,7 +4,7 @@ import type { ParamSource, ParamSpec } from "../nn/params.ts";
 import type { CheckpointMode, Tape, Var } from "../tape.ts";
 import type { Layout } from "./layout.ts";
 
-/** What every network configuration says, whatever else its family adds. Configurations are plain JSON. */
+/** Fields of every network configuration; a family adds others. Configurations are plain JSON. */
 export interface NetConfig {
   /** Model width D = heads * head width. */
   dim: number;
@@ -12,18 +12,18 @@ export interface NetConfig {
   layers: number;
   /** Frames, rows and columns of a patch. */
   patch: readonly [number, number, number];
-  /** Whether the network takes MeanFlow's second time, the interval's end r. */
+  /** Whether the network is conditioned on MeanFlow's second time r. */
   secondTime: boolean;
 }
 
 /** The latents that a network denoises. */
 export interface LatentSpec {
   channels: number;
-  /** Channels that the network sees: the latent's, and any condition's that is concatenated. */
+  /** Input channels: those of the latent and of any concatenated condition. */
   inputChannels: number;
-  /** Pixel frames, rows and columns of a latent cell (the first frame of a video stands alone). */
+  /** Pixel frames, rows and columns per latent cell; the first latent frame is a single pixel frame. */
   strides: readonly [number, number, number];
-  /** The autoencoder that makes and decodes them, a key of VAES; null: the latents are pixels. */
+  /** Their autoencoder, a key of VAES; null: the latents are pixels. */
   vae: string | null;
 }
 
@@ -36,7 +36,7 @@ export interface TextSpec {
   length: number;
 }
 
-/** What a parameter is for: LoRA and f8 want matrices, norms and modulation stay in high precision. */
+/** Kind of a parameter. LoRA and f8 apply to matrices; norms and modulation stay in high precision. */
 export type ParamRole = "matrix" | "bias" | "norm" | "embed" | "modulation";
 
 export interface NetParam extends ParamSpec {
@@ -48,21 +48,21 @@ export interface NetParam extends ParamSpec {
 export interface NetOptions {
   /** Storage of weights and of activations inside a block. */
   dtype: DType;
-  /** Storage of the residual stream and its tangent; "f32" beside bf16 weights keeps the tangent exact enough. */
+  /** Storage of the residual stream and its tangent; "f32" with bf16 weights keeps the tangent accurate. */
   residual: DType;
   checkpoint: CheckpointMode;
   /** "bf16" rounds the network's time and its tangent, as the public code does. */
   time?: "exact" | "bf16";
 }
 
-/** A network over some source of weights: one graph for value, tangent and gradient. */
+/** A network over a source of weights: one graph for value, tangent and gradient. */
 export interface Net {
   readonly config: NetConfig;
   readonly options: NetOptions;
   /** RF times in the units that the network was trained with, rounded as `options.time` says. */
   netTime(tRf: Time): Time;
   /**
-   * One evaluation; the tangent of the output is formed when x or a time carries one.
+   * One evaluation; the output has a tangent when x or a time has one.
    * Shapes: x [B, T, C, Y, X], times [B] or one per frame [B * T], f64 (a second one for networks with secondTime),
    * context [B, M, D] -> [B, T, C, Y, X].
    * Units: times as `netTime` gives them.
@@ -82,14 +82,14 @@ export interface NetSizes {
   text?: { width: number; length: number };
 }
 
-/** A published network, or one of the small ones of this project. */
+/** A published network, or a small one of this project. */
 export interface Preset<C extends NetConfig = NetConfig> {
   config: C;
   /** Name in `rcm bench --model`; null: not measured there. */
   bench: string | null;
-  /** A usual latent: channels, frames, rows, columns. */
+  /** A typical latent: channels, frames, rows, columns. */
   latent: readonly [number, number, number, number];
-  /** "sample": only inference knows it. */
+  /** "sample": for inference only. */
   use: "train" | "sample";
 }
 
@@ -97,20 +97,20 @@ export interface Preset<C extends NetConfig = NetConfig> {
 export interface VideoSpec {
   /** Width and height by resolution and aspect. */
   sizes: Readonly<Record<string, Readonly<Record<string, readonly [number, number]>>>>;
-  /** Frames that a student and a teacher draw when nothing is said. */
+  /** Default number of frames that a student and a teacher sample. */
   frames: { student: number; teacher: number };
-  /** Frames a second. */
+  /** Frames per second. */
   rate: number;
 }
 
-/** Shapes of stored tensors by the parameter's own name. */
+/** Shapes of stored tensors by canonical parameter name. */
 export type StoredShapes = ReadonlyMap<string, { readonly shape: readonly number[] }>;
 
-/** How a weight file has the patch embedding: as a convolution, or as the matrix that this program computes with. */
+/** How a weight file stores the patch embedding: as a convolution, or as the matrix that this program uses. */
 export const PATCH_FORMS = ["conv3d", "linear"] as const;
 export type PatchForm = (typeof PATCH_FORMS)[number];
 
-/** A family of networks as data: everything that the rest of the program asks about one. */
+/** A family of networks as data: everything that the rest of the program needs to know about it. */
 export interface Family<C extends NetConfig = NetConfig> {
   name: string;
   /** Name in messages. */
@@ -122,23 +122,24 @@ export interface Family<C extends NetConfig = NetConfig> {
   text(config: C): TextSpec;
   /** Hidden width of the feed-forward network. */
   ffnDim(config: C): number;
-  /** Every parameter under the family's own name, in forward order. */
+  /** Every parameter by its canonical name, in forward order. */
   params(config: C): NetParam[];
-  /** Role of a parameter by name, also of those that only some public files have. */
+  /** Role of a parameter by name, including parameters that only some public files have. */
   roleOf(name: string): ParamRole;
   /** Block of a parameter by name; null outside the blocks. */
   blockOf(name: string): number | null;
-  /** Parameters that a checkpoint may lack: they start so that the network computes what it does without them. */
+  /** Parameters that a checkpoint may lack: their initial values do not change the output. */
   optional(name: string): boolean;
   net(config: C, params: ParamSource, options: NetOptions): Net;
-  /** How public files spell the names, the family's own spelling first. */
+  /** Naming schemes of public files, the canonical one first. */
   layouts: readonly Layout[];
   /**
-   * The configuration of a stored network, from shapes; what they cannot say comes from `stated`, a config.json of any program,
-   * and from the presets. Throws: E_FORMAT naming the tensor that does not fit.
+   * The configuration of a stored network from its shapes; what shapes do not determine comes from `stated`, the
+   * contents of a config.json of any program, and from the presets.
+   * Throws: E_FORMAT naming the tensor that does not fit.
    */
   configOf(shapes: StoredShapes, stated: Readonly<Record<string, unknown>>, path: string): C;
-  /** The configuration as metadata of a weight file, and back; null when the metadata hold none. */
+  /** The configuration as metadata of a weight file, and back; null when the metadata have none. */
   note(config: C): Record<string, string>;
   noted(metadata: Readonly<Record<string, string>>): C | null;
   /** Fields of the config.json in a diffusers folder. Throws: E_ARG for a network that diffusers does not know. */
@@ -147,7 +148,7 @@ export interface Family<C extends NetConfig = NetConfig> {
   storedShape(name: string, shape: readonly number[], config: C | null, form: PatchForm): readonly number[];
 }
 
-/** A network by what it is: family and sizes, without weights. */
+/** Architecture of a network, without weights. */
 export interface NetSpec {
   family: Family;
   config: NetConfig;

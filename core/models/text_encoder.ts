@@ -3,7 +3,7 @@ import type { ParamSet, ParamSpec } from "../nn/params.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import type { StoredShapes } from "./family.ts";
 
-/** Rows of an embedding in the public data sets, whatever the prompt. */
+/** Rows of every embedding in the public data sets, after padding. */
 export const TEXT_LENGTH = 512;
 
 /** A text encoder, frozen. */
@@ -14,12 +14,12 @@ export interface TextEncoderNet extends Disposable {
   forward(ids: Tensor, lengths: Tensor | null): Tensor;
 }
 
-/** Where a file keeps an encoder: names of the layout, and the key of every parameter. */
+/** An encoder among the keys of a file: its layout and the key of every parameter. */
 export interface EncoderKeys {
   layout: string;
-  /** Keys by the family's own names. */
+  /** Keys by canonical name. */
   names: ReadonlyMap<string, string>;
-  /** Keys that the encoder has no use for. */
+  /** Keys that are no parameters of the encoder. */
   unexpected: string[];
 }
 

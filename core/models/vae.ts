@@ -4,9 +4,9 @@ import type { Device, Tensor } from "../tensor.ts";
 import type { StoredShapes } from "./family.ts";
 
 export interface VaePassOptions {
-  /** Sides of a tile and how far tiles reach into each other, in latent cells; null: the whole picture at once. */
+  /** Side and overlap of tiles in latent cells; null: the whole picture at once. */
   tile?: { size: number; overlap: number } | null;
-  /** Latent frames of a piece; default: by memory. */
+  /** Latent frames per chunk; default: by available memory. */
   chunk?: number | null;
 }
 
@@ -14,14 +14,17 @@ export interface VaePassOptions {
 export interface Vae {
   readonly device: Device;
   readonly params: ParamSet;
-  /** Channels of a latent, and pixel frames, rows and columns of its cells. */
+  /** Channels of a latent, and pixel frames, rows and columns per latent cell. */
   readonly channels: number;
   readonly strides: readonly [number, number, number];
   /** Storage of weights and activations. */
   readonly dtype: DType;
   /** Pixels to normalised latents. Shapes: video [B, 3, 1 + s n, Y, X] in [-1, 1] -> [B, C, 1 + n, Y/r, X/c]. */
   encode(video: Tensor, o?: VaePassOptions): Tensor;
-  /** Latents to pixels, piece by piece; a piece is freed when `sink` returns. Shapes: latent [B, C, t, y, x]; sink gets [B, 3, frames, Y, X]. */
+  /**
+   * Latents to pixels in chunks of frames; a chunk is freed when `sink` returns.
+   * Shapes: latent [B, C, t, y, x]; sink gets [B, 3, frames, Y, X].
+   */
   decode(latent: Tensor, sink: (frames: Tensor, first: number) => void, o?: VaePassOptions): void;
 }
 
@@ -31,13 +34,13 @@ export interface VaeFamily<C = unknown> {
   /** Sizes by name, the published one first. */
   presets: Readonly<Record<string, C>>;
   params(config: C): ParamSpec[];
-  /** The family's own name of a key in any public spelling; null: none of its names. */
+  /** The canonical name of a key of any public layout; null: not a parameter of this family. */
   ownName(key: string): string | null;
-  /** Whether keys are those of such an autoencoder, whole or not. */
+  /** Whether keys belong to such an autoencoder, complete or not. */
   recognises(keys: Iterable<string>): boolean;
   /** Sizes from the shapes; null when there is no such autoencoder. */
   configOf(shapes: StoredShapes): C | null;
-  /** What a file must have, in words. */
+  /** Description of the required tensors, for error messages. */
   wanted: string;
   describe(config: C): string;
   create(device: Device, config: C, dtype: DType): Vae;

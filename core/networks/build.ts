@@ -8,7 +8,7 @@ import type { Device, Tensor } from "../tensor.ts";
 import { loadNetwork, type LoadOptions, type LoadReport } from "../weights/fit.ts";
 import { Network, velocityNet } from "./network.ts";
 
-/** The network of a recipe: the preset with the recipe's own sizes. */
+/** The network of a recipe: its preset, resized as the recipe says. */
 export function recipeNet({ model }: Pick<Recipe, "model">, secondTime = false): NetSpec {
   const { family, config } = presetNet(model.preset);
   const sized = family.resize(config, {
@@ -20,7 +20,7 @@ export function recipeNet({ model }: Pick<Recipe, "model">, secondTime = false):
   return netSpec(family, { ...sized, secondTime });
 }
 
-/** Whether a recipe's student takes MeanFlow's second time. */
+/** Whether a recipe's student is conditioned on MeanFlow's second time. */
 export const wantsSecondTime = (recipe: Recipe): boolean => recipe.objective.consistency?.kind === "meanflow";
 
 /** Storage, checkpointing and time rounding of a recipe's networks. */
@@ -31,19 +31,23 @@ export const netOptions = ({ model }: Recipe): NetOptions => ({
   time: model.time,
 });
 
+/** Allocates a network of a recipe, zero filled. */
 export const createNetwork = (
   device: Device,
   recipe: Recipe,
   role: { trainable: boolean; secondTime: boolean },
 ): Network => Network.create(device, recipeNet(recipe, role.secondTime), netOptions(recipe), role.trainable);
 
-/** Weights on the host by their names, a path that is streamed (any format, see core/weights), or what fills the parameters itself. */
+/**
+ * Where weights come from: host tensors by name, a path (any format, see core/weights), or a function that fills the
+ * parameters.
+ */
 export type WeightSource = ReadonlyMap<string, HostTensor> | string | ((params: ParamSet) => void);
 
-/** A student that starts as the teacher, whose weights are copied on the device. */
+/** Starts the student from the teacher's weights, copied on the device. */
 export const FROM_TEACHER = Symbol("from teacher");
 
-/** Loads weights; parameters that a checkpoint may lack keep the values that the network has. */
+/** Loads weights; optional parameters that are absent keep their current values. */
 export function loadWeights(
   network: Network,
   weights: WeightSource,
@@ -64,7 +68,7 @@ export function loadWeights(
   return null;
 }
 
-/** Copies every parameter that two networks share, on the device; what only `to` has stays as it is. */
+/** Copies every parameter that both networks have, on the device; other parameters of `to` keep their values. */
 export function copyWeights(from: ParamSet, to: ParamSet): void {
   if (from.specs.length === to.specs.length) to.flat.set(from.flat);
   else for (const name of from.names) to.tensor(name).set(from.tensor(name));
@@ -73,8 +77,9 @@ export function copyWeights(from: ParamSet, to: ParamSet): void {
 export const denoiserOf = (net: Net): Denoiser => trigDenoiser(velocityNet(net));
 
 /**
- * The network with f32-grade arithmetic, for tangents: activations are f32 whatever the storage of the weights, and products of f32
- * split their factors in two bf16 (rcm_f32_products). Null where the network computes in f32 or f64 anyway.
+ * The network with f32-grade arithmetic, for tangents: activations are f32 for any storage of the weights, and f32
+ * matrix products split each factor into two bf16 terms (rcm_f32_products). Null when the network already computes in
+ * f32 or f64.
  */
 export function preciseDenoiser(network: Network): Denoiser | null {
   const { dtype, residual } = network.options;
@@ -85,13 +90,13 @@ export function preciseDenoiser(network: Network): Denoiser | null {
 
 /** The guided teacher; `negative` is one prompt's embedding, repeated over the batch. Shapes: negative [1, M, D]. */
 export function guidedTeacher(net: Net, guidance: number, negative: Tensor): Denoiser {
-  const kept = new Map<number, Tensor>();
-  const many = (B: number): Tensor => {
-    const found = kept.get(B) ?? negative.device.persistent(() => repeated(negative, B));
-    kept.set(B, found);
-    return found;
+  const byBatch = new Map<number, Tensor>();
+  const uncondition = (B: number): Tensor => {
+    const batch = byBatch.get(B) ?? negative.device.persistent(() => repeated(negative, B));
+    byBatch.set(B, batch);
+    return batch;
   };
-  return guided(denoiserOf(net), guidance, many);
+  return guided(denoiserOf(net), guidance, uncondition);
 }
 
 /** One sample repeated B times. Shapes: [1, ...] -> [B, ...]. */

@@ -9,7 +9,7 @@ import { sampleReduce, type Device, type Scope, type Tensor } from "../tensor.ts
 import { repeated } from "./build.ts";
 import type { SamplePlan } from "./plan.ts";
 
-/** What samplers can ask a network for; `meanVelocity` is null for a network of one time. */
+/** A network as samplers evaluate it; `meanVelocity` is null for a network with one time. */
 export interface DrawNet {
   readonly velocity: VelocityNet;
   readonly meanVelocity: MeanVelocityNet | null;
@@ -18,36 +18,36 @@ export interface DrawNet {
 /** One batch of latents to draw. */
 export interface DrawJob {
   plan: SamplePlan;
-  /** Of one latent: frames, channels, rows, columns. */
+  /** Shape of one latent: frames, channels, rows, columns. */
   shape: readonly number[];
-  /** One key a sample. */
+  /** One key per sample. */
   noise: readonly NoiseKey[];
-  /** Shapes: [B, M, textDim]; negative [1, M, textDim], used by guidance alone. */
+  /** Shapes: [B, M, textDim]; negative [1, M, textDim], for classifier-free guidance. */
   condition: Tensor;
   negative: Tensor | null;
 }
 
-/** Called after each step with its number from 1 and the seconds of its evaluations; this waits for the device. */
+/** Called after each step with its number from 1 and its seconds, for which the device is synchronized. */
 export type OnStep = (step: number, seconds: number) => void;
 
 export interface DrawOptions {
   onStep?: OnStep;
-  /** Called between evaluations; it throws (E_INTERRUPTED) to stop. */
+  /** Called between evaluations; throws E_INTERRUPTED to stop. */
   stopPoint?: () => void;
   /** Name of the batch's sample b in errors. */
   nameOf?: (b: number) => string;
 }
 
-/** Lets signal handlers and timers run: native calls block them. */
-export const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** Lets signal handlers and timers run, which native calls block. */
+export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** A stop point: throws E_INTERRUPTED with a message once it was asked to stop. */
+/** A function that throws E_INTERRUPTED with a message once `asked` returns true. */
 export const stopPoint = (asked: (() => boolean) | undefined, op: string, message: () => string) => (): void => {
   if (asked?.()) throw new RcmError("E_INTERRUPTED", message(), { op });
 };
 
 /**
- * Draws a batch of latents. Signals are heard between evaluations, and nothing stays on the device when it throws.
+ * Draws a batch of latents. Signals are handled between evaluations; when it throws, everything on the device is freed.
  * Shapes: -> [B, T, C, Y, X] f32. Throws: E_NONFINITE naming a sample; what `stopPoint` throws.
  */
 export async function draw(net: DrawNet, job: DrawJob, o: DrawOptions = {}): Promise<Tensor> {
@@ -55,12 +55,12 @@ export async function draw(net: DrawNet, job: DrawJob, o: DrawOptions = {}): Pro
   for (;;) {
     const { done, value } = steps.next();
     if (done) return expectFinite(value, o.nameOf);
-    await breathe();
+    await yieldToEventLoop();
     o.stopPoint?.();
   }
 }
 
-/** The same in one go and unchecked: for previews inside a training run, dry runs and measurements. */
+/** The same synchronously and without checks, for previews during training, dry runs and benchmarks. */
 export function drawNow(net: DrawNet, job: DrawJob): Tensor {
   using steps = drawing(net, job);
   for (;;) {
@@ -69,19 +69,19 @@ export function drawNow(net: DrawNet, job: DrawJob): Tensor {
   }
 }
 
-/** The loop that runs a sampler. It yields before each evaluation and keeps no more than the sampler still needs. */
+/** Runs a sampler, yielding before each evaluation; frees everything that the sampler no longer needs. */
 function* drawing(net: DrawNet, job: DrawJob, onStep?: OnStep): Generator<void, Tensor, void> {
   const { device } = job.condition;
   using run = device.scope();
   const sampler = start(device, job);
-  const reply = answers(net, job);
-  let answer: Tensor | null = null;
+  const evaluate = evaluator(net, job);
+  let output: Tensor | null = null;
   for (let step = 1; ; step++) {
-    const { done, value } = advance(run, sampler, answer);
+    const { done, value } = advance(run, sampler, output);
     if (done) return run.keep(value);
     yield;
     const began = performance.now();
-    answer = device.keep(() => reply(value));
+    output = device.keep(() => evaluate(value));
     if (!onStep) continue;
     device.sync();
     onStep(step, (performance.now() - began) / 1000);
@@ -93,10 +93,10 @@ function start(device: Device, { plan, shape, noise }: DrawJob): Sampler {
   return SAMPLERS[plan.sampler].start({ x: sampleNoise(device, shape, noise, 0), times: plan.times, renoise });
 }
 
-/** Runs a sampler to its next request or its end, then frees what neither asks for. */
-function advance(run: Scope, sampler: Sampler, answer: Tensor | null): IteratorResult<SamplerRequest, Tensor> {
+/** Runs a sampler to its next request or its end, then frees all tensors that neither refers to. */
+function advance(run: Scope, sampler: Sampler, output: Tensor | null): IteratorResult<SamplerRequest, Tensor> {
   using scope = run.device.scope();
-  const result = answer ? sampler.next(answer) : sampler.next();
+  const result = output ? sampler.next(output) : sampler.next();
   const live = result.done ? [result.value] : [result.value.x, ...(result.value.keep ?? [])];
   for (const t of live) scope.keep(t);
   const kept = new Set(live.map((t) => t.storage));
@@ -104,14 +104,14 @@ function advance(run: Scope, sampler: Sampler, answer: Tensor | null): IteratorR
   return result;
 }
 
-/** How the network answers requests. Throws: E_ARG when it has no answer of that kind. */
-function answers(net: DrawNet, { plan, condition, negative }: DrawJob): (request: SamplerRequest) => Tensor {
+/** Evaluates the network as a request says. Throws: E_ARG for a mean velocity of a network with one time. */
+function evaluator(net: DrawNet, { plan, condition, negative }: DrawJob): (request: SamplerRequest) => Tensor {
   const B = condition.shape[0];
-  const unwanted = (n: number): Tensor => {
+  const uncondition = (n: number): Tensor => {
     if (negative) return repeated(negative, n);
     throw new RcmError("E_INTERNAL", "guidance needs the negative prompt's embedding", { op: "sampler" });
   };
-  const velocity = guided({ field: net.velocity, x0: net.velocity }, plan.guidance, unwanted).field;
+  const velocity = guided({ field: net.velocity, x0: net.velocity }, plan.guidance, uncondition).field;
   const time = (t: RequestTime) => at(typeof t === "number" ? new Float64Array(B).fill(t) : t);
   return (request) => {
     const tape = new Tape(condition.device, { record: false });

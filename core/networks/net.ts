@@ -3,20 +3,20 @@ import type { DrawNet } from "./draw.ts";
 import { meanVelocityNet, velocityNet, type Network } from "./network.ts";
 import type { StreamedWeights } from "./streamed.ts";
 
-/** A network that samples: its answers, and what it may give back while others need the device. */
+/** A network for sampling that can release device memory while other parts need it. */
 export interface SampleNet extends DrawNet, Disposable {
   readonly spec: NetSpec;
-  /** Gives device memory back that comes again by itself; nothing for weights that live on the device only. */
+  /** Frees streamed weights on the device, to be uploaded again when needed; does nothing for resident weights. */
   release(): void;
 }
 
-/** A network as samplers ask for it. */
+/** A network as samplers evaluate it. */
 export const drawNet = (net: Net): DrawNet => ({
   velocity: velocityNet(net),
   meanVelocity: net.config.secondTime ? meanVelocityNet(net) : null,
 });
 
-/** Weights on the device for as long as the net is open. */
+/** A network whose weights stay on the device. */
 export function residentNet(network: Network): SampleNet {
   return {
     ...drawNet(network),
@@ -29,7 +29,7 @@ export function residentNet(network: Network): SampleNet {
   };
 }
 
-/** Blocks brought in from the host as they are needed. */
+/** A network whose blocks are streamed from the host. */
 export function streamedNet(spec: NetSpec, weights: StreamedWeights, options: NetOptions): SampleNet {
   return {
     ...drawNet(spec.family.net(spec.config, weights, options)),

@@ -6,7 +6,7 @@ import { ParamSet } from "../nn/params.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { constant, type Tape, type Var } from "../tape.ts";
 
-/** A network over a whole set of parameters on the device. */
+/** A network whose parameters are all on the device. */
 export class Network implements Net, Disposable {
   private readonly net: Net;
 
@@ -39,17 +39,17 @@ export class Network implements Net, Disposable {
     return this.net.forward(tape, x, times, context);
   }
 
-  /** The same network over other weights of the same layout (EMA), frozen. */
+  /** The same network with other weights of the same layout, such as an EMA; frozen. */
   withWeights(flat: Tensor): Network {
     return new Network(this.spec, this.params.over(flat), { ...this.options, dtype: flat.dtype });
   }
 
-  /** The same weights, frozen, under activations, residual stream and tangents of another dtype. */
+  /** The same weights, frozen, with activations, residual stream and tangents in another dtype. */
   withActivations(dtype: DType): Network {
     return new Network(this.spec, this.params, { ...this.options, dtype, residual: dtype, checkpoint: "block" });
   }
 
-  /** Loads values by the family's own names. Throws: E_STATE, E_SHAPE. */
+  /** Loads values by canonical name. Throws: E_STATE, E_SHAPE. */
   load(weights: ReadonlyMap<string, HostTensor>, what: string): void {
     this.params.load(weights, what);
   }
@@ -66,7 +66,7 @@ function timeVar(device: Device, { t, dot }: Time): Var {
   return constant(both.window(0, [t.length]), both.window(t.length, [t.length]));
 }
 
-/** A network as a rectified-flow velocity. With a second time it is evaluated at r = t (instantaneous velocity). */
+/** A network as a rectified-flow velocity; one with a second time is evaluated at r = t (instantaneous velocity). */
 export const velocityNet = (net: Net): VelocityNet => (tape, x, tRf, condition) => {
   const t = timeVar(tape.device, net.netTime(tRf));
   return net.forward(tape, x, net.config.secondTime ? [t, t] : [t], constant(condition));

@@ -17,8 +17,8 @@ export interface FoundNet {
 }
 
 /**
- * Opens the headers of a file, shard index, folder or run. Without a spec the shapes tell it.
- * Throws: E_IO, E_FORMAT when there is no network in it or one of another size.
+ * Opens the headers of a file, shard index, folder or run. Without a spec the architecture follows from the shapes.
+ * Throws: E_IO, E_FORMAT when it has no network or one of another size.
  */
 export function findNet(path: string, kind: WeightKind, spec: NetSpec | null): FoundNet {
   const weights = openNetwork(path, kind);
@@ -58,7 +58,7 @@ export function openNet(device: Device, { weights, spec }: FoundNet, o: OpenOpti
   const read = (part: ParamSet): void => {
     for (const name of part.names) {
       const stored = weights.tensors.get(name);
-      if (!stored || absent.has(name)) continue; // zero, as in a fresh set
+      if (!stored || absent.has(name)) continue; // stays zero
       readStored(stored, part.tensor(name));
       done += stored.bytes;
     }

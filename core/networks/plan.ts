@@ -7,12 +7,13 @@ import { wantsSecondTime } from "./build.ts";
 export type SampleRole = "student" | "teacher";
 
 /**
- * How latents are drawn. Times descend: RF times of a teacher, without the final 0; TrigFlow times of a student, down to 0.
+ * How latents are sampled. Times descend: RF times of a teacher, without the final 0; TrigFlow times of a student,
+ * down to 0.
  */
 export interface SamplePlan {
   role: SampleRole;
   sampler: SamplerName;
-  /** Whether a student's steps draw fresh noise. */
+  /** Whether a student's steps draw new noise. */
   mode: FewStepMode;
   /** Scale of classifier-free guidance; 1: none. */
   guidance: number;
@@ -22,7 +23,7 @@ export interface SamplePlan {
 export interface StudentSettings {
   steps: number;
   sigmaMax: number;
-  /** Null: those of the public code, and ours beyond 4 steps. */
+  /** Null: the defaults of samplers/times.ts. */
   midTimes: readonly number[] | null;
   form: StudentForm | "meanflow";
   mode: FewStepMode;
@@ -55,14 +56,14 @@ export const teacherPlan = ({ steps, sampler, guidance, shift, sigmaMax }: Teach
   times: teacherTimes(steps, shift, sigmaMax),
 });
 
-/** Settings of the caller; what is absent comes from the recipe, else from the published values of Wan2.1. */
+/** Settings of the caller; absent ones come from the recipe, else from the published values of Wan2.1. */
 export type PlanSettings = { role: SampleRole } & Partial<StudentSettings & TeacherSettings>;
 
-/** What a plan is for: a recipe's networks or, without one, published ones; how many times the network takes. */
+/** The network of a plan: one of a recipe or, without one, a published network. */
 export interface PlanContext {
   recipe: Recipe | null;
   secondTime: boolean;
-  /** Noise level of a student's first step where neither recipe nor settings say it. */
+  /** Default noise level of a student's first step. */
   sigmaMax?: number;
 }
 
@@ -70,20 +71,20 @@ const STUDENT_STEPS = 4;
 const STUDENT_SIGMA_MAX = 80;
 const TEACHER = { steps: 50, sampler: "unipc", guidance: 5, shift: 5, sigmaMax: 5000 } as const;
 
-/** The plan of a network: settings over the recipe over the published values. Throws: E_ARG. */
+/** The plan of a network: settings override the recipe, which overrides the published values. Throws: E_ARG. */
 export function samplePlan({ role, ...given }: PlanSettings, context: PlanContext): SamplePlan {
   const { recipe, secondTime, sigmaMax } = context;
   const s = recipe?.sample;
   if (role === "teacher") {
     const guidance = recipe?.teacher?.guidance ?? 1;
-    const own = s && {
+    const recipeSettings = s && {
       steps: s.teacher_steps,
       sampler: s.teacher_sampler,
       guidance,
       shift: s.teacher_shift,
       sigmaMax: s.teacher_sigma_max,
     };
-    return teacherPlan({ ...TEACHER, ...own, ...given });
+    return teacherPlan({ ...TEACHER, ...recipeSettings, ...given });
   }
   if (secondTime && (given.form !== undefined || given.mode === "sde")) {
     const got = given.form ?? given.mode;
@@ -100,11 +101,11 @@ export function samplePlan({ role, ...given }: PlanSettings, context: PlanContex
   });
 }
 
-/** The plan of a recipe's own student or teacher. Throws: E_ARG. */
+/** The plan of a recipe's student or teacher. Throws: E_ARG. */
 export const recipePlan = (recipe: Recipe, settings: PlanSettings): SamplePlan =>
   samplePlan(settings, { recipe, secondTime: settings.role === "student" && wantsSecondTime(recipe) });
 
-/** The plans of a recipe's sample grids: each of its step counts, or a flow recipe's guided sampler. */
+/** The plans of a recipe's sample grids: one per step count, or the guided sampler of a flow recipe. */
 export const gridPlans = (recipe: Recipe): SamplePlan[] =>
   recipe.objective.consistency?.kind === "flow"
     ? [recipePlan(recipe, { role: "teacher" })]
@@ -115,7 +116,7 @@ export const stepsOf = ({ times }: SamplePlan): number => times.filter((t) => t 
 /** Network evaluations of one sample. */
 export const evaluationsOf = (plan: SamplePlan): number => stepsOf(plan) * (plan.guidance === 1 ? 1 : 2);
 
-/** A plan in the words of a manifest. */
+/** A plan as fields of a manifest. */
 export function planFields({ role, sampler, mode, guidance, times }: SamplePlan): Record<string, unknown> {
   const rounded = Array.from(times, (t) => Number(t.toPrecision(12)));
   if (role === "teacher") return { role, sampler, guidance, times: rounded };

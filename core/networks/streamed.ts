@@ -5,46 +5,46 @@ import { PinnedMemory, Stream, StreamEvent } from "../stream.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import type { Var } from "../tape.ts";
 
-/** Device memory for the weights of one block, and the events that order its copies with compute. */
+/** Device memory for the weights of one block, and the events that order its uploads and compute. */
 interface Slot {
   flat: Tensor;
-  /** Parameters by their place in a block; all blocks have the same ones in the same order. */
+  /** Parameters by their index in a block; all blocks have the same parameters in the same order. */
   vars: readonly Var[];
-  /** Block whose weights are here or on their way; -1: none. */
+  /** Block whose weights are uploaded or being uploaded; -1: none. */
   holds: number;
-  /** Recorded on the copy stream behind the block's upload, and on the compute stream behind its last use. */
+  /** Recorded on the copy stream after the block's upload, and on the compute stream after its last use. */
   uploaded: StreamEvent;
   used: StreamEvent;
 }
 
 /**
- * Weights of a network whose blocks live in page-locked host memory. Two blocks are on the device: the one that computes and the
- * next, which is copied meanwhile. A block is brought in when the network first asks for one of its parameters, so the graph is the
- * ordinary one and the results are bitwise those of resident weights. For inference: no gradient may be recorded over it.
+ * Weights of a network whose blocks are in page-locked host memory. Two blocks are on the device: the one that computes
+ * and the next, which is uploaded meanwhile. A block is uploaded when the network first reads one of its parameters, so
+ * graph and results are bitwise those of resident weights. For inference only: gradients are not supported.
  */
 export class StreamedWeights implements ParamSource, Disposable {
   private readonly outer: NetParam[];
   private readonly blocks: NetParam[][];
-  /** Block, and place in it, of every parameter inside the blocks. */
+  /** Block index, and index within the block, of every parameter of the blocks. */
   private readonly places: ReadonlyMap<string, readonly [block: number, place: number]>;
   private readonly names: ReadonlySet<string>;
   private readonly hostOuter: PinnedMemory;
   private readonly hostBlocks: PinnedMemory[];
   private readonly compute: Stream;
   private readonly copies: Stream;
-  /** Two events for each slot; the first also orders what is copied outside of the slots. */
+  /** Two events for each slot; the first also orders copies outside of the slots. */
   private readonly events: StreamEvent[];
   private globals: ParamSet | null = null;
   private slots: Slot[] = [];
   private current: Slot | null = null;
 
-  /** `read` fills a part of the parameters from wherever they are stored; it is called for one part after the other. */
+  /** `read` fills a part of the parameters from storage; it is called for each part in turn. */
   constructor(
     readonly device: Device,
     specs: readonly NetParam[],
     readonly dtype: DType,
     read: (part: ParamSet) => void,
-    /** First of four event numbers that nothing else uses. */
+    /** First of four unused event numbers. */
     firstEvent = 0,
   ) {
     this.compute = new Stream(device, "compute");
@@ -78,7 +78,7 @@ export class StreamedWeights implements ParamSource, Disposable {
     }
   }
 
-  /** What the copy stream is given from now on starts after the work queued so far. */
+  /** Later work of the copy stream starts after the compute work queued so far. */
   private afterCompute(): void {
     this.compute.record(this.events[0]);
     this.copies.wait(this.events[0]);
@@ -97,14 +97,14 @@ export class StreamedWeights implements ParamSource, Disposable {
     return this.globals !== null;
   }
 
-  /** Takes device memory for everything outside the blocks and for two blocks. */
+  /** Allocates device memory for the parameters outside of blocks and for two blocks. */
   acquire(): void {
     if (this.resident) return;
     const { device } = this;
     const take = (part: NetParam[]): Tensor =>
       device.persistent(() => device.empty([ParamSet.flatSize(part)], this.dtype));
     const outer = take(this.outer);
-    this.afterCompute(); // queued work may still use memory that was handed out again
+    this.afterCompute(); // queued work may still use memory that the allocator reused
     this.hostOuter.upload(outer);
     this.copies.record(this.events[0]);
     this.compute.wait(this.events[0]);
@@ -119,7 +119,7 @@ export class StreamedWeights implements ParamSource, Disposable {
     this.upload(this.slots[0], 0);
   }
 
-  /** Gives the device memory back; the weights stay on the host. */
+  /** Frees the device memory; the weights stay on the host. */
   release(): void {
     if (!this.globals) return;
     for (const slot of this.slots) if (slot.holds >= 0) slot.uploaded.sync();
@@ -143,13 +143,13 @@ export class StreamedWeights implements ParamSource, Disposable {
     return this.names.has(name);
   }
 
-  /** Makes a block the one that computes and starts the upload of the next into the slot that the last one leaves. */
+  /** Makes a block the current one and starts to upload the next into the slot of the previous one. */
   private enter(block: number): Slot {
     if (this.current) this.compute.record(this.current.used);
-    const slot = this.slots.find((s) => s.holds === block) ??
-      this.upload(this.slots.find((s) => s !== this.current) ?? this.slots[0], block);
+    const free = this.slots.find((s) => s !== this.current) ?? this.slots[0];
+    const slot = this.slots.find((s) => s.holds === block) ?? this.upload(free, block);
     this.compute.wait(slot.uploaded);
-    const next = (block + 1) % this.blocks.length; // after the last comes the first of the next evaluation
+    const next = (block + 1) % this.blocks.length; // wraps around to the next evaluation
     const other = this.slots.find((s) => s !== slot);
     if (other && other.holds !== next) this.upload(other, next);
     return (this.current = slot);

@@ -5,15 +5,16 @@ import { constant, type Var } from "../tape.ts";
 import type { DrawNet } from "../networks/draw.ts";
 import type { SampleNet } from "../networks/net.ts";
 
-/** Channels that say which pixel frames of a latent frame are given: four pixel frames each. */
+/** Mask channels: one for each of the four pixel frames of a latent frame. */
 export const MASK_CHANNELS = 4;
 
 /** RF time below which the second expert of Wan2.2 takes over. Source: Wan2.2 configuration. */
 export const EXPERT_BOUNDARY = 0.9;
 
 /**
- * What the network sees of the picture: a mask that is 1 in the first latent frame and 0 after it, then the latent of the picture
- * followed by grey frames. Shapes: latent [1, T, C, Y, X] -> [1, T, 4 + C, Y, X] f32. Source: public rCM code of Wan2.2 I2V.
+ * Condition channels of a picture: a mask that is 1 in the first latent frame and 0 in the others, then the latent of
+ * the picture followed by grey frames.
+ * Shapes: latent [1, T, C, Y, X] -> [1, T, 4 + C, Y, X] f32. Source: public rCM code of Wan2.2 I2V.
  */
 export function pictureCondition(latent: Tensor): Tensor {
   const [B, T, , Y, X] = latent.shape;
@@ -25,7 +26,7 @@ export function pictureCondition(latent: Tensor): Tensor {
 }
 
 /**
- * Channels of `x`, then those of `more`, which may be one sample for all.
+ * Concatenates channels; `more` may be one sample, which is then broadcast over the batch.
  * Shapes: [B, T, C, Y, X], [B | 1, T, D, Y, X] -> [B, T, C + D, Y, X].
  */
 export function concatChannels(x: Tensor, more: Tensor): Tensor {
@@ -43,7 +44,7 @@ export function concatChannels(x: Tensor, more: Tensor): Tensor {
   return out;
 }
 
-/** A network that sees a picture beside the noisy latent. For inference: no tangent or gradient passes to x. */
+/** A network with condition channels concatenated to its input. For inference: x gets no tangent or gradient. */
 export function withPicture({ velocity, meanVelocity }: DrawNet, condition: Tensor): DrawNet {
   const joined = (x: Var): Var => constant(concatChannels(x.x, condition));
   return {
@@ -53,23 +54,23 @@ export function withPicture({ velocity, meanVelocity }: DrawNet, condition: Tens
 }
 
 /**
- * Two experts as one network: `high` for RF times from the boundary up, `low` below. The one that rests gives its device memory
- * back, as far as it can. All samples of a call share a time. Source: Wan2.2 A14B.
+ * Two experts as one network: `high` for RF times from the boundary up, `low` below. The idle expert releases its
+ * streamed weights. All samples of a call share a time. Source: Wan2.2 A14B.
  */
 export function experts(high: SampleNet, low: SampleNet, boundary = EXPERT_BOUNDARY): SampleNet {
-  const at = ({ t }: Time): SampleNet => {
+  const expertAt = ({ t }: Time): SampleNet => {
     const noisy = t[0] >= boundary;
-    const [works, rests] = noisy ? [high, low] : [low, high];
-    if (t.some((one) => one >= boundary !== noisy)) {
+    const [active, idle] = noisy ? [high, low] : [low, high];
+    if (t.some((tRf) => tRf >= boundary !== noisy)) {
       const detail = { op: "experts", want: boundary, got: [...t] };
       throw new RcmError("E_ARG", "samples of one call lie on both sides of the boundary", detail);
     }
-    rests.release();
-    return works;
+    idle.release();
+    return active;
   };
   return {
     spec: high.spec,
-    velocity: (tape, x, tRf, text) => at(tRf).velocity(tape, x, tRf, text),
+    velocity: (tape, x, tRf, text) => expertAt(tRf).velocity(tape, x, tRf, text),
     meanVelocity: null,
     release() {
       high.release();

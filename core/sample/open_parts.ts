@@ -5,10 +5,10 @@ import type { Device } from "../tensor.ts";
 import { openVae } from "../weights/vae.ts";
 import type { VideoVae } from "./parts.ts";
 
-/** How far a tile reaches into the next one: a quarter of its side hides the seams of the receptive field. */
+/** Overlap of neighbouring tiles: a quarter of the side hides the seams. */
 const overlapOf = (size: number): number => Math.max(2, Math.floor(size / 4));
 
-/** The autoencoder of a file in any public spelling. Throws: E_FORMAT naming keys that do not fit. */
+/** Opens an autoencoder from a file of any public layout. Throws: E_FORMAT naming keys that do not fit. */
 export function openTiledVae(
   device: Device,
   { weights, tile }: { weights: string; tile: number },

@@ -17,16 +17,16 @@ import type { ManifestEntry } from "../io/manifest.ts";
 export const VIDEO_FORMATS = ["mp4", "png"] as const;
 export type VideoFormat = (typeof VIDEO_FORMATS)[number];
 
-/** Rows on the sheet of a whole folder, at most. */
-const MOST_ROWS = 64;
+/** Maximum number of rows on the sheet of a folder. */
+const MAX_ROWS = 64;
 
 export interface WrittenVideo {
-  /** Inside the folder. */
+  /** Paths relative to the folder. */
   file: string;
   sheet: string;
 }
 
-/** Writes decoded videos into a folder. Without ffmpeg, or when it fails, frames become PNGs and `warn` is told why, once. */
+/** Writes decoded videos into a folder. Without ffmpeg, or when it fails, it warns once and writes frames as PNGs. */
 export class VideoWriter {
   private ffmpeg: string | null;
   private warned = false;
@@ -40,23 +40,26 @@ export class VideoWriter {
     this.ffmpeg = format === "mp4" ? findFfmpeg() : null;
   }
 
-  /** Decodes one latent into `name.mp4`, `name.png` (a still) or a folder `name`, and its contact sheet. Shapes: latent [1, T, C, Y, X]. */
+  /**
+   * Decodes one latent into `name.mp4`, `name.png` (a still) or a folder `name`, and its contact sheet.
+   * Shapes: latent [1, T, C, Y, X].
+   */
   async write(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
     const { frames } = videoOf(swappedShape(latent.shape.slice(1)));
     if (this.format === "mp4" && frames > 1 && this.ffmpeg === null) {
-      this.complain("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
+      this.warnOnce("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
     }
     try {
-      return await this.once(vae, latent, name);
+      return await this.decodeTo(vae, latent, name);
     } catch (error) {
       if (!(error instanceof RcmError) || error.op !== "ffmpeg") throw error;
-      this.complain(`${error.message}: frames are written as PNGs`);
+      this.warnOnce(`${error.message}: frames are written as PNGs`);
       this.ffmpeg = null;
-      return this.once(vae, latent, name);
+      return this.decodeTo(vae, latent, name);
     }
   }
 
-  private complain(message: string): void {
+  private warnOnce(message: string): void {
     if (!this.warned) this.warn(message);
     this.warned = true;
   }
@@ -67,7 +70,7 @@ export class VideoWriter {
     return new PngFolderSink(join(this.folder, name), size);
   }
 
-  private async once(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
+  private async decodeTo(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
     const video = videoOf(swappedShape(latent.shape.slice(1)));
     const sink = this.sink(name, video);
     const row = new SheetRow(video, video.frames);
@@ -77,20 +80,16 @@ export class VideoWriter {
         vae.decode(latent, (chunk) => {
           this.stages.run("write", () => {
             if (sampleReduce(chunk, "nonfinite").some((n) => n > 0)) {
-              throw new RcmError("E_NONFINITE", `frames of sample ${name} hold values that are not finite`, {
-                op: "decode",
-              });
+              const message = `frames of sample ${name} hold values that are not finite`;
+              throw new RcmError("E_NONFINITE", message, { op: "decode" });
             }
             pushFrames(chunk, [{ frame: (pixels) => (sink.frame(pixels), row.frame(pixels)) }]);
             count += chunk.shape[2];
           });
         }));
       if (count !== video.frames) {
-        throw new RcmError("E_INTERNAL", "the decoder gave another number of frames", {
-          op: "decode",
-          want: video.frames,
-          got: count,
-        });
+        const detail = { op: "decode", want: video.frames, got: count };
+        throw new RcmError("E_INTERNAL", "the decoder gave another number of frames", detail);
       }
     } catch (error) {
       sink.abort();
@@ -105,12 +104,10 @@ export class VideoWriter {
   }
 }
 
-/** One sheet of a folder: a row a video, in order. Null when there is none. */
+/** One sheet of a folder with a row per video, in order. Null when there are none. */
 export function folderSheet(folder: string, entries: readonly ManifestEntry[], file: string): string | null {
-  const rows = entries.flatMap((e) => (e.sheet !== null && existsSync(join(folder, e.sheet)) ? [e.sheet] : [])).slice(
-    0,
-    MOST_ROWS,
-  );
+  const sheets = entries.flatMap((e) => (e.sheet !== null && existsSync(join(folder, e.sheet)) ? [e.sheet] : []));
+  const rows = sheets.slice(0, MAX_ROWS);
   if (rows.length === 0) return null;
   const path = join(folder, file);
   writeFileAtomic(path, pngOf(stack(rows.map((r) => decodePng(readFileSync(join(folder, r)), r)))));

@@ -8,7 +8,7 @@ import type { Device } from "../tensor.ts";
 import { drawPrompts, type PromptHooks, type PromptJob } from "./prompts.ts";
 
 export interface PictureJob extends PromptJob {
-  /** Pictures of each prompt. */
+  /** Pictures per prompt. */
   each: number;
   out: string;
 }
@@ -23,7 +23,7 @@ export interface PictureSummary {
   peakBytes: number;
 }
 
-/** Draws pictures of prompts: `grid.png` (a column per prompt) and one PNG each. Picture i depends on (seed, i) alone. */
+/** Draws pictures of prompts: `grid.png` (a column per prompt) and a PNG each. Picture i depends only on (seed, i). */
 export async function runPictures(device: Device, job: PictureJob, hooks: PromptHooks): Promise<PictureSummary> {
   const { each, out } = job;
   const columns = job.prompts.length;

@@ -9,13 +9,13 @@ import type { Device, Tensor } from "../tensor.ts";
 import { embedAll, textBatch, textsOf, type OnTruncated } from "../text/embedder.ts";
 import { recipeEmbedder, storedNegative } from "../text/open.ts";
 
-/** A network of a recipe and what it draws. */
+/** A network of a recipe and the prompts to sample. */
 export interface PromptJob {
   net: SampleNet;
   plan: SamplePlan;
   recipe: Recipe;
   prompts: readonly string[];
-  /** Null: the recipe's own, where the plan is guided. */
+  /** Null: that of the recipe, for a guided plan. */
   negativePrompt: string | null;
   seed: number;
   batch: number;
@@ -36,7 +36,7 @@ export interface SampleSet {
 
 /**
  * Draws the latents of every prompt. Sample i depends only on (seed, i), not on the batch size. Texts are embedded
- * first, and their encoder freed. Throws: E_NONFINITE; E_INTERRUPTED between two network evaluations.
+ * first, then their encoder is freed. Throws: E_NONFINITE; E_INTERRUPTED between two network evaluations.
  */
 export async function drawPrompts(device: Device, job: PromptJob, hooks: PromptHooks = {}): Promise<SampleSet> {
   const { net, plan, recipe, prompts, seed, batch } = job;
@@ -46,11 +46,8 @@ export async function drawPrompts(device: Device, job: PromptJob, hooks: PromptH
   const out = device.empty([prompts.length, ...shape], "f32");
   const each = out.numel / prompts.length;
   let [seconds, done] = [0, 0];
-  const stop = stopPoint(
-    hooks.shouldStop,
-    "sample",
-    () => `stopped after ${done} of ${prompts.length}; none is written`,
-  );
+  const message = (): string => `stopped after ${done} of ${prompts.length}; none is written`;
+  const stop = stopPoint(hooks.shouldStop, "sample", message);
   while (done < prompts.length) {
     using _scope = device.scope();
     const part = prompts.slice(done, done + batch);
@@ -80,7 +77,7 @@ async function promptTexts(
   using embedder = recipeEmbedder(device, recipe, text, onTruncated);
   if (plan.guidance === 1) return { known: await embedAll(embedder, prompts), negative: null };
   const stored = negativePrompt === null ? storedNegative(recipe, text) : null;
-  const unwanted = negativePrompt ?? recipe.teacher?.negative_prompt ?? "";
-  const known = await embedAll(embedder, stored ? prompts : [...prompts, unwanted]);
-  return { known, negative: stored ?? textsOf(known, [unwanted])[0] };
+  const negative = negativePrompt ?? recipe.teacher?.negative_prompt ?? "";
+  const known = await embedAll(embedder, stored ? prompts : [...prompts, negative]);
+  return { known, negative: stored ?? textsOf(known, [negative])[0] };
 }

@@ -27,7 +27,7 @@ import type { Shard } from "../io/shard.ts";
 import { workItems } from "./work.ts";
 
 export interface SampleOptions {
-  /** Gives what the options leave out; null: published values. */
+  /** Defaults for absent options; null: published values. */
   recipe: Recipe | null;
   /** Null: inferred from the weights. */
   net: NetSpec | null;
@@ -37,11 +37,11 @@ export interface SampleOptions {
   load?: LoadOptions;
   text: EncoderFiles | null;
   vae: { weights: string; tile: number } | null;
-  /** Files with text embeddings that stand for the prompts, and for the negative prompt. */
+  /** Files with embeddings of the prompts and of the negative prompt. */
   embeds: string | null;
   negativeEmbeds: string | null;
   prompts: string[];
-  /** What guidance moves away from; null: the recipe's own, or the empty prompt. */
+  /** Null: that of the recipe, or the empty prompt. */
   negativePrompt: string | null;
   each: number;
   plan: PlanSettings;
@@ -67,7 +67,7 @@ export interface SampleOptions {
   shouldStop?: () => boolean;
 }
 
-/** A file by what does not change when it moves. */
+/** Identity of a file that survives a move: name and size. */
 function identity(path: string): { name: string; bytes: number | null } {
   try {
     const s = statSync(path);
@@ -77,19 +77,19 @@ function identity(path: string): { name: string; bytes: number | null } {
   }
 }
 
-/** What guidance moves away from: a prompt, or the file of its embedding. */
-interface Unwanted {
+/** The negative prompt of classifier-free guidance, or the file of its embedding. */
+interface Negative {
   prompt: string;
   file: string | null;
 }
 
-function unwantedOf({ negativePrompt, negativeEmbeds, recipe }: SampleOptions, plan: SamplePlan): Unwanted | null {
+function negativeOf({ negativePrompt, negativeEmbeds, recipe }: SampleOptions, plan: SamplePlan): Negative | null {
   if (plan.guidance === 1) return null;
-  const { negative_embed: stored = null, negative_prompt: own = "" } = recipe?.teacher ?? {};
-  return { prompt: negativePrompt ?? own, file: negativeEmbeds ?? (negativePrompt === null ? stored : null) };
+  const { negative_embed: stored = null, negative_prompt: prompt = "" } = recipe?.teacher ?? {};
+  return { prompt: negativePrompt ?? prompt, file: negativeEmbeds ?? (negativePrompt === null ? stored : null) };
 }
 
-function settingsOf(o: SampleOptions, plan: SamplePlan, unwanted: Unwanted | null, size: VideoSize): Settings {
+function settingsOf(o: SampleOptions, plan: SamplePlan, negative: Negative | null, size: VideoSize): Settings {
   const { weights } = o;
   return {
     weights: "path" in weights
@@ -98,7 +98,7 @@ function settingsOf(o: SampleOptions, plan: SamplePlan, unwanted: Unwanted | nul
     kind: o.kind,
     plan: planFields(plan),
     text: o.embeds ? identity(o.embeds) : o.text && identity(o.text.weights),
-    negative: unwanted?.file ? identity(unwanted.file) : (unwanted?.prompt ?? null),
+    negative: negative?.file ? identity(negative.file) : (negative?.prompt ?? null),
     vae: o.vae && { ...identity(o.vae.weights), tile: o.vae.tile },
     image: o.image && { ...identity(o.image.path), resize: o.image.resize },
     seed: o.seed,
@@ -118,26 +118,23 @@ interface FileTexts {
   negativePrompt: string | null;
 }
 
-/** Texts that files give; their names take the place of prompts that are not there. */
-async function textsOfFiles(o: SampleOptions, unwanted: Unwanted | null, shape: TextShape): Promise<FileTexts> {
+/** Embeddings from files, by prompt; without prompts, the names of the files are used. */
+async function textsOfFiles(o: SampleOptions, negative: Negative | null, shape: TextShape): Promise<FileTexts> {
   let texts = new Map<string, HostTensor>();
   let prompts: readonly string[] = o.prompts;
   if (o.embeds !== null) {
     const stored = openStored(o.embeds);
     if (prompts.length > 0 && prompts.length !== stored.count) {
-      throw new RcmError("E_ARG", `${o.embeds} holds another number of texts than there are prompts`, {
-        op: "usage",
-        want: prompts.length,
-        got: stored.count,
-      });
+      const message = `${o.embeds} holds another number of texts than there are prompts`;
+      throw new RcmError("E_ARG", message, { op: "usage", want: prompts.length, got: stored.count });
     }
     const embedder = new StoredEmbedder(stored, shape, prompts.length > 0 ? prompts : undefined);
     ({ prompts } = embedder);
     texts = await embedAll(embedder, prompts);
   }
-  if (!unwanted?.file) return { texts, prompts, negativePrompt: unwanted?.prompt ?? null };
-  const negativePrompt = unwanted.prompt === "" ? basename(unwanted.file) : unwanted.prompt;
-  texts.set(negativePrompt, readStoredText(unwanted.file, shape));
+  if (!negative?.file) return { texts, prompts, negativePrompt: negative?.prompt ?? null };
+  const negativePrompt = negative.prompt === "" ? basename(negative.file) : negative.prompt;
+  texts.set(negativePrompt, readStoredText(negative.file, shape));
   return { texts, prompts, negativePrompt };
 }
 
@@ -145,43 +142,38 @@ async function textsOfFiles(o: SampleOptions, unwanted: Unwanted | null, shape: 
 const PICTURE_SIGMA_MAX = 200;
 
 /**
- * Draws the samples of prompts: opens the network, runs its sampler, and writes latents as pictures (of one channel and frame) or
- * as videos through a VAE. Throws: E_ARG, E_FORMAT; as `runPictures` and `runVideos`.
+ * Draws the samples of prompts: opens the network, runs its sampler, and writes latents as pictures (of one channel and
+ * frame) or as videos through a VAE. Throws: E_ARG, E_FORMAT; as `runPictures` and `runVideos`.
  */
 export async function sampleRun(o: SampleOptions): Promise<PictureSummary | VideoSummary> {
   const image = o.image && (await ImageFile.open(o.image.path));
   const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
   const { weights, text, vae } = o;
-  const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) =>
-    findNet(path, o.kind, o.net)
-  );
+  const paths = "path" in weights ? [weights.path] : [weights.high, weights.low];
+  const found = paths.map((path) => findNet(path, o.kind, o.net));
   const [{ spec }] = found;
   const still = spec.latent.vae === null ? o.recipe : null;
   const shape = still ? latentShape(still) : videoLatentShape(o.frames, size);
   const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
   const fits = found.every((f) => f.spec.latent.inputChannels === channels && f.spec.latent.channels === shape[0]);
   if (!fits) {
-    throw new RcmError(
-      "E_ARG",
-      image ? "this network takes no picture" : "this network does not make videos of text alone",
-      {
-        op: "sample",
-        want: `${channels} channels in, ${shape[0]} out`,
-        got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out`,
-      },
-    );
+    const message = image ? "this network takes no picture" : "this network does not make videos of text alone";
+    throw new RcmError("E_ARG", message, {
+      op: "sample",
+      want: `${channels} channels in, ${shape[0]} out`,
+      got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out`,
+    });
   }
   const plan = samplePlan(o.plan, {
     recipe: o.recipe,
     secondTime: spec.config.secondTime,
     sigmaMax: image ? PICTURE_SIGMA_MAX : undefined,
   });
-  const unwanted = unwantedOf(o, plan);
-  const { texts, prompts, negativePrompt } = await textsOfFiles(o, still ? null : unwanted, spec.text);
+  const negative = negativeOf(o, plan);
+  const { texts, prompts, negativePrompt } = await textsOfFiles(o, still ? null : negative, spec.text);
   if (prompts.length === 0) {
-    throw new RcmError("E_ARG", `no prompt: give --prompt, --prompts or ${still ? "sample.prompts" : "--embeds"}`, {
-      op: "usage",
-    });
+    const message = `no prompt: give --prompt, --prompts or ${still ? "sample.prompts" : "--embeds"}`;
+    throw new RcmError("E_ARG", message, { op: "usage" });
   }
   using device = Device.open({ device: o.device, threads: o.threads });
   const load = { ...o.load, kind: o.kind, onProgress: (p: LoadProgress) => o.onEvent?.({ kind: "load", ...p }) };
@@ -195,17 +187,8 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
   if (still) {
     const onBatch = (done: number): void =>
       o.onEvent?.({ kind: "item", done, total: prompts.length * each, file: "pictures" });
-    const job = {
-      net: net(found[0], 0),
-      plan,
-      recipe: still,
-      prompts,
-      negativePrompt: o.negativePrompt,
-      each,
-      out,
-      seed,
-      batch,
-    };
+    const { negativePrompt } = o;
+    const job = { net: net(found[0], 0), plan, recipe: still, prompts, negativePrompt, each, out, seed, batch };
     return runPictures(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop });
   }
   return runVideos(
@@ -219,7 +202,7 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
       items: workItems(prompts, each),
       shard: o.shard,
       out,
-      settings: settingsOf(o, plan, unwanted, size),
+      settings: settingsOf(o, plan, negative, size),
       overwrite: o.overwrite,
       seed,
       batch,
@@ -233,7 +216,6 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
       saveLatents: o.saveLatents,
       offload: o.offload,
     },
-    o.onEvent,
-    shouldStop,
+    { onEvent: o.onEvent, shouldStop },
   );
 }

@@ -4,14 +4,14 @@ export interface StageReport {
   name: string;
   seconds: number;
   calls: number;
-  /** Most device memory in use during the stage, and most held from the system. */
+  /** Peak device memory in use during the stage, and peak reserved from the system. */
   peakBytes: number;
   reservedBytes: number;
 }
 
 /**
- * Wall time and peak device memory of each stage. Stages do not nest: entering one ends the time of the one around it until it is
- * over, so that writing frames inside decoding counts as writing.
+ * Wall time and peak device memory of each stage. An inner stage suspends the outer one, so that writing frames while
+ * decoding counts as writing only.
  */
 export class Stages {
   private readonly reports = new Map<string, StageReport>();
@@ -54,7 +54,7 @@ export class Stages {
     this.open.pop();
   }
 
-  /** Books the time and the peak since the last change on the innermost stage. */
+  /** Adds the time and peak since the last change to the innermost stage. */
   private settle(): void {
     this.device.sync();
     const now = this.now();

@@ -14,7 +14,7 @@ import { pictureCondition, withPicture } from "./i2v.ts";
 import type { SampleNet } from "../networks/net.ts";
 import { folderSheet, VideoWriter, type VideoFormat } from "./output.ts";
 import type { PipelineParts, VideoVae } from "./parts.ts";
-import { breathe, draw, stopPoint } from "../networks/draw.ts";
+import { draw, stopPoint, yieldToEventLoop } from "../networks/draw.ts";
 import { evaluationsOf, stepsOf, type SamplePlan } from "../networks/plan.ts";
 import { Stages, type StageReport } from "./stages.ts";
 import { Manifest, type ManifestEntry, type Settings } from "../io/manifest.ts";
@@ -25,7 +25,7 @@ export interface VideoJob {
   items: readonly WorkItem[];
   shard: Shard;
   out: string;
-  /** What every sample has in common; another value of any of them is another folder. */
+  /** Settings shared by all samples of the folder. */
   settings: Settings;
   overwrite: boolean;
   seed: number;
@@ -36,13 +36,13 @@ export interface VideoJob {
   /** Null without guidance. */
   negativePrompt: string | null;
   textShape: TextShape;
-  /** Embeddings that files give, by prompt; the text encoder makes the others. */
+  /** Embeddings from files, by prompt; the text encoder computes the others. */
   texts: ReadonlyMap<string, HostTensor>;
   /** The first frame, for I2V. */
   picture: Picture | null;
   format: VideoFormat;
   saveLatents: boolean;
-  /** Free what the device holds of the network while frames are decoded. */
+  /** Frees streamed weights on the device while frames are decoded. */
   offload: boolean;
 }
 
@@ -55,7 +55,7 @@ export type SampleEvent =
 
 export interface VideoSummary {
   out: string;
-  /** Videos (or latents) drawn now, in order, and how many were there already. */
+  /** Videos (or latents) drawn in this run, in order, and the number that already existed. */
   files: string[];
   skipped: number;
   sheet: string | null;
@@ -66,28 +66,32 @@ export interface VideoSummary {
   evaluations: number;
   seconds: number;
   stages: StageReport[];
-  /** Seconds of each step, a row a batch. */
+  /** Seconds of each step, a row per batch. */
   stepSeconds: number[][];
-  /** Frames a second over diffusion and decoding, over diffusion alone; null when nothing was drawn. */
+  /** Frames per second of diffusion and decoding, and of diffusion alone; null when nothing was drawn. */
   fps: number | null;
   fpsWithoutVae: number | null;
   peakBytes: number;
   warnings: string[];
 }
 
-/** Draws every item of a shard that is not there yet. Throws: E_INTERRUPTED between two evaluations. */
+export interface VideoHooks {
+  onEvent?: (e: SampleEvent) => void;
+  shouldStop?: () => boolean;
+}
+
+/** Draws every missing item of a shard. Throws: E_INTERRUPTED between two evaluations. */
 export async function runVideos(
   device: Device,
   parts: PipelineParts,
   job: VideoJob,
-  onEvent: (e: SampleEvent) => void = () => {},
-  shouldStop: () => boolean = () => false,
+  { onEvent = () => {}, shouldStop = () => false }: VideoHooks = {},
 ): Promise<VideoSummary> {
   const started = performance.now();
   const all = ofShard(job.items, job.shard);
   const manifest = Manifest.open(job.out, job.shard, job.settings, job.items, job.overwrite);
   const pending = all.filter((item) => manifest.entryOf(item) === null);
-  const run = new VideoRun(device, parts, job, manifest, pending, onEvent);
+  const run = new VideoRun(device, { parts, job, manifest, pending, onEvent });
   if (pending.length > 0) {
     mkdirSync(job.out, { recursive: true });
     try {
@@ -103,6 +107,15 @@ export async function runVideos(
   return run.summary((performance.now() - started) / 1000, all.length - pending.length, sheet);
 }
 
+interface VideoRunOptions {
+  parts: PipelineParts;
+  job: VideoJob;
+  manifest: Manifest;
+  /** Items that are not in the manifest yet. */
+  pending: readonly WorkItem[];
+  onEvent: (e: SampleEvent) => void;
+}
+
 class VideoRun {
   readonly stages: Stages;
   private readonly files: string[] = [];
@@ -114,14 +127,18 @@ class VideoRun {
   private vae: VideoVae | null = null;
   private condition: Tensor | null = null;
 
-  constructor(
-    readonly device: Device,
-    readonly parts: PipelineParts,
-    readonly job: VideoJob,
-    readonly manifest: Manifest,
-    readonly pending: readonly WorkItem[],
-    readonly onEvent: (e: SampleEvent) => void,
-  ) {
+  private readonly parts: PipelineParts;
+  private readonly job: VideoJob;
+  private readonly manifest: Manifest;
+  private readonly pending: readonly WorkItem[];
+  private readonly onEvent: (e: SampleEvent) => void;
+
+  constructor(private readonly device: Device, { parts, job, manifest, pending, onEvent }: VideoRunOptions) {
+    this.parts = parts;
+    this.job = job;
+    this.manifest = manifest;
+    this.pending = pending;
+    this.onEvent = onEvent;
     this.stages = new Stages(device);
     this.known = new Map(job.texts);
     this.writer = new VideoWriter(job.out, job.format, this.stages, (message) => {
@@ -130,20 +147,20 @@ class VideoRun {
     });
   }
 
-  /** Encodes the texts that no file gave, then frees the encoder. */
+  /** Embeds the texts without a stored embedding, then frees the encoder. */
   async texts(): Promise<void> {
     const { job, parts } = this;
-    const wanted = [
-      ...new Set([...this.pending.map((i) => i.prompt), ...(job.negativePrompt === null ? [] : [job.negativePrompt])]),
-    ].filter((p) => !this.known.has(p));
-    if (wanted.length === 0) return;
+    const negative = job.negativePrompt === null ? [] : [job.negativePrompt];
+    const prompts = new Set([...this.pending.map((i) => i.prompt), ...negative]);
+    const unknown = [...prompts].filter((p) => !this.known.has(p));
+    if (unknown.length === 0) return;
     if (!parts.text) {
-      throw new RcmError("E_ARG", "a prompt needs a text encoder or its embedding", { op: "usage", got: wanted[0] });
+      throw new RcmError("E_ARG", "a prompt needs a text encoder or its embedding", { op: "usage", got: unknown[0] });
     }
-    this.onEvent({ kind: "stage", text: `encoding ${wanted.length} texts` });
+    this.onEvent({ kind: "stage", text: `encoding ${unknown.length} texts` });
     using embedder = this.stages.run("load text encoder", parts.text);
-    const texts = await this.stages.runAsync("text", () => embedder.embed(wanted));
-    wanted.forEach((prompt, i) => this.known.set(prompt, texts[i]));
+    const texts = await this.stages.runAsync("text", () => embedder.embed(unknown));
+    unknown.forEach((prompt, i) => this.known.set(prompt, texts[i]));
   }
 
   private async openVae(): Promise<VideoVae> {
@@ -158,13 +175,9 @@ class VideoRun {
     const vae = await this.openVae();
     const { frames } = videoOf(this.job.shape);
     const condition = this.stages.run("encode picture", () => {
-      const scope = this.device.scope();
-      try {
-        const latent = vae.encode(firstFrame(this.device, picture, frames));
-        return this.device.persistent(() => pictureCondition(latent));
-      } finally {
-        scope[Symbol.dispose]();
-      }
+      using _scope = this.device.scope();
+      const latent = vae.encode(firstFrame(this.device, picture, frames));
+      return this.device.persistent(() => pictureCondition(latent));
     });
     this.device.trim();
     return condition;
@@ -178,23 +191,20 @@ class VideoRun {
     this.net = await this.stages.runAsync("load network", async () => await parts.net());
     const state = (): string => `stopped after ${this.files.length} of ${pending.length} samples`;
     const stop = stopPoint(shouldStop, "sample", () => `${state()}; run the same command again for the rest`);
-    for (let at = 0; at < pending.length; at += job.batch) {
-      await breathe();
+    for (let start = 0; start < pending.length; start += job.batch) {
+      await yieldToEventLoop();
       stop();
       using _scope = device.scope();
-      const items = pending.slice(at, at + job.batch);
-      const latents = await this.latents(items, at, stop);
+      const items = pending.slice(start, start + job.batch);
+      const latents = await this.latents(items, start, stop);
       if (parts.vae) {
-        if (at + job.batch >= pending.length) this.closeNet();
+        if (start + job.batch >= pending.length) this.closeNet();
         else if (job.offload) this.net?.release();
         if (this.net === null || job.offload) device.trim();
       }
       for (const [b, item] of items.entries()) {
-        await this.finish(
-          item,
-          latents.window((b * latents.numel) / items.length, [1, ...swappedShape(job.shape)]),
-          at + b + 1,
-        );
+        const latent = latents.window((b * latents.numel) / items.length, [1, ...swappedShape(job.shape)]);
+        await this.finish(item, latent, start + b + 1);
       }
       if (job.offload) device.trim();
     }
@@ -225,7 +235,7 @@ class VideoRun {
     });
   }
 
-  /** Decodes and writes one sample, then lists it as done. */
+  /** Decodes and writes one sample, then adds it to the manifest. */
   private async finish(item: WorkItem, latent: Tensor, done: number): Promise<void> {
     const { job, parts, stages } = this;
     const entry: ManifestEntry = {
@@ -236,22 +246,16 @@ class VideoRun {
       latents: null,
     };
     if (job.saveLatents || !parts.vae) {
-      stages.run(
-        "write",
-        () =>
-          writeFileAtomic(
-            join(job.out, `${item.name}.pt`),
-            writeTorch({ ...swapFramesAndChannels(latent.toHost()), shape: [...job.shape] }),
-          ),
-      );
+      stages.run("write", () => {
+        const stored = { ...swapFramesAndChannels(latent.toHost()), shape: [...job.shape] };
+        writeFileAtomic(join(job.out, `${item.name}.pt`), writeTorch(stored));
+      });
       entry.latents = `${item.name}.pt`;
     }
     if (parts.vae) Object.assign(entry, await this.writer.write(await this.openVae(), latent, item.name));
     stages.run("write", () => {
-      writeFileAtomic(
-        join(job.out, `${item.name}.json`),
-        `${JSON.stringify({ ...job.settings, ...entry, seed: job.seed }, null, 1)}\n`,
-      );
+      const description = JSON.stringify({ ...job.settings, ...entry, seed: job.seed }, null, 1);
+      writeFileAtomic(join(job.out, `${item.name}.json`), `${description}\n`);
       this.manifest.add(entry);
     });
     this.files.push(join(job.out, entry.file));

@@ -4,13 +4,13 @@ import type { Shard } from "../io/shard.ts";
 export interface WorkItem {
   index: number;
   prompt: string;
-  /** Place of the prompt in the list. */
+  /** Index of the prompt in the list. */
   promptIndex: number;
-  /** Stem of its files. */
+  /** Name of its files without extension. */
   name: string;
 }
 
-/** Every prompt `each` times, a prompt's samples together, so that prompts added at the end leave the others' numbers alone. */
+/** `each` samples per prompt, grouped by prompt, so that appending prompts does not renumber earlier samples. */
 export function workItems(prompts: readonly string[], each: number): WorkItem[] {
   return prompts.flatMap((prompt, p) =>
     Array.from({ length: each }, (_, k) => {
@@ -20,6 +20,6 @@ export function workItems(prompts: readonly string[], each: number): WorkItem[] 
   );
 }
 
-/** Every count-th item from the shard's own on: shards differ by at most one item, and their union is the whole. */
+/** Every count-th item, starting at the shard's index. */
 export const ofShard = (items: readonly WorkItem[], { index, count }: Shard): WorkItem[] =>
   items.filter((item) => item.index % count === index);

@@ -13,7 +13,7 @@ export interface SamplerStart {
 }
 
 interface SamplerEntry {
-  /** The kind of network that it samples. Times of a teacher are RF times, those of students TrigFlow times down to 0. */
+  /** Kind of network that it samples. Teachers are sampled at RF times, students at TrigFlow times down to 0. */
   net: "teacher" | "student" | "meanflow";
   start: (s: SamplerStart) => Sampler;
 }

@@ -14,12 +14,12 @@ import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "
 
 export interface SynthRunOptions {
   weights: string;
-  /** File with a prompt a line. */
+  /** File with one prompt per line. */
   prompts: string;
-  /** Most prompts to take; 0: all. */
+  /** Maximum number of prompts; 0: all. */
   limit: number;
   out: string;
-  /** File or folder of embeddings made before; null: `encoder` makes them. */
+  /** File or folder of stored embeddings; null: `encoder` computes them. */
   embeds: string | null;
   encoder: EncoderFiles | null;
   /** Torch file with the negative embedding; null: `negativePrompt` is encoded. */
@@ -41,7 +41,10 @@ export interface SynthRunOptions {
   onTruncated?: OnTruncated;
 }
 
-/** Opens the teacher and runs it over the prompts of a file. Throws: E_ARG when a text is wanted and nothing can embed it; as `synthesize`. */
+/**
+ * Opens the teacher and samples it for the prompts of a file.
+ * Throws: E_ARG for a text with neither embedding nor encoder; as `synthesize`.
+ */
 export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const all = readPrompts(o.prompts);
   const prompts = o.limit > 0 ? all.slice(0, o.limit) : all;
@@ -50,19 +53,13 @@ export async function synthRun(o: SynthRunOptions): Promise<SynthSummary> {
   const spec = specOf(found);
   const { config, latent } = spec;
   if (o.shape[0] !== latent.channels) {
-    throw new RcmError("E_ARG", "the latent's channels are not the teacher's", {
-      op: "synth",
-      want: latent.channels,
-      got: o.shape[0],
-    });
+    const detail = { op: "synth", want: latent.channels, got: o.shape[0] };
+    throw new RcmError("E_ARG", "the latent's channels are not the teacher's", detail);
   }
   o.shape.slice(1).forEach((n, i) => {
     if (n % config.patch[i] !== 0) {
-      throw new RcmError("E_ARG", "frames, rows and columns of the latent are multiples of the patch", {
-        op: "synth",
-        want: config.patch,
-        got: o.shape.slice(1),
-      });
+      const message = "frames, rows and columns of the latent are multiples of the patch";
+      throw new RcmError("E_ARG", message, { op: "synth", want: config.patch, got: o.shape.slice(1) });
     }
   });
   const shape = spec.text;

@@ -8,14 +8,14 @@ import { fileKey, shardPath } from "../io/webdataset.ts";
 import type { Shard } from "../io/shard.ts";
 import type { TeacherSampler } from "../samplers/list.ts";
 import type { Tensor } from "../tensor.ts";
-import { breathe, draw, stopPoint } from "../networks/draw.ts";
+import { draw, stopPoint, yieldToEventLoop } from "../networks/draw.ts";
 import { drawNet } from "../networks/net.ts";
 import type { Network } from "../networks/network.ts";
 import { teacherPlan } from "../networks/plan.ts";
 import { ShardAppender } from "../data/appender.ts";
 import { swapFramesAndChannels, swappedShape } from "../data/latents.ts";
 
-/** How the teacher is sampled. The defaults of the command are those of the public set. */
+/** How the teacher is sampled. The command's defaults are those of the public data set. */
 export interface SynthSampler {
   kind: TeacherSampler;
   steps: number;
@@ -41,7 +41,7 @@ export interface SynthOptions {
   perShard: number;
   /** This job writes the tars whose number is `index` modulo `count`. */
   job: Shard;
-  /** What else the samples depend on (the teacher's file, the negative prompt); a folder holds samples of one such set. */
+  /** Everything else that the samples depend on, such as the teacher's file and the negative prompt. */
   identity: Record<string, unknown>;
   shouldStop: () => boolean;
   onEvent?: (done: number, total: number, secondsPerSample: number) => void;
@@ -49,7 +49,7 @@ export interface SynthOptions {
 
 export interface SynthSummary {
   out: string;
-  /** Samples of this job, and how many of them were there before. */
+  /** Samples of this job, and the number that already existed. */
   samples: number;
   kept: number;
   shards: number;
@@ -64,43 +64,31 @@ export const fileIdentity = (path: string): Record<string, unknown> => ({
   bytes: statSync(path).size,
 });
 
-/** Writes `synth.json`, or compares with the one there. Throws: E_STATE when the folder holds samples of other settings. */
-function claim(o: SynthOptions, dtype: DType): void {
+/** Writes `synth.json` or compares with an existing one. Throws: E_STATE when they differ. */
+function checkSettings(o: SynthOptions, dtype: DType): void {
   const path = join(o.out, "synth.json");
-  const prompts = createHash("sha256").update(o.prompts.join("\n")).digest("hex").slice(0, 16);
-  const mine = JSON.stringify(
-    {
-      shape: o.shape,
-      sampler: o.sampler,
-      time: o.time,
-      dtype,
-      perShard: o.perShard,
-      prompts: { count: o.prompts.length, sha256: prompts },
-      ...o.identity,
-    },
-    null,
-    2,
-  );
-  if (!existsSync(path)) return writeFileAtomic(path, `${mine}\n`);
-  const theirs = readFileSync(path, "utf8").trim();
-  if (theirs === mine) return;
-  const [a, b] = [theirs, mine].map((t) => new Set(t.split("\n")));
+  const { shape, sampler, time, perShard } = o;
+  const sha256 = createHash("sha256").update(o.prompts.join("\n")).digest("hex").slice(0, 16);
+  const prompts = { count: o.prompts.length, sha256 };
+  const settings = JSON.stringify({ shape, sampler, time, dtype, perShard, prompts, ...o.identity }, null, 2);
+  if (!existsSync(path)) return writeFileAtomic(path, `${settings}\n`);
+  const existing = readFileSync(path, "utf8").trim();
+  if (existing === settings) return;
+  const [a, b] = [existing, settings].map((t) => new Set(t.split("\n")));
   const differs = [...b].find((line) => !a.has(line)) ?? "its keys";
-  throw new RcmError(
-    "E_STATE",
-    `${o.out} holds samples made with other settings (here: ${differs.trim()}); use another folder`,
-    { op: "synth" },
-  );
+  const message = `${o.out} holds samples made with other settings (here: ${differs.trim()}); use another folder`;
+  throw new RcmError("E_STATE", message, { op: "synth" });
 }
 
 /**
- * Runs a teacher over prompts into webdataset shards of 256 (the public format). Finished shards are kept, an unfinished one goes on
- * after its last whole sample; sample i depends only on (seed, i) and its prompt, so jobs, batches and interruptions change nothing.
+ * Samples a teacher for prompts and writes webdataset shards in the public format. Finished shards are kept, an
+ * unfinished one is continued after its last complete sample. Sample i depends only on (seed, i) and its prompt, not on
+ * jobs, batches or interruptions.
  * Throws: E_INTERRUPTED between two network evaluations, E_STATE when the folder holds other samples, E_NONFINITE.
  */
 export async function synthesize(teacher: Network, o: SynthOptions): Promise<SynthSummary> {
   const { device } = teacher.params;
-  claim(o, teacher.params.dtype);
+  checkSettings(o, teacher.params.dtype);
   const rest = "whole samples are on disk, the same command goes on";
   const stop = stopPoint(o.shouldStop, "synth", () => `stopped by a signal; ${rest}`);
   const shards = Math.ceil(o.prompts.length / o.perShard);
@@ -121,27 +109,23 @@ export async function synthesize(teacher: Network, o: SynthOptions): Promise<Syn
     }
     using shard = new ShardAppender(path);
     shard.keys.forEach((key, i) => {
-      if (key !== fileKey(String(first + i)) || first + i >= end) {
-        throw new RcmError("E_STATE", `${path}.tmp holds another sample; remove it`, {
-          op: "synth",
-          want: fileKey(String(first + i)),
-          got: key,
-        });
-      }
+      const want = fileKey(String(first + i));
+      if (key === want && first + i < end) return;
+      throw new RcmError("E_STATE", `${path}.tmp holds another sample; remove it`, { op: "synth", want, got: key });
     });
     const from = first + shard.keys.length;
     done += from - first;
     kept += from - first;
     const embeds = from < end ? await o.embed(o.prompts.slice(from, end)) : [];
-    for (let at_ = from; at_ < end; at_ += o.batch) {
-      await breathe();
+    for (let start = from; start < end; start += o.batch) {
+      await yieldToEventLoop();
       stop();
       using _scope = device.scope();
-      const part = embeds.slice(at_ - from, Math.min(end, at_ + o.batch) - from);
-      const latents = await latentsOf(teacher, o, { embeds: part, first: at_, stop });
+      const part = embeds.slice(start - from, Math.min(end, start + o.batch) - from);
+      const latents = await latentsOf(teacher, o, { embeds: part, first: start, stop });
       part.forEach((embed, b) => {
         const latent = latents[b];
-        shard.append({ key: fileKey(String(at_ + b)), latent, embed, prompt: o.prompts[at_ + b] });
+        shard.append({ key: fileKey(String(start + b)), latent, embed, prompt: o.prompts[start + b] });
         done++;
       });
       o.onEvent?.(done, total, per());

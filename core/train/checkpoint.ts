@@ -113,8 +113,8 @@ export function loadCheckpoint(
   }
   if (meta.noiseKeys !== NOISE_KEYS) {
     warn(
-      `${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ones, ` +
-        "so this run will not repeat an old one bit for bit",
+      `${path} was written with noise keys of the old kind; from step ${meta.step} on noise is drawn by the new ` +
+        "ones, so this run will not repeat an old one bit for bit",
     );
   }
   for (const [name, into] of windows(state)) {

@@ -13,7 +13,7 @@ export class Draws {
     readonly first: number,
   ) {}
 
-  /** The stream of sample b of the micro-batch; `index` numbers draws of the same use. Throws: E_ARG out of KEY_RANGE. */
+  /** Stream of sample b of the micro-batch; `index` numbers draws of the same use. Throws: E_ARG out of KEY_RANGE. */
   stream(use: RandomUse, b: number, index = 0): number {
     return streamOf({ use, step: this.step, sample: this.first + b, index });
   }

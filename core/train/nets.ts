@@ -7,7 +7,7 @@ import { meanVelocityNet, velocityNet } from "../networks/network.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Role, RoleName } from "./role.ts";
 
-/** The networks of a run as its losses evaluate them. Throws: E_INTERNAL for a role that the method does not declare. */
+/** The networks of a run as its losses evaluate them. Throws: E_INTERNAL for a role that the method does not have. */
 export class Nets {
   private readonly views = new Map<string, unknown>();
 

@@ -1,12 +1,12 @@
 /**
- * Hashes of what tiny runs give: checkpoints of 50 iterations of every digits recipe and of the twins of the Wan
- * recipes, and samples of every kind, all through the command line. A change that should not change results is run
- * before and after:
+ * Hashes of the results of tiny runs: checkpoints after 50 iterations of every digits recipe and of small versions of
+ * the Wan recipes, and samples of every kind, all through the command line. To check that a change keeps results
+ * bitwise, run it before and after:
  *
  *   sh cli/bun.sh test/bench/pinned.ts --device cpu --out before.json
  *   sh cli/bun.sh test/bench/pinned.ts --device cpu --against before.json
  *
- * The hashes are those of one machine: processors and BLAS libraries round differently.
+ * Hashes are comparable on one machine only: processors and BLAS libraries round differently.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -30,15 +30,19 @@ const dir = mkdtempSync(join(tmpdir(), "rcm-pinned-"));
 const hashes: Record<string, string> = {};
 const sha = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex").slice(0, 24);
 
-function rcm(...args: string[]): void {
+/** Paths that the Wan recipes read from the environment. */
+const inputs: Record<string, string> = {};
+
+/** Runs a command that takes no device. */
+function rcmHost(...args: string[]): void {
   const env = { ...process.env, WAN_TEXT_CACHE: "", ...inputs };
-  const r = spawnSync("sh", [join(ROOT, "cli/rcm"), ...args, "--device", o.device, "--threads", "2", "-q"], {
-    encoding: "utf8", cwd: dir, env,
-  });
+  const r = spawnSync("sh", [join(ROOT, "cli/rcm"), ...args, "-q"], { encoding: "utf8", cwd: dir, env });
   if (r.status !== 0) throw new Error(`rcm ${args.join(" ")}: status ${r.status}\n${r.stderr}`);
 }
 
-/** Tensors of a safetensors file by name, whatever their order and the metadata. */
+const rcm = (...args: string[]): void => rcmHost(...args, "--device", o.device, "--threads", "2");
+
+/** Hash of the tensors of a safetensors file by name, independent of their order and of metadata. */
 function tensorsHash(path: string): string {
   const bytes = readFileSync(path);
   const header = Number(bytes.readBigUInt64LE(0));
@@ -51,23 +55,23 @@ function tensorsHash(path: string): string {
   return hash.digest("hex").slice(0, 24);
 }
 
-function trained(name: string, recipe: string, sets: string[]): void {
+/** Trains a recipe and hashes its last checkpoint. */
+function hashRun(name: string, recipe: string, sets: string[]): void {
   rcm("distill", recipe, "--out", name, ...sets.flatMap((s) => ["--set", s]));
   const folder = join(dir, name, "checkpoints");
   const [newest] = readdirSync(folder).sort().reverse();
   hashes[name] = tensorsHash(join(folder, newest));
 }
 
-/** Every picture, latent and shard in a folder. */
-function filesHash(name: string): void {
-  const walk = (at: string): string[] =>
-    readdirSync(at).sort().flatMap((f) => (statSync(join(at, f)).isDirectory() ? walk(join(at, f)) : [join(at, f)]));
+/** Hashes every picture, latent and shard in a folder. */
+function hashFiles(name: string): void {
+  const walk = (path: string): string[] =>
+    statSync(path).isDirectory() ? readdirSync(path).sort().flatMap((f) => walk(join(path, f))) : [path];
   const files = walk(join(dir, name)).filter((f) => /\.(png|pt|tar)$/.test(f));
   if (files.length === 0) throw new Error(`${name} left no files`);
   hashes[name] = sha(Buffer.from(files.map((f) => `${f.slice(dir.length)} ${sha(readFileSync(f))}`).join("\n")));
 }
 
-const inputs: Record<string, string> = {};
 const steps = `train.steps=${o.steps}`;
 const began = performance.now();
 try {
@@ -76,20 +80,20 @@ try {
     "train.sample_every=25", "data.shuffle_buffer=20", `data.path=${join(dir, "digits/train")}`, steps,
     "optimizer.warmup_steps=5", "model.checkpoint=block",
   ];
-  rcmData();
-  trained("teacher", join(ROOT, "recipes/digits/teacher.yaml"), [...small, "optimizer.decay_steps=0"]);
-  rcm2("export", "teacher", "--out", "digits_teacher.safetensors", "--dtype", "f32");
+  rcmHost("data", "digits", "--out", "digits", "--limit", "96", "--test-limit", "16");
+  hashRun("teacher", join(ROOT, "recipes/digits/teacher.yaml"), [...small, "optimizer.decay_steps=0"]);
+  rcmHost("export", "teacher", "--out", "digits_teacher.safetensors", "--dtype", "f32");
   const students = [...small, `teacher.weights=${join(dir, "digits_teacher.safetensors")}`];
   for (const name of ["rcm", "scm", "dmd", "dcm", "meanflow"]) {
     const warmup = name === "rcm" ? ["objective.consistency.tangent_warmup=10"] : [];
-    trained(name, join(ROOT, `recipes/digits/${name}.yaml`), [...students, ...warmup]);
-    filesHash(`${name}/samples`);
+    hashRun(name, join(ROOT, `recipes/digits/${name}.yaml`), [...students, ...warmup]);
+    hashFiles(`${name}/samples`);
     for (const n of ["1", "2", "4"]) {
       rcm(
         "sample", join(dir, name, "recipe.yaml"), "--weights", name, "--prompt", "a handwritten zero", "--prompt",
         "a handwritten seven", "--each", "3", "--steps", n, "--out", `${name}_${n}`,
       );
-      filesHash(`${name}_${n}`);
+      hashFiles(`${name}_${n}`);
     }
   }
   for (const sampler of ["euler", "unipc"]) {
@@ -97,7 +101,7 @@ try {
       "sample", join(dir, "rcm/recipe.yaml"), "--teacher", "--prompt", "a handwritten seven", "--steps", "6", "--out",
       `digits_${sampler}`, "--set", `sample.teacher_sampler=${sampler}`,
     );
-    filesHash(`digits_${sampler}`);
+    hashFiles(`digits_${sampler}`);
   }
 
   mkdirSync(join(dir, "texts"));
@@ -115,7 +119,7 @@ try {
       "--negative-embeds", texts.negative, "--shape", TINY_SHAPE.join(","), "--steps", "5", "--per-shard", "2",
       "--sampler", sampler, "--out", `wan_${sampler}`,
     );
-    filesHash(`wan_${sampler}`);
+    hashFiles(`wan_${sampler}`);
   }
   const video = [
     "--embeds", join(dir, "texts/000000001.embed.pt"), "--size", "32x48", "--frames", "9", "--vae", "vae.pth",
@@ -130,33 +134,19 @@ try {
     streamed: ["--steps", "2", "--offload"],
   })) {
     rcm("sample", "--weights", "teacher.pth", ...video, ...more, "--out", `video_${name}`);
-    filesHash(`video_${name}`);
+    hashFiles(`video_${name}`);
   }
   for (const file of readdirSync(join(ROOT, "recipes/wan2.1")).filter((f) => f !== "base.yaml").sort()) {
-    const short =
-      file.includes("14b") || /-(scm|dcm|dmd)\./.test(file) ? [] : ["objective.consistency.tangent_warmup=10"];
-    const frames = file.includes("14b") ? [] : ["data.frames=2"];
-    trained(file.replace(".yaml", ""), join(ROOT, "recipes/wan2.1", file), [
-      ...TINY_SETS, ...short, ...frames, "train.accumulate=2", "train.keep_checkpoints=1", "train.sample_every=0",
+    const is14b = file.includes("14b");
+    const warmup = is14b || /-(scm|dcm|dmd)\./.test(file) ? [] : ["objective.consistency.tangent_warmup=10"];
+    const frames = is14b ? [] : ["data.frames=2"];
+    hashRun(file.replace(".yaml", ""), join(ROOT, "recipes/wan2.1", file), [
+      ...TINY_SETS, ...warmup, ...frames, "train.accumulate=2", "train.keep_checkpoints=1", "train.sample_every=0",
       steps,
     ]);
   }
 } finally {
   rmSync(dir, { recursive: true, force: true });
-}
-
-function rcmData(): void {
-  const r = spawnSync(
-    "sh",
-    [join(ROOT, "cli/rcm"), "data", "digits", "--out", "digits", "--limit", "96", "--test-limit", "16", "-q"],
-    { cwd: dir, encoding: "utf8" },
-  );
-  if (r.status !== 0) throw new Error(r.stderr);
-}
-
-function rcm2(...args: string[]): void {
-  const r = spawnSync("sh", [join(ROOT, "cli/rcm"), ...args, "-q"], { cwd: dir, encoding: "utf8" });
-  if (r.status !== 0) throw new Error(r.stderr);
 }
 
 if (o.out) writeFileSync(o.out, `${JSON.stringify(hashes, null, 1)}\n`);

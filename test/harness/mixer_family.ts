@@ -1,55 +1,38 @@
 /**
- * A second family, to prove that one is added by a folder and a line: tokens that read the text and are mixed by an MLP. Loaded
- * before the program (`bun --preload`), it joins FAMILIES as a line in core/models/families.ts would.
+ * A second family, to prove that one file and one line add it: image tokens attend to the text, then pass an MLP.
+ * Loaded before the program (`bun --preload`), it registers itself as a line in core/models/families.ts would.
  */
 import { FAMILIES } from "../../core/models/families.ts";
-import type { Family, Net, NetConfig, NetParam } from "../../core/models/family.ts";
+import type { NetConfig, NetParam } from "../../core/models/family.ts";
 import { dense, denseAct } from "../../core/nn/linear.ts";
 import { adaLayerNorm } from "../../core/ops/ada_layer_norm.ts";
-import { addModulation } from "../../core/ops/add_modulation.ts";
 import { attention } from "../../core/ops/attention.ts";
 import { gateResidual } from "../../core/ops/gate_residual.ts";
 import { patchify } from "../../core/ops/patchify.ts";
 import { timestepEmbed } from "../../core/ops/timestep_embed.ts";
 import { unpatchify } from "../../core/ops/unpatchify.ts";
-import { RcmError } from "../../core/error.ts";
 
 const TEXT = { encoder: "bytes", width: 32, length: 24 };
 const SMALL: NetConfig = { dim: 32, heads: 2, layers: 2, patch: [1, 4, 4], secondTime: false };
 const VOLUME = 16;
 
 function params({ dim: D, layers }: NetConfig): NetParam[] {
-  const out: NetParam[] = [];
-  const layer = (name: string, n: number, k: number, block: number | null, zero = false): void => {
-    const init = zero ? ({ kind: "zeros" } as const) : ({ kind: "normal", std: Math.sqrt(1 / k) } as const);
-    out.push({ name: `${name}.weight`, shape: [n, k], init, role: "matrix", block });
-    out.push({ name: `${name}.bias`, shape: [n], init: { kind: "zeros" }, role: "bias", block });
-  };
-  layer("tokens", D, VOLUME, null);
-  layer("time", 3 * D, 16, null);
-  for (let i = 0; i < layers; i++) {
-    for (
-      const [part, n, k] of [["q", D, D], ["k", D, TEXT.width], ["v", D, TEXT.width], ["up", 2 * D, D], [
-        "down",
-        D,
-        2 * D,
-      ]] as const
-    ) {
-      layer(`mix.${i}.${part}`, n, k, i);
-    }
-    out.push({
-      name: `mix.${i}.modulation`,
-      shape: [1, 3, D],
-      init: { kind: "normal", std: 0.1 },
-      role: "modulation",
-      block: i,
-    });
-  }
-  layer("pixels", VOLUME, D, null, true);
-  return out;
+  const linear = (name: string, n: number, k: number, block: number | null = null): NetParam[] => [
+    { name: `${name}.weight`, shape: [n, k], init: { kind: "normal", std: Math.sqrt(1 / k) }, role: "matrix", block },
+    { name: `${name}.bias`, shape: [n], init: { kind: "zeros" }, role: "bias", block },
+  ];
+  const blocks = Array.from({ length: layers }, (_, i) => [
+    ...linear(`mix.${i}.q`, D, D, i),
+    ...linear(`mix.${i}.k`, D, TEXT.width, i),
+    ...linear(`mix.${i}.v`, D, TEXT.width, i),
+    ...linear(`mix.${i}.up`, 2 * D, D, i),
+    ...linear(`mix.${i}.down`, D, 2 * D, i),
+  ]).flat();
+  const head = linear("pixels", VOLUME, D).map((p): NetParam => ({ ...p, init: { kind: "zeros" } }));
+  return [...linear("tokens", D, VOLUME), ...linear("time", 3 * D, 16), ...blocks, ...head];
 }
 
-const mixer: Family = {
+FAMILIES.mixer = {
   name: "mixer",
   title: "Mixer",
   presets: { "mixer-digits": { config: SMALL, bench: null, latent: [1, 1, 28, 28], use: "train" } },
@@ -59,55 +42,38 @@ const mixer: Family = {
   text: () => TEXT,
   ffnDim: (c) => 2 * c.dim,
   params,
-  roleOf: (name) => (name.endsWith("modulation") ? "modulation" : name.endsWith("weight") ? "matrix" : "bias"),
+  roleOf: (name) => (name.endsWith("weight") ? "matrix" : "bias"),
   blockOf: (name) => (name.startsWith("mix.") ? Number(name.split(".")[1]) : null),
   optional: () => false,
-  net: (config, p, options): Net => ({
+  net: (config, p, options) => ({
     config,
     options,
     netTime: (t) => t,
     forward(tape, x, [time], context) {
       const { dtype, residual } = options;
-      const patches = patchify(tape, x, { patch: config.patch, order: "channel_first", dtype });
-      let h = dense(tape, p, "tokens", patches, residual);
-      const e = tape.reshape(dense(tape, p, "time", timestepEmbed(tape, time, { width: 16, dtype: "f32" })), [
-        x.x.shape[0],
-        3,
-        config.dim,
-      ]);
-      for (let i = 0; i < config.layers; i++) {
-        const modulation = addModulation(tape, p.get(`mix.${i}.modulation`), e);
+      const { dim, heads, layers, patch } = config;
+      let h = dense(tape, p, "tokens", patchify(tape, x, { patch, order: "channel_first", dtype }), residual);
+      const e = dense(tape, p, "time", timestepEmbed(tape, time, { width: 16, dtype: "f32" }));
+      const modulation = tape.reshape(e, [x.x.shape[0], 3, dim]);
+      for (let i = 0; i < layers; i++) {
         const n = adaLayerNorm(tape, h, modulation, { shift: 0, scale: 1, eps: 1e-6, dtype });
         const [k, v] = ["k", "v"].map((part) => dense(tape, p, `mix.${i}.${part}`, context));
-        const read = gateResidual(tape, h, attention(tape, dense(tape, p, `mix.${i}.q`, n), k, v, config.heads));
-        h = gateResidual(
-          tape,
-          read,
-          dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh")),
-          modulation,
-          2,
-        );
+        const read = gateResidual(tape, h, attention(tape, dense(tape, p, `mix.${i}.q`, n), k, v, heads));
+        const mlp = dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh"));
+        h = gateResidual(tape, read, mlp, modulation, 2);
       }
-      return unpatchify(tape, dense(tape, p, "pixels", h, residual), {
-        patch: config.patch,
-        order: "channel_last",
-        dtype: x.x.dtype,
-        shape: [...x.x.shape],
-      });
+      const { dtype: xDtype, shape } = x.x;
+      const pixels = dense(tape, p, "pixels", h, residual);
+      return unpatchify(tape, pixels, { patch, order: "channel_last", dtype: xDtype, shape: [...shape] });
     },
   }),
   layouts: [{ name: "original", prefix: "", probe: "mix.0.up.weight", toOwn: (key) => key, fromOwn: (name) => name }],
-  configOf: (shapes) => ({
-    ...SMALL,
-    dim: shapes.get("tokens.weight")?.shape[0] ?? 0,
-    layers: [...shapes.keys()].filter((n) => n.endsWith("modulation")).length,
-  }),
+  configOf(shapes) {
+    const layers = [...shapes.keys()].filter((name) => name.endsWith("down.weight")).length;
+    return { ...SMALL, layers, dim: shapes.get("tokens.weight")?.shape[0] ?? 0 };
+  },
   note: () => ({}),
   noted: () => null,
-  diffusers: () => {
-    throw new RcmError("E_ARG", "diffusers does not know mixers", { op: "export" });
-  },
+  diffusers: () => ({ _class_name: "Mixer" }),
   storedShape: (_name, shape) => shape,
 };
-
-FAMILIES.mixer = mixer;

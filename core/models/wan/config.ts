@@ -29,7 +29,7 @@ const WAN: Omit<WanConfig, "dim" | "heads" | "layers" | "ffnDim"> = {
   secondTime: false,
 };
 
-/** Published sizes, and the one of the digits recipes: the same network with small numbers. */
+/** Published sizes, and that of the digits recipes: the same network, smaller. */
 export const WAN_PRESETS = {
   "wan2.1-1.3b": { ...WAN, dim: 1536, heads: 12, layers: 30, ffnDim: 8960 },
   "wan2.1-14b": { ...WAN, dim: 5120, heads: 40, layers: 40, ffnDim: 13824 },
@@ -48,12 +48,15 @@ export const WAN_PRESETS = {
   },
 } as const satisfies Record<string, WanConfig>;
 
-/** One of the two experts of Wan2.2 I2V: sees 16 channels of noise, 4 of mask and 16 of the picture's latent. Inference only. */
+/**
+ * One of the two experts of Wan2.2 I2V, for inference only: its input has 16 channels of noise, 4 of mask and 16 of the
+ * picture's latent.
+ */
 const WAN_I2V_A14B: WanConfig = { ...WAN_PRESETS["wan2.1-14b"], inDim: 36 };
 
 const VIDEO = [16, 20, 60, 104] as const;
 
-/** Every preset with a usual latent: 77 frames of 480x832, or one digit. */
+/** Every preset with a typical latent: 77 frames of 480x832, or one digit. */
 export const PRESETS: Readonly<Record<string, Preset<WanConfig>>> = {
   "wan2.1-1.3b": { config: WAN_PRESETS["wan2.1-1.3b"], bench: "wan-1.3b", latent: VIDEO, use: "train" },
   "wan2.1-14b": { config: WAN_PRESETS["wan2.1-14b"], bench: "wan-14b", latent: VIDEO, use: "train" },

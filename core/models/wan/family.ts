@@ -6,7 +6,7 @@ import { WAN_LAYOUTS } from "./layouts.ts";
 import { WanNet } from "./net.ts";
 import { wanBlock, wanParams, wanRole } from "./params.ts";
 
-/** Text narrower than this comes from the byte-level encoder of small networks. */
+/** Text embeddings up to this width come from the byte-level encoder of small networks. */
 const BYTE_WIDTH = 64;
 
 /** Wan2.1 and the small networks of its structure. */
@@ -31,7 +31,7 @@ export const wan: Family<WanConfig> = {
   params: wanParams,
   roleOf: wanRole,
   blockOf: wanBlock,
-  // A fresh second time embedding adds zero, so a MeanFlow student starts as its teacher.
+  // A newly initialized second time embedding adds zero, so a MeanFlow student starts as its teacher.
   optional: (name) => name.startsWith("time_embedding_r."),
   net: (config, params, options) => new WanNet(config, params, options),
   layouts: WAN_LAYOUTS,
@@ -54,7 +54,7 @@ const defined = <T extends object>(o: T): Partial<T> =>
 const HEAD_WIDTH = 128;
 const PATCH = [1, 2, 2] as const;
 
-/** Sizes by shapes; heads, and the patch of a flattened embedding, by `stated`, else by the preset of these sizes. */
+/** Sizes from shapes; heads and the patch of a flattened embedding from `stated`, else from the matching preset. */
 function configOf(shapes: StoredShapes, stated: Readonly<Record<string, unknown>>, path: string): WanConfig {
   const bad = (name: string, got?: unknown): RcmError =>
     new RcmError("E_FORMAT", `${path}: ${name} does not say how large the network is`, { op: "weights", got });
@@ -67,18 +67,17 @@ function configOf(shapes: StoredShapes, stated: Readonly<Record<string, unknown>
   const [ffnDim] = shape("blocks.0.ffn.0.weight", 2);
   let layers = 0;
   while (shapes.has(`blocks.${layers}.self_attn.q.weight`)) layers++;
-  const preset: WanConfig | undefined = Object.values(WAN_PRESETS).find((p) =>
-    p.dim === dim && p.layers === layers && p.ffnDim === ffnDim
-  );
-  const said = { ...preset, ...statedSizes(stated) };
+  const isPreset = (p: WanConfig): boolean => p.dim === dim && p.layers === layers && p.ffnDim === ffnDim;
+  const preset: WanConfig | undefined = Object.values(WAN_PRESETS).find(isPreset);
+  const hints = { ...preset, ...statedSizes(stated) };
   const embed = shape("patch_embedding.weight", 2, 5);
   const patch: readonly [number, number, number] = embed.length === 5
     ? [embed[2], embed[3], embed[4]]
-    : (said.patch ?? PATCH);
+    : (hints.patch ?? PATCH);
   const volume = numel(patch);
   const [out] = shape("head.head.weight", 2);
   const inDim = numel(embed.slice(1)) / volume;
-  const heads = said.heads ?? dim / HEAD_WIDTH;
+  const heads = hints.heads ?? dim / HEAD_WIDTH;
   if (!Number.isSafeInteger(inDim)) throw bad("patch_embedding.weight", embed);
   if (!Number.isSafeInteger(out / volume)) throw bad("head.head.weight", out);
   if (!Number.isSafeInteger(heads) || heads < 1 || dim % heads !== 0) {
@@ -94,33 +93,27 @@ function configOf(shapes: StoredShapes, stated: Readonly<Record<string, unknown>
     outDim: out / volume,
     freqDim: shape("time_embedding.0.weight", 2)[1],
     textDim: shape("text_embedding.0.weight", 2)[1],
-    textLen: said.textLen ?? 512,
+    textLen: hints.textLen ?? 512,
     eps: 1e-6,
     timeScale: 1000,
     secondTime: shapes.has("time_embedding_r.0.weight"),
   };
 }
 
-const count = (
-  v: unknown,
-): number | undefined => (Number.isSafeInteger(v) && (v as number) > 0 ? (v as number) : undefined);
+const isCount = (v: unknown): v is number => Number.isSafeInteger(v) && (v as number) > 0;
+const count = (v: unknown): number | undefined => (isCount(v) ? v : undefined);
 
-/** What a config.json of diffusers or Wan says that shapes cannot. */
-function statedSizes(
-  c: Readonly<Record<string, unknown>>,
-): { heads?: number; patch?: readonly [number, number, number]; textLen?: number } {
-  const patch = Array.isArray(c.patch_size) && c.patch_size.length === 3 && c.patch_size.every(count)
-    ? c.patch_size
-    : undefined;
+type StatedSizes = Partial<Pick<WanConfig, "heads" | "patch" | "textLen">>;
+
+/** Sizes in a config.json of diffusers or Wan that shapes do not determine. */
+function statedSizes(c: Readonly<Record<string, unknown>>): StatedSizes {
+  const isPatch = Array.isArray(c.patch_size) && c.patch_size.length === 3 && c.patch_size.every(isCount);
+  const patch = isPatch ? (c.patch_size as [number, number, number]) : undefined;
   const [heads, textLen] = [count(c.num_attention_heads) ?? count(c.num_heads), count(c.text_len)];
-  return {
-    ...(heads && { heads }),
-    ...(patch && { patch: patch as [number, number, number] }),
-    ...(textLen && { textLen }),
-  };
+  return { ...(heads && { heads }), ...(patch && { patch }), ...(textLen && { textLen }) };
 }
 
-/** A configuration as an export notes it; null when it is none. */
+/** A configuration from the metadata of an exported file; null when it is not valid. */
 function parseConfig(text: string): WanConfig | null {
   let c: unknown;
   try {
@@ -131,31 +124,16 @@ function parseConfig(text: string): WanConfig | null {
   if (typeof c !== "object" || c === null) return null;
   const v = c as Record<string, unknown>;
   const patch = Array.isArray(v.patch) && v.patch.length === 3 ? v.patch : [0];
-  const counts = [
-    v.dim,
-    v.heads,
-    v.layers,
-    v.ffnDim,
-    v.inDim,
-    v.outDim,
-    v.freqDim,
-    v.textDim,
-    v.textLen,
-    v.timeScale,
-    ...patch,
-  ];
-  return counts.every((n) => count(n) !== undefined) && typeof v.eps === "number" && typeof v.secondTime === "boolean"
-    ? (c as WanConfig)
-    : null;
+  const sizes = [v.dim, v.heads, v.layers, v.ffnDim, v.inDim, v.outDim, v.freqDim, v.textDim, v.textLen];
+  const valid = [...sizes, v.timeScale, ...patch].every(isCount);
+  return valid && typeof v.eps === "number" && typeof v.secondTime === "boolean" ? (c as WanConfig) : null;
 }
 
 /** Fields of diffusers' WanTransformer3DModel. */
 function diffusers(c: WanConfig, shapes: StoredShapes): Record<string, unknown> {
   if (c.secondTime) {
-    throw new RcmError("E_ARG", "a MeanFlow student has a second time embedding, which diffusers does not know", {
-      op: "export",
-      want: "--format original",
-    });
+    const message = "a MeanFlow student has a second time embedding, which diffusers does not know";
+    throw new RcmError("E_ARG", message, { op: "export", want: "--format original" });
   }
   const imageDim = shapes.get("img_emb.proj.0.weight")?.shape[0] ?? null;
   return {

@@ -1,6 +1,6 @@
 import { COMFYUI_PREFIX, type Layout } from "../layout.ts";
 
-/** Original spelling and diffusers' spelling of what differs, the part of a name they replace; longer ones first. */
+/** Pairs of original and diffusers names, for the part of a name that differs; longer ones first. */
 const TOP: [string, string][] = [
   ["time_embedding.0.", "condition_embedder.time_embedder.linear_1."],
   ["time_embedding.2.", "condition_embedder.time_embedder.linear_2."],
@@ -22,7 +22,7 @@ const BLOCK: [string, string][] = [
   ["ffn.0.", "ffn.net.0.proj."],
   ["ffn.2.", "ffn.net.2."],
   ...(["self_attn:attn1", "cross_attn:attn2"] as const).flatMap((pair): [string, string][] => {
-    const [ours, theirs] = pair.split(":");
+    const [original, diffusers] = pair.split(":");
     const parts = [
       ["q", "to_q"],
       ["k", "to_k"],
@@ -34,7 +34,7 @@ const BLOCK: [string, string][] = [
       ["v_img", "add_v_proj"],
       ["norm_k_img", "norm_added_k"],
     ];
-    return parts.map(([a, b]): [string, string] => [`${ours}.${a}.`, `${theirs}.${b}.`]);
+    return parts.map(([a, b]): [string, string] => [`${original}.${a}.`, `${diffusers}.${b}.`]);
   }),
 ];
 
@@ -53,9 +53,9 @@ function respell(name: string, from: 0 | 1): string {
 const ORIGINAL = { probe: "blocks.0.self_attn.q.weight", toOwn: (key: string) => key, fromOwn: (name: string) => name };
 
 /**
- * The three ways in which Wan checkpoints spell their parameters. `original` is the spelling of the Wan repositories and of
- * `wanParams`; `comfyui` is the same behind a prefix; `diffusers` has names of its own. In the diffusers block the second norm is
- * the affine one before cross-attention, which the original calls norm3; so norm2 and norm3 change places.
+ * The three naming schemes of Wan checkpoints. `original` are the names of the Wan repositories and of `wanParams`,
+ * `comfyui` the same with a prefix, `diffusers` different ones. In a diffusers block the second norm is the affine one
+ * before cross-attention, which the original calls norm3; so norm2 and norm3 are swapped.
  */
 export const WAN_LAYOUTS: readonly Layout[] = [
   { name: "original", prefix: "", ...ORIGINAL },

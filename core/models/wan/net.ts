@@ -22,17 +22,20 @@ import type { WanConfig } from "./config.ts";
 
 const roundedToBf16 = (v: Float64Array): Float64Array => v.map((t) => fromBf16Bits(toBf16Bits(t)));
 
-/** Frees what backward does not ask for of a residual stream that has been read: its tangent, and without a record the value too. */
+/** Frees what backward does not need of a consumed residual stream: its tangent and, unless recorded, its value. */
 function release(tape: Tape, h: Var): void {
   h.dot?.free();
   if (!tape.record) h.x.free();
 }
 
-/** The Wan2.1 diffusion transformer: one graph for value, tangent and gradient. Source: Wan2.1 technical report, section 4. */
+/**
+ * The Wan2.1 diffusion transformer: one graph for value, tangent and gradient.
+ * Source: Wan2.1 technical report, section 4.
+ */
 export class WanNet implements Net {
   constructor(
     readonly config: WanConfig,
-    /** A whole set on the device, or blocks that are brought in as they are asked for. */
+    /** All weights on the device, or blocks streamed to it when they are used. */
     private readonly weights: ParamSource,
     readonly options: NetOptions,
   ) {}
@@ -44,9 +47,10 @@ export class WanNet implements Net {
   }
 
   /**
-   * One evaluation. The tangent of the output is formed when x or a time carries one. Times are one per sample, or one per frame:
-   * then every frame is modulated by its own.
-   * Shapes: x [B, T, C, Y, X], times [B] or [B * T] f64, context [B, M, textDim] -> [B, T, C, Y, X]. Units: times in network units.
+   * One evaluation. The output has a tangent when x or a time has one. With a time per frame, each frame is modulated
+   * by its time.
+   * Shapes: x [B, T, C, Y, X], times [B] or [B * T] f64, context [B, M, textDim] -> [B, T, C, Y, X].
+   * Units: times in network units.
    */
   forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var {
     const { config: c, options: o } = this;
@@ -68,19 +72,12 @@ export class WanNet implements Net {
       return dense(inner, this.weights, "text_embedding.2", hidden);
     }, [this.cast(context)]);
     const e = this.timeEmbedding(tape, times);
-    const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [
-      rows,
-      6,
-      c.dim,
-    ]);
+    const projection = dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu"));
+    const e6 = tape.reshape(projection, [rows, 6, c.dim]);
 
     let h = embed;
     for (let i = 0; i < c.layers; i++) {
-      const next = tape.block(o.checkpoint, (inner, [x, e, text]) => this.block(inner, i, x, e, text, rope), [
-        h,
-        projected,
-        text,
-      ]);
+      const next = tape.block(o.checkpoint, (inner, inputs) => this.block(inner, i, inputs, rope), [h, e6, text]);
       release(tape, h);
       h = next;
     }
@@ -90,19 +87,15 @@ export class WanNet implements Net {
       const normed = adaLayerNorm(inner, x, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
       const patches = dense(inner, this.weights, "head.head", normed, o.residual);
       const frames = inner.reshape(patches, [B * T, L / T, patches.x.shape[2]]);
-      const pixels = unpatchify(inner, frames, {
-        patch: c.patch,
-        order: "channel_last",
-        dtype,
-        shape: [B * T, c.outDim, 1, Y, X],
-      });
+      const shape = [B * T, c.outDim, 1, Y, X];
+      const pixels = unpatchify(inner, frames, { patch: c.patch, order: "channel_last", dtype, shape });
       return inner.reshape(pixels, [B, T, c.outDim, Y, X]);
     }, [h, tape.reshape(e, [rows, 1, c.dim])]);
     release(tape, h);
     return out;
   }
 
-  /** Checks the inputs of an evaluation and gives the number of times, B or B * T. Throws: E_SHAPE, E_ARG. */
+  /** Checks the inputs of an evaluation and returns the number of times, B or B * T. Throws: E_SHAPE, E_ARG. */
   private check(x: Var, times: readonly Var[], context: Var): number {
     const { config: c } = this;
     const [B, T, , Y, X] = x.x.shape;
@@ -112,19 +105,13 @@ export class WanNet implements Net {
       throw new RcmError("E_ARG", "a patch is of one frame", { op: "wan", want: [1, -1, -1], got: c.patch });
     }
     if (times.length !== (c.secondTime ? 2 : 1)) {
-      throw new RcmError("E_ARG", "a second time goes with secondTime", {
-        op: "wan",
-        want: c.secondTime,
-        got: times.length === 2,
-      });
+      const got = times.length === 2;
+      throw new RcmError("E_ARG", "a second time goes with secondTime", { op: "wan", want: c.secondTime, got });
     }
     const rows = times[0].x.numel;
     if (rows !== B && rows !== B * T) {
-      throw new RcmError("E_SHAPE", "one time per sample or per frame", {
-        op: "wan",
-        want: `${B} or ${B * T}`,
-        got: rows,
-      });
+      const want = `${B} or ${B * T}`;
+      throw new RcmError("E_SHAPE", "one time per sample or per frame", { op: "wan", want, got: rows });
     }
     for (const time of times) expectShape("wan", "time", time.x, [rows]);
     return rows;
@@ -141,12 +128,12 @@ export class WanNet implements Net {
   }
 
   /** Shapes: x [R, B L / R, D], e [R, 6, D], text [B, M, D], with R times -> as x. */
-  private block(tape: Tape, i: number, x: Var, e: Var, text: Var, rope: RopeTables): Var {
+  private block(tape: Tape, i: number, [x, e, text]: readonly Var[], rope: RopeTables): Var {
     const { config: c, weights: p, options: o } = this;
     const b = `blocks.${i}`;
     const [R, perTime, D] = x.x.shape;
     const B = text.x.shape[0];
-    // Modulation sees the tokens of one time as a sample, attention those of a whole sample.
+    // For modulation, the tokens that share a time are one row; for attention, those of a whole sample.
     const byTime = (v: Var): Var => (R === B ? v : tape.reshape(v, [R, perTime, D]));
     const bySample = (v: Var): Var => (R === B ? v : tape.reshape(v, [B, (R * perTime) / B, D]));
     const norm = (name: string, v: Var, tables: RopeTables | null): Var =>

@@ -3,26 +3,21 @@ import type { NetParam, ParamRole } from "../family.ts";
 import type { WanConfig } from "./config.ts";
 
 /**
- * Every parameter of the network under its original checkpoint key, in forward order. Fresh weights: Xavier-like normal
- * for linears, 0.02 for embeddings, head and second time projection at zero so that training starts from zero output.
+ * Every parameter of the network by its original checkpoint key, in forward order. Initialization: Xavier-like normal
+ * for linears, std 0.02 for embeddings, zero for the head and the second time projection, so that training starts from
+ * zero output.
  */
 export function wanParams(c: WanConfig): NetParam[] {
   const specs: ParamSpec[] = [];
   const { dim: D, ffnDim: F } = c;
-  const linear = (
-    name: string,
-    n: number,
-    k: number,
-    init: Init = { kind: "normal", std: Math.sqrt(2 / (n + k)) },
-  ): void => {
-    specs.push({ name: `${name}.weight`, shape: [n, k], init }, {
-      name: `${name}.bias`,
-      shape: [n],
-      init: { kind: "zeros" },
-    });
+  const xavier = (n: number, k: number): Init => ({ kind: "normal", std: Math.sqrt(2 / (n + k)) });
+  const linear = (name: string, n: number, k: number, init = xavier(n, k)): void => {
+    specs.push({ name: `${name}.weight`, shape: [n, k], init });
+    specs.push({ name: `${name}.bias`, shape: [n], init: { kind: "zeros" } });
   };
-  const vector = (name: string, n: number, kind: "ones" | "zeros"): void =>
-    void specs.push({ name, shape: [n], init: { kind } });
+  const vector = (name: string, n: number, kind: "ones" | "zeros"): void => {
+    specs.push({ name, shape: [n], init: { kind } });
+  };
   const small: Init = { kind: "normal", std: 0.02 };
 
   linear("patch_embedding", D, c.inDim * c.patch[0] * c.patch[1] * c.patch[2]);
@@ -55,12 +50,20 @@ export function wanParams(c: WanConfig): NetParam[] {
   return specs.map((spec) => ({ ...spec, role: wanRole(spec.name), block: wanBlock(spec.name) }));
 }
 
-const MATRIX =
-  /^(?:blocks\.\d+\.(?:(?:self_attn|cross_attn)\.(?:q|k|v|o|k_img|v_img)|ffn\.[02])|(?:text|time)_embedding(?:_r)?\.[02]|time_projection\.1|head\.head|img_emb\.proj\.[13])\.(weight|bias)$/;
+/** Names of the linear layers. */
+const LINEARS = [
+  "blocks\\.\\d+\\.(?:self_attn|cross_attn)\\.(?:q|k|v|o|k_img|v_img)",
+  "blocks\\.\\d+\\.ffn\\.[02]",
+  "(?:text|time)_embedding(?:_r)?\\.[02]",
+  "time_projection\\.1",
+  "head\\.head",
+  "img_emb\\.proj\\.[13]",
+];
+const LINEAR = new RegExp(`^(?:${LINEARS.join("|")})\\.(weight|bias)$`);
 
-/** What a parameter is for; also of the image branch, which only I2V files have. */
+/** Role of a parameter, including those of the image branch, which only I2V files have. */
 export function wanRole(name: string): ParamRole {
-  const kind = MATRIX.exec(name)?.[1];
+  const kind = LINEAR.exec(name)?.[1];
   if (kind) return kind === "weight" ? "matrix" : "bias";
   if (name.endsWith("modulation")) return "modulation";
   return name.startsWith("patch_embedding.") || name.endsWith("emb_pos") ? "embed" : "norm";

@@ -33,8 +33,8 @@ function setup() {
 }
 const inference = (): Tape => new Tape(cpu(), { record: false });
 
-describe("times of frames", () => {
-  test("the same time for every frame of a sample is the sample's time", () => {
+describe("times per frame", () => {
+  test("equal times for all frames of a sample give the result of one time per sample", () => {
     using _scope = cpu().scope();
     const { net, x, text } = setup();
     const run = (t: Float64Array): Float64Array => net(inference(), constant(x), at(t), text).x.values();
@@ -42,7 +42,7 @@ describe("times of frames", () => {
     expect(relativeError(run(FRAMES), run(SAMPLE))).toBeGreaterThan(1e-2);
   });
 
-  test("a frame's own time changes the frame's modulation, tangent and gradients agree with differences", () => {
+  test("with a time per frame, tangent and gradients agree with finite differences", () => {
     using _scope = cpu().scope();
     const { net, x, xDot, text } = setup();
     const tDot = FRAMES.map((_, i) => Math.cos(i));
@@ -66,7 +66,7 @@ describe("times of frames", () => {
     expect(Math.abs(left - right) / Math.abs(left)).toBeLessThan(1e-11);
   });
 
-  test("losses take times of frames: spread times give the loss of the samples' times", () => {
+  test("losses accept times per frame: equal times give the loss of one time per sample", () => {
     using _scope = cpu().scope();
     const { model, net, x, text } = setup();
     const eps = cpu().randn(SHAPE, "f64", 6, 1);
@@ -95,7 +95,7 @@ describe("times of frames", () => {
     model.params[Symbol.dispose]();
   });
 
-  test("a sampler's request may hold times of frames", () => {
+  test("a sampler's request may have times per frame", () => {
     using _scope = cpu().scope();
     const { net, x, text } = setup();
     const answer = (t: Float64Array): Float64Array => {
@@ -104,7 +104,7 @@ describe("times of frames", () => {
       const v = net(inference(), constant((value as { x: Tensor }).x), at(t), text).x;
       return (sampler.next(v).value as Tensor).values();
     };
-    expect(relativeError(answer(new Float64Array(B * T).fill(0.9)), answer(new Float64Array(B).fill(0.9))))
-      .toBeLessThan(1e-13);
+    const [perFrame, perSample] = [B * T, B].map((n) => answer(new Float64Array(n).fill(0.9)));
+    expect(relativeError(perFrame, perSample)).toBeLessThan(1e-13);
   });
 });

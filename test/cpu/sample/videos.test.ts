@@ -40,7 +40,10 @@ const run = (
   j: VideoJob, net: () => SampleNet = resident, onEvent?: (e: SampleEvent) => void, stop?: () => boolean,
 ): Promise<VideoSummary> => {
   log = [];
-  return runVideos(cpu(), { text: () => fakeText(log), net, vae: () => fakeVae(cpu(), log) }, j, onEvent, stop);
+  return runVideos(cpu(), { text: () => fakeText(log), net, vae: () => fakeVae(cpu(), log) }, j, {
+    onEvent,
+    shouldStop: stop,
+  });
 };
 const latent = (out: string, i: number): Float64Array => hostValues(readTorchTensor(join(dir, out, `00000${i}.pt`)));
 
