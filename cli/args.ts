@@ -6,7 +6,12 @@ import { readPrompts } from "../core/text/prompts.ts";
 /** Flags that several subcommands share. */
 export const DEVICE_ARGS = {
   device: { type: "string", default: "auto", description: "auto, cpu or cuda", valueHint: "DEVICE" },
-  threads: { type: "string", default: "0", description: "host threads; 0: all that the process may use", valueHint: "N" },
+  threads: {
+    type: "string",
+    default: "0",
+    description: "host threads; 0: all that the process may use",
+    valueHint: "N",
+  },
 } as const satisfies ArgsDef;
 
 export const OUTPUT_ARGS = {
@@ -15,11 +20,19 @@ export const OUTPUT_ARGS = {
 } as const satisfies ArgsDef;
 
 export const PARTIAL_ARG = {
-  "allow-partial": { type: "boolean", default: false, description: "load weights that fit only in part; the rest keeps its starting values" },
+  "allow-partial": {
+    type: "boolean",
+    default: false,
+    description: "load weights that fit only in part; the rest keeps its starting values",
+  },
 } as const satisfies ArgsDef;
 
 export const SET_ARG = {
-  set: { type: "string", description: "override a recipe key, may be repeated: --set train.steps=100", valueHint: "KEY=VALUE" },
+  set: {
+    type: "string",
+    description: "override a recipe key, may be repeated: --set train.steps=100",
+    valueHint: "KEY=VALUE",
+  },
 } as const satisfies ArgsDef;
 
 export const usage = (message: string): RcmError => new RcmError("E_ARG", message, { op: "usage" });
@@ -50,7 +63,8 @@ export function expectKnown(raw: readonly string[], args: ArgsDef): void {
     }
     const name = word.replace(/^--?/, "").split("=")[0];
     const plain = name.startsWith("no-") && names.get(name.slice(3)) === false ? name.slice(3) : name;
-    if (!names.has(plain)) throw usage(`unknown flag ${word.split("=")[0]}, allowed ${known.join(" ")}${didYouMean(`--${name}`, known)}`);
+    if (!names.has(plain))
+      throw usage(`unknown flag ${word.split("=")[0]}, allowed ${known.join(" ")}${didYouMean(`--${name}`, known)}`);
     if (names.get(plain) && !word.includes("=")) {
       if (i + 1 >= raw.length) throw usage(`${word} wants a value`);
       i++;
@@ -75,23 +89,27 @@ export const promptsOf = (raw: readonly string[], file: string | undefined): str
 /** A whole number of a flag. Throws: E_ARG. */
 export function integer(text: string, flag: string, least = 0): number {
   const n = Number(text);
-  if (text.trim() === "" || !Number.isSafeInteger(n) || n < least) throw usage(`--${flag}: found "${text}", allowed whole numbers from ${least}`);
+  if (text.trim() === "" || !Number.isSafeInteger(n) || n < least)
+    throw usage(`--${flag}: found "${text}", allowed whole numbers from ${least}`);
   return n;
 }
 
 /** A number of a flag, at least `least`. Throws: E_ARG. */
 export function decimal(text: string, flag: string, least = -Infinity): number {
   const n = Number(text);
-  if (text.trim() === "" || !Number.isFinite(n) || n < least) throw usage(`--${flag}: found "${text}", allowed numbers${least === -Infinity ? "" : ` from ${least}`}`);
+  if (text.trim() === "" || !Number.isFinite(n) || n < least)
+    throw usage(`--${flag}: found "${text}", allowed numbers${least === -Infinity ? "" : ` from ${least}`}`);
   return n;
 }
 
 /** A comma-separated list of whole numbers. */
-export const integers = (text: string, flag: string): number[] => (text === "" ? [] : text.split(",").map((t) => integer(t, flag, 1)));
+export const integers = (text: string, flag: string): number[] =>
+  text === "" ? [] : text.split(",").map((t) => integer(t, flag, 1));
 
 export function oneOf<T extends string>(text: string, flag: string, allowed: readonly T[]): T {
   const found = allowed.find((a) => a === text);
-  if (found === undefined) throw usage(`--${flag}: found "${text}", allowed ${allowed.join(", ")}${didYouMean(text, allowed)}`);
+  if (found === undefined)
+    throw usage(`--${flag}: found "${text}", allowed ${allowed.join(", ")}${didYouMean(text, allowed)}`);
   return found;
 }
 
@@ -100,7 +118,9 @@ export const deviceOf = (text: string): "auto" | "cpu" | "cuda" => oneOf(text, "
 /** A number of bytes: 80GiB, 80GB, 512MiB or plain. Throws: E_ARG. */
 export function byteSize(text: string, flag: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?$/i.exec(text.trim());
-  const bytes = match ? Number(match[1]) * (match[3] ? 1024 : 1000) ** " kmgt".indexOf(match[2].toLowerCase() || " ") : 0;
+  const bytes = match
+    ? Number(match[1]) * (match[3] ? 1024 : 1000) ** " kmgt".indexOf(match[2].toLowerCase() || " ")
+    : 0;
   if (!(bytes > 0)) throw usage(`--${flag}: found "${text}", allowed sizes such as 80GiB or 141GB`);
   return bytes;
 }

@@ -10,13 +10,26 @@ const args = {
 } as const;
 
 export default defineCommand({
-  meta: { name: "demo", description: "Digits end to end in a few minutes: data, a short rCM distillation, sampling, evaluation, export" },
+  meta: {
+    name: "demo",
+    description: "Digits end to end in a few minutes: data, a short rCM distillation, sampling, evaluation, export",
+  },
   args,
   async run({ args: a, rawArgs }) {
     expectKnown(rawArgs, args);
     const view = progress(a.quiet);
-    const d = await demo({ out: a.out, device: deviceOf(a.device), threads: integer(a.threads, "threads"), onStage: (text) => view.line(`\n== ${text}`), onProgress: (done, total, text, every) => view.update(done, total, text, every) });
+    const d = await demo({
+      out: a.out,
+      device: deviceOf(a.device),
+      threads: integer(a.threads, "threads"),
+      onStage: (text) => view.line(`\n== ${text}`),
+      onProgress: (done, total, text, every) => view.update(done, total, text, every),
+    });
     view.end();
-    result(a.json, d, `${d.table}\n\npictures  ${d.pictures.join("\n          ")}\nreport    ${d.report}\nexported  ${d.exported}\ntook      ${seconds(d.seconds)}`);
+    result(
+      a.json,
+      d,
+      `${d.table}\n\npictures  ${d.pictures.join("\n          ")}\nreport    ${d.report}\nexported  ${d.exported}\ntook      ${seconds(d.seconds)}`,
+    );
   },
 });

@@ -11,8 +11,15 @@ function text(p: RunPlan): string {
   const modes = Object.entries(m.byCheckpoint).map(([mode, bytes]) => `${mode} ${gib(bytes).trim()}`).join(", ");
   return [
     `${p.recipe}: ${c.parameters.toLocaleString("en")} parameters, ${c.tokens.toLocaleString("en")} tokens a sample`,
-    ...p.weights.map((w) => `${w.role.padEnd(9)} ${w.path}: ${w.format}, ${w.layout} keys, ${w.tensors} tensors, ${gib(w.bytes).trim()}`),
-    ...(p.data ? [`data      ${p.data.path}: ${p.data.shards} shards, ${p.data.firstShard} samples in the first, latents ${p.data.latent}, embeddings ${p.data.embed}`] : []),
+    ...p.weights.map(
+      (w) =>
+        `${w.role.padEnd(9)} ${w.path}: ${w.format}, ${w.layout} keys, ${w.tensors} tensors, ${gib(w.bytes).trim()}`,
+    ),
+    ...(p.data
+      ? [
+          `data      ${p.data.path}: ${p.data.shards} shards, ${p.data.firstShard} samples in the first, latents ${p.data.latent}, embeddings ${p.data.embed}`,
+        ]
+      : []),
     `memory on one ${m.backend === "cuda" ? "card" : "machine"}`,
     ...items,
     `  ${gib(m.activations.bytes)}  activations, checkpoint ${m.activations.checkpoint} (${m.activations.turn})`,

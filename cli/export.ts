@@ -8,14 +8,46 @@ import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS } from 
 import { mebibytes, progress, result, seconds } from "./ui.ts";
 
 const args = {
-  weights: { type: "positional", required: false, description: "run folder, checkpoint, or weights of any format that can be read", valueHint: "WEIGHTS" },
-  out: { type: "string", required: true, description: "file (.safetensors, .pth, .pt), or folder for diffusers and dcp", valueHint: "PATH" },
-  format: { type: "string", description: "original (by the file's ending), diffusers, comfyui or dcp; of a LoRA comfyui or diffusers", valueHint: "FORMAT" },
-  dtype: { type: "string", default: "bf16", description: "bf16, f16, f32 or f8_e4m3 (matrices of the blocks, each with a scale; the rest bf16)", valueHint: "DTYPE" },
+  weights: {
+    type: "positional",
+    required: false,
+    description: "run folder, checkpoint, or weights of any format that can be read",
+    valueHint: "WEIGHTS",
+  },
+  out: {
+    type: "string",
+    required: true,
+    description: "file (.safetensors, .pth, .pt), or folder for diffusers and dcp",
+    valueHint: "PATH",
+  },
+  format: {
+    type: "string",
+    description: "original (by the file's ending), diffusers, comfyui or dcp; of a LoRA comfyui or diffusers",
+    valueHint: "FORMAT",
+  },
+  dtype: {
+    type: "string",
+    default: "bf16",
+    description: "bf16, f16, f32 or f8_e4m3 (matrices of the blocks, each with a scale; the rest bf16)",
+    valueHint: "DTYPE",
+  },
   kind: { type: "string", default: "ema", description: "weights of a run: ema or student", valueHint: "KIND" },
-  prefix: { type: "string", description: "put before every key instead of the format's own, for example net.", valueHint: "TEXT" },
-  patch: { type: "string", description: "patch embedding as conv3d or linear instead of the format's own form", valueHint: "FORM" },
-  "shard-size": { type: "string", default: String(SHARD_BYTES / 1e9), description: "largest weight file of a diffusers folder, in GB", valueHint: "GB" },
+  prefix: {
+    type: "string",
+    description: "put before every key instead of the format's own, for example net.",
+    valueHint: "TEXT",
+  },
+  patch: {
+    type: "string",
+    description: "patch embedding as conv3d or linear instead of the format's own form",
+    valueHint: "FORM",
+  },
+  "shard-size": {
+    type: "string",
+    default: String(SHARD_BYTES / 1e9),
+    description: "largest weight file of a diffusers folder, in GB",
+    valueHint: "GB",
+  },
   lora: { type: "string", description: "write the difference to these base weights as a LoRA", valueHint: "BASE" },
   rank: { type: "string", default: "64", description: "rank of a LoRA", valueHint: "N" },
   merge: { type: "string", description: "write TARGET + weight * (WEIGHTS - base), with --base", valueHint: "TARGET" },
@@ -39,17 +71,28 @@ const percent = (v: number): string => `${(100 * v).toPrecision(3)} %`;
 
 /** What a person reads. */
 function describe(s: ExportSummary): string {
-  const lines = [`${s.out}: ${s.format}, ${s.dtype}, ${s.tensors} tensors, ${s.parameters.toLocaleString("en")} parameters, ${mebibytes(s.bytes)} in ${s.files.length} file${s.files.length === 1 ? "" : "s"}, ${seconds(s.seconds)}, read back and equal (from ${s.source})`];
-  if (s.rounding && s.rounding.relative > 0) lines.push(`rounding: ${percent(s.rounding.relative)} of the weights' norm, at most ${percent(s.rounding.worst?.relative ?? 0)} (${s.rounding.worst?.name})`);
+  const lines = [
+    `${s.out}: ${s.format}, ${s.dtype}, ${s.tensors} tensors, ${s.parameters.toLocaleString("en")} parameters, ${mebibytes(s.bytes)} in ${s.files.length} file${s.files.length === 1 ? "" : "s"}, ${seconds(s.seconds)}, read back and equal (from ${s.source})`,
+  ];
+  if (s.rounding && s.rounding.relative > 0)
+    lines.push(
+      `rounding: ${percent(s.rounding.relative)} of the weights' norm, at most ${percent(s.rounding.worst?.relative ?? 0)} (${s.rounding.worst?.name})`,
+    );
   if (s.merge) {
-    lines.push(`merged ${s.merge.merged} tensors; ${s.merge.kept.length} stay the target's; ${s.merge.unused.length} of the student have no place`);
+    lines.push(
+      `merged ${s.merge.merged} tensors; ${s.merge.kept.length} stay the target's; ${s.merge.unused.length} of the student have no place`,
+    );
     for (const { name, why } of s.merge.kept) lines.push(`  kept ${name}: ${why}`);
     for (const name of s.merge.unused) lines.push(`  unused ${name}`);
   }
   if (s.lora) {
-    lines.push(`rank ${s.lora.rank}, ${s.lora.layers.length} layers, error ${percent(s.lora.error)} of the difference; ${s.lora.differences} plain differences, ${s.lora.equal} parameters equal, ${s.lora.dropped.length} dropped`);
-    for (const l of s.lora.layers) lines.push(`  ${l.name}: rank ${l.rank}, error ${percent(l.error)}, change ${percent(l.change)}`);
-    for (const d of s.lora.dropped) lines.push(`  dropped ${d.name}: ${d.why}${d.change === null ? "" : `, change ${percent(d.change)}`}`);
+    lines.push(
+      `rank ${s.lora.rank}, ${s.lora.layers.length} layers, error ${percent(s.lora.error)} of the difference; ${s.lora.differences} plain differences, ${s.lora.equal} parameters equal, ${s.lora.dropped.length} dropped`,
+    );
+    for (const l of s.lora.layers)
+      lines.push(`  ${l.name}: rank ${l.rank}, error ${percent(l.error)}, change ${percent(l.change)}`);
+    for (const d of s.lora.dropped)
+      lines.push(`  dropped ${d.name}: ${d.why}${d.change === null ? "" : `, change ${percent(d.change)}`}`);
   }
   return lines.join("\n");
 }
@@ -94,7 +137,10 @@ export default defineCommand({
         const percentDone = Math.floor((100 * done) / Math.max(1, total));
         if (percentDone === last) return;
         last = percentDone;
-        const text = stage === "lora" ? `${done} of ${total} parameters` : `${stage}, ${mebibytes(done)} of ${mebibytes(total)}${s > 0 && stage === "write" ? `, ${(done / 1e9 / s).toFixed(2)} GB/s` : ""}`;
+        const text =
+          stage === "lora"
+            ? `${done} of ${total} parameters`
+            : `${stage}, ${mebibytes(done)} of ${mebibytes(total)}${s > 0 && stage === "write" ? `, ${(done / 1e9 / s).toFixed(2)} GB/s` : ""}`;
         shown.update(percentDone, 100, text, 10);
       },
     });

@@ -20,10 +20,26 @@ import weights from "./weights.ts";
 // biome-ignore lint: commands differ in their arguments
 type AnyCommand = CommandDef<any>;
 
-const subCommands: Record<string, AnyCommand> = { distill, sample, eval: evaluate, export: exporter, weights, data, text, recipe, bench, doctor, demo };
+const subCommands: Record<string, AnyCommand> = {
+  distill,
+  sample,
+  eval: evaluate,
+  export: exporter,
+  weights,
+  data,
+  text,
+  recipe,
+  bench,
+  doctor,
+  demo,
+};
 
 const root = defineCommand({
-  meta: { name: "rcm", version: pkg.version, description: `Distil diffusion models to 1-4 sampling steps.\n\n${EXIT_HELP}` },
+  meta: {
+    name: "rcm",
+    version: pkg.version,
+    description: `Distil diffusion models to 1-4 sampling steps.\n\n${EXIT_HELP}`,
+  },
   subCommands,
 });
 
@@ -37,7 +53,12 @@ function find(raw: string[]): { command: AnyCommand; parent: AnyCommand | null; 
     if (!subs) return { command, parent, rest, missing: false };
     const word = rest[0];
     if (word === undefined || word.startsWith("-")) return { command, parent, rest, missing: true };
-    if (!(word in subs)) throw new RcmError("E_ARG", `unknown command "${word}", allowed ${Object.keys(subs).join(", ")}${didYouMean(word, Object.keys(subs))}`, { op: "usage" });
+    if (!(word in subs))
+      throw new RcmError(
+        "E_ARG",
+        `unknown command "${word}", allowed ${Object.keys(subs).join(", ")}${didYouMean(word, Object.keys(subs))}`,
+        { op: "usage" },
+      );
     [parent, command, rest] = [command, subs[word], rest.slice(1)];
   }
 }
@@ -73,8 +94,13 @@ try {
   const known = error instanceof RcmError;
   // citty's own errors (a missing argument) are about usage.
   const status = known ? exitOf(error) : (error as Error).name === "CLIError" ? EXIT.usage : EXIT.internal;
-  const message = known ? error.message.replace(/^\[(recipe|usage)\] /, "") : ((error as Error).message ?? String(error));
-  if (raw.includes("--json")) process.stdout.write(`${JSON.stringify({ error: { code: known ? error.code : "E_INTERNAL", message, op: known ? error.op : "rcm", exit: status } })}\n`);
+  const message = known
+    ? error.message.replace(/^\[(recipe|usage)\] /, "")
+    : ((error as Error).message ?? String(error));
+  if (raw.includes("--json"))
+    process.stdout.write(
+      `${JSON.stringify({ error: { code: known ? error.code : "E_INTERNAL", message, op: known ? error.op : "rcm", exit: status } })}\n`,
+    );
   log.error(message);
   if (env.stacks || status === EXIT.internal) process.stderr.write(`${(error as Error).stack ?? ""}\n`);
   process.exitCode = status;

@@ -10,7 +10,11 @@ const args = {
 } as const;
 
 const show = defineCommand({
-  meta: { name: "show", description: "Check a recipe and print it with every default.\n\n  rcm recipe show recipes/digits/rcm.yaml --set train.steps=100" },
+  meta: {
+    name: "show",
+    description:
+      "Check a recipe and print it with every default.\n\n  rcm recipe show recipes/digits/rcm.yaml --set train.steps=100",
+  },
   args,
   run({ args: a, rawArgs }) {
     expectKnown(rawArgs, args);
@@ -28,4 +32,7 @@ const schema = defineCommand({
   },
 });
 
-export default defineCommand({ meta: { name: "recipe", description: "Check and print recipes" }, subCommands: { show, schema } });
+export default defineCommand({
+  meta: { name: "recipe", description: "Check and print recipes" },
+  subCommands: { show, schema },
+});

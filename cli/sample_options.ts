@@ -17,13 +17,17 @@ import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } f
 import { decimal, deviceOf, integer, oneOf, promptsOf, usage } from "./args.ts";
 import { loading } from "./ui.ts";
 
-const text = (description: string, valueHint: string) => ({ type: "string", default: "", description, valueHint }) as const;
+const text = (description: string, valueHint: string) =>
+  ({ type: "string", default: "", description, valueHint }) as const;
 const flag = (description: string) => ({ type: "boolean", default: false, description }) as const;
 
 /** Flags of every network. An empty value means that the flag was not given. */
 export const SAMPLER_ARGS = {
   "sigma-max": text("noise level of the first step; default 80, 200 with --image, 5000 with --teacher", "S"),
-  "mid-times": text("TrigFlow times between the first step and 0, comma-separated; default 1.5,1.4,1.0 for up to 4 steps", "LIST"),
+  "mid-times": text(
+    "TrigFlow times between the first step and 0, comma-separated; default 1.5,1.4,1.0 for up to 4 steps",
+    "LIST",
+  ),
   form: text("student: trig or rf; they differ in the first input's factor only; default rf", "FORM"),
   sampler: text("student: sde or ode, default sde; teacher: euler or unipc, default unipc", "NAME"),
   guidance: text("teacher: classifier-free guidance; default 5, 1: none", "W"),
@@ -31,7 +35,9 @@ export const SAMPLER_ARGS = {
   "negative-prompt": text("teacher: what guidance moves away from", "TEXT"),
   dtype: text("bf16, f16 or f32; default bf16", "DTYPE"),
   residual: text("storage of the residual stream: f32 or bf16; default f32", "DTYPE"),
-  offload: flag("for small cards: blocks stream from host memory, and the network leaves the device while frames are decoded"),
+  offload: flag(
+    "for small cards: blocks stream from host memory, and the network leaves the device while frames are decoded",
+  ),
 } as const satisfies ArgsDef;
 
 /** Flags of videos. */
@@ -40,7 +46,10 @@ export const VIDEO_ARGS = {
   "text-encoder": text("umT5 weights: .pth, .safetensors or folder", "FILE"),
   tokenizer: text("tokenizer.json or sentencepiece .model of umT5", "FILE"),
   "text-cache": text("folder that keeps encoded prompts", "DIR"),
-  embeds: text("embeddings instead of a text encoder: .pt or .safetensors of [tokens, width] or [n, tokens, width], or a folder of them", "PATH"),
+  embeds: text(
+    "embeddings instead of a text encoder: .pt or .safetensors of [tokens, width] or [n, tokens, width], or a folder of them",
+    "PATH",
+  ),
   "negative-embeds": text("embedding of the negative prompt", "FILE"),
   vae: text("Wan2.1 VAE weights", "FILE"),
   tile: text("decode in tiles of N latent rows and columns, for small cards; 0: whole; default 0", "N"),
@@ -63,7 +72,9 @@ export const VIDEO_ARGS = {
 
 const I2V = "wan2.2-i2v-a14b";
 /** Networks whose latents an autoencoder decodes. */
-const MODELS = Object.entries(allPresets()).filter(([, { family, config }]) => family.latent(config).vae !== null).map(([name]) => name);
+const MODELS = Object.entries(allPresets())
+  .filter(([, { family, config }]) => family.latent(config).vae !== null)
+  .map(([name]) => name);
 
 type Values = Record<string, unknown>;
 
@@ -80,7 +91,8 @@ function planOf(a: Values): PlanSettings {
     ...said("sigmaMax", "sigma-max", number("sigma-max", 1e-3)),
   };
   if (a.teacher === true) {
-    for (const k of ["form", "mid-times"]) if (a[k] !== "") throw usage(`--${k} is for students, --teacher asks for the teacher`);
+    for (const k of ["form", "mid-times"])
+      if (a[k] !== "") throw usage(`--${k} is for students, --teacher asks for the teacher`);
     return {
       role: "teacher",
       ...shared,
@@ -106,7 +118,8 @@ function planOf(a: Values): PlanSettings {
 function weightsOf(a: Values, recipe: Recipe | null, i2v: boolean): SampleOptions["weights"] {
   const experts = a["weights-high"] !== "" || a["weights-low"] !== "";
   if (i2v || experts) {
-    if (a["weights-high"] === "" || a["weights-low"] === "" || a.weights !== undefined) throw usage("Wan2.2 I2V has two experts: --weights-high and --weights-low name them, and --weights is not given");
+    if (a["weights-high"] === "" || a["weights-low"] === "" || a.weights !== undefined)
+      throw usage("Wan2.2 I2V has two experts: --weights-high and --weights-low name them, and --weights is not given");
     const boundary = a.boundary === "" ? EXPERT_BOUNDARY : decimal(String(a.boundary), "boundary", 0);
     return { high: String(a["weights-high"]), low: String(a["weights-low"]), boundary };
   }
@@ -134,7 +147,10 @@ function sizeOf(a: Values, recipe: Recipe | null, i2v: boolean): { size: VideoSi
   const size = (): VideoSize => {
     if (a.size !== "") return parseSize(String(a.size));
     if (ofRecipe && !named) return ofRecipe;
-    return videoSize(oneOf(String(a.resolution || (i2v ? "720p" : "480p")), "resolution", RESOLUTIONS), oneOf(String(a.aspect || "16:9"), "aspect", ASPECTS));
+    return videoSize(
+      oneOf(String(a.resolution || (i2v ? "720p" : "480p")), "resolution", RESOLUTIONS),
+      oneOf(String(a.aspect || "16:9"), "aspect", ASPECTS),
+    );
   };
   const fallback = ofRecipe?.frames ?? (i2v || a.teacher === true ? 81 : 77);
   return { size: size(), frames: a.frames === "" ? fallback : integer(String(a.frames), "frames", 1) };
@@ -151,7 +167,9 @@ export function sampleOptions(a: Values, rawArgs: string[], recipe: Recipe | nul
   const i2v = a.model === I2V || a.image !== "";
   if (a.model !== "" && recipe) throw usage("--model and a recipe both name the network");
   if (i2v && a.image === "") throw usage("Wan2.2 I2V starts from a picture: --image");
-  if (!i2v) for (const k of ["adaptive-resolution", "resize"]) if (a[k] !== "" && a[k] !== false) throw usage(`--${k} goes with --image`);
+  if (!i2v)
+    for (const k of ["adaptive-resolution", "resize"])
+      if (a[k] !== "" && a[k] !== false) throw usage(`--${k} goes with --image`);
   const still = recipe !== null && recipeNet(recipe).latent.vae === null;
   const stray = Object.keys(VIDEO_ARGS).filter((k) => a[k] !== "" && a[k] !== false && a[k] !== undefined);
   if (still && stray.length > 0) {
@@ -162,18 +180,49 @@ export function sampleOptions(a: Values, rawArgs: string[], recipe: Recipe | nul
   const given = (key: string): string | null => (a[key] === "" ? null : String(a[key]));
   const encoder = given("text-encoder");
   if (encoder !== null && given("tokenizer") === null) throw usage("--text-encoder needs its --tokenizer");
-  if (!still && given("vae") === null && a["latents-only"] !== true) throw usage("--vae decodes the videos; --latents-only goes without");
+  if (!still && given("vae") === null && a["latents-only"] !== true)
+    throw usage("--vae decodes the videos; --latents-only goes without");
   const dtypes = ["bf16", "f16", "f32"] as const;
   return {
-    recipe, net: netOf(a, recipe), weights: weightsOf(a, recipe, i2v), kind: oneOf(String(a.kind), "kind", ["ema", "student"]), load: loading(a["allow-partial"] === true),
-    text: encoder === null ? encoderOf(recipe, given("text-cache")) : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
-    vae: still || a["latents-only"] === true ? null : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
-    embeds: given("embeds"), negativeEmbeds: given("negative-embeds"), prompts: promptsOrRecipe(a, rawArgs, recipe), negativePrompt: given("negative-prompt"),
-    each: integer(String(a.each), "each", 1), plan, ...sizeOf(a, recipe, i2v),
-    image: i2v ? { path: String(a.image), adaptive: a["adaptive-resolution"] === true, resize: oneOf(String(a.resize || "bicubic"), "resize", Object.keys(RESIZE_FILTERS) as ResizeFilter[]) } : null,
-    seed: integer(String(a.seed), "seed"), batch: a.batch === "" ? (still ? 64 : 1) : integer(String(a.batch), "batch", 1), shard: a.shard === "" ? { index: 0, count: 1 } : parseShard(String(a.shard)),
-    out: String(a.out), overwrite: a.overwrite === true, format: oneOf(String(a.format || "mp4"), "format", VIDEO_FORMATS), saveLatents: a["save-latents"] === true,
-    dtype: oneOf(String(a.dtype || recipe?.model.dtype || "bf16"), "dtype", dtypes) as DType, time: recipe?.model.time ?? "exact", residual: oneOf(String(a.residual || recipe?.model.residual || "f32"), "residual", dtypes) as DType,
-    offload: a.offload === true, device: deviceOf(String(a.device)), threads: integer(String(a.threads), "threads"),
+    recipe,
+    net: netOf(a, recipe),
+    weights: weightsOf(a, recipe, i2v),
+    kind: oneOf(String(a.kind), "kind", ["ema", "student"]),
+    load: loading(a["allow-partial"] === true),
+    text:
+      encoder === null
+        ? encoderOf(recipe, given("text-cache"))
+        : { weights: encoder, tokenizer: String(a.tokenizer), cache: given("text-cache") },
+    vae:
+      still || a["latents-only"] === true
+        ? null
+        : { weights: String(a.vae), tile: a.tile === "" ? 0 : integer(String(a.tile), "tile") },
+    embeds: given("embeds"),
+    negativeEmbeds: given("negative-embeds"),
+    prompts: promptsOrRecipe(a, rawArgs, recipe),
+    negativePrompt: given("negative-prompt"),
+    each: integer(String(a.each), "each", 1),
+    plan,
+    ...sizeOf(a, recipe, i2v),
+    image: i2v
+      ? {
+          path: String(a.image),
+          adaptive: a["adaptive-resolution"] === true,
+          resize: oneOf(String(a.resize || "bicubic"), "resize", Object.keys(RESIZE_FILTERS) as ResizeFilter[]),
+        }
+      : null,
+    seed: integer(String(a.seed), "seed"),
+    batch: a.batch === "" ? (still ? 64 : 1) : integer(String(a.batch), "batch", 1),
+    shard: a.shard === "" ? { index: 0, count: 1 } : parseShard(String(a.shard)),
+    out: String(a.out),
+    overwrite: a.overwrite === true,
+    format: oneOf(String(a.format || "mp4"), "format", VIDEO_FORMATS),
+    saveLatents: a["save-latents"] === true,
+    dtype: oneOf(String(a.dtype || recipe?.model.dtype || "bf16"), "dtype", dtypes) as DType,
+    time: recipe?.model.time ?? "exact",
+    residual: oneOf(String(a.residual || recipe?.model.residual || "f32"), "residual", dtypes) as DType,
+    offload: a.offload === true,
+    device: deviceOf(String(a.device)),
+    threads: integer(String(a.threads), "threads"),
   };
 }

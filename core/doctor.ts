@@ -23,22 +23,52 @@ function output(command: string, args: string[]): string | null {
 /** Checks everything that training needs, and what it can do without. */
 export function examine(device: "auto" | "cpu" | "cuda"): Check[] {
   const checks: Check[] = [];
-  const add = (name: string, ok: boolean, found: string, fix: string, optional = false): void => void checks.push({ name, ok, optional, found, fix: ok ? "" : fix });
+  const add = (name: string, ok: boolean, found: string, fix: string, optional = false): void =>
+    void checks.push({ name, ok, optional, found, fix: ok ? "" : fix });
   add("bun", true, Bun.version, "");
   try {
     using opened = Device.open({ device });
     const { info, path, kind } = opened.backend;
     add("native library", true, `${path} (${kind}, ${info.isa})`, "");
-    add("processor variant", info.isa === info.best_isa || kind === "cuda", `${info.isa}, best ${info.best_isa}`, "npm run build", true);
+    add(
+      "processor variant",
+      info.isa === info.best_isa || kind === "cuda",
+      `${info.isa}, best ${info.best_isa}`,
+      "npm run build",
+      true,
+    );
     add("threads", info.threads > 0, String(info.threads), "");
-    if (info.cudnn) add("cuDNN", !info.cudnn.startsWith("none"), info.cudnn, "pip install nvidia-cudnn-cu13, or name its folder in RCM_CUDA_LIBS   (some attention shapes are slower without)", true);
-    add("BLAS", info.blas !== "built-in", info.blas, "apt-get install -y libopenblas0-pthread   (matmul is several times slower without)", true);
+    if (info.cudnn)
+      add(
+        "cuDNN",
+        !info.cudnn.startsWith("none"),
+        info.cudnn,
+        "pip install nvidia-cudnn-cu13, or name its folder in RCM_CUDA_LIBS   (some attention shapes are slower without)",
+        true,
+      );
+    add(
+      "BLAS",
+      info.blas !== "built-in",
+      info.blas,
+      "apt-get install -y libopenblas0-pthread   (matmul is several times slower without)",
+      true,
+    );
   } catch (error) {
-    add("native library", false, (error as Error).message, "npm run build   (needs g++ and cmake: apt-get install -y g++ cmake)");
+    add(
+      "native library",
+      false,
+      (error as Error).message,
+      "npm run build   (needs g++ and cmake: apt-get install -y g++ cmake)",
+    );
   }
   add("memory", freemem() > 2 ** 30, `${gib(freemem())} free of ${gib(totalmem())}`, "free at least 1 GiB");
   const disk = statfsSync(".");
-  add("disk here", disk.bavail * disk.bsize > 2 ** 30, `${gib(disk.bavail * disk.bsize)} free`, "free at least 1 GiB, or work in another folder");
+  add(
+    "disk here",
+    disk.bavail * disk.bsize > 2 ** 30,
+    `${gib(disk.bavail * disk.bsize)} free`,
+    "free at least 1 GiB, or work in another folder",
+  );
   const ffmpeg = output("ffmpeg", ["-version"]);
   add("ffmpeg", ffmpeg !== null, ffmpeg ?? "not found", "apt-get install -y ffmpeg   (only videos need it)", true);
   const gpus = output("nvidia-smi", ["--query-gpu=name,memory.total", "--format=csv,noheader"]);

@@ -26,8 +26,17 @@ export const ALL_INPUTS: AttentionInputs = { q: true, k: true, v: true };
 
 /** The shapes of the design's table, and small ones for a CPU. */
 export const ATTENTION_SHAPES: Record<"cpu" | "cuda", { shape: AttentionShape; tangents: AttentionInputs }[]> = {
-  cuda: ([[12, 32760, 32760, 128], [5, 32760, 32760, 128], [12, 32760, 512, 128], [16, 4096, 4096, 64], [16, 4096, 4096, 128]] as const).map(([heads, lq, lk, dim]) => ({
-    shape: { batch: 1, heads, lq, lk, dim }, tangents: lk === 512 ? { q: true, k: false, v: false } : ALL_INPUTS,
+  cuda: (
+    [
+      [12, 32760, 32760, 128],
+      [5, 32760, 32760, 128],
+      [12, 32760, 512, 128],
+      [16, 4096, 4096, 64],
+      [16, 4096, 4096, 128],
+    ] as const
+  ).map(([heads, lq, lk, dim]) => ({
+    shape: { batch: 1, heads, lq, lk, dim },
+    tangents: lk === 512 ? { q: true, k: false, v: false } : ALL_INPUTS,
   })),
   cpu: ([[4, 512, 512, 64], [4, 512, 512, 128], [4, 512, 77, 128]] as const).map(([heads, lq, lk, dim]) => ({
     shape: { batch: 1, heads, lq, lk, dim }, tangents: lk === 77 ? { q: true, k: false, v: false } : ALL_INPUTS,
@@ -46,11 +55,18 @@ const namesOf = (on: AttentionInputs): string => (["q", "k", "v"] as const).filt
 const CHECKED = { heads: 1, queries: 512 };
 
 /** Errors of value and tangent beside f64 on the same inputs and device, over some of the queries and all keys. */
-function errors(device: Device, { lq: all, lk, dim }: AttentionShape, on: AttentionInputs | null, dtype: DType): Pick<BenchRow, "valueError" | "tangentError"> {
+function errors(
+  device: Device,
+  { lq: all, lk, dim }: AttentionShape,
+  on: AttentionInputs | null,
+  dtype: DType,
+): Pick<BenchRow, "valueError" | "tangentError"> {
   using _scope = device.scope();
   const lq = Math.min(all, CHECKED.queries);
   const x = [lq, lk, lk].map((rows, i) => noise(device, [1, rows, CHECKED.heads * dim], dtype, 11 + i));
-  const [qDot, kDot, vDot] = x.map((t, i) => (on && [on.q, on.k, on.v][i] ? noise(device, t.shape, dtype, 14 + i) : null));
+  const [qDot, kDot, vDot] = x.map((t, i) =>
+    on && [on.q, on.k, on.v][i] ? noise(device, t.shape, dtype, 14 + i) : null,
+  );
   const [q, k, v] = x;
   const run = (as: DType): { y: Float64Array; yDot: Float64Array | null } => {
     const cast = (t: Tensor): Tensor => device.empty(t.shape, as).set(t);
@@ -61,11 +77,22 @@ function errors(device: Device, { lq: all, lk, dim }: AttentionShape, on: Attent
     return { y: y.values(), yDot: yDot?.values() ?? null };
   };
   const [got, exact] = [run(dtype), run("f64")];
-  return { valueError: relativeL2(got.y, exact.y), ...(got.yDot && exact.yDot ? { tangentError: relativeL2(got.yDot, exact.yDot) } : {}) };
+  return {
+    valueError: relativeL2(got.y, exact.y),
+    ...(got.yDot && exact.yDot ? { tangentError: relativeL2(got.yDot, exact.yDot) } : {}),
+  };
 }
 
 /** Times one attention pass on normal q, k, v, and says how far its value and tangent are from f64. */
-export function benchAttention(device: Device, s: AttentionShape, pass: Pass, tangents: AttentionInputs, dtype: DType, ceiling: number | null, o: TimeOptions): BenchRow {
+export function benchAttention(
+  device: Device,
+  s: AttentionShape,
+  pass: Pass,
+  tangents: AttentionInputs,
+  dtype: DType,
+  ceiling: number | null,
+  o: TimeOptions,
+): BenchRow {
   using _scope = device.scope();
   const width = s.heads * s.dim;
   const [qShape, kvShape] = [[s.batch, s.lq, width], [s.batch, s.lk, width]];

@@ -14,7 +14,14 @@ export interface GemmShape {
 }
 
 /** Times linear layers: forward 2MNK FLOP, value with tangent twice that, both gradients twice that. */
-export function benchGemm(device: Device, shapes: readonly GemmShape[], passes: readonly Pass[], dtype: DType, ceiling: number | null, o: TimeOptions): BenchRow[] {
+export function benchGemm(
+  device: Device,
+  shapes: readonly GemmShape[],
+  passes: readonly Pass[],
+  dtype: DType,
+  ceiling: number | null,
+  o: TimeOptions,
+): BenchRow[] {
   return shapes.flatMap((s) => passes.map((pass) => beside(gemm(device, s, pass, dtype, o), ceiling)));
 }
 
@@ -33,7 +40,12 @@ function gemm(device: Device, { M, N, K }: GemmShape, pass: Pass, dtype: DType, 
     vjp: () => linearOp.vjp(bar, second, inputs, second, [], p),
   };
   const ms = timeCalls(device, calls[pass], o);
-  return { name: `linear ${pass} ${dtype}`, shape: `${M}x${N}x${K}`, ms, ...rate({ flop: (pass === "fwd" ? 2 : 4) * M * N * K }, ms) };
+  return {
+    name: `linear ${pass} ${dtype}`,
+    shape: `${M}x${N}x${K}`,
+    ms,
+    ...rate({ flop: (pass === "fwd" ? 2 : 4) * M * N * K }, ms),
+  };
 }
 
 /**
@@ -45,5 +57,6 @@ export function matmulCeiling(device: Device, dtype: DType, o: TimeOptions): num
   const blas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
   if (blas !== null) return blas / 1e12;
   const side = kind === "cuda" ? 8192 : 1024;
-  return gemm(device, { M: side, N: side, K: side }, "fwd", dtype, { ...o, repeats: Math.min(o.repeats, 10) }).tflops as number;
+  return gemm(device, { M: side, N: side, K: side }, "fwd", dtype, { ...o, repeats: Math.min(o.repeats, 10) })
+    .tflops as number;
 }

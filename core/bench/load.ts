@@ -55,9 +55,17 @@ export function benchLoad(device: Device, o: LoadBench): BenchRow[] {
     return Array.from({ length: o.repeats }, (_, i) => {
       let peak = 0;
       const began = performance.now();
-      const report = loadNetwork(params, path, { onProgress: () => (peak = Math.max(peak, process.memoryUsage().rss)) });
+      const report = loadNetwork(params, path, {
+        onProgress: () => (peak = Math.max(peak, process.memoryUsage().rss)),
+      });
       const ms = performance.now() - began;
-      return { name: `load ${i + 1} (${report.format}, ${report.layout})`, shape: `${(report.bytes / 1e9).toFixed(2)} GB`, ms, gbs: report.bytes / 1e6 / ms, bytesPeak: Math.max(0, peak - onHost) };
+      return {
+        name: `load ${i + 1} (${report.format}, ${report.layout})`,
+        shape: `${(report.bytes / 1e9).toFixed(2)} GB`,
+        ms,
+        gbs: report.bytes / 1e6 / ms,
+        bytesPeak: Math.max(0, peak - onHost),
+      };
     });
   } finally {
     if (folder !== null) rmSync(folder, { recursive: true, force: true });

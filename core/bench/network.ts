@@ -21,7 +21,9 @@ import { counted } from "../../ffi/counting.ts";
 /** Networks by the names that `--model` takes, each with the latent of its usual videos (channels, frames, rows, columns). */
 export const benchModels = (): Record<string, { spec: NetSpec; latent: readonly number[] }> =>
   Object.fromEntries(
-    Object.values(allPresets()).flatMap(({ bench, family, config, latent }) => (bench === null ? [] : [[bench, { spec: netSpec(family, config), latent }]])),
+    Object.values(allPresets()).flatMap(({ bench, family, config, latent }) =>
+      bench === null ? [] : [[bench, { spec: netSpec(family, config), latent }]],
+    ),
   );
 
 export interface NetworkSize {
@@ -43,7 +45,8 @@ export function gemmShapes(size: NetworkSize): GemmShape[] {
   return [[M, D, D], [M, F, D], [M, D, F], [size.batch * text.length, D, D]].map(([m, n, k]) => ({ M: m, N: n, K: k }));
 }
 
-const shapeOf = (s: NetworkSize): string => `B${s.batch} ${s.latent.join("x")} ${tokens(s)} tokens, ${s.spec.config.layers} blocks of ${s.spec.config.dim}, ${s.dtype}, residual ${s.residual}`;
+const shapeOf = (s: NetworkSize): string =>
+  `B${s.batch} ${s.latent.join("x")} ${tokens(s)} tokens, ${s.spec.config.layers} blocks of ${s.spec.config.dim}, ${s.dtype}, residual ${s.residual}`;
 
 /** A device whose matmuls and attention are counted, over the same library. */
 export function countedDevice(device: Device): { device: Device; take: () => number } {
@@ -55,7 +58,8 @@ export function countedDevice(device: Device): { device: Device; take: () => num
 export function randomNetwork(device: Device, s: NetworkSize, gradients: boolean | Tensor, stream: number): Network {
   const { dtype, residual, checkpoint } = s;
   const model = Network.create(device, s.spec, { dtype, residual, checkpoint }, gradients);
-  for (const [i, spec] of model.params.specs.entries()) fillNoise(model.params.tensor(spec.name), stream * 4096 + i, 0.02, spec.init.kind === "ones" ? 1 : 0);
+  for (const [i, spec] of model.params.specs.entries())
+    fillNoise(model.params.tensor(spec.name), stream * 4096 + i, 0.02, spec.init.kind === "ones" ? 1 : 0);
   return model;
 }
 
@@ -73,11 +77,26 @@ function inputs(device: Device, s: NetworkSize): Inputs {
   const video = [s.batch, ...s.latent];
   const vector = (v: number): Tensor => device.fromValues(new Float64Array(s.batch).fill(v), [s.batch], "f64");
   const [x, xDot, yBar] = [1, 2, 3].map((stream) => noise(device, video, s.residual, stream));
-  return { x, xDot, yBar, context: noise(device, [s.batch, s.spec.text.length, s.spec.text.width], s.dtype, 4), t: vector(600), tDot: vector(300) };
+  return {
+    x,
+    xDot,
+    yBar,
+    context: noise(device, [s.batch, s.spec.text.length, s.spec.text.width], s.dtype, 4),
+    t: vector(600),
+    tDot: vector(300),
+  };
 }
 
 /** A row with the FLOP that one call counts and the most memory it holds, weights too. */
-function row(device: Device, take: () => number, name: string, s: NetworkSize, call: () => void, ceiling: number | null, o: TimeOptions): BenchRow {
+function row(
+  device: Device,
+  take: () => number,
+  name: string,
+  s: NetworkSize,
+  call: () => void,
+  ceiling: number | null,
+  o: TimeOptions,
+): BenchRow {
   device.resetPeak();
   take();
   {
@@ -96,25 +115,39 @@ export function benchForward(base: Device, s: NetworkSize, ceiling: number | nul
   using _closes = device;
   const model = randomNetwork(device, s, false, 1);
   const { x, context, t } = inputs(device, s);
-  const call = (): void => void model.forward(new Tape(device, { record: false }), constant(x), [constant(t)], constant(context));
+  const call = (): void =>
+    void model.forward(new Tape(device, { record: false }), constant(x), [constant(t)], constant(context));
   return [row(device, take, "teacher forward", s, call, ceiling, o)];
 }
 
 /** Value and tangent in one pass; with `backward` also recorded (checkpoint as told) and propagated back. */
-export function benchJvp(base: Device, s: NetworkSize, backward: boolean, ceiling: number | null, o: TimeOptions): BenchRow[] {
+export function benchJvp(
+  base: Device,
+  s: NetworkSize,
+  backward: boolean,
+  ceiling: number | null,
+  o: TimeOptions,
+): BenchRow[] {
   const { device, take } = countedDevice(base);
   using _closes = device;
   const model = randomNetwork(device, s, backward, 1);
   const { x, xDot, yBar, context, t, tDot } = inputs(device, s);
   const pass = (record: boolean, tangent: boolean): void => {
     const tape = new Tape(device, { record });
-    const y = model.forward(tape, constant(x, tangent ? xDot : null), [constant(t, tangent ? tDot : null)], constant(context));
+    const y = model.forward(
+      tape,
+      constant(x, tangent ? xDot : null),
+      [constant(t, tangent ? tDot : null)],
+      constant(context),
+    );
     if (record) tape.backward(y, yBar);
   };
   const rows = [row(device, take, "value + tangent", s, () => pass(false, true), ceiling, o)];
   if (!backward) return rows;
   rows.push(row(device, take, `value + backward, checkpoint ${s.checkpoint}`, s, () => pass(true, false), ceiling, o));
-  rows.push(row(device, take, `value + tangent + backward, checkpoint ${s.checkpoint}`, s, () => pass(true, true), ceiling, o));
+  rows.push(
+    row(device, take, `value + tangent + backward, checkpoint ${s.checkpoint}`, s, () => pass(true, true), ceiling, o),
+  );
   return rows;
 }
 
@@ -133,7 +166,8 @@ interface Step {
 }
 
 /** Published optimizer settings: no first moment. */
-const adam = (model: Network): AdamW => new AdamW(model.params, { betas: [0, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 0 });
+const adam = (model: Network): AdamW =>
+  new AdamW(model.params, { betas: [0, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 0 });
 
 function stepOf(device: Device, s: NetworkSize): Step {
   const [student, teacher] = [randomNetwork(device, s, true, 1), randomNetwork(device, s, false, 2)];
@@ -142,9 +176,26 @@ function stepOf(device: Device, s: NetworkSize): Step {
   const { x: x0, xDot: eps, context: condition } = inputs(device, s);
   const negative = noise(device, condition.shape, s.dtype, 5);
   return {
-    student, teacher, optimizer, ema, x0, eps, condition, tTrig: new Float64Array(s.batch).fill(0.9),
-    on: trigDenoiser(velocityNet(student)), target: guided(trigDenoiser(velocityNet(teacher)), 5, () => negative),
-    options: { tangent: "jvp", fdSize: 1e-4, passes: "one", ramp: 1, rampScope: "x_t", scale: 1, precise: null, onNonfinite: "raise" },
+    student,
+    teacher,
+    optimizer,
+    ema,
+    x0,
+    eps,
+    condition,
+    tTrig: new Float64Array(s.batch).fill(0.9),
+    on: trigDenoiser(velocityNet(student)),
+    target: guided(trigDenoiser(velocityNet(teacher)), 5, () => negative),
+    options: {
+      tangent: "jvp",
+      fdSize: 1e-4,
+      passes: "one",
+      ramp: 1,
+      rampScope: "x_t",
+      scale: 1,
+      precise: null,
+      onNonfinite: "raise",
+    },
   };
 }
 
@@ -159,7 +210,10 @@ export function benchStudentStep(base: Device, s: NetworkSize, ceiling: number |
   const parts: [string, () => void][] = [
     ["teacher field, guided (2 forwards)", () => void evaluate(target.field, x0, tTrig, condition)],
     ["value + tangent, not recorded", () => void on.field(tape(false), constant(x0, eps), at(tTrig, tTrig), condition)],
-    ["sCM parts (teacher, value + tangent, recorded)", () => void scmParts(tape(true), on, target, { x0, condition }, { tTrig, eps }, options)],
+    [
+      "sCM parts (teacher, value + tangent, recorded)",
+      () => void scmParts(tape(true), on, target, { x0, condition }, { tTrig, eps }, options),
+    ],
     ["AdamW + EMA, gradient norm", () => optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 })],
     ["whole sCM student step", () => {
       const t = tape(true);
@@ -185,8 +239,13 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
   const criticOpt = adam(critic);
   const judge = trigDenoiser(velocityNet(critic));
   const draws = (n: number): DmdDraws => ({
-    simulation: { noise: noise(device, x0.shape, x0.dtype, 30), times: [1.4, 1.0, 0.6].slice(0, n - 1).map((t) => new Float64Array(s.batch).fill(t)), renoise: [31, 32, 33].slice(0, n - 1).map((k) => noise(device, x0.shape, x0.dtype, k)) },
-    tTrig, eps,
+    simulation: {
+      noise: noise(device, x0.shape, x0.dtype, 30),
+      times: [1.4, 1.0, 0.6].slice(0, n - 1).map((t) => new Float64Array(s.batch).fill(t)),
+      renoise: [31, 32, 33].slice(0, n - 1).map((k) => noise(device, x0.shape, x0.dtype, k)),
+    },
+    tTrig,
+    eps,
   });
   const back = (loss: (t: Tape) => LossResult): void => {
     using _scope = device.scope();
@@ -204,14 +263,32 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
     back((t) => criticLoss(t, judge, on, condition, draws(n), { onNonfinite: "raise" }));
     criticOpt.step(4e-7, criticOpt.gradNorm(), null);
   };
-  const rows = [2, 3].map((n) => row(device, take, `rCM student step, simulation of ${n}`, s, studentStep(n), ceiling, o));
+  const rows = [2, 3].map((n) =>
+    row(device, take, `rCM student step, simulation of ${n}`, s, studentStep(n), ceiling, o),
+  );
   const ms = (rows[0].ms + rows[1].ms) / 2;
-  const mean = { ...rows[0], name: "rCM student step, mean of the schedule", ms, tflops: ((rows[0].tflops as number) * rows[0].ms + (rows[1].tflops as number) * rows[1].ms) / (2 * ms), bytesPeak: Math.max(...rows.map((r) => r.bytesPeak as number)) };
-  return [...rows, beside(mean, ceiling), row(device, take, "critic step, simulation of 2", s, criticStep(2), ceiling, o)];
+  const mean = {
+    ...rows[0],
+    name: "rCM student step, mean of the schedule",
+    ms,
+    tflops: ((rows[0].tflops as number) * rows[0].ms + (rows[1].tflops as number) * rows[1].ms) / (2 * ms),
+    bytesPeak: Math.max(...rows.map((r) => r.bytesPeak as number)),
+  };
+  return [
+    ...rows,
+    beside(mean, ceiling),
+    row(device, take, "critic step, simulation of 2", s, criticStep(2), ceiling, o),
+  ];
 }
 
 /** Few-step sampling of latents, one evaluation a step. */
-export function benchSample(base: Device, s: NetworkSize, steps: readonly number[], ceiling: number | null, o: TimeOptions): BenchRow[] {
+export function benchSample(
+  base: Device,
+  s: NetworkSize,
+  steps: readonly number[],
+  ceiling: number | null,
+  o: TimeOptions,
+): BenchRow[] {
   const { device, take } = countedDevice(base);
   using _closes = device;
   const net = drawNet(randomNetwork(device, s, false, 1));

@@ -44,7 +44,13 @@ interface Timed {
 
 /** Every fused elementwise op where the network uses it. */
 function table(device: Device, { spec, batch: B, latent, dtype, residual }: OpsSize): Timed[] {
-  const c = { ...spec.config, eps: 1e-6, freqDim: 256, outDim: spec.latent.channels, ffnDim: spec.family.ffnDim(spec.config) };
+  const c = {
+    ...spec.config,
+    eps: 1e-6,
+    freqDim: 256,
+    outDim: spec.latent.channels,
+    ffnDim: spec.family.ffnDim(spec.config),
+  };
   const [C, T, Y, X] = latent;
   const grid: [number, number, number] = [T / c.patch[0], Y / c.patch[1], X / c.patch[2]];
   const L = grid[0] * grid[1] * grid[2];
@@ -63,23 +69,97 @@ function table(device: Device, { spec, batch: B, latent, dtype, residual }: OpsS
   ): Timed => ({ name, op, x, p, ...rest });
   const norm = { heads: c.heads, group: c.dim, pairing: "interleaved" as const, eps: c.eps, dtype: null };
   return [
-    entry("ada_layer_norm", adaLayerNormOp, [r(), modulation], { shift: 0, scale: 1, eps: c.eps, dtype }, { dots: [0, 1], reads: [0, 1], wants: [0], adds: [1] }),
-    entry("layer_norm", layerNormOp, [r(), w(c.dim), w(c.dim)], { eps: c.eps, dtype }, { dots: [0], reads: [0, 1], wants: [0], adds: [1, 2] }),
-    entry("rms_norm_rope", rmsNormRopeOp, [h(), w(c.dim)], { ...norm, rope }, { dots: [0], reads: [0, 1], wants: [0], adds: [1] }),
-    entry("rms_norm_rope, no rope", rmsNormRopeOp, [h(), w(c.dim)], { ...norm, rope: null }, { dots: [0], reads: [0, 1], wants: [0], adds: [1] }),
-    entry("gate_residual", gateResidualOp, [r(), h(), modulation], { gate: 2 }, { dots: [0, 1, 2], reads: [1, 2], wants: [1], adds: [2] }),
-    entry("gate_residual, plain", gateResidualOp, [r(), h(), null], { gate: 0 }, { dots: [0, 1], reads: [], wants: [1] }),
+    entry(
+      "ada_layer_norm",
+      adaLayerNormOp,
+      [r(), modulation],
+      { shift: 0, scale: 1, eps: c.eps, dtype },
+      { dots: [0, 1], reads: [0, 1], wants: [0], adds: [1] },
+    ),
+    entry(
+      "layer_norm",
+      layerNormOp,
+      [r(), w(c.dim), w(c.dim)],
+      { eps: c.eps, dtype },
+      { dots: [0], reads: [0, 1], wants: [0], adds: [1, 2] },
+    ),
+    entry(
+      "rms_norm_rope",
+      rmsNormRopeOp,
+      [h(), w(c.dim)],
+      { ...norm, rope },
+      { dots: [0], reads: [0, 1], wants: [0], adds: [1] },
+    ),
+    entry(
+      "rms_norm_rope, no rope",
+      rmsNormRopeOp,
+      [h(), w(c.dim)],
+      { ...norm, rope: null },
+      { dots: [0], reads: [0, 1], wants: [0], adds: [1] },
+    ),
+    entry(
+      "gate_residual",
+      gateResidualOp,
+      [r(), h(), modulation],
+      { gate: 2 },
+      { dots: [0, 1, 2], reads: [1, 2], wants: [1], adds: [2] },
+    ),
+    entry(
+      "gate_residual, plain",
+      gateResidualOp,
+      [r(), h(), null],
+      { gate: 0 },
+      { dots: [0, 1], reads: [], wants: [1] },
+    ),
     entry("add", addOp, [h(), h()], null, { dots: [0, 1], reads: [], wants: [] }),
-    entry("activation gelu_tanh", activationOp, [t([B, L, c.ffnDim], dtype)], { kind: "gelu_tanh" }, { dots: [0], reads: [0], wants: [0] }),
-    entry("add_modulation", addModulationOp, [t([1, 6, c.dim], dtype), t([B, 6, c.dim], stat)], null, { dots: [1], reads: [], wants: [1], adds: [0] }),
-    entry("timestep_embed", timestepEmbedOp, [t([B], "f64")], { width: c.freqDim, dtype: stat }, { dots: [0], reads: [0], wants: [0] }),
-    entry("patchify", patchifyOp, [t(video, residual)], { patch: c.patch, order: "channel_first", dtype }, { dots: [0], reads: [], wants: [0] }),
-    entry("unpatchify", unpatchifyOp, [t([B, L, c.outDim * c.patch[0] * c.patch[1] * c.patch[2]], residual)], { patch: c.patch, order: "channel_last", dtype: residual, shape: [B, c.outDim, T, Y, X] }, { dots: [0], reads: [], wants: [0] }),
+    entry(
+      "activation gelu_tanh",
+      activationOp,
+      [t([B, L, c.ffnDim], dtype)],
+      { kind: "gelu_tanh" },
+      { dots: [0], reads: [0], wants: [0] },
+    ),
+    entry("add_modulation", addModulationOp, [t([1, 6, c.dim], dtype), t([B, 6, c.dim], stat)], null, {
+      dots: [1],
+      reads: [],
+      wants: [1],
+      adds: [0],
+    }),
+    entry(
+      "timestep_embed",
+      timestepEmbedOp,
+      [t([B], "f64")],
+      { width: c.freqDim, dtype: stat },
+      { dots: [0], reads: [0], wants: [0] },
+    ),
+    entry(
+      "patchify",
+      patchifyOp,
+      [t(video, residual)],
+      { patch: c.patch, order: "channel_first", dtype },
+      { dots: [0], reads: [], wants: [0] },
+    ),
+    entry(
+      "unpatchify",
+      unpatchifyOp,
+      [t([B, L, c.outDim * c.patch[0] * c.patch[1] * c.patch[2]], residual)],
+      { patch: c.patch, order: "channel_last", dtype: residual, shape: [B, c.outDim, T, Y, X] },
+      { dots: [0], reads: [], wants: [0] },
+    ),
   ];
 }
 
 const total = (tensors: (Tensor | null | undefined)[]): number => tensors.reduce((n, t) => n + (t?.bytes ?? 0), 0);
-const params = (p: unknown): Tensor[] => (p && typeof p === "object" ? Object.values(p).flatMap((v) => (v && typeof v === "object" && "ptr" in v ? [v as Tensor] : v && typeof v === "object" && "cos" in v ? Object.values(v as Record<string, Tensor>) : [])) : []);
+const params = (p: unknown): Tensor[] =>
+  p && typeof p === "object"
+    ? Object.values(p).flatMap((v) =>
+        v && typeof v === "object" && "ptr" in v
+          ? [v as Tensor]
+          : v && typeof v === "object" && "cos" in v
+            ? Object.values(v as Record<string, Tensor>)
+            : [],
+      )
+    : [];
 
 /** One op in its three passes; bytes are those that have to move: every tensor read or written once. */
 function rows(device: Device, e: Timed, top: number, o: TimeOptions): BenchRow[] {
@@ -90,16 +170,33 @@ function rows(device: Device, e: Timed, top: number, o: TimeOptions): BenchRow[]
   const extra = params(p);
   const yBar = noise(device, y.shape, y.dtype, 60);
   const into = x.map((t, i) => (t && e.adds?.includes(i) ? noise(device, t.shape, statDType(t.dtype), 70 + i) : null));
-  const bar: Cotangents = { need: (i) => e.wants.includes(i) || Boolean(into[i]), put: () => {}, accumulate: (i) => into[i] as Tensor };
+  const bar: Cotangents = {
+    need: (i) => e.wants.includes(i) || Boolean(into[i]),
+    put: () => {},
+    accumulate: (i) => into[i] as Tensor,
+  };
   const passes: [string, () => void, number][] = [
     ["fwd", () => op.forward(x, p, true), total([...x, ...extra, y, ...saved])],
     ["jvp", () => op.jvp(x, dots, p, true), total([...x, ...dots, ...extra, y, y, ...saved])],
-    ["vjp", () => op.vjp(bar, yBar, x, y, saved, p), yBar.bytes + total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...saved])],
+    [
+      "vjp",
+      () => op.vjp(bar, yBar, x, y, saved, p),
+      yBar.bytes +
+        total([...e.reads.map((i) => x[i]), ...e.wants.map((i) => x[i]), ...into, ...into, ...extra, ...saved]),
+    ],
   ];
   const timed = e.wants.length > 0 ? passes : passes.slice(0, 2);
   return timed.map(([pass, call, bytes]) => {
     const { ms, ceiling } = timeBesideCopy(device, call, bytes, top, o);
-    return beside({ name: `${e.name} ${pass}`, shape: `${(x[0] as Tensor).shape.join("x")} ${(x[0] as Tensor).dtype}`, ms, ...rate({ bytes }, ms) }, ceiling);
+    return beside(
+      {
+        name: `${e.name} ${pass}`,
+        shape: `${(x[0] as Tensor).shape.join("x")} ${(x[0] as Tensor).dtype}`,
+        ms,
+        ...rate({ bytes }, ms),
+      },
+      ceiling,
+    );
   });
 }
 
@@ -129,7 +226,12 @@ function latents(device: Device, { batch: B, latent, residual }: OpsSize, top: n
 }
 
 /** Helpers without a derivative, over one activation tensor and over as many parameters as a block has. */
-function helpers(device: Device, { spec, batch: B, latent, dtype }: OpsSize, ceiling: number | null, o: TimeOptions): BenchRow[] {
+function helpers(
+  device: Device,
+  { spec, batch: B, latent, dtype }: OpsSize,
+  ceiling: number | null,
+  o: TimeOptions,
+): BenchRow[] {
   using _scope = device.scope();
   const { config: c, family } = spec;
   const n = B * tokensOf(c, latent) * c.dim;
@@ -163,5 +265,9 @@ function helpers(device: Device, { spec, batch: B, latent, dtype }: OpsSize, cei
 export function benchOps(device: Device, size: OpsSize, ceiling: number, o: TimeOptions): BenchRow[] {
   using _scope = device.scope();
   const all = table(device, size);
-  return [...all.flatMap((e) => rows(device, e, ceiling, o)), ...latents(device, size, ceiling, o), ...helpers(device, size, ceiling, o)];
+  return [
+    ...all.flatMap((e) => rows(device, e, ceiling, o)),
+    ...latents(device, size, ceiling, o),
+    ...helpers(device, size, ceiling, o),
+  ];
 }

@@ -43,7 +43,10 @@ function randomHost(shape: number[], rng: Rng): HostTensor {
 }
 
 /** Times training iterations of a recipe on random weights and data. */
-export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cpu" | "cuda"; threads: number; repeats: number; onEvent?: (text: string) => void }): StepBench {
+export function benchStep(
+  { recipe: r }: LoadedRecipe,
+  o: { device: "auto" | "cpu" | "cuda"; threads: number; repeats: number; onEvent?: (text: string) => void },
+): StepBench {
   const opened = Device.open({ device: o.device, threads: o.threads });
   const { backend, take } = counted(opened.backend);
   using device = new Device(backend);
@@ -53,7 +56,12 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   source.params.init(1);
   const weights = new Map(source.params.entries());
   const empty = device.persistent(() => device.zeros([1, text.length, text.width], "f32"));
-  const trainer = new Trainer(device, r, { teacher: r.teacher ? weights : null, student: weights }, { negative: empty, empty });
+  const trainer = new Trainer(
+    device,
+    r,
+    { teacher: r.teacher ? weights : null, student: weights },
+    { negative: empty, empty },
+  );
   const { method } = trainer;
   // The long phase of a run, with every objective on, begins with the first kind of iteration that counts.
   const start = Math.min(...method.kinds(r).filter((kind) => kind.share > 0).map((kind) => kind.step));
@@ -87,7 +95,21 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const { info, kind } = device.backend;
   const openblas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
   return {
-    recipe: r.name, batch: r.train.batch, tokens: tokensOf(config, latentShape(r)), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
-    turns: Object.fromEntries([...rows].map(([role, v]) => [role, row(v)])), rate, openblas, recorded: gpuMs === null ? null : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length }, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
+    recipe: r.name,
+    batch: r.train.batch,
+    tokens: tokensOf(config, latentShape(r)),
+    device: info.device,
+    isa: info.isa,
+    threads: info.threads,
+    blas: info.blas,
+    turns: Object.fromEntries([...rows].map(([role, v]) => [role, row(v)])),
+    rate,
+    openblas,
+    recorded:
+      gpuMs === null
+        ? null
+        : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length },
+    ratio: openblas === null ? null : rate / openblas,
+    peakBytes: device.memory().peak,
   };
 }

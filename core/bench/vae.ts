@@ -7,7 +7,11 @@ import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from 
 
 /** Autoencoders by the names that `--model` takes. */
 export const benchVaes = (): Record<string, { family: VaeFamily; config: unknown }> =>
-  Object.fromEntries(Object.values(VAES).flatMap((family) => Object.entries(family.presets).map(([name, config]) => [name, { family, config }])));
+  Object.fromEntries(
+    Object.values(VAES).flatMap((family) =>
+      Object.entries(family.presets).map(([name, config]) => [name, { family, config }]),
+    ),
+  );
 
 export interface VaeSize extends VaePassOptions {
   family: VaeFamily;
@@ -80,7 +84,14 @@ function pass(device: Device, s: VaeSize, which: VaePass): () => void {
  * Times both ways of the autoencoder over random weights. With `layers`, then also one pass with a wait after each call: a row for each
  * kind of layer, summed over its calls.
  */
-export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], layers: boolean, ceiling: number | null, o: TimeOptions): BenchRow[] {
+export function benchVae(
+  base: Device,
+  s: VaeSize,
+  passes: readonly VaePass[],
+  layers: boolean,
+  ceiling: number | null,
+  o: TimeOptions,
+): BenchRow[] {
   const shape = `${s.frames}x${s.size.join("x")} ${s.dtype}`;
   return passes.flatMap((which) => {
     let flop = 0;
@@ -97,7 +108,13 @@ export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], l
       base.sync();
       const key = `${work.name} ${work.shape}`;
       const line = lines.get(key) ?? { name: work.name, shape: work.shape, ms: 0, calls: 0, flop: 0, bytes: 0 };
-      lines.set(key, { ...line, ms: line.ms + performance.now() - began, calls: line.calls + 1, flop: line.flop + work.flop, bytes: line.bytes + work.bytes });
+      lines.set(key, {
+        ...line,
+        ms: line.ms + performance.now() - began,
+        calls: line.calls + 1,
+        flop: line.flop + work.flop,
+        bytes: line.bytes + work.bytes,
+      });
     });
     using device = new Device(backend);
     const run = pass(device, s, which);
@@ -116,6 +133,19 @@ export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], l
     if (!layers) return [whole];
     once("time");
     const rows = [...lines.values()].sort((a, b) => b.ms - a.ms);
-    return [whole, ...rows.map((l) => beside({ name: `  ${l.name}`, shape: `${l.shape} (${l.calls} calls)`.trim(), ms: l.ms, ...rate(l.flop > 0 ? { flop: l.flop } : { bytes: l.bytes }, l.ms) }, l.flop > 0 ? ceiling : null))];
+    return [
+      whole,
+      ...rows.map((l) =>
+        beside(
+          {
+            name: `  ${l.name}`,
+            shape: `${l.shape} (${l.calls} calls)`.trim(),
+            ms: l.ms,
+            ...rate(l.flop > 0 ? { flop: l.flop } : { bytes: l.bytes }, l.ms),
+          },
+          l.flop > 0 ? ceiling : null,
+        ),
+      ),
+    ];
   });
 }

@@ -91,7 +91,10 @@ export function converted(name: string, from: Tensor, dtype: DType, sum: Roundin
   if (out !== from) out.set(from, scale);
   const tested = dtype === "f8_e4m3" ? from : out;
   if (out.numel > 0 && sampleReduce(tested.view([1, out.numel]), "nonfinite")[0] > 0) {
-    throw new RcmError("E_NONFINITE", `${name} holds values that are not finite${dtype === "f16" ? " in f16" : ""}`, { op: "export", got: dtype });
+    throw new RcmError("E_NONFINITE", `${name} holds values that are not finite${dtype === "f16" ? " in f16" : ""}`, {
+      op: "export",
+      got: dtype,
+    });
   }
   if (dtype !== from.dtype) {
     using _scope = device.scope();
@@ -137,10 +140,24 @@ export function convertAll(device: Device, tensors: Iterable<SourceTensor>, o: C
       },
     });
     if (!f8) continue;
-    put({ name: `${name}_scale`, dtype: "f32", shape: [], bytes: 4, chunks: () => [hostTensor("f32", [], [scale]).data] });
+    put({
+      name: `${name}_scale`,
+      dtype: "f32",
+      shape: [],
+      bytes: 4,
+      chunks: () => [hostTensor("f32", [], [scale]).data],
+    });
     if (o.quantNotes) {
-      const note = new TextEncoder().encode(JSON.stringify({ format: "float8_e4m3fn", full_precision_matrix_mult: true }));
-      put({ name: name.replace(/\.weight$/, ".comfy_quant"), dtype: "u8", shape: [note.length], bytes: note.length, chunks: () => [note] });
+      const note = new TextEncoder().encode(
+        JSON.stringify({ format: "float8_e4m3fn", full_precision_matrix_mult: true }),
+      );
+      put({
+        name: name.replace(/\.weight$/, ".comfy_quant"),
+        dtype: "u8",
+        shape: [note.length],
+        bytes: note.length,
+        chunks: () => [note],
+      });
     }
   }
   return out;

@@ -29,8 +29,14 @@ const TORCH = [".pth", ".pt"];
 export function formatOf(out: string, asked: ExportFormat | null): ExportFormat {
   const ending = extname(out);
   const file = ending === ".safetensors" || TORCH.includes(ending);
-  const wrong = (want: string): RcmError => new RcmError("E_ARG", `--out does not fit the format ${asked ?? ""}`.trim(), { op: "export", want, got: out });
-  if (asked === null && !file) throw new RcmError("E_ARG", "the output's ending names the format", { op: "export", want: ".safetensors, .pth or .pt; or --format diffusers or dcp for a folder", got: out });
+  const wrong = (want: string): RcmError =>
+    new RcmError("E_ARG", `--out does not fit the format ${asked ?? ""}`.trim(), { op: "export", want, got: out });
+  if (asked === null && !file)
+    throw new RcmError("E_ARG", "the output's ending names the format", {
+      op: "export",
+      want: ".safetensors, .pth or .pt; or --format diffusers or dcp for a folder",
+      got: out,
+    });
   if (asked === "comfyui" && ending !== ".safetensors") throw wrong("a .safetensors file");
   if (asked === "original" && !file) throw wrong(".safetensors, .pth or .pt");
   if ((asked === "diffusers" || asked === "dcp") && file) throw wrong("a folder");
@@ -53,8 +59,16 @@ export interface Written {
 }
 
 /** Writes tensors in a format; what is there appears whole or not at all. Throws: E_ARG, E_IO. */
-export function writeFormat(format: ExportFormat, out: string, tensors: readonly OutTensor[], o: WriteOptions): Written {
-  const sized = (root: string, paths: string[]): Written => ({ root, files: paths.map((path) => ({ path, bytes: statSync(path).size })) });
+export function writeFormat(
+  format: ExportFormat,
+  out: string,
+  tensors: readonly OutTensor[],
+  o: WriteOptions,
+): Written {
+  const sized = (root: string, paths: string[]): Written => ({
+    root,
+    files: paths.map((path) => ({ path, bytes: statSync(path).size })),
+  });
   if (format === "diffusers") {
     const target = join(out, "transformer");
     using folder = new AtomicFolder(target, o.force);
@@ -78,13 +92,29 @@ export function writeFormat(format: ExportFormat, out: string, tensors: readonly
 const WEIGHTS = "diffusion_pytorch_model";
 
 /** config.json and one weight file, or shards with their index; gives their names. */
-function writeDiffusers(folder: string, tensors: readonly OutTensor[], { shardBytes, source, metadata }: WriteOptions): string[] {
+function writeDiffusers(
+  folder: string,
+  tensors: readonly OutTensor[],
+  { shardBytes, source, metadata }: WriteOptions,
+): string[] {
   const { family, config } = source;
-  if (!config) throw new RcmError("E_FORMAT", "the sizes of this network are not known (heads do not follow from shapes): export from its run folder", { op: "export" });
-  writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(family.diffusers(config, source.tensors), null, 2)}\n`);
+  if (!config)
+    throw new RcmError(
+      "E_FORMAT",
+      "the sizes of this network are not known (heads do not follow from shapes): export from its run folder",
+      { op: "export" },
+    );
+  writeFileAtomic(
+    join(folder, "config.json"),
+    `${JSON.stringify(family.diffusers(config, source.tensors), null, 2)}\n`,
+  );
   const shards = splitIntoShards(tensors, shardBytes);
   const numbered = (i: number): string => String(i).padStart(5, "0");
-  const names = shards.map((_, i) => (shards.length === 1 ? `${WEIGHTS}.safetensors` : `${WEIGHTS}-${numbered(i + 1)}-of-${numbered(shards.length)}.safetensors`));
+  const names = shards.map((_, i) =>
+    shards.length === 1
+      ? `${WEIGHTS}.safetensors`
+      : `${WEIGHTS}-${numbered(i + 1)}-of-${numbered(shards.length)}.safetensors`,
+  );
   shards.forEach((shard, i) => {
     using file = new AtomicFile(join(folder, names[i]));
     streamSafetensors(file, shard, { format: "pt", ...metadata });

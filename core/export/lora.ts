@@ -64,24 +64,43 @@ interface Factors {
  */
 export function exportLora(device: Device, student: ExportSource, base: ExportSource, o: LoraOptions): LoraReport {
   if (base.family !== student.family) {
-    throw new RcmError("E_FORMAT", "student and base are networks of different families", { op: "export", got: [student.family.title, base.family.title] });
+    throw new RcmError("E_FORMAT", "student and base are networks of different families", {
+      op: "export",
+      got: [student.family.title, base.family.title],
+    });
   }
   using spool = new Spool(o.out);
   const { family } = student;
   const kindOf = (name: string): LoraKind => loraKind(family, name);
   const streams: TensorStream[] = [];
   const factors: Factors[] = [];
-  const report: LoraReport = { rank: o.rank, layers: [], differences: 0, equal: 0, dropped: [], error: 0, parameters: 0, tensors: 0 };
+  const report: LoraReport = {
+    rank: o.rank,
+    layers: [],
+    differences: 0,
+    equal: 0,
+    dropped: [],
+    error: 0,
+    parameters: 0,
+    tensors: 0,
+  };
   let done = 0;
   // Weight matrices first: whether a bias is kept depends on them. peft gives all layers of a file a bias, or none.
-  const ordered = [...student.tensors].sort(([a], [b]) => Number(kindOf(b) === "matrix") - Number(kindOf(a) === "matrix"));
-  const allBiases = o.layout === "diffusers" && ordered.some(([name, t]) => kindOf(name) === "bias" && biasDiffers(device, t, base));
+  const ordered = [...student.tensors].sort(
+    ([a], [b]) => Number(kindOf(b) === "matrix") - Number(kindOf(a) === "matrix"),
+  );
+  const allBiases =
+    o.layout === "diffusers" && ordered.some(([name, t]) => kindOf(name) === "bias" && biasDiffers(device, t, base));
   for (const [name, s] of ordered) {
     o.onLayer?.(done++, student.tensors.size, name);
     using _scope = device.scope();
     const b = base.tensors.get(name);
     if (!b || numel(b.shape) !== numel(s.shape)) {
-      report.dropped.push({ name, why: b ? `shapes [${s.shape}], base [${b.shape}]` : "not in the base", change: null });
+      report.dropped.push({
+        name,
+        why: b ? `shapes [${s.shape}], base [${b.shape}]` : "not in the base",
+        change: null,
+      });
       continue;
     }
     const { difference, change } = differenceOf(device, name, s, b);
@@ -93,7 +112,10 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
       else {
         const keys = factorKeys(family, o.layout, name);
         const { down, up, sigma, squares, errors } = factorise(difference, o.rank, o.dtype);
-        streams.push(spool.put(keys.down, o.dtype, down.shape, deviceChunks(down)), spool.put(keys.up, o.dtype, up.shape, deviceChunks(up)));
+        streams.push(
+          spool.put(keys.down, o.dtype, down.shape, deviceChunks(down)),
+          spool.put(keys.up, o.dtype, up.shape, deviceChunks(up)),
+        );
         if (keys.alpha) streams.push(spool.put(keys.alpha, "f32", [], [hostTensor("f32", [], [o.rank]).data]));
         report.layers.push({ name, rank: sigma, error: ratio(errors, squares), change });
         factors.push({ name, down: keys.down, up: keys.up, squares, errors });
@@ -111,8 +133,15 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
       report.differences++;
     }
   }
-  if (report.layers.length === 0) throw new RcmError("E_FORMAT", "no weight matrix differs from the base", { op: "export", got: `${report.equal} equal, ${report.dropped.length} without counterpart` });
-  report.error = ratio(factors.reduce((n, f) => n + f.errors, 0), factors.reduce((n, f) => n + f.squares, 0));
+  if (report.layers.length === 0)
+    throw new RcmError("E_FORMAT", "no weight matrix differs from the base", {
+      op: "export",
+      got: `${report.equal} equal, ${report.dropped.length} without counterpart`,
+    });
+  report.error = ratio(
+    factors.reduce((n, f) => n + f.errors, 0),
+    factors.reduce((n, f) => n + f.squares, 0),
+  );
   const out = streams.map((s) => digested(s));
   write(o, out, report);
   verifyWritten(o.out, out);
@@ -129,7 +158,9 @@ function write(o: LoraOptions, out: OutTensor[], report: LoraReport): void {
     ...o.metadata,
     rank: String(o.rank),
     lora_error: report.error.toPrecision(4),
-    lora_layers: JSON.stringify(Object.fromEntries(report.layers.map((l) => [l.name, [l.rank, Number(l.error.toPrecision(4))]]))),
+    lora_layers: JSON.stringify(
+      Object.fromEntries(report.layers.map((l) => [l.name, [l.rank, Number(l.error.toPrecision(4))]])),
+    ),
     ...(report.dropped.length > 0 ? { lora_dropped: JSON.stringify(report.dropped.map((d) => d.name)) } : {}),
   });
   file.commit();
@@ -139,12 +170,18 @@ const NEGLIGIBLE = 1e-5;
 const ratio = (errors: number, squares: number): number => (squares === 0 ? 0 : Math.sqrt(errors / squares));
 
 function expectFinite(name: string, t: Tensor): Tensor {
-  if (t.numel > 0 && sampleReduce(t.view([1, t.numel]), "nonfinite")[0] > 0) throw new RcmError("E_NONFINITE", `${name} holds values that are not finite in ${t.dtype}`, { op: "export" });
+  if (t.numel > 0 && sampleReduce(t.view([1, t.numel]), "nonfinite")[0] > 0)
+    throw new RcmError("E_NONFINITE", `${name} holds values that are not finite in ${t.dtype}`, { op: "export" });
   return t;
 }
 
 /** W_student - W_base in f32, as a matrix of rows; `change` is 0 exactly when they are equal. */
-function differenceOf(device: Device, name: string, s: SourceTensor, b: SourceTensor): { difference: Tensor; change: number } {
+function differenceOf(
+  device: Device,
+  name: string,
+  s: SourceTensor,
+  b: SourceTensor,
+): { difference: Tensor; change: number } {
   const before = b.load(device, "f32");
   const difference = expectFinite(name, s.load(device, "f32").axpy(before, -1));
   return { difference, change: Math.sqrt(squaresOf(difference)) / Math.max(Math.sqrt(squaresOf(before)), 1e-30) };
@@ -157,10 +194,15 @@ function biasDiffers(device: Device, bias: SourceTensor, base: ExportSource): bo
   return differenceOf(device, bias.name, bias, b).change > 0;
 }
 
-const matrixDiffers = (report: LoraReport, bias: string): boolean => report.layers.some((l) => l.name === bias.replace(/bias$/, "weight"));
+const matrixDiffers = (report: LoraReport, bias: string): boolean =>
+  report.layers.some((l) => l.name === bias.replace(/bias$/, "weight"));
 
 /** Factors of [N, K], stored dtype, padded with zeros to the rank; and what they miss. */
-function factorise(difference: Tensor, rank: number, dtype: DType): { down: Tensor; up: Tensor; sigma: number; squares: number; errors: number } {
+function factorise(
+  difference: Tensor,
+  rank: number,
+  dtype: DType,
+): { down: Tensor; up: Tensor; sigma: number; squares: number; errors: number } {
   const { device } = difference;
   const [N, K] = [difference.shape[0], difference.numel / difference.shape[0]];
   const found = lowRank(difference.view([N, K]).to("f64"), rank);
@@ -171,7 +213,13 @@ function factorise(difference: Tensor, rank: number, dtype: DType): { down: Tens
   up.set(padded(found.up, rank));
   expectFinite("a factor", down);
   expectFinite("a factor", up);
-  return { down, up, sigma: found.sigma.filter((s) => s > NEGLIGIBLE * found.sigma[0]).length, squares: squaresOf(difference), errors: missed(difference.view([N, K]), up, down) };
+  return {
+    down,
+    up,
+    sigma: found.sigma.filter((s) => s > NEGLIGIBLE * found.sigma[0]).length,
+    squares: squaresOf(difference),
+    errors: missed(difference.view([N, K]), up, down),
+  };
 }
 
 /** Zero columns at the right, by a product with a cut of the identity. */
@@ -191,7 +239,13 @@ function missed(difference: Tensor, up: Tensor, down: Tensor): number {
 }
 
 /** Computes every layer's error again from the file. Throws: E_INTERNAL naming a layer whose error is another one. */
-function verifyFactors(device: Device, student: ExportSource, base: ExportSource, path: string, factors: Factors[]): void {
+function verifyFactors(
+  device: Device,
+  student: ExportSource,
+  base: ExportSource,
+  path: string,
+  factors: Factors[],
+): void {
   const { tensors } = openCheckpoint(path);
   for (const f of factors) {
     if (f.squares === 0) continue;
@@ -203,8 +257,18 @@ function verifyFactors(device: Device, student: ExportSource, base: ExportSource
       readStored(t, into);
       return into;
     });
-    const { difference } = differenceOf(device, f.name, student.tensors.get(f.name) as SourceTensor, base.tensors.get(f.name) as SourceTensor);
+    const { difference } = differenceOf(
+      device,
+      f.name,
+      student.tensors.get(f.name) as SourceTensor,
+      base.tensors.get(f.name) as SourceTensor,
+    );
     const again = missed(difference.view([up.shape[0], down.shape[1]]), up, down);
-    if (Math.abs(again - f.errors) > 1e-6 * f.squares) throw new RcmError("E_INTERNAL", `${f.name} read back has another error`, { op: "export", want: ratio(f.errors, f.squares), got: ratio(again, f.squares) });
+    if (Math.abs(again - f.errors) > 1e-6 * f.squares)
+      throw new RcmError("E_INTERNAL", `${f.name} read back has another error`, {
+        op: "export",
+        want: ratio(f.errors, f.squares),
+        got: ratio(again, f.squares),
+      });
   }
 }

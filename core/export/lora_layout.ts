@@ -26,19 +26,28 @@ function peftLayer(family: Family, name: string): string {
 }
 
 /** Keys of one layer's factors, [down or A, up or B, alpha or null]. */
-export function factorKeys(family: Family, layout: LoraLayout, name: string): { down: string; up: string; alpha: string | null } {
+export function factorKeys(
+  family: Family,
+  layout: LoraLayout,
+  name: string,
+): { down: string; up: string; alpha: string | null } {
   if (layout === "diffusers") {
     const layer = peftLayer(family, name);
     return { down: `${layer}.lora_A.weight`, up: `${layer}.lora_B.weight`, alpha: null };
   }
   const layer = `diffusion_model.${layerOf(name)}`;
   // Alpha equals the rank, which is also what a file without it means. diffusers' reader of this layout knows it inside blocks only.
-  return { down: `${layer}.lora_down.weight`, up: `${layer}.lora_up.weight`, alpha: family.blockOf(name) !== null ? `${layer}.alpha` : null };
+  return {
+    down: `${layer}.lora_down.weight`,
+    up: `${layer}.lora_up.weight`,
+    alpha: family.blockOf(name) !== null ? `${layer}.alpha` : null,
+  };
 }
 
 /** Key of a difference that is stored as it is; null where the layout has no place for it. */
 export function differenceKey(family: Family, layout: LoraLayout, name: string): string | null {
   const bias = name.endsWith(".bias");
-  if (layout === "diffusers") return bias && kindOf(family, name) === "bias" ? `${peftLayer(family, name)}.lora_B.bias` : null;
+  if (layout === "diffusers")
+    return bias && kindOf(family, name) === "bias" ? `${peftLayer(family, name)}.lora_B.bias` : null;
   return `diffusion_model.${layerOf(name)}.${bias ? "diff_b" : "diff"}`;
 }

@@ -86,37 +86,85 @@ export function exportWeights(o: ExportOptions): ExportSummary {
       onLayer: (done, total) => o.onProgress?.({ stage: "lora", done, total, seconds: seconds() }),
     });
     const bytes = Bun.file(o.out).size;
-    return { ...base, format: `lora-${layout}`, files: [{ path: o.out, bytes }], tensors: lora.tensors, parameters: lora.parameters, bytes, seconds: seconds(), rounding: null, lora, merge: null };
+    return {
+      ...base,
+      format: `lora-${layout}`,
+      files: [{ path: o.out, bytes }],
+      tensors: lora.tensors,
+      parameters: lora.parameters,
+      bytes,
+      seconds: seconds(),
+      rounding: null,
+      lora,
+      merge: null,
+    };
   }
-  const merged = o.merge ? mergeSources(openSource(o.merge.target, o.kind), student, openSource(o.merge.base, o.kind), o.merge.weight) : null;
+  const merged = o.merge
+    ? mergeSources(openSource(o.merge.target, o.kind), student, openSource(o.merge.base, o.kind), o.merge.weight)
+    : null;
   const note: Record<string, string> = o.merge ? { merge_weight: String(o.merge.weight) } : {};
-  const written = writeSource(device, merged?.source ?? student, format as ExportFormat, { ...o, metadata: { ...student.origin, ...note, ...o.metadata } }, seconds);
-  return { ...base, format: format as ExportFormat, ...written, seconds: seconds(), lora: null, merge: merged?.report ?? null };
+  const written = writeSource(
+    device,
+    merged?.source ?? student,
+    format as ExportFormat,
+    { ...o, metadata: { ...student.origin, ...note, ...o.metadata } },
+    seconds,
+  );
+  return {
+    ...base,
+    format: format as ExportFormat,
+    ...written,
+    seconds: seconds(),
+    lora: null,
+    merge: merged?.report ?? null,
+  };
 }
 
 /** Layout and dtype of a LoRA. Throws: E_ARG for what a LoRA cannot be. */
 function loraTarget(o: ExportOptions): { layout: LoraLayout; dtype: "bf16" | "f16" | "f32" } {
   const layout = o.format ?? "comfyui";
-  if (layout !== "comfyui" && layout !== "diffusers") throw new RcmError("E_ARG", "a LoRA has another format", { op: "export", want: "comfyui or diffusers", got: layout });
-  if (o.dtype === "f8_e4m3") throw new RcmError("E_ARG", "the factors of a LoRA are not stored in f8", { op: "export", want: "bf16, f16 or f32" });
-  if (!o.out.endsWith(".safetensors")) throw new RcmError("E_ARG", "a LoRA is one .safetensors file", { op: "export", got: o.out });
+  if (layout !== "comfyui" && layout !== "diffusers")
+    throw new RcmError("E_ARG", "a LoRA has another format", {
+      op: "export",
+      want: "comfyui or diffusers",
+      got: layout,
+    });
+  if (o.dtype === "f8_e4m3")
+    throw new RcmError("E_ARG", "the factors of a LoRA are not stored in f8", {
+      op: "export",
+      want: "bf16, f16 or f32",
+    });
+  if (!o.out.endsWith(".safetensors"))
+    throw new RcmError("E_ARG", "a LoRA is one .safetensors file", { op: "export", got: o.out });
   return { layout, dtype: o.dtype };
 }
 
 /** Throws: E_ARG when a family has no such layout. */
 function layoutOf(family: Family, name: string): Layout {
   const found = family.layouts.find((l) => l.name === name);
-  if (!found) throw new RcmError("E_ARG", `${family.title} networks have no ${name} format`, { op: "export", want: family.layouts.map((l) => l.name) });
+  if (!found)
+    throw new RcmError("E_ARG", `${family.title} networks have no ${name} format`, {
+      op: "export",
+      want: family.layouts.map((l) => l.name),
+    });
   return found;
 }
 
 /** The large matrices of the blocks, which f8 is for; norms, biases, modulation, embeddings and the head stay bf16. */
 function blockMatrices({ family, tensors }: ExportSource): (name: string) => boolean {
-  const blocks = new Set([...tensors.keys()].filter((name) => family.blockOf(name) !== null && family.roleOf(name) === "matrix"));
+  const blocks = new Set(
+    [...tensors.keys()].filter((name) => family.blockOf(name) !== null && family.roleOf(name) === "matrix"),
+  );
   return (name) => blocks.has(name);
 }
 
-function writeSource(device: Device, source: ExportSource, format: ExportFormat, o: ExportOptions, seconds: () => number): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
+function writeSource(
+  device: Device,
+  source: ExportSource,
+  format: ExportFormat,
+  o: ExportOptions,
+  seconds: () => number,
+): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
   const keys = FORMAT_KEYS[format];
   const { family, config } = source;
   const layout = layoutOf(family, keys.layout);
@@ -125,7 +173,10 @@ function writeSource(device: Device, source: ExportSource, format: ExportFormat,
   const sum = new RoundingSum();
   let done = 0;
   let total = 0;
-  const tell = (stage: ExportProgress["stage"]) => (bytes: number): void => o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
+  const tell =
+    (stage: ExportProgress["stage"]) =>
+    (bytes: number): void =>
+      o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
   const tensors: OutTensor[] = convertAll(device, source.tensors.values(), {
     dtype: o.dtype,
     key: (name) => prefix + layout.fromOwn(name),

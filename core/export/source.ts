@@ -36,7 +36,12 @@ export interface ExportSource {
 export function openSource(path: string, kind: WeightKind): ExportSource {
   const found = openNetwork(path, kind);
   const { checkpoint, family, tensors } = found;
-  return { path: checkpoint.path, family, ...describe(path, found), tensors: new Map([...tensors].map(([name, t]) => [name, stored(name, t)])) };
+  return {
+    path: checkpoint.path,
+    family,
+    ...describe(path, found),
+    tensors: new Map([...tensors].map(([name, t]) => [name, stored(name, t)])),
+  };
 }
 
 const stored = (name: string, t: Stored): SourceTensor => ({
@@ -56,7 +61,10 @@ function describe(path: string, found: FoundNetwork): Pick<ExportSource, "config
   const file = join(folder, "recipe.yaml");
   if (existsSync(file)) {
     const { recipe, hash } = loadRecipe(file);
-    return { config: recipeNet(recipe, wantsSecondTime(recipe)).config, origin: { recipe: recipe.name, recipe_hash: hash } };
+    return {
+      config: recipeNet(recipe, wantsSecondTime(recipe)).config,
+      origin: { recipe: recipe.name, recipe_hash: hash },
+    };
   }
   const { metadata } = found.checkpoint;
   const { recipe, recipe_hash: hash } = metadata;

@@ -24,15 +24,26 @@ const BASIS_FLOOR = 1e-15;
 const FLOOR = 1e-26;
 
 /** Eigenvectors of a Gram matrix above a floor, largest first: rows [kept, l], each times `weigh(eigenvalue)`. */
-function leading(device: Device, gram: Tensor, most: number, floor: number, weigh: (value: number) => number): { rows: Tensor; values: Float64Array } {
+function leading(
+  device: Device,
+  gram: Tensor,
+  most: number,
+  floor: number,
+  weigh: (value: number) => number,
+): { rows: Tensor; values: Float64Array } {
   const l = gram.shape[0];
   const { values, vectors } = symmetricEigen(hostValues(gram.toHost()), l);
-  const order = Array.from({ length: l }, (_, i) => l - 1 - i).filter((i) => values[i] > floor * values[l - 1] && values[i] > 0).slice(0, most);
+  const order = Array.from({ length: l }, (_, i) => l - 1 - i)
+    .filter((i) => values[i] > floor * values[l - 1] && values[i] > 0)
+    .slice(0, most);
   const rows = new Float64Array(order.length * l);
   order.forEach((from, to) => {
     for (let j = 0; j < l; j++) rows[to * l + j] = vectors[from * l + j] * weigh(values[from]);
   });
-  return { rows: device.fromValues(rows, [order.length, l], "f64"), values: Float64Array.from(order, (i) => values[i]) };
+  return {
+    rows: device.fromValues(rows, [order.length, l], "f64"),
+    values: Float64Array.from(order, (i) => values[i]),
+  };
 }
 
 const inverseRoot = (v: number): number => 1 / Math.sqrt(v);
@@ -40,7 +51,8 @@ const inverseRoot = (v: number): number => 1 / Math.sqrt(v);
 /** Orthonormal columns that span those of y [N, l]; fewer when they depend on each other. Twice, for the digits the first Gram matrix lost. */
 function orthonormalColumns(y: Tensor): Tensor {
   let q = y;
-  for (let pass = 0; pass < 2; pass++) q = timesTransposed(q, leading(y.device, transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
+  for (let pass = 0; pass < 2; pass++)
+    q = timesTransposed(q, leading(y.device, transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
   return q;
 }
 

@@ -7,7 +7,8 @@ import { AtomicFile, writeError } from "./out_file.ts";
  * the old file stays as it was. Throws: E_IO naming the path; errors of the chunk source as they are.
  */
 export function writeFileAtomic(path: string, chunks: string | Uint8Array | Iterable<Uint8Array>): void {
-  const source = typeof chunks === "string" ? [new TextEncoder().encode(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks;
+  const source =
+    typeof chunks === "string" ? [new TextEncoder().encode(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks;
   using file = new AtomicFile(path);
   for (const chunk of source) file.write(chunk);
   file.commit();

@@ -4,7 +4,15 @@ import { RcmError } from "../error.ts";
 import { DCP_METADATA, openDcp } from "./dcp.ts";
 import { locateSafetensors } from "./safetensors.ts";
 import { readJson, withSource } from "./source.ts";
-import { isSharded, readHost, readStored, storedTensor, type ShardedTensor, type Stored, type StoredTensor } from "./stored.ts";
+import {
+  isSharded,
+  readHost,
+  readStored,
+  storedTensor,
+  type ShardedTensor,
+  type Stored,
+  type StoredTensor,
+} from "./stored.ts";
 import { locateTorch, type TorchTree, type TorchWindow } from "./torch_read.ts";
 
 export { isSharded, readHost, readStored, type ShardedTensor, type Stored, type StoredTensor };
@@ -22,7 +30,8 @@ export interface Checkpoint {
   bytes: number;
 }
 
-const bad = (message: string, got?: unknown, want?: unknown): RcmError => new RcmError("E_FORMAT", message, { op: "checkpoint", got, want });
+const bad = (message: string, got?: unknown, want?: unknown): RcmError =>
+  new RcmError("E_FORMAT", message, { op: "checkpoint", got, want });
 
 /**
  * Opens a checkpoint by its headers alone: a safetensors or torch file (zip or legacy, told apart by content), a
@@ -48,7 +57,9 @@ function openFile(path: string, verify = false): Checkpoint {
 }
 
 /** A zip, or a pickle; a safetensors header may begin with the same byte, but then its JSON opens at byte 8. */
-const isTorch = (head: Uint8Array): boolean => (head[0] === 0x50 && head[1] === 0x4b && head[2] === 3 && head[3] === 4) || (head[0] === 0x80 && !(head[7] === 0 && head[8] === 0x7b));
+const isTorch = (head: Uint8Array): boolean =>
+  (head[0] === 0x50 && head[1] === 0x4b && head[2] === 3 && head[3] === 4) ||
+  (head[0] === 0x80 && !(head[7] === 0 && head[8] === 0x7b));
 
 /** Shards named by an index; the union of their tensors. */
 function openIndex(path: string): Checkpoint {
@@ -57,14 +68,16 @@ function openIndex(path: string): Checkpoint {
   if (typeof map !== "object" || map === null || Array.isArray(map)) throw bad(`${path} has no weight_map`);
   const files = new Set<string>();
   for (const file of Object.values(map)) {
-    if (typeof file !== "string" || file === "" || file === "." || file === ".." || /[/\\\0]/.test(file)) throw bad(`${path} names a file outside its folder`, file);
+    if (typeof file !== "string" || file === "" || file === "." || file === ".." || /[/\\\0]/.test(file))
+      throw bad(`${path} names a file outside its folder`, file);
     files.add(file);
   }
   const shards = [...files].sort().map((f) => openFile(join(dirname(path), f)));
   const whole = join_(path, shards);
   for (const [name, file] of Object.entries(map)) {
     const t = whole.tensors.get(name);
-    if (!t || isSharded(t) || t.file !== join(dirname(path), file as string)) throw bad(`${file} lacks ${name}, which ${path} says it holds`);
+    if (!t || isSharded(t) || t.file !== join(dirname(path), file as string))
+      throw bad(`${file} lacks ${name}, which ${path} says it holds`);
   }
   return whole;
 }
@@ -72,7 +85,12 @@ function openIndex(path: string): Checkpoint {
 function join_(path: string, shards: Checkpoint[]): Checkpoint {
   const other = shards.find((s) => s.format !== shards[0].format);
   if (shards.length === 0 || other) throw bad(`${path} names ${other ? "shards of different formats" : "no shards"}`);
-  return collect(path, shards[0].format, shards.flatMap((s) => [...s.tensors.values()]), Object.assign({}, ...shards.map((s) => s.metadata)));
+  return collect(
+    path,
+    shards[0].format,
+    shards.flatMap((s) => [...s.tensors.values()]),
+    Object.assign({}, ...shards.map((s) => s.metadata)),
+  );
 }
 
 function collect(path: string, format: CheckpointFormat, list: Stored[], metadata: Record<string, string>): Checkpoint {
@@ -105,7 +123,8 @@ function flatten(tree: TorchTree<TorchWindow>, path: string): [string, TorchWind
   return out;
 }
 
-const isWindow = (v: TorchTree<TorchWindow>): v is TorchWindow => typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
+const isWindow = (v: TorchTree<TorchWindow>): v is TorchWindow =>
+  typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
 
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
@@ -123,10 +142,12 @@ export function resolveFolder(path: string): string {
     throw new RcmError("E_IO", `cannot list ${path}: ${(cause as Error).message}`, { op: "checkpoint", cause });
   }
   if (names.includes(DCP_METADATA)) return path;
-  if (names.includes("model_index.json") && isFolder(join(path, "transformer"))) return resolveFolder(join(path, "transformer"));
+  if (names.includes("model_index.json") && isFolder(join(path, "transformer")))
+    return resolveFolder(join(path, "transformer"));
   if (names.includes("latest_checkpoint.txt")) {
     const step = readFileSync(join(path, "latest_checkpoint.txt"), "utf8").trim();
-    if (/^[\w.-]+$/.test(step) && names.includes(step.replace(/\.pt$/, ""))) return resolveFolder(join(path, step.replace(/\.pt$/, "")));
+    if (/^[\w.-]+$/.test(step) && names.includes(step.replace(/\.pt$/, "")))
+      return resolveFolder(join(path, step.replace(/\.pt$/, "")));
     throw bad(`${path}: latest_checkpoint.txt names no folder beside it`, step.slice(0, 80));
   }
   if (existsSync(join(path, "checkpoints", "latest_checkpoint.txt"))) return resolveFolder(join(path, "checkpoints"));
@@ -138,5 +159,9 @@ export function resolveFolder(path: string): string {
     if (found.length > 1) throw bad(`${path} holds several weight files; name one`, found.slice(0, 5));
   }
   if (isFolder(join(path, "transformer"))) return resolveFolder(join(path, "transformer"));
-  throw bad(`${path} holds no weights`, names.slice(0, 5), "a *.safetensors.index.json, *.safetensors, *.pth, *.pt, .metadata or transformer/");
+  throw bad(
+    `${path} holds no weights`,
+    names.slice(0, 5),
+    "a *.safetensors.index.json, *.safetensors, *.pth, *.pt, .metadata or transformer/",
+  );
 }

@@ -42,18 +42,38 @@ function dcpMetadata(placed: readonly Placed[]): Uint8Array {
   const attributes = (items: Record<string, Pickled>): Pickled => dict(Object.entries(items));
   // Memory format 0 is the contiguous one; neither gradients nor pinned memory are asked for.
   const properties = (dtype: DType): Pickled =>
-    object(META, "TensorProperties", tuple(torchDType(dtype), call("torch.serialization", "_get_layout", "torch.strided"), false, call(META, "_MEM_FORMAT_ENCODING", 0), false));
+    object(
+      META,
+      "TensorProperties",
+      tuple(
+        torchDType(dtype),
+        call("torch.serialization", "_get_layout", "torch.strided"),
+        false,
+        call(META, "_MEM_FORMAT_ENCODING", 0),
+        false,
+      ),
+    );
   const described = placed.map(({ name, dtype, shape }): [Pickled, Pickled] => [
     name,
-    object(META, "TensorStorageMetadata", attributes({
-      properties: properties(dtype),
-      size: size(shape),
-      chunks: [object(META, "ChunkStorageMetadata", attributes({ offsets: size(shape.map(() => 0)), sizes: size(shape) }))],
-    })),
+    object(
+      META,
+      "TensorStorageMetadata",
+      attributes({
+        properties: properties(dtype),
+        size: size(shape),
+        chunks: [
+          object(META, "ChunkStorageMetadata", attributes({ offsets: size(shape.map(() => 0)), sizes: size(shape) })),
+        ],
+      }),
+    ),
   ]);
   const places = placed.map(({ name, shape, offset, length }): [Pickled, Pickled] => [
     object(META, "MetadataIndex", attributes({ fqn: name, index: 0, offset: size(shape.map(() => 0)) })),
-    object("torch.distributed.checkpoint.filesystem", "_StorageInfo", attributes({ relative_path: DCP_DATA, offset, length })),
+    object(
+      "torch.distributed.checkpoint.filesystem",
+      "_StorageInfo",
+      attributes({ relative_path: DCP_DATA, offset, length }),
+    ),
   ]);
   return pickle(
     object(META, "Metadata", attributes({

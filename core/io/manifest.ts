@@ -25,16 +25,28 @@ interface ManifestFile {
 
 function readManifest(path: string): ManifestFile {
   try {
-    const [head, ...lines] = readFileSync(path, "utf8").split("\n").filter((l) => l !== "").map((l) => JSON.parse(l));
-    if (typeof head?.settings !== "object" || lines.some((l) => !Number.isSafeInteger(l.index) || typeof l.prompt !== "string" || typeof l.file !== "string")) throw new Error("not a manifest");
+    const [head, ...lines] = readFileSync(path, "utf8")
+      .split("\n")
+      .filter((l) => l !== "")
+      .map((l) => JSON.parse(l));
+    if (
+      typeof head?.settings !== "object" ||
+      lines.some((l) => !Number.isSafeInteger(l.index) || typeof l.prompt !== "string" || typeof l.file !== "string")
+    )
+      throw new Error("not a manifest");
     return { settings: head.settings, entries: lines };
   } catch (cause) {
-    throw new RcmError("E_FORMAT", `${path} is no manifest of samples: ${(cause as Error).message}`, { op: "sample", cause });
+    throw new RcmError("E_FORMAT", `${path} is no manifest of samples: ${(cause as Error).message}`, {
+      op: "sample",
+      cause,
+    });
   }
 }
 
 const differences = (a: Settings, b: Settings): string[] =>
-  [...new Set([...Object.keys(a), ...Object.keys(b)])].sort().filter((k) => JSON.stringify(a[k]) !== JSON.stringify(b[k]));
+  [...new Set([...Object.keys(a), ...Object.keys(b)])]
+    .sort()
+    .filter((k) => JSON.stringify(a[k]) !== JSON.stringify(b[k]));
 
 /**
  * `samples.jsonl` of an output folder: the settings, then a line for each finished sample, replaced as a whole after every one. A
@@ -51,7 +63,13 @@ export class Manifest {
   ) {}
 
   /** Throws: E_STATE naming what differs when the folder holds samples of other settings or prompts, unless they are to be overwritten. */
-  static open(folder: string, shard: Shard, settings: Settings, items: readonly { index: number; prompt: string }[], overwrite: boolean): Manifest {
+  static open(
+    folder: string,
+    shard: Shard,
+    settings: Settings,
+    items: readonly { index: number; prompt: string }[],
+    overwrite: boolean,
+  ): Manifest {
     const file = shard.count === 1 ? "samples.jsonl" : `samples-${shard.index}-of-${shard.count}.jsonl`;
     const plain = JSON.parse(JSON.stringify(settings)) as Settings;
     const manifest = new Manifest(folder, file, plain);
@@ -65,13 +83,23 @@ export class Manifest {
       const read = readManifest(join(folder, f));
       const keys = differences(read.settings, plain);
       if (keys.length > 0) {
-        const list = keys.slice(0, 5).map((k) => `${k}: there ${JSON.stringify(read.settings[k])}, here ${JSON.stringify(plain[k])}`);
-        throw new RcmError("E_STATE", `${join(folder, f)} is about samples of other settings (${list.join("; ")}); name another folder or --overwrite`, { op: "sample" });
+        const list = keys
+          .slice(0, 5)
+          .map((k) => `${k}: there ${JSON.stringify(read.settings[k])}, here ${JSON.stringify(plain[k])}`);
+        throw new RcmError(
+          "E_STATE",
+          `${join(folder, f)} is about samples of other settings (${list.join("; ")}); name another folder or --overwrite`,
+          { op: "sample" },
+        );
       }
       for (const entry of read.entries) {
         const prompt = prompts.get(entry.index);
         if (prompt !== undefined && prompt !== entry.prompt) {
-          throw new RcmError("E_STATE", `sample ${entry.index} in ${folder} is of another prompt; name another folder or --overwrite`, { op: "sample", want: prompt, got: entry.prompt });
+          throw new RcmError(
+            "E_STATE",
+            `sample ${entry.index} in ${folder} is of another prompt; name another folder or --overwrite`,
+            { op: "sample", want: prompt, got: entry.prompt },
+          );
         }
         if (existsSync(join(folder, entry.file))) manifest.finished.set(entry.index, entry);
         if (f === file) manifest.own.push(entry);

@@ -15,7 +15,8 @@ export class AtomicFolder implements Disposable {
     readonly path: string,
     replace: boolean,
   ) {
-    if (existsSync(path) && !replace) throw new RcmError("E_ARG", `${path} is there already; --force replaces it`, { op: "export" });
+    if (existsSync(path) && !replace)
+      throw new RcmError("E_ARG", `${path} is there already; --force replaces it`, { op: "export" });
     this.at = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
     this.attempt(() => {
       rmSync(this.at, { recursive: true, force: true });

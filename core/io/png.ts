@@ -18,10 +18,13 @@ function chunk(type: string, body: Uint8Array): Uint8Array {
 
 function checkSize(op: string, pixels: Uint8Array, width: number, height: number, channels: number): void {
   const whole = [width, height].every((side) => Number.isInteger(side) && side >= 1 && side < 0x80000000);
-  if (!whole) throw new RcmError("E_ARG", "an image needs positive whole sides below 2^31", { op, got: `${width} x ${height}` });
-  if (channels !== 1 && channels !== 3) throw new RcmError("E_ARG", "an image has 1 or 3 channels", { op, want: "1 or 3", got: channels });
+  if (!whole)
+    throw new RcmError("E_ARG", "an image needs positive whole sides below 2^31", { op, got: `${width} x ${height}` });
+  if (channels !== 1 && channels !== 3)
+    throw new RcmError("E_ARG", "an image has 1 or 3 channels", { op, want: "1 or 3", got: channels });
   const want = width * height * channels;
-  if (pixels.length !== want) throw new RcmError("E_SHAPE", "pixels do not fill the image", { op, want, got: pixels.length });
+  if (pixels.length !== want)
+    throw new RcmError("E_SHAPE", "pixels do not fill the image", { op, want, got: pixels.length });
 }
 
 /**
@@ -78,8 +81,10 @@ export function grid(
 ): { pixels: Uint8Array; width: number; height: number } {
   const op = "grid";
   if (images.length === 0) throw new RcmError("E_ARG", "a grid needs at least one image", { op });
-  if (!Number.isInteger(columns) || columns < 1) throw new RcmError("E_ARG", "a grid needs at least one column", { op, got: columns });
-  if (!Number.isInteger(pad) || pad < 0) throw new RcmError("E_ARG", "padding is a whole number of pixels", { op, got: pad });
+  if (!Number.isInteger(columns) || columns < 1)
+    throw new RcmError("E_ARG", "a grid needs at least one column", { op, got: columns });
+  if (!Number.isInteger(pad) || pad < 0)
+    throw new RcmError("E_ARG", "padding is a whole number of pixels", { op, got: pad });
   if (!Number.isInteger(scale) || scale < 1) throw new RcmError("E_ARG", "scale is a whole factor", { op, got: scale });
   for (const image of images) checkSize(op, image, width, height, channels);
   const across = Math.min(columns, images.length);

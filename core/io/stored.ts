@@ -42,12 +42,24 @@ const MAX_HOST = 2 ** 31;
  * never pass through host memory of this process. Throws: E_SHAPE, E_DTYPE, E_IO naming the file.
  */
 export function readStored(t: Stored, into: Tensor): void {
-  if (numel(t.shape) !== into.numel) throw new RcmError("E_SHAPE", `${t.name} does not fill its target`, { op: "checkpoint", want: into.shape, got: t.shape });
+  if (numel(t.shape) !== into.numel)
+    throw new RcmError("E_SHAPE", `${t.name} does not fill its target`, {
+      op: "checkpoint",
+      want: into.shape,
+      got: t.shape,
+    });
   if (into.numel === 0) return;
   if (isSharded(t)) {
     if (t.parts.every((p) => isRun(p.stored.shape, t.shape))) {
       const strides = denseStrides(t.shape);
-      for (const { start, stored } of t.parts) readStored(stored, into.window(start.reduce((at, s, i) => at + s * strides[i], 0), stored.shape));
+      for (const { start, stored } of t.parts)
+        readStored(
+          stored,
+          into.window(
+            start.reduce((at, s, i) => at + s * strides[i], 0),
+            stored.shape,
+          ),
+        );
     } else into.setHost(readHost(t));
   } else if (t.strides) into.setHost(readHost(t));
   else if (t.dtype === into.dtype) into.setFile(t.file, t.offset);
@@ -74,25 +86,45 @@ function isRun(block: readonly number[], whole: readonly number[]): boolean {
 export function readHost(t: Stored): HostTensor {
   const each = dtypeBytes(t.dtype);
   const size = numel(t.shape) * each;
-  if (size > MAX_HOST || t.bytes > MAX_HOST) throw new RcmError("E_FORMAT", `${t.name} is too large to be put together on the host`, { op: "checkpoint", want: `at most ${MAX_HOST} bytes`, got: Math.max(size, t.bytes) });
+  if (size > MAX_HOST || t.bytes > MAX_HOST)
+    throw new RcmError("E_FORMAT", `${t.name} is too large to be put together on the host`, {
+      op: "checkpoint",
+      want: `at most ${MAX_HOST} bytes`,
+      got: Math.max(size, t.bytes),
+    });
   if (!isSharded(t) && !t.strides) return { dtype: t.dtype, shape: t.shape, data: windowBytes(t) };
   const data = new Uint8Array(new ArrayBuffer(size));
   const to = denseStrides(t.shape);
   for (const { start, stored } of isSharded(t) ? t.parts : [{ start: t.shape.map(() => 0), stored: t }]) {
     const first = start.reduce((at, s, i) => at + s * to[i], 0);
-    copyStrided(windowBytes(stored), stored.strides ?? denseStrides(stored.shape), data.subarray(first * each), to, stored.shape, each);
+    copyStrided(
+      windowBytes(stored),
+      stored.strides ?? denseStrides(stored.shape),
+      data.subarray(first * each),
+      to,
+      stored.shape,
+      each,
+    );
   }
   return { dtype: t.dtype, shape: t.shape, data };
 }
 
 const windowBytes = (t: StoredTensor): Uint8Array =>
   withSource(t.file, (source) => {
-    if (t.offset + t.bytes > source.size) throw new RcmError("E_IO", `${t.file} ends at byte ${source.size}`, { op: "checkpoint", want: `${t.bytes} bytes from byte ${t.offset} on` });
+    if (t.offset + t.bytes > source.size)
+      throw new RcmError("E_IO", `${t.file} ends at byte ${source.size}`, {
+        op: "checkpoint",
+        want: `${t.bytes} bytes from byte ${t.offset} on`,
+      });
     return source.read(t.offset, t.bytes);
   });
 
 /** A stored tensor of a window that a reader found. */
-export function storedTensor(name: string, file: string, w: { dtype: DType; shape: number[]; offset: number; bytes: number; strides?: number[] }): StoredTensor {
+export function storedTensor(
+  name: string,
+  file: string,
+  w: { dtype: DType; shape: number[]; offset: number; bytes: number; strides?: number[] },
+): StoredTensor {
   const { dtype, shape, offset, bytes, strides } = w;
   return { name, dtype, shape, file, offset, bytes, ...(strides && !isDense(shape, strides) ? { strides } : {}) };
 }

@@ -112,7 +112,8 @@ function paxRecords(data: Uint8Array, path: string, offset: number): Map<string,
 }
 
 function paxSize(value: string, path: string, offset: number): number {
-  if (!/^[0-9]{1,15}$/.test(value)) throw bad(path, offset, "the pax size is not a number", { got: value.slice(0, 40) });
+  if (!/^[0-9]{1,15}$/.test(value))
+    throw bad(path, offset, "the pax size is not a number", { got: value.slice(0, 40) });
   return Number(value);
 }
 
@@ -136,20 +137,28 @@ export function* members(fd: number, path: string, fileSize: number): Generator<
     if (at + BLOCK > fileSize) throw bad(path, at, "the tar is cut off: it has no end marker");
     const header = readAt(fd, path, at, BLOCK);
     if (header.every((byte) => byte === 0)) {
-      if (longName !== undefined || size !== undefined) throw bad(path, at, "an extended tar header describes no member");
+      if (longName !== undefined || size !== undefined)
+        throw bad(path, at, "an extended tar header describes no member");
       return;
     }
     const sum = number(header.subarray(148, 156), path, at, "checksum");
-    if (sum !== checksum(header)) throw bad(path, at, "a tar header's checksum is wrong", { want: checksum(header), got: sum });
+    if (sum !== checksum(header))
+      throw bad(path, at, "a tar header's checksum is wrong", { want: checksum(header), got: sum });
     const type = String.fromCharCode(header[156] || 48);
     const extended = type === "x" || type === "g" || type === "L" || type === "K";
     const ownSize = number(header.subarray(124, 136), path, at, "size");
     const length = extended ? ownSize : (size ?? ownSize);
     if (at + BLOCK + length > fileSize) {
-      throw bad(path, at, `the tar is cut off inside ${extended ? "an extended header" : (longName ?? headerName(header))}`, { want: length, got: Math.max(0, fileSize - at - BLOCK) });
+      throw bad(
+        path,
+        at,
+        `the tar is cut off inside ${extended ? "an extended header" : (longName ?? headerName(header))}`,
+        { want: length, got: Math.max(0, fileSize - at - BLOCK) },
+      );
     }
     if (extended) {
-      if (length > EXTENDED_LIMIT) throw bad(path, at, "an extended tar header is too large", { want: `<= ${EXTENDED_LIMIT}`, got: length });
+      if (length > EXTENDED_LIMIT)
+        throw bad(path, at, "an extended tar header is too large", { want: `<= ${EXTENDED_LIMIT}`, got: length });
       const data = readAt(fd, path, at + BLOCK, length);
       if (type === "L") longName = cString(data);
       if (type === "x") {
@@ -159,7 +168,8 @@ export function* members(fd: number, path: string, fileSize: number): Generator<
         if (declared !== undefined) size = paxSize(declared, path, at);
       }
     } else {
-      if (type === "0" || type === "7") yield { name: longName ?? headerName(header), offset: at, start: at + BLOCK, size: length };
+      if (type === "0" || type === "7")
+        yield { name: longName ?? headerName(header), offset: at, start: at + BLOCK, size: length };
       longName = undefined;
       size = undefined;
     }
@@ -194,7 +204,8 @@ function paxRecord(key: string, value: string): Uint8Array {
 /** Header, extended header where name or size need one, data and padding of one member. Throws: E_ARG for an unusable name. */
 export function* tarEntry(name: string, data: Uint8Array): Generator<Uint8Array> {
   const bytes = utf8.encode(name);
-  if (bytes.length === 0 || name.includes("\0")) throw new RcmError("E_ARG", "a tar member needs a name without NUL", { op: "writeTar", got: name });
+  if (bytes.length === 0 || name.includes("\0"))
+    throw new RcmError("E_ARG", "a tar member needs a name without NUL", { op: "writeTar", got: name });
   const records = [
     ...(bytes.length > 100 ? [paxRecord("path", name)] : []),
     ...(data.length > OCTAL_LIMIT ? [paxRecord("size", String(data.length))] : []),

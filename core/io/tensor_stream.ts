@@ -14,4 +14,10 @@ export interface TensorStream {
   chunks(): Iterable<Uint8Array>;
 }
 
-export const hostStream = (name: string, t: HostTensor): TensorStream => ({ name, dtype: t.dtype, shape: t.shape, bytes: t.data.length, chunks: () => [t.data] });
+export const hostStream = (name: string, t: HostTensor): TensorStream => ({
+  name,
+  dtype: t.dtype,
+  shape: t.shape,
+  bytes: t.data.length,
+  chunks: () => [t.data],
+});

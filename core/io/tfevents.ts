@@ -41,7 +41,8 @@ const concat = (parts: Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat
 
 /** Protobuf fields by wire type: 0 varint, 1 eight bytes, 2 counted bytes, 5 four bytes. */
 const integer = (field: number, value: number): Uint8Array => concat([varint(field << 3), varint(value)]);
-const counted = (field: number, body: Uint8Array): Uint8Array => concat([varint((field << 3) | 2), varint(body.length), body]);
+const counted = (field: number, body: Uint8Array): Uint8Array =>
+  concat([varint((field << 3) | 2), varint(body.length), body]);
 
 function double(field: number, value: number): Uint8Array {
   const out = new Uint8Array(9);
@@ -127,12 +128,14 @@ export class EventWriter {
   }
 
   private summary(value: Uint8Array[], step: number, wallTime: number): void {
-    if (!Number.isSafeInteger(step)) throw new RcmError("E_ARG", "an event's step is a whole number", { op: "EventWriter", got: step });
+    if (!Number.isSafeInteger(step))
+      throw new RcmError("E_ARG", "an event's step is a whole number", { op: "EventWriter", got: step });
     this.append([double(1, wallTime), integer(2, step), counted(5, counted(1, concat(value)))]);
   }
 
   private append(event: Uint8Array[]): void {
-    if (this.fd === undefined) throw new RcmError("E_STATE", `the event file ${this.path} is closed`, { op: "EventWriter" });
+    if (this.fd === undefined)
+      throw new RcmError("E_STATE", `the event file ${this.path} is closed`, { op: "EventWriter" });
     const bytes = frame(concat(event));
     try {
       for (let done = 0; done < bytes.length; ) done += writeSync(this.fd, bytes, done, bytes.length - done);

@@ -7,13 +7,44 @@ import { ZipDirectory } from "./zip_read.ts";
 
 /** Where the tensors of a torch.save file lie: zip members, or the raw storages behind a legacy pickle. Data are not read. */
 
-export const STORAGES: Record<string, DType> = { Float: "f32", BFloat16: "bf16", Half: "f16", Double: "f64", Int: "i32", Long: "i64", Byte: "u8", Bool: "bool" };
+export const STORAGES: Record<string, DType> = {
+  Float: "f32",
+  BFloat16: "bf16",
+  Half: "f16",
+  Double: "f64",
+  Int: "i32",
+  Long: "i64",
+  Byte: "u8",
+  Bool: "bool",
+};
 /** torch's names of dtypes. */
 export const TORCH_DTYPES: Record<string, DType> = {
-  float32: "f32", float: "f32", bfloat16: "bf16", float16: "f16", half: "f16", float64: "f64", double: "f64", int32: "i32", int: "i32", int64: "i64", long: "i64", uint8: "u8", bool: "bool", float8_e4m3fn: "f8_e4m3",
+  float32: "f32",
+  float: "f32",
+  bfloat16: "bf16",
+  float16: "f16",
+  half: "f16",
+  float64: "f64",
+  double: "f64",
+  int32: "i32",
+  int: "i32",
+  int64: "i64",
+  long: "i64",
+  uint8: "u8",
+  bool: "bool",
+  float8_e4m3fn: "f8_e4m3",
 };
 /** Element bytes of storages that are stepped over but not read. */
-const OTHER_BYTES: Record<string, number> = { Char: 1, Short: 2, ComplexFloat: 8, ComplexDouble: 16, Untyped: 1, QInt8: 1, QUInt8: 1, QInt32: 4 };
+const OTHER_BYTES: Record<string, number> = {
+  Char: 1,
+  Short: 2,
+  ComplexFloat: 8,
+  ComplexDouble: 16,
+  Untyped: 1,
+  QInt8: 1,
+  QUInt8: 1,
+  QInt32: 4,
+};
 
 /** A tensor's bytes in the source; strides in elements when it is not dense. */
 export interface TorchWindow {
@@ -33,8 +64,10 @@ type FindStorage = (s: PickleStorage) => { offset: number; size: number };
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6c;
 const LEGACY_PROTOCOL = 1001;
 
-const bad = (name: string, message: string, got?: unknown, want?: unknown): RcmError => new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got, want });
-const own = <T>(table: Record<string, T>, key: string): T | undefined => (Object.hasOwn(table, key) ? table[key] : undefined);
+const bad = (name: string, message: string, got?: unknown, want?: unknown): RcmError =>
+  new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got, want });
+const own = <T>(table: Record<string, T>, key: string): T | undefined =>
+  Object.hasOwn(table, key) ? table[key] : undefined;
 
 export interface LocatedTorch {
   format: "torch" | "torch-legacy";
@@ -43,7 +76,9 @@ export interface LocatedTorch {
 
 /** Reads names, shapes and places; `verify` compares the checksums of all data (reading them). Throws: E_IO, E_FORMAT. */
 export function locateTorch(source: Source, { verify }: { verify: boolean }): LocatedTorch {
-  return headOf(source, 1)[0] === 0x80 ? { format: "torch-legacy", tree: locateLegacy(source) } : { format: "torch", tree: locateZip(source, verify) };
+  return headOf(source, 1)[0] === 0x80
+    ? { format: "torch-legacy", tree: locateLegacy(source) }
+    : { format: "torch", tree: locateZip(source, verify) };
 }
 
 function locateZip(source: Source, verify: boolean): TorchTree<TorchWindow> {
@@ -80,7 +115,8 @@ function locateLegacy(source: Source): TorchTree<TorchWindow> {
   };
   if (next().value !== LEGACY_MAGIC) throw bad(name, "is a pickle, but no file of torch.save");
   const protocol = next().value;
-  if (protocol !== LEGACY_PROTOCOL) throw bad(name, "has an unknown legacy protocol", String(protocol), LEGACY_PROTOCOL);
+  if (protocol !== LEGACY_PROTOCOL)
+    throw bad(name, "has an unknown legacy protocol", String(protocol), LEGACY_PROTOCOL);
   const system = next().value;
   if (system instanceof Map && system.get("little_endian") === false) throw bad(name, "is big-endian");
   const { value, storages } = next();
@@ -91,10 +127,12 @@ function locateLegacy(source: Source): TorchTree<TorchWindow> {
     const storage = typeof key === "string" ? storages.get(key) : undefined;
     const dtype = storage && own(STORAGES, storage.dtype);
     const each = dtype ? dtypeBytes(dtype) : storage && own(OTHER_BYTES, storage.dtype);
-    if (!storage || each === undefined || places.has(storage.storage)) throw bad(name, "lists a storage that nothing describes", String(key));
+    if (!storage || each === undefined || places.has(storage.storage))
+      throw bad(name, "lists a storage that nothing describes", String(key));
     if (at + 8 > source.size) throw bad(name, `ends before storage ${storage.storage}`);
     const count = new DataView(source.read(at, 8).slice().buffer).getBigInt64(0, true);
-    if (count !== BigInt(storage.count)) throw bad(name, `storage ${storage.storage} has another length than it says`, String(count), storage.count);
+    if (count !== BigInt(storage.count))
+      throw bad(name, `storage ${storage.storage} has another length than it says`, String(count), storage.count);
     const size = storage.count * each;
     if (size > source.size - at - 8) throw bad(name, `storage ${storage.storage} runs past the end`, source.size);
     places.set(storage.storage, { offset: at + 8, size });
@@ -126,7 +164,8 @@ function convert(v: PickleValue, find: FindStorage, name: string): TorchTree<Tor
 function windowOf(t: PickleTensor, find: FindStorage, name: string): TorchWindow {
   const { tensor: storage, shape, strides } = t;
   const dtype = t.dtype === null ? own(STORAGES, storage.dtype) : own(TORCH_DTYPES, t.dtype);
-  if (dtype === undefined) throw bad(name, `holds ${t.dtype ?? storage.dtype} values`, undefined, Object.keys(STORAGES));
+  if (dtype === undefined)
+    throw bad(name, `holds ${t.dtype ?? storage.dtype} values`, undefined, Object.keys(STORAGES));
   const each = dtypeBytes(dtype);
   const place = find(storage);
   const bytes = storage.dtype === "Untyped" ? storage.count : storage.count * each;
@@ -134,10 +173,21 @@ function windowOf(t: PickleTensor, find: FindStorage, name: string): TorchWindow
   const n = numel(shape);
   const first = storage.start + t.offset;
   const span = spanOf(shape, strides);
-  if (!Number.isSafeInteger(n) || !Number.isSafeInteger(span) || !Number.isSafeInteger(first) || (n > 0 && (first + span) * each > place.size)) {
+  if (
+    !Number.isSafeInteger(n) ||
+    !Number.isSafeInteger(span) ||
+    !Number.isSafeInteger(first) ||
+    (n > 0 && (first + span) * each > place.size)
+  ) {
     throw bad(name, `a tensor reaches outside its storage ${storage.storage}`, { shape, strides, offset: t.offset });
   }
   if (n * each > place.size) throw bad(name, "a tensor repeats its storage", shape);
   const dense = isDense(shape, strides);
-  return { dtype, shape, offset: n === 0 ? place.offset : place.offset + first * each, bytes: (dense ? n : span) * each, ...(dense ? {} : { strides }) };
+  return {
+    dtype,
+    shape,
+    offset: n === 0 ? place.offset : place.offset + first * each,
+    bytes: (dense ? n : span) * each,
+    ...(dense ? {} : { strides }),
+  };
 }

@@ -57,15 +57,31 @@ export class ZipWriter {
     const wide = big ? record([ZIP64, 2], [16, 2], [size, 8], [size, 8]) : new Uint8Array(0);
     // Aligned in the file, wherever in it the archive starts.
     const gap = (64 - ((this.file.position + 30 + label.length + wide.length + 4) % 64)) % 64;
-    const head = record([LOCAL, 4], [big ? 45 : 0, 2], [0, 2], [0, 2], [0, 2], [0, 2], [0, 4], [low(size), 4], [low(size), 4], [label.length, 2], [wide.length + 4 + gap, 2]);
-    for (const part of [head, label, wide, record([PADDING, 2], [gap, 2]), new Uint8Array(gap).fill(0x5a)]) this.file.write(part);
+    const head = record(
+      [LOCAL, 4],
+      [big ? 45 : 0, 2],
+      [0, 2],
+      [0, 2],
+      [0, 2],
+      [0, 2],
+      [0, 4],
+      [low(size), 4],
+      [low(size), 4],
+      [label.length, 2],
+      [wide.length + 4 + gap, 2],
+    );
+    for (const part of [head, label, wide, record([PADDING, 2], [gap, 2]), new Uint8Array(gap).fill(0x5a)])
+      this.file.write(part);
     const start = this.file.position;
     let crc = 0;
     for (const chunk of chunks) {
       crc = crc32(chunk, crc);
       this.file.write(chunk);
     }
-    if (this.file.position - start !== size) throw new RcmError("E_INTERNAL", `${name} gave ${this.file.position - start} bytes instead of ${size}`, { op: "torch" });
+    if (this.file.position - start !== size)
+      throw new RcmError("E_INTERNAL", `${name} gave ${this.file.position - start} bytes instead of ${size}`, {
+        op: "torch",
+      });
     this.file.patch(this.base + header + 14, record([crc, 4]));
     this.members.push({ label, crc, size, header });
   }
@@ -76,9 +92,32 @@ export class ZipWriter {
     const start = file.position - this.base;
     for (const { label, crc, size, header } of this.members) {
       const long = [...(size >= MAX32 ? [size, size] : []), ...(header >= MAX32 ? [header] : [])];
-      const extra = long.length > 0 ? record([ZIP64, 2], [8 * long.length, 2], ...long.map((v): [number, 8] => [v, 8])) : new Uint8Array(0);
+      const extra =
+        long.length > 0
+          ? record([ZIP64, 2], [8 * long.length, 2], ...long.map((v): [number, 8] => [v, 8]))
+          : new Uint8Array(0);
       const version = long.length > 0 ? 45 : 0;
-      file.write(record([CENTRAL, 4], [version, 2], [version, 2], [0, 2], [0, 2], [0, 2], [0, 2], [crc, 4], [low(size), 4], [low(size), 4], [label.length, 2], [extra.length, 2], [0, 2], [0, 2], [0, 2], [0, 4], [low(header), 4]));
+      file.write(
+        record(
+          [CENTRAL, 4],
+          [version, 2],
+          [version, 2],
+          [0, 2],
+          [0, 2],
+          [0, 2],
+          [0, 2],
+          [crc, 4],
+          [low(size), 4],
+          [low(size), 4],
+          [label.length, 2],
+          [extra.length, 2],
+          [0, 2],
+          [0, 2],
+          [0, 2],
+          [0, 4],
+          [low(header), 4],
+        ),
+      );
       file.write(label);
       file.write(extra);
     }
@@ -86,9 +125,22 @@ export class ZipWriter {
     const count = this.members.length;
     if (count >= MAX16 || start >= MAX32 || length >= MAX32) {
       const at = file.position - this.base;
-      file.write(record([END64, 4], [44, 8], [45, 2], [45, 2], [0, 4], [0, 4], [count, 8], [count, 8], [length, 8], [start, 8]));
+      file.write(
+        record([END64, 4], [44, 8], [45, 2], [45, 2], [0, 4], [0, 4], [count, 8], [count, 8], [length, 8], [start, 8]),
+      );
       file.write(record([LOCATOR64, 4], [0, 4], [at, 8], [1, 4]));
     }
-    file.write(record([END, 4], [0, 2], [0, 2], [Math.min(count, MAX16), 2], [Math.min(count, MAX16), 2], [low(length), 4], [low(start), 4], [0, 2]));
+    file.write(
+      record(
+        [END, 4],
+        [0, 2],
+        [0, 2],
+        [Math.min(count, MAX16), 2],
+        [Math.min(count, MAX16), 2],
+        [low(length), 4],
+        [low(start), 4],
+        [0, 2],
+      ),
+    );
   }
 }

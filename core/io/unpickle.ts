@@ -3,7 +3,17 @@ import { MAX_HEADER, memorySource, type Source } from "./source.ts";
 
 /** A pickle machine that knows only what torch's files need; it never imports or calls anything. */
 
-export type PickleValue = null | boolean | number | string | PickleValue[] | Map<PickleValue, PickleValue> | PickleGlobal | PickleTensor | PickleStorage | PickleObject;
+export type PickleValue =
+  | null
+  | boolean
+  | number
+  | string
+  | PickleValue[]
+  | Map<PickleValue, PickleValue>
+  | PickleGlobal
+  | PickleTensor
+  | PickleStorage
+  | PickleObject;
 /** A name that was mentioned. */
 export interface PickleGlobal {
   global: string;
@@ -31,7 +41,11 @@ export interface PickleObject {
   state: PickleValue;
 }
 
-const TENSOR_CALLS = ["torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3"];
+const TENSOR_CALLS = [
+  "torch._utils _rebuild_tensor",
+  "torch._utils _rebuild_tensor_v2",
+  "torch._utils _rebuild_tensor_v3",
+];
 const PARAMETER = "torch._utils _rebuild_parameter";
 const DICT = "collections OrderedDict";
 const SIZE = "torch Size";
@@ -40,8 +54,10 @@ const DTYPE = /^torch (?:b?float\d+\w*|float|half|double|u?int\d+|int|long|short
 const KNOWN = new Set([...TENSOR_CALLS, PARAMETER, DICT, SIZE]);
 
 /** Names in the metadata of a distributed checkpoint. Classes stay data; a call of the second kind gives its only argument back. */
-const METADATA_CLASSES = /^torch\.distributed\.(?:checkpoint\.(?:metadata|filesystem|_fsspec_filesystem|planner)|_shard\.(?:metadata|sharded_tensor\.metadata)) \w+$/;
-const METADATA_CALLS = /^(?:torch\.serialization _get_layout|torch\.distributed\.(?:checkpoint|_shard\.sharded_tensor)\.metadata _?MEM_FORMAT_ENCODING)$/;
+const METADATA_CLASSES =
+  /^torch\.distributed\.(?:checkpoint\.(?:metadata|filesystem|_fsspec_filesystem|planner)|_shard\.(?:metadata|sharded_tensor\.metadata)) \w+$/;
+const METADATA_CALLS =
+  /^(?:torch\.serialization _get_layout|torch\.distributed\.(?:checkpoint|_shard\.sharded_tensor)\.metadata _?MEM_FORMAT_ENCODING)$/;
 const PATHS = /^pathlib(?:\._local)? (?:Pure)?(?:Posix|Windows)?Path$/;
 const GETATTR = "builtins getattr";
 
@@ -59,7 +75,8 @@ const isCounts = (v: PickleValue | undefined): v is number[] => Array.isArray(v)
 export type PickleKind = "tensors" | "metadata";
 
 /** Runs a pickle. Throws: E_FORMAT naming the opcode, global or call that is not allowed, and its byte. */
-export const unpickle = (bytes: Uint8Array, name: string, kind: PickleKind = "tensors"): PickleValue => unpickleFrom(memorySource(bytes, name), kind).value;
+export const unpickle = (bytes: Uint8Array, name: string, kind: PickleKind = "tensors"): PickleValue =>
+  unpickleFrom(memorySource(bytes, name), kind).value;
 
 export interface Unpickled {
   value: PickleValue;
@@ -152,9 +169,13 @@ class Machine {
 
   private global(module: string, member: string): void {
     const id = `${module} ${member}`;
-    const metadata = this.kind === "metadata" && (METADATA_CLASSES.test(id) || METADATA_CALLS.test(id) || PATHS.test(id) || id === GETATTR);
+    const metadata =
+      this.kind === "metadata" &&
+      (METADATA_CLASSES.test(id) || METADATA_CALLS.test(id) || PATHS.test(id) || id === GETATTR);
     if (!KNOWN.has(id) && !STORAGE.test(id) && !DTYPE.test(id) && !metadata) {
-      throw this.fail(`wants the global ${module}.${member}, which is not part of a ${this.kind === "metadata" ? "checkpoint's metadata" : "tensor file"}; refused`);
+      throw this.fail(
+        `wants the global ${module}.${member}, which is not part of a ${this.kind === "metadata" ? "checkpoint's metadata" : "tensor file"}; refused`,
+      );
     }
     this.push({ global: id });
   }
@@ -187,13 +208,21 @@ class Machine {
   }
   private tensor([storage, offset, shape, strides, , , dtype]: PickleValue[]): PickleTensor {
     const whole = typeof storage === "object" && storage !== null && "storage" in storage;
-    if (!whole || !isCount(offset) || !isCounts(shape) || !isCounts(strides) || shape.length !== strides.length) throw this.fail("rebuilds a tensor from values that make none");
-    return { tensor: storage, offset, shape, strides, dtype: isGlobal(dtype) ? dtype.global.slice("torch ".length) : null };
+    if (!whole || !isCount(offset) || !isCounts(shape) || !isCounts(strides) || shape.length !== strides.length)
+      throw this.fail("rebuilds a tensor from values that make none");
+    return {
+      tensor: storage,
+      offset,
+      shape,
+      strides,
+      dtype: isGlobal(dtype) ? dtype.global.slice("torch ".length) : null,
+    };
   }
   private newObject(): PickleObject {
     const args = this.pop();
     const type = this.pop();
-    if (this.kind !== "metadata" || !isGlobal(type) || !METADATA_CLASSES.test(type.global) || !Array.isArray(args)) throw this.fail("makes an object that is not part of a checkpoint; refused");
+    if (this.kind !== "metadata" || !isGlobal(type) || !METADATA_CLASSES.test(type.global) || !Array.isArray(args))
+      throw this.fail("makes an object that is not part of a checkpoint; refused");
     return { class: type.global.split(" ")[1], args, state: null };
   }
   /** Attributes of OrderedDicts carry no data; objects of metadata keep their state. */
@@ -207,13 +236,16 @@ class Machine {
     const id = this.pop();
     const parts = Array.isArray(id) ? id : [];
     const [tag, type, storage, , count, view] = parts;
-    if (tag !== "storage" || !isGlobal(type) || typeof storage !== "string" || !isCount(count)) throw this.fail("has a storage reference of another form");
+    if (tag !== "storage" || !isGlobal(type) || typeof storage !== "string" || !isCount(count))
+      throw this.fail("has a storage reference of another form");
     const dtype = STORAGE.exec(type.global)?.[1];
     if (!dtype) throw this.fail("has a storage of no known type");
     const [, start, length] = Array.isArray(view) ? view : [null, 0, count];
-    if (!isCount(start) || !isCount(length) || start + length > count) throw this.fail("has a view of a storage of another form");
+    if (!isCount(start) || !isCount(length) || start + length > count)
+      throw this.fail("has a view of a storage of another form");
     const known = this.storages.get(storage);
-    if (known && (known.dtype !== dtype || known.count !== count)) throw this.fail(`describes storage ${storage} in two ways`);
+    if (known && (known.dtype !== dtype || known.count !== count))
+      throw this.fail(`describes storage ${storage} in two ways`);
     const found = { storage, dtype, count, start };
     this.storages.set(storage, known ?? found);
     return found;
@@ -237,42 +269,123 @@ class Machine {
           this.expectTree(v);
           return v;
         }
-        case 0x28: this.marks.push(this.stack.length); if (this.marks.length > MAX_ITEMS) throw this.fail("holds too many marks"); break; // MARK
-        case 0x30: this.pop(); break; // POP
-        case 0x4e: this.push(null); break;
-        case 0x88: this.push(true); break;
-        case 0x89: this.push(false); break;
-        case 0x4b: this.push(this.byte()); break; // BININT1
-        case 0x4d: { const from = this.take(2); this.push(this.view.getUint16(from, true)); break; } // BININT2
-        case 0x4a: { const from = this.take(4); this.push(this.view.getInt32(from, true)); break; } // BININT
-        case 0x8a: this.push(this.long(this.byte())); break; // LONG1
-        case 0x47: { const from = this.take(8); this.push(this.view.getFloat64(from, false)); break; } // BINFLOAT
-        case 0x58: this.push(this.text(this.u32())); break; // BINUNICODE
-        case 0x8c: this.push(this.text(this.byte())); break; // SHORT_BINUNICODE
-        case 0x54: this.push(this.text(this.u32())); break; // BINSTRING
-        case 0x55: this.push(this.text(this.byte())); break; // SHORT_BINSTRING
-        case 0x7d: this.push(new Map()); break; // EMPTY_DICT
-        case 0x5d: this.push([]); break; // EMPTY_LIST
-        case 0x29: this.push([]); break; // EMPTY_TUPLE
-        case 0x85: this.push([this.pop()]); break;
-        case 0x86: { const b = this.pop(); this.push([this.pop(), b]); break; }
-        case 0x87: { const c = this.pop(); const b = this.pop(); this.push([this.pop(), b, c]); break; }
-        case 0x74: this.push(this.toMark()); break; // TUPLE
-        case 0x6c: this.push(this.toMark()); break; // LIST
-        case 0x61: this.append([this.pop()]); break;
-        case 0x65: this.append(this.toMark()); break;
-        case 0x73: { const v = this.pop(); this.setItems([this.pop(), v]); break; }
-        case 0x75: this.setItems(this.toMark()); break;
-        case 0x71: this.memo.set(this.byte(), this.top()); break; // BINPUT
-        case 0x72: this.memo.set(this.u32(), this.top()); break; // LONG_BINPUT
-        case 0x94: this.memo.set(this.memo.size, this.top()); break; // MEMOIZE
-        case 0x68: this.recall(this.byte()); break; // BINGET
-        case 0x6a: this.recall(this.u32()); break; // LONG_BINGET
-        case 0x63: { const module = this.line(); this.global(module, this.line()); break; } // GLOBAL
+        case 0x28: // MARK
+          this.marks.push(this.stack.length);
+          if (this.marks.length > MAX_ITEMS) throw this.fail("holds too many marks");
+          break;
+        case 0x30: // POP
+          this.pop();
+          break;
+        case 0x4e:
+          this.push(null);
+          break;
+        case 0x88:
+          this.push(true);
+          break;
+        case 0x89:
+          this.push(false);
+          break;
+        case 0x4b: // BININT1
+          this.push(this.byte());
+          break;
+        case 0x4d: { // BININT2
+          const from = this.take(2);
+          this.push(this.view.getUint16(from, true));
+          break;
+        }
+        case 0x4a: { // BININT
+          const from = this.take(4);
+          this.push(this.view.getInt32(from, true));
+          break;
+        }
+        case 0x8a: // LONG1
+          this.push(this.long(this.byte()));
+          break;
+        case 0x47: { // BINFLOAT
+          const from = this.take(8);
+          this.push(this.view.getFloat64(from, false));
+          break;
+        }
+        case 0x58: // BINUNICODE
+          this.push(this.text(this.u32()));
+          break;
+        case 0x8c: // SHORT_BINUNICODE
+          this.push(this.text(this.byte()));
+          break;
+        case 0x54: // BINSTRING
+          this.push(this.text(this.u32()));
+          break;
+        case 0x55: // SHORT_BINSTRING
+          this.push(this.text(this.byte()));
+          break;
+        case 0x7d: // EMPTY_DICT
+          this.push(new Map());
+          break;
+        case 0x5d: // EMPTY_LIST
+          this.push([]);
+          break;
+        case 0x29: // EMPTY_TUPLE
+          this.push([]);
+          break;
+        case 0x85:
+          this.push([this.pop()]);
+          break;
+        case 0x86: {
+          const b = this.pop();
+          this.push([this.pop(), b]);
+          break;
+        }
+        case 0x87: {
+          const c = this.pop();
+          const b = this.pop();
+          this.push([this.pop(), b, c]);
+          break;
+        }
+        case 0x74: // TUPLE
+          this.push(this.toMark());
+          break;
+        case 0x6c: // LIST
+          this.push(this.toMark());
+          break;
+        case 0x61:
+          this.append([this.pop()]);
+          break;
+        case 0x65:
+          this.append(this.toMark());
+          break;
+        case 0x73: {
+          const v = this.pop();
+          this.setItems([this.pop(), v]);
+          break;
+        }
+        case 0x75:
+          this.setItems(this.toMark());
+          break;
+        case 0x71: // BINPUT
+          this.memo.set(this.byte(), this.top());
+          break;
+        case 0x72: // LONG_BINPUT
+          this.memo.set(this.u32(), this.top());
+          break;
+        case 0x94: // MEMOIZE
+          this.memo.set(this.memo.size, this.top());
+          break;
+        case 0x68: // BINGET
+          this.recall(this.byte());
+          break;
+        case 0x6a: // LONG_BINGET
+          this.recall(this.u32());
+          break;
+        case 0x63: { // GLOBAL
+          const module = this.line();
+          this.global(module, this.line());
+          break;
+        }
         case 0x93: { // STACK_GLOBAL
           const member = this.pop();
           const module = this.pop();
-          if (typeof module !== "string" || typeof member !== "string") throw this.fail("names a global by something that is no text");
+          if (typeof module !== "string" || typeof member !== "string")
+            throw this.fail("names a global by something that is no text");
           this.global(module, member);
           break;
         }
@@ -298,9 +411,16 @@ class Machine {
     let visits = 0;
     const walk = (v: PickleValue, depth: number): void => {
       if (++visits > MAX_ITEMS) throw this.fail("repeats its parts too often");
-      if (depth > MAX_DEPTH || open.has(v)) throw this.fail(depth > MAX_DEPTH ? "is nested too deeply" : "contains itself");
+      if (depth > MAX_DEPTH || open.has(v))
+        throw this.fail(depth > MAX_DEPTH ? "is nested too deeply" : "contains itself");
       if (typeof v !== "object" || v === null) return;
-      const children = Array.isArray(v) ? [v] : isMap(v) ? [[...v.keys()], [...v.values()]] : isObject(v) ? [v.args, [v.state]] : [];
+      const children = Array.isArray(v)
+        ? [v]
+        : isMap(v)
+          ? [[...v.keys()], [...v.values()]]
+          : isObject(v)
+            ? [v.args, [v.state]]
+            : [];
       if (children.length === 0) return;
       open.add(v);
       for (const list of children) for (const c of list) walk(c, depth + 1);

@@ -41,14 +41,19 @@ export function indexShard(path: string): Entry[] {
     if (its === null) continue;
     const { key, kind } = its;
     const parts = found.get(key) ?? {};
-    if (parts[kind]) throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, { op: "webdataset" });
+    if (parts[kind])
+      throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, {
+        op: "webdataset",
+      });
     found.set(key, { ...parts, [kind]: member });
   }
   return Array.from(found, ([key, parts]) => {
     const lacking = KINDS.find((kind) => !parts[kind]);
     if (lacking !== undefined) {
       const at = Math.min(...Object.values(parts).map((m) => m.offset));
-      throw new RcmError("E_FORMAT", `a sample of ${path} (byte ${at}) lacks its member ${key}.${lacking}`, { op: "webdataset" });
+      throw new RcmError("E_FORMAT", `a sample of ${path} (byte ${at}) lacks its member ${key}.${lacking}`, {
+        op: "webdataset",
+      });
     }
     return { path, key, ...(parts as Record<Kind, TarMember>) };
   });
@@ -65,7 +70,12 @@ export function decode(fd: number, entry: Entry): Sample {
     const { name, offset, start, size } = entry[kind];
     return read(readAt(fd, entry.path, start, size), `${entry.path}: ${name} (byte ${offset})`);
   };
-  return { key: entry.key, latent: part("latent.pt", readTorchTensor), embed: part("embed.pt", readTorchTensor), prompt: part("prompt.txt", decodeText) };
+  return {
+    key: entry.key,
+    latent: part("latent.pt", readTorchTensor),
+    embed: part("embed.pt", readTorchTensor),
+    prompt: part("prompt.txt", decodeText),
+  };
 }
 
 /**
@@ -83,16 +93,24 @@ export function listShards(dir: string): string[] {
   try {
     names = readdirSync(dir).filter((name) => /^shard[_-]\d+\.tar$/.test(name));
   } catch (cause) {
-    throw new RcmError("E_IO", `cannot list ${dir}: ${(cause as Error).message}; give the folder that holds shard_000000.tar`, { op: "webdataset", cause });
+    throw new RcmError(
+      "E_IO",
+      `cannot list ${dir}: ${(cause as Error).message}; give the folder that holds shard_000000.tar`,
+      { op: "webdataset", cause },
+    );
   }
-  if (names.length === 0) throw new RcmError("E_FORMAT", `${dir} holds no shard_NNNNNN.tar; build the data set first or correct data.path`, { op: "webdataset" });
+  if (names.length === 0)
+    throw new RcmError("E_FORMAT", `${dir} holds no shard_NNNNNN.tar; build the data set first or correct data.path`, {
+      op: "webdataset",
+    });
   const number = (name: string): number => Number(name.slice(6, -4));
   return names.sort((a, b) => number(a) - number(b) || (a < b ? -1 : 1)).map((name) => join(dir, name));
 }
 
 export function fileKey(key: string): string {
   const padded = /^\d+$/.test(key) ? key.padStart(9, "0") : key;
-  if (!/^[\w/-]+$/.test(padded)) throw new RcmError("E_ARG", "a sample key is letters, digits, _, - and / only", { op: "writeShards", got: key });
+  if (!/^[\w/-]+$/.test(padded))
+    throw new RcmError("E_ARG", "a sample key is letters, digits, _, - and / only", { op: "writeShards", got: key });
   return padded;
 }
 
@@ -105,7 +123,8 @@ export function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
 }
 
 /** `shard_%06d.tar` of a folder. */
-export const shardPath = (dir: string, number: number): string => join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
+export const shardPath = (dir: string, number: number): string =>
+  join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
 
 /** Samples of the leading intact shards; only the last may hold fewer than perShard. */
 function keptEntries(dir: string, perShard: number): Entry[] {
@@ -114,7 +133,11 @@ function keptEntries(dir: string, perShard: number): Entry[] {
     for (let number = 0; existsSync(shardPath(dir, number)); number++) {
       const entries = indexShard(shardPath(dir, number));
       if (kept.length % perShard !== 0 || entries.length > perShard)
-        throw new RcmError("E_STATE", `${dir} was written with another number of samples per shard; use that number or another folder`, { op: "writeShards", got: perShard });
+        throw new RcmError(
+          "E_STATE",
+          `${dir} was written with another number of samples per shard; use that number or another folder`,
+          { op: "writeShards", got: perShard },
+        );
       kept = kept.concat(entries);
     }
   } catch (error) {
@@ -128,7 +151,12 @@ function* skipKept(samples: Iterable<Sample>, kept: Entry[]): Generator<Sample> 
   for (const sample of samples) {
     const known = kept[i++];
     if (!known) yield sample;
-    else if (fileKey(sample.key) !== known.key) throw new RcmError("E_STATE", `${known.path} holds other samples; use another folder`, { op: "writeShards", want: fileKey(sample.key), got: known.key });
+    else if (fileKey(sample.key) !== known.key)
+      throw new RcmError("E_STATE", `${known.path} holds other samples; use another folder`, {
+        op: "writeShards",
+        want: fileKey(sample.key),
+        got: known.key,
+      });
   }
 }
 
@@ -137,8 +165,14 @@ function* skipKept(samples: Iterable<Sample>, kept: Entry[]): Generator<Sample> 
  * A function as source is called with the number of kept samples and gives the rest, so they need not be made again.
  * Throws: E_STATE if the folder holds other samples or another shard size, E_ARG for a bad key, E_IO.
  */
-export function writeShards(dir: string, samples: Iterable<Sample> | ((kept: number) => Iterable<Sample>), perShard = 256, onShard?: (path: string, total: number) => void): number {
-  if (!Number.isSafeInteger(perShard) || perShard < 1) throw new RcmError("E_ARG", "a shard holds at least one sample", { op: "writeShards", got: perShard });
+export function writeShards(
+  dir: string,
+  samples: Iterable<Sample> | ((kept: number) => Iterable<Sample>),
+  perShard = 256,
+  onShard?: (path: string, total: number) => void,
+): number {
+  if (!Number.isSafeInteger(perShard) || perShard < 1)
+    throw new RcmError("E_ARG", "a shard holds at least one sample", { op: "writeShards", got: perShard });
   const kept = keptEntries(dir, perShard);
   const source = (typeof samples === "function" ? samples(kept.length) : skipKept(samples, kept))[Symbol.iterator]();
   let total = kept.length;
@@ -197,7 +231,10 @@ export class ShardStream {
     this.byShard = o.paths.length >= o.world;
     const whole = [o.rank, o.world, o.seed, o.shuffleBuffer].every((n) => Number.isSafeInteger(n) && n >= 0);
     if (!whole || o.rank >= o.world || o.world > 1024 || o.shuffleBuffer < 1 || o.paths.length === 0)
-      throw new RcmError("E_ARG", "a stream needs paths, rank < world <= 1024, a whole seed and shuffleBuffer >= 1", { op: "ShardStream", got: { ...o, paths: o.paths.length } });
+      throw new RcmError("E_ARG", "a stream needs paths, rank < world <= 1024, a whole seed and shuffleBuffer >= 1", {
+        op: "ShardStream",
+        got: { ...o, paths: o.paths.length },
+      });
   }
 
   /** The next sample; decoded on first use. Throws: E_IO or E_FORMAT if a shard cannot be used. */
@@ -224,10 +261,20 @@ export class ShardStream {
     const { epoch, index } = position;
     for (const [field, own] of Object.entries({ ...this.position(), epoch, index })) {
       const got = position[field as keyof StreamPosition];
-      if (own !== got || !Number.isSafeInteger(got) || got < 0) throw new RcmError("E_STATE", `the data position does not fit this stream: its ${field} differs`, { op: "ShardStream", want: own, got });
+      if (own !== got || !Number.isSafeInteger(got) || got < 0)
+        throw new RcmError("E_STATE", `the data position does not fit this stream: its ${field} differs`, {
+          op: "ShardStream",
+          want: own,
+          got,
+        });
     }
     const order = this.orderOf(epoch);
-    if (index > order.length) throw new RcmError("E_STATE", "the data position is past its epoch", { op: "ShardStream", want: `<= ${order.length}`, got: index });
+    if (index > order.length)
+      throw new RcmError("E_STATE", "the data position is past its epoch", {
+        op: "ShardStream",
+        want: `<= ${order.length}`,
+        got: index,
+      });
     [this.order, this.at] = [order, { epoch, index }];
   }
 
@@ -246,7 +293,10 @@ export class ShardStream {
     const shards = windowShuffle(this.index(), this.index().length, rng);
     const all = windowShuffle(shards.flat(), shuffleBuffer, rng);
     const own = this.byShard ? all : all.filter((_, i) => i % world === rank);
-    if (own.length === 0) throw new RcmError("E_FORMAT", `the shards hold too few samples for ${world} ranks: rank ${rank} has none`, { op: "ShardStream" });
+    if (own.length === 0)
+      throw new RcmError("E_FORMAT", `the shards hold too few samples for ${world} ranks: rank ${rank} has none`, {
+        op: "ShardStream",
+      });
     return own;
   }
 

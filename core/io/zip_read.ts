@@ -21,7 +21,8 @@ export interface ZipMember {
   crc: number;
 }
 
-const bad = (name: string, message: string, got?: unknown): RcmError => new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got });
+const bad = (name: string, message: string, got?: unknown): RcmError =>
+  new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got });
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 /** Members by name, in the order of the directory, which is one read; a member's own header is read when it is wanted. Throws: E_IO, E_FORMAT. */
@@ -36,17 +37,30 @@ export class ZipDirectory {
     const view = viewOf(bytes);
     let at = 0;
     for (let i = 0; i < count; i++) {
-      if (at + 46 > bytes.length || view.getUint32(at, true) !== CENTRAL) throw bad(name, `zip directory entry ${i} is damaged at byte ${offset + at}`);
+      if (at + 46 > bytes.length || view.getUint32(at, true) !== CENTRAL)
+        throw bad(name, `zip directory entry ${i} is damaged at byte ${offset + at}`);
       const method = view.getUint16(at + 10, true);
       const [nameLength, extraLength, commentLength] = [28, 30, 32].map((o) => view.getUint16(at + o, true));
       const next = at + 46 + nameLength + extraLength + commentLength;
       if (next > bytes.length) throw bad(name, `zip directory entry ${i} runs past the end`);
       const entry = new TextDecoder().decode(bytes.subarray(at + 46, at + 46 + nameLength));
-      let [stored, size, header] = [view.getUint32(at + 20, true), view.getUint32(at + 24, true), view.getUint32(at + 42, true)];
+      let [stored, size, header] = [
+        view.getUint32(at + 20, true),
+        view.getUint32(at + 24, true),
+        view.getUint32(at + 42, true),
+      ];
       if (stored === MAX32 || size === MAX32 || header === MAX32) {
-        [size, stored, header] = zip64Extra(view, at + 46 + nameLength, extraLength, { size, stored, header }, source, entry);
+        [size, stored, header] = zip64Extra(
+          view,
+          at + 46 + nameLength,
+          extraLength,
+          { size, stored, header },
+          source,
+          entry,
+        );
       }
-      if (method !== 0 || stored !== size) throw bad(name, `member ${entry} is compressed; torch writes stored members`, method);
+      if (method !== 0 || stored !== size)
+        throw bad(name, `member ${entry} is compressed; torch writes stored members`, method);
       if (header + 30 > source.size) throw bad(name, `member ${entry} has no header at byte ${header}`);
       if (this.entries.has(entry)) throw bad(name, `two members are named ${entry}`);
       this.entries.set(entry, { header, size, crc: view.getUint32(at + 16, true) });
@@ -70,7 +84,8 @@ export class ZipDirectory {
     const local = viewOf(this.source.read(header, 30));
     if (local.getUint32(0, true) !== LOCAL) throw bad(name, `member ${entry} has no header at byte ${header}`);
     const offset = header + 30 + local.getUint16(26, true) + local.getUint16(28, true);
-    if (offset + size > fileSize) throw bad(name, `member ${entry} runs past the end: ${size} bytes at ${offset}`, fileSize);
+    if (offset + size > fileSize)
+      throw bad(name, `member ${entry} runs past the end: ${size} bytes at ${offset}`, fileSize);
     return { name: entry, offset, size, crc };
   }
 
@@ -79,7 +94,8 @@ export class ZipDirectory {
     const m = this.locate(entry);
     if (!m) return;
     let crc = 0;
-    for (let at = 0; at < m.size; at += PIECE) crc = crc32(this.source.read(m.offset + at, Math.min(PIECE, m.size - at)), crc);
+    for (let at = 0; at < m.size; at += PIECE)
+      crc = crc32(this.source.read(m.offset + at, Math.min(PIECE, m.size - at)), crc);
     if (crc !== m.crc) throw bad(this.source.name, `member ${entry} is damaged: its checksum does not match`);
   }
 
@@ -116,16 +132,25 @@ function findEndIn(source: Source, tail: number): { count: number; offset: numbe
   const view = viewOf(bytes);
   for (let at = tail - 22; at >= 0; at--) {
     if (view.getUint32(at, true) !== END) continue;
-    let [count, length, offset] = [view.getUint16(at + 10, true), view.getUint32(at + 12, true), view.getUint32(at + 16, true)];
+    let [count, length, offset] = [
+      view.getUint16(at + 10, true),
+      view.getUint32(at + 12, true),
+      view.getUint32(at + 16, true),
+    ];
     let end = base + at;
-    if ((count === MAX16 || offset === MAX32 || length === MAX32) && at >= 20 && view.getUint32(at - 20, true) === LOCATOR64) {
+    if (
+      (count === MAX16 || offset === MAX32 || length === MAX32) &&
+      at >= 20 &&
+      view.getUint32(at - 20, true) === LOCATOR64
+    ) {
       end = big(view, at - 12, source);
       if (end + 56 > size) throw bad(name, "zip64 end record is damaged");
       const v64 = viewOf(source.read(end, 56));
       if (v64.getUint32(0, true) !== END64) throw bad(name, "zip64 end record is damaged");
       [count, length, offset] = [big(v64, 32, source), big(v64, 40, source), big(v64, 48, source)];
     }
-    if (offset + length > end || count * 46 > length) throw bad(name, "zip directory runs past the end", { count, offset });
+    if (offset + length > end || count * 46 > length)
+      throw bad(name, "zip directory runs past the end", { count, offset });
     return { count, offset, end: offset + length };
   }
   return null;
@@ -138,7 +163,14 @@ function big(view: DataView, at: number, source: Source): number {
   return Number(v);
 }
 
-function zip64Extra(view: DataView, start: number, length: number, v: { size: number; stored: number; header: number }, source: Source, entry: string): [number, number, number] {
+function zip64Extra(
+  view: DataView,
+  start: number,
+  length: number,
+  v: { size: number; stored: number; header: number },
+  source: Source,
+  entry: string,
+): [number, number, number] {
   const { name } = source;
   for (let at = start; at + 4 <= start + length; ) {
     const [id, size] = [view.getUint16(at, true), view.getUint16(at + 2, true)];

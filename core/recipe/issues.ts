@@ -41,7 +41,9 @@ export function mapsAt(root: unknown, path: readonly string[], value: unknown): 
 }
 
 /** Keys allowed in the map at a path. */
-export const keysAt = (root: unknown, path: readonly string[], value: unknown): string[] => [...new Set(mapsAt(root, path, value).flatMap((s) => Object.keys(s.entries ?? {})))];
+export const keysAt = (root: unknown, path: readonly string[], value: unknown): string[] => [
+  ...new Set(mapsAt(root, path, value).flatMap((s) => Object.keys(s.entries ?? {}))),
+];
 
 const show = (x: unknown): string => (x === undefined ? "nothing" : JSON.stringify(x));
 
@@ -57,15 +59,24 @@ export function describeIssue(issue: v.BaseIssue<unknown>, root: unknown, value:
   if (issue.type === "variant") {
     const maps = mapsAt(root, path.slice(0, -1), undefined);
     const kinds = maps.flatMap((s) => (s.entries?.kind ? [String(core(s.entries.kind).literal)] : []));
-    const found = typeof issue.input === "object" && issue.input !== null ? (issue.input as Record<string, unknown>).kind : issue.input;
+    const found =
+      typeof issue.input === "object" && issue.input !== null
+        ? (issue.input as Record<string, unknown>).kind
+        : issue.input;
     return `found ${show(found)}, allowed ${kinds.join(", ")}${typeof found === "string" ? didYouMean(found, kinds) : ""}`;
   }
   if (issue.type === "picklist") {
     const allowed = (issue.expected ?? "").replace(/^\(|\)$/g, "").split(" | ").map((s) => s.replace(/^"|"$/g, ""));
     return `found ${show(issue.input)}, allowed ${allowed.join(", ")}${typeof issue.input === "string" ? didYouMean(issue.input, allowed) : ""}`;
   }
-  const limits: Record<string, string> = { min_value: "at least", max_value: "at most", gt_value: "more than", lt_value: "less than" };
-  if (issue.type in limits) return `found ${show(issue.input)}, allowed ${limits[issue.type]} ${show((issue as unknown as { requirement: unknown }).requirement)}`;
+  const limits: Record<string, string> = {
+    min_value: "at least",
+    max_value: "at most",
+    gt_value: "more than",
+    lt_value: "less than",
+  };
+  if (issue.type in limits)
+    return `found ${show(issue.input)}, allowed ${limits[issue.type]} ${show((issue as unknown as { requirement: unknown }).requirement)}`;
   if (issue.type === "integer") return `found ${show(issue.input)}, allowed whole numbers`;
   if (issue.type === "finite") return `found ${show(issue.input)}, allowed finite numbers`;
   if (issue.type === "min_length") return "found an empty value, allowed a value that is not empty";

@@ -56,7 +56,11 @@ function applySet(base: Sourced, text: string): Sourced {
   path.forEach((word, i) => {
     const allowed = keysAt(recipeSchema, path.slice(0, i), base.value);
     if (!allowed.includes(word)) {
-      throw new RcmError("E_RECIPE", `--set ${key}: unknown key "${word}", allowed ${allowed.length > 0 ? allowed.join(", ") : "no keys here"}${didYouMean(word, allowed)}`, { op: "recipe" });
+      throw new RcmError(
+        "E_RECIPE",
+        `--set ${key}: unknown key "${word}", allowed ${allowed.length > 0 ? allowed.join(", ") : "no keys here"}${didYouMean(word, allowed)}`,
+        { op: "recipe" },
+      );
     }
   });
   const place = `--set ${key}`;
@@ -88,7 +92,9 @@ export function loadRecipe(path: string, sets: readonly string[] = []): LoadedRe
       const key = (issue.path ?? []).map((p) => String(p.key)).join(".");
       problems.push(`${placeOf(sourced.places, key)} ${key}: ${describeIssue(issue, recipeSchema, sourced.value)}`);
     }
-  } else for (const [key, message] of crossChecks(result.output)) problems.push(`${placeOf(sourced.places, key)} ${key}: ${message}`);
+  } else
+    for (const [key, message] of crossChecks(result.output))
+      problems.push(`${placeOf(sourced.places, key)} ${key}: ${message}`);
   if (!result.success || problems.length > 0) {
     const more = problems.length > MOST ? [`and ${problems.length - MOST} more`] : [];
     throw new RcmError("E_RECIPE", [...problems.slice(0, MOST), ...more].join("\n"), { op: "recipe" });

@@ -11,7 +11,18 @@ export interface Sourced {
 }
 
 /** Keys whose values are paths, and words that stand for no path. */
-const PATHS = new Set(["teacher.weights", "data.path", "eval.classifier", "eval.data", "model.init", "teacher.negative_embed", "text.encoder", "text.tokenizer", "text.cache", "data.vae_round_trip"]);
+const PATHS = new Set([
+  "teacher.weights",
+  "data.path",
+  "eval.classifier",
+  "eval.data",
+  "model.init",
+  "teacher.negative_embed",
+  "text.encoder",
+  "text.tokenizer",
+  "text.cache",
+  "data.vae_round_trip",
+]);
 const NOT_PATHS = new Set(["teacher", "random"]);
 
 const isRecord = (v: unknown): v is Record<string, unknown> => typeof v === "object" && v !== null && !Array.isArray(v);
@@ -37,7 +48,9 @@ function parseYaml(text: string, path: string): Sourced {
   const lines = new LineCounter();
   const doc = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, version: "1.2" });
   if (doc.errors.length > 0) {
-    const all = doc.errors.map((e) => `${path}:${lines.linePos(e.pos[0]).line}:${lines.linePos(e.pos[0]).col}: ${e.message}`);
+    const all = doc.errors.map(
+      (e) => `${path}:${lines.linePos(e.pos[0]).line}:${lines.linePos(e.pos[0]).col}: ${e.message}`,
+    );
     throw new RcmError("E_RECIPE", all.slice(0, 10).join("\n"), { op: "recipe" });
   }
   const places = new Map<string, string>();
@@ -76,19 +89,33 @@ export function settle(value: unknown, at: string, folder: string, places: Reado
   return settled;
 }
 
-function settleInto(value: unknown, at: string, folder: string, places: ReadonlyMap<string, string>, unset: string[]): unknown {
+function settleInto(
+  value: unknown,
+  at: string,
+  folder: string,
+  places: ReadonlyMap<string, string>,
+  unset: string[],
+): unknown {
   if (Array.isArray(value)) return value.map((v, i) => settleInto(v, `${at}.${i}`, folder, places, unset));
-  if (isRecord(value)) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, settleInto(v, at === "" ? k : `${at}.${k}`, folder, places, unset)]));
+  if (isRecord(value))
+    return Object.fromEntries(
+      Object.entries(value).map(([k, v]) => [k, settleInto(v, at === "" ? k : `${at}.${k}`, folder, places, unset)]),
+    );
   if (typeof value !== "string") return value;
-  const filled = value.replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
-    const set = env.variable(name);
-    if (set !== null) return set;
-    if (form === "-") return rest as string;
-    const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
-    unset.push(`${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; ${what}`);
-    return "";
-  });
-  return PATHS.has(at) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled) ? resolve(folder, filled) : filled;
+  const filled = value.replace(
+    /\$\{(\w+)(?::([-?])([^}]*))?\}/g,
+    (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
+      const set = env.variable(name);
+      if (set !== null) return set;
+      if (form === "-") return rest as string;
+      const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
+      unset.push(`${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; ${what}`);
+      return "";
+    },
+  );
+  return PATHS.has(at) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled)
+    ? resolve(folder, filled)
+    : filled;
 }
 
 /** Lays `over` on `base` key by key. Lists, scalars and null replace; so does a map of another `kind`. */
@@ -112,11 +139,25 @@ export function merge(base: Sourced, over: Sourced): Sourced {
 /** Reads a recipe and, below it, the one it extends. Throws: E_RECIPE on a cycle. */
 export function readExtended(path: string, seen: string[] = []): Sourced {
   const absolute = resolve(path);
-  if (seen.includes(absolute)) throw new RcmError("E_RECIPE", `extends runs in a circle: ${[...seen, absolute].join(" -> ")}`, { op: "recipe" });
+  if (seen.includes(absolute))
+    throw new RcmError("E_RECIPE", `extends runs in a circle: ${[...seen, absolute].join(" -> ")}`, { op: "recipe" });
   const own = readYaml(path);
-  if (!isRecord(own.value)) throw new RcmError("E_RECIPE", `${path}:1:1: found ${own.value === null ? "nothing" : typeof own.value}, allowed a map of keys`, { op: "recipe" });
+  if (!isRecord(own.value))
+    throw new RcmError(
+      "E_RECIPE",
+      `${path}:1:1: found ${own.value === null ? "nothing" : typeof own.value}, allowed a map of keys`,
+      { op: "recipe" },
+    );
   const { extends: parent, ...rest } = own.value;
   if (parent === undefined) return own;
-  if (typeof parent !== "string") throw new RcmError("E_RECIPE", `${own.places.get("extends")} extends: found ${JSON.stringify(parent)}, allowed one path`, { op: "recipe" });
-  return merge(readExtended(resolve(dirname(absolute), parent), [...seen, absolute]), { value: rest, places: own.places });
+  if (typeof parent !== "string")
+    throw new RcmError(
+      "E_RECIPE",
+      `${own.places.get("extends")} extends: found ${JSON.stringify(parent)}, allowed one path`,
+      { op: "recipe" },
+    );
+  return merge(readExtended(resolve(dirname(absolute), parent), [...seen, absolute]), {
+    value: rest,
+    places: own.places,
+  });
 }
