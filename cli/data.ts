@@ -4,21 +4,16 @@ import { makeDigits } from "../core/data/digits.ts";
 import { DIGITS_NET, presetNet } from "../core/models/families.ts";
 import { Device } from "../core/tensor.ts";
 import { trainClassifier } from "../core/eval/classifier.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS } from "./args.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, option, OUTPUT_ARGS } from "./args.ts";
 import inspect from "./data_inspect.ts";
 
 import merge from "./data_merge.ts";
 import synth from "./data_synth.ts";
 import { progress, result } from "./ui.ts";
 const digitsArgs = {
-  out: {
-    type: "string",
-    default: "data/digits",
-    description: "folder; gets train/ and test/ with shards",
-    valueHint: "DIR",
-  },
-  limit: { type: "string", default: "0", description: "most training digits; 0: all 60,000", valueHint: "N" },
-  "test-limit": { type: "string", default: "0", description: "most held-out digits; 0: all 10,000", valueHint: "N" },
+  out: option("folder; gets train/ and test/ with shards", "DIR", "data/digits"),
+  limit: option("most training digits; 0: all 60,000", "N", "0"),
+  "test-limit": option("most held-out digits; 0: all 10,000", "N", "0"),
   ...OUTPUT_ARGS,
 } as const;
 
@@ -53,14 +48,9 @@ const digits = defineCommand({
 });
 
 const classifierArgs = {
-  out: {
-    type: "string",
-    default: "recipes/digits/classifier.safetensors",
-    description: "weights to write",
-    valueHint: "FILE",
-  },
-  epochs: { type: "string", default: "8", description: "passes over the training digits", valueHint: "N" },
-  seed: { type: "string", default: "0", description: "seed", valueHint: "N" },
+  out: option("weights to write", "FILE", "recipes/digits/classifier.safetensors"),
+  epochs: option("passes over the training digits", "N", "8"),
+  seed: option("seed", "N", "0"),
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;

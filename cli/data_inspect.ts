@@ -1,24 +1,18 @@
 import { defineCommand } from "citty";
 import { inspectRun, type InspectSummary } from "../core/data/inspect_run.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS } from "./args.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, option, OUTPUT_ARGS, withExamples } from "./args.ts";
 import { EXIT } from "./exit.ts";
 import { log, mebibytes, progress, result } from "./ui.ts";
 
 const args = {
   data: { type: "positional", required: true, description: "a shard or a folder of shards" },
-  statistics: {
-    type: "string",
-    default: "256",
-    description: "samples that mean and deviation are taken of, evenly spread; 0: all",
-    valueHint: "N",
-  },
-  sheet: {
-    type: "string",
-    description: "contact sheet to write (PNG): decoded frames with --vae, else three latent channels as colours",
-    valueHint: "FILE",
-  },
-  count: { type: "string", default: "16", description: "samples on the contact sheet, evenly spread", valueHint: "N" },
-  vae: { type: "string", description: "weights of the Wan VAE, to show pictures", valueHint: "FILE" },
+  statistics: option("samples that mean and deviation are taken of, evenly spread; 0: all", "N", "256"),
+  sheet: option(
+    "contact sheet to write (PNG): decoded frames with --vae, else three latent channels as colours",
+    "FILE",
+  ),
+  count: option("samples on the contact sheet, evenly spread", "N", "16"),
+  vae: option("weights of the Wan VAE, to show pictures", "FILE"),
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
@@ -48,8 +42,10 @@ const text = (s: InspectSummary): string => {
 export default defineCommand({
   meta: {
     name: "inspect",
-    description:
-      "Read every member of a data set once: count, shapes, statistics, damage; exit 3 when something is wrong.\n\n  rcm data inspect data/wan --sheet sheet.png",
+    description: withExamples(
+      "Read every member of a data set once: count, shapes, statistics, damage; exit 3 when something is wrong.",
+      "rcm data inspect data/wan --sheet sheet.png",
+    ),
   },
   args,
   run({ args: a, rawArgs }) {

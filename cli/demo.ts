@@ -1,10 +1,10 @@
 import { defineCommand } from "citty";
 import { demo } from "../core/demo.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, OUTPUT_ARGS } from "./args.ts";
+import { DEVICE_ARGS, deviceOf, expectKnown, integer, option, OUTPUT_ARGS } from "./args.ts";
 import { progress, result, seconds } from "./ui.ts";
 
 const args = {
-  out: { type: "string", default: "out/demo", description: "folder for everything the demo leaves", valueHint: "DIR" },
+  out: option("folder for everything the demo leaves", "DIR", "out/demo"),
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
@@ -29,7 +29,14 @@ export default defineCommand({
     result(
       a.json,
       d,
-      `${d.table}\n\npictures  ${d.pictures.join("\n          ")}\nreport    ${d.report}\nexported  ${d.exported}\ntook      ${seconds(d.seconds)}`,
+      [
+        d.table,
+        "",
+        `pictures  ${d.pictures.join("\n          ")}`,
+        `report    ${d.report}`,
+        `exported  ${d.exported}`,
+        `took      ${seconds(d.seconds)}`,
+      ].join("\n"),
     );
   },
 });

@@ -28,6 +28,7 @@ const BY_CODE: Record<RcmCode, number> = {
 };
 
 export const EXIT_HELP =
-  "Exit status: 0 done; 2 wrong usage or recipe; 3 a file or its data; 4 out of memory; 5 NaN or infinity; 6 native library; 75 stopped by a signal after a checkpoint (run again with --resume); 70 a bug.";
+  "Exit status: 0 done; 2 wrong usage or recipe; 3 a file or its data; 4 out of memory; 5 NaN or infinity; " +
+  "6 native library; 75 stopped by a signal after a checkpoint (run again with --resume); 70 a bug.";
 
 export const exitOf = (error: unknown): number => (error instanceof RcmError ? BY_CODE[error.code] : EXIT.internal);

@@ -14,7 +14,7 @@ export const log = createConsola({
 export interface Progress {
   /** Shows a state; on a terminal it redraws one line, else it prints only every `every`-th. */
   update(done: number, total: number, text: string, every?: number): void;
-  /** A line of its own. */
+  /** Prints a line below the progress line. */
   line(text: string): void;
   end(): void;
 }
@@ -55,7 +55,7 @@ export const seconds = (s: number): string =>
   s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`;
 export const rateOf = (bytes: number, s: number): string => `${(bytes / 1e9 / Math.max(s, 1e-9)).toFixed(2)} GB/s`;
 
-/** How weights are loaded: whole or not at all, unless --allow-partial; then what does not fit is told. */
+/** How weights are loaded: all of them or not at all; with --allow-partial, warns of those that do not fit. */
 export const loading = (allowPartial: boolean): { allowPartial: boolean; onPartial: (text: string) => void } => ({
   allowPartial,
   onPartial: (text) => log.warn(text),

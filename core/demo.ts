@@ -7,10 +7,11 @@ import { renderTable } from "./metrics/report.ts";
 import { DIGITS_NET, presetNet } from "./models/families.ts";
 import { loadRecipe } from "./recipe/load.ts";
 import { distill } from "./train/run.ts";
+import type { DeviceName } from "./tensor.ts";
 
 export interface DemoOptions {
   out: string;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads: number;
   onStage: (text: string) => void;
   onProgress: (done: number, total: number, text: string, every: number) => void;

@@ -1,7 +1,8 @@
 import { spawnSync } from "node:child_process";
 import { statfsSync } from "node:fs";
 import { freemem, totalmem } from "node:os";
-import { Device } from "./tensor.ts";
+import { Device, type DeviceName } from "./tensor.ts";
+import { gibibytes } from "./units.ts";
 
 export interface Check {
   name: string;
@@ -13,7 +14,6 @@ export interface Check {
   fix: string;
 }
 
-const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 function output(command: string, args: string[]): string | null {
   const r = spawnSync(command, args, { encoding: "utf8", timeout: 10_000 });
@@ -21,7 +21,7 @@ function output(command: string, args: string[]): string | null {
 }
 
 /** Checks everything that training needs, and what it can do without. */
-export function examine(device: "auto" | "cpu" | "cuda"): Check[] {
+export function examine(device: DeviceName): Check[] {
   const checks: Check[] = [];
   const add = (name: string, ok: boolean, found: string, fix: string, optional = false): void =>
     void checks.push({ name, ok, optional, found, fix: ok ? "" : fix });
@@ -61,12 +61,12 @@ export function examine(device: "auto" | "cpu" | "cuda"): Check[] {
       "npm run build   (needs g++ and cmake: apt-get install -y g++ cmake)",
     );
   }
-  add("memory", freemem() > 2 ** 30, `${gib(freemem())} free of ${gib(totalmem())}`, "free at least 1 GiB");
+  add("memory", freemem() > 2 ** 30, `${gibibytes(freemem())} free of ${gibibytes(totalmem())}`, "free at least 1 GiB");
   const disk = statfsSync(".");
   add(
     "disk here",
     disk.bavail * disk.bsize > 2 ** 30,
-    `${gib(disk.bavail * disk.bsize)} free`,
+    `${gibibytes(disk.bavail * disk.bsize)} free`,
     "free at least 1 GiB, or work in another folder",
   );
   const ffmpeg = output("ffmpeg", ["-version"]);

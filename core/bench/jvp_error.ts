@@ -19,7 +19,7 @@ export interface JvpErrorOptions {
   precise: boolean;
 }
 
-/** Keeps the value and tangent that every block of the network gives. */
+/** Keeps the value and tangent of every block of the network. */
 class Spy extends Tape {
   readonly seen: { y: Float64Array; dot: Float64Array | null }[] = [];
   override block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
@@ -71,7 +71,7 @@ const namesOf = (config: NetConfig): string[] => [
   "whole network",
 ];
 
-/** Relative L2 errors of value and tangent after every block and at the output, against f64 on the CPU with the same inputs and weights. */
+/** Relative L2 errors of value and tangent after every block and at the output, against f64 on the CPU. */
 export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
   using reference = Device.open({ device: "cpu" });
   const spec = small(o.spec, o.dim, o.layers);
@@ -108,24 +108,25 @@ export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
   };
 
   const [exact, got] = [run(reference, "f64", "f64", false), run(device, o.dtype, residual, o.precise)];
-  const shape = `${o.latent.join("x")}, dim ${config.dim}, heads ${config.heads}, ${o.precise ? `${o.dtype} weights, f32-grade` : `${o.dtype}, residual ${o.residual}`}`;
+  const storage = o.precise ? `${o.dtype} weights, f32-grade` : `${o.dtype}, residual ${o.residual}`;
+  const shape = `${o.latent.join("x")}, dim ${config.dim}, heads ${config.heads}, ${storage}`;
   const names = namesOf(config);
   return exact.seen.flatMap(({ y, dot }, i): BenchRow[] => {
-    const own = got.seen[i];
-    if (!dot || !own.dot) return [];
+    const measured = got.seen[i];
+    if (!dot || !measured.dot) return [];
     return [
       {
         name: names[i],
         shape,
         ms: i === exact.seen.length - 1 ? got.ms : 0,
-        valueError: relativeL2(own.y, y),
-        tangentError: relativeL2(own.dot, dot),
+        valueError: relativeL2(measured.y, y),
+        tangentError: relativeL2(measured.dot, dot),
       },
     ];
   });
 }
 
-/** Keeps every block's value and tangent on the device in f32, or compares with what another kept. */
+/** Keeps every block's value and tangent on the device in f32, or compares them with those of another run. */
 class DeviceSpy extends Tape {
   readonly seen: { y: Tensor; dot: Tensor | null }[] = [];
   readonly errors: { value: number; tangent: number | null }[] = [];
@@ -155,7 +156,7 @@ function distance(a: Tensor, b: Tensor): number {
   return Math.sqrt(square(a.device.empty(b.shape, "f32").set(a).axpy(b, -1)) / square(b));
 }
 
-/** The same errors of a network of any size against its own f32-grade pass on the same device, with random weights. */
+/** The same errors for a network of any size, against its f32-grade pass on the same device, with random weights. */
 export function jvpErrorLarge(
   device: Device,
   spec: NetSpec,
@@ -179,7 +180,13 @@ export function jvpErrorLarge(
   const exactMs = device.splitProducts(() => run(model.withActivations("f32"), exact, "f32"));
   const got = new DeviceSpy(device, exact);
   const ms = run(model, got, o.residual);
-  const shape = `${o.latent.join("x")}, ${config.layers} blocks of ${config.dim}, ${o.dtype}, residual ${o.residual}, against f32-grade (${exactMs.toFixed(0)} ms)`;
+  const shape = [
+    o.latent.join("x"),
+    `${config.layers} blocks of ${config.dim}`,
+    o.dtype,
+    `residual ${o.residual}`,
+    `against f32-grade (${exactMs.toFixed(0)} ms)`,
+  ].join(", ");
   const names = namesOf(config);
   return got.errors.flatMap(({ value, tangent }, i): BenchRow[] =>
     tangent === null

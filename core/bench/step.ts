@@ -4,7 +4,7 @@ import type { LoadedRecipe } from "../recipe/load.ts";
 import { latentShape } from "../recipe/schema.ts";
 import { tokensOf } from "../models/family.ts";
 import { Rng } from "../rng.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { createNetwork, recipeNet } from "../networks/build.ts";
 import type { HostBatch } from "../train/batch.ts";
 import type { RoleName } from "../train/role.ts";
@@ -24,10 +24,10 @@ export interface StepBench {
   turns: Record<string, StepRow>;
   /** FLOP/s of a whole cycle (one student iteration and its critic iterations). */
   rate: number;
-  /** FLOP/s of OpenBLAS itself on 2048^3 with the same number of threads, measured in the same run; null without OpenBLAS. */
+  /** FLOP/s of OpenBLAS on 2048^3 with the same number of threads, measured in the same run; null without OpenBLAS. */
   openblas: number | null;
   ratio: number | null;
-  /** Milliseconds of an average iteration, and of it in recorded evaluations on the GPU itself; null when nothing is recorded. */
+  /** Milliseconds of an average iteration, and of its captured graphs on the GPU; null when nothing is captured. */
   recorded: { iterationMs: number; gpuMs: number } | null;
   peakBytes: number;
 }
@@ -45,7 +45,7 @@ function randomHost(shape: number[], rng: Rng): HostTensor {
 /** Times training iterations of a recipe on random weights and data. */
 export function benchStep(
   { recipe: r }: LoadedRecipe,
-  o: { device: "auto" | "cpu" | "cuda"; threads: number; repeats: number; onEvent?: (text: string) => void },
+  o: { device: DeviceName; threads: number; repeats: number; onIteration?: (done: number, total: number) => void },
 ): StepBench {
   const opened = Device.open({ device: o.device, threads: o.threads });
   const { backend, take } = counted(opened.backend);
@@ -80,7 +80,7 @@ export function benchStep(
     const { kind } = trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch), at);
     device.sync();
     if (i >= 2 * freq) rows.set(kind, [...(rows.get(kind) ?? []), [performance.now() - t, take()]]);
-    o.onEvent?.(`${i + 1}/${cycles * freq}`);
+    o.onIteration?.(i + 1, cycles * freq);
   }
   const row = (v: [number, number][]): StepRow => {
     const ms = median(v.map(([m]) => m));

@@ -23,21 +23,22 @@ import { evaluationsOf, recipePlan, stepsOf, type SamplePlan } from "../networks
 import { drawPrompts } from "../sample/prompts.ts";
 import type { Network } from "../networks/network.ts";
 import { gridSheet } from "../data/sheet.ts";
-import { Device, type Tensor } from "../tensor.ts";
+import { Device, type DeviceName, type Tensor } from "../tensor.ts";
 import type { OnTruncated } from "../text/embedder.ts";
 import { createNetwork, loadWeights, wantsSecondTime } from "../networks/build.ts";
 import type { LoadOptions } from "../weights/fit.ts";
 import { hashWeights } from "../weights/resolve.ts";
+import type { WeightKind } from "../models/layout.ts";
 
 export interface EvalOptions {
   recipe: LoadedRecipe;
   /** Student weights: a run folder, checkpoint or weight file; null: the teacher alone. */
   weights: string | null;
-  kind: "ema" | "student";
+  kind: WeightKind;
   /** How weights are loaded. */
   load?: LoadOptions;
   out: string;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   /** Samples per row; 0: the recipe's. */
   samples: number;

@@ -57,15 +57,17 @@ export class RoundingSum {
   add(name: string, squares: number, errors: number): void {
     this.squares += squares;
     this.errors += errors;
-    const relative = ratio(errors, squares);
+    const relative = relativeNorm(errors, squares);
     if (relative > (this.worst?.relative ?? 0)) this.worst = { name, relative };
   }
   get result(): Rounding {
-    return { relative: ratio(this.errors, this.squares), worst: this.worst };
+    return { relative: relativeNorm(this.errors, this.squares), worst: this.worst };
   }
 }
 
-const ratio = (errors: number, squares: number): number => (errors === 0 ? 0 : Math.sqrt(errors / squares));
+/** ||error|| / ||value|| of their sums of squares; 0 where the value is 0. */
+export const relativeNorm = (errors: number, squares: number): number =>
+  squares === 0 ? 0 : Math.sqrt(errors / squares);
 
 /** Sum of squares of all elements. */
 export const squaresOf = (t: Tensor): number => sampleReduce(t.view([1, t.numel]), "squares")[0];

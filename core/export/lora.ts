@@ -6,7 +6,7 @@ import { Spool } from "../io/spool.ts";
 import { streamSafetensors } from "../io/safetensors.ts";
 import type { TensorStream } from "../io/tensor_stream.ts";
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
-import { deviceChunks, digested, squaresOf, type OutTensor } from "./convert.ts";
+import { deviceChunks, digested, relativeNorm, squaresOf, type OutTensor } from "./convert.ts";
 import { differenceKey, factorKeys, kindOf as loraKind, type LoraKind, type LoraLayout } from "./lora_layout.ts";
 import type { SourceTensor, ExportSource } from "./source.ts";
 import { times } from "../ops/nondiff/matmul.ts";
@@ -117,7 +117,7 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
           spool.put(keys.up, o.dtype, up.shape, deviceChunks(up)),
         );
         if (keys.alpha) streams.push(spool.put(keys.alpha, "f32", [], [hostTensor("f32", [], [o.rank]).data]));
-        report.layers.push({ name, rank: sigma, error: ratio(errors, squares), change });
+        report.layers.push({ name, rank: sigma, error: relativeNorm(errors, squares), change });
         factors.push({ name, down: keys.down, up: keys.up, squares, errors });
       }
       continue;
@@ -138,7 +138,7 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
       op: "export",
       got: `${report.equal} equal, ${report.dropped.length} without counterpart`,
     });
-  report.error = ratio(
+  report.error = relativeNorm(
     factors.reduce((n, f) => n + f.errors, 0),
     factors.reduce((n, f) => n + f.squares, 0),
   );
@@ -167,7 +167,6 @@ function write(o: LoraOptions, out: OutTensor[], report: LoraReport): void {
 }
 
 const NEGLIGIBLE = 1e-5;
-const ratio = (errors: number, squares: number): number => (squares === 0 ? 0 : Math.sqrt(errors / squares));
 
 function expectFinite(name: string, t: Tensor): Tensor {
   if (t.numel > 0 && sampleReduce(t.view([1, t.numel]), "nonfinite")[0] > 0)
@@ -267,8 +266,8 @@ function verifyFactors(
     if (Math.abs(again - f.errors) > 1e-6 * f.squares)
       throw new RcmError("E_INTERNAL", `${f.name} read back has another error`, {
         op: "export",
-        want: ratio(f.errors, f.squares),
-        got: ratio(again, f.squares),
+        want: relativeNorm(f.errors, f.squares),
+        got: relativeNorm(again, f.squares),
       });
   }
 }

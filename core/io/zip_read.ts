@@ -1,16 +1,10 @@
 import { crc32 } from "node:zlib";
 import { RcmError } from "../error.ts";
 import { MAX_HEADER, memorySource, type Source } from "./source.ts";
+import { CENTRAL_HEADER, END_RECORD, LOCAL_HEADER, MAX_U16, MAX_U32, ZIP64_END_RECORD, ZIP64_LOCATOR } from "./zip.ts";
 
 /** The zip of torch.save: stored entries only, zip64 where sizes ask for it. Reads the directory, never the data. */
 
-const LOCAL = 0x04034b50;
-const CENTRAL = 0x02014b50;
-const END = 0x06054b50;
-const END64 = 0x06064b50;
-const LOCATOR64 = 0x07064b50;
-const MAX16 = 0xffff;
-const MAX32 = 0xffffffff;
 const PIECE = 1 << 24;
 
 /** A stored member: its bytes lie at `offset` of the source. */
@@ -37,7 +31,7 @@ export class ZipDirectory {
     const view = viewOf(bytes);
     let at = 0;
     for (let i = 0; i < count; i++) {
-      if (at + 46 > bytes.length || view.getUint32(at, true) !== CENTRAL)
+      if (at + 46 > bytes.length || view.getUint32(at, true) !== CENTRAL_HEADER)
         throw bad(name, `zip directory entry ${i} is damaged at byte ${offset + at}`);
       const method = view.getUint16(at + 10, true);
       const [nameLength, extraLength, commentLength] = [28, 30, 32].map((o) => view.getUint16(at + o, true));
@@ -49,7 +43,7 @@ export class ZipDirectory {
         view.getUint32(at + 24, true),
         view.getUint32(at + 42, true),
       ];
-      if (stored === MAX32 || size === MAX32 || header === MAX32) {
+      if (stored === MAX_U32 || size === MAX_U32 || header === MAX_U32) {
         [size, stored, header] = zip64Extra(
           view,
           at + 46 + nameLength,
@@ -82,7 +76,7 @@ export class ZipDirectory {
     const { header, size, crc } = found;
     const { name, size: fileSize } = this.source;
     const local = viewOf(this.source.read(header, 30));
-    if (local.getUint32(0, true) !== LOCAL) throw bad(name, `member ${entry} has no header at byte ${header}`);
+    if (local.getUint32(0, true) !== LOCAL_HEADER) throw bad(name, `member ${entry} has no header at byte ${header}`);
     const offset = header + 30 + local.getUint16(26, true) + local.getUint16(28, true);
     if (offset + size > fileSize)
       throw bad(name, `member ${entry} runs past the end: ${size} bytes at ${offset}`, fileSize);
@@ -118,7 +112,7 @@ export function readZip(bytes: Uint8Array, name: string): Map<string, Uint8Array
 
 /** Number of entries, and the span of the directory. The end record is searched from the back: a comment may follow it. */
 function findEnd(source: Source): { count: number; offset: number; end: number } {
-  for (const tail of [1024, 22 + 20 + MAX16]) {
+  for (const tail of [1024, 22 + 20 + MAX_U16]) {
     const found = findEndIn(source, Math.min(source.size, tail));
     if (found) return found;
   }
@@ -131,7 +125,7 @@ function findEndIn(source: Source, tail: number): { count: number; offset: numbe
   const bytes = source.read(base, tail);
   const view = viewOf(bytes);
   for (let at = tail - 22; at >= 0; at--) {
-    if (view.getUint32(at, true) !== END) continue;
+    if (view.getUint32(at, true) !== END_RECORD) continue;
     let [count, length, offset] = [
       view.getUint16(at + 10, true),
       view.getUint32(at + 12, true),
@@ -139,14 +133,14 @@ function findEndIn(source: Source, tail: number): { count: number; offset: numbe
     ];
     let end = base + at;
     if (
-      (count === MAX16 || offset === MAX32 || length === MAX32) &&
+      (count === MAX_U16 || offset === MAX_U32 || length === MAX_U32) &&
       at >= 20 &&
-      view.getUint32(at - 20, true) === LOCATOR64
+      view.getUint32(at - 20, true) === ZIP64_LOCATOR
     ) {
       end = big(view, at - 12, source);
       if (end + 56 > size) throw bad(name, "zip64 end record is damaged");
       const v64 = viewOf(source.read(end, 56));
-      if (v64.getUint32(0, true) !== END64) throw bad(name, "zip64 end record is damaged");
+      if (v64.getUint32(0, true) !== ZIP64_END_RECORD) throw bad(name, "zip64 end record is damaged");
       [count, length, offset] = [big(v64, 32, source), big(v64, 40, source), big(v64, 48, source)];
     }
     if (offset + length > end || count * 46 > length)
@@ -177,7 +171,7 @@ function zip64Extra(
     if (id === 1) {
       let next = at + 4;
       const take = (old: number): number => {
-        if (old !== MAX32) return old;
+        if (old !== MAX_U32) return old;
         if (next + 8 > at + 4 + size) throw bad(name, `member ${entry} has a short zip64 field`);
         next += 8;
         return big(view, next - 8, source);

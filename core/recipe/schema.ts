@@ -3,6 +3,7 @@ import { allPresets } from "../models/families.ts";
 import { FEW_STEP_MODES, STUDENT_FORMS, TEACHER_SAMPLERS } from "../samplers/list.ts";
 import { MOST_STEPS } from "../samplers/times.ts";
 import { CHECKPOINT_MODES } from "../tape.ts";
+import { TIME_PRECISIONS } from "../models/family.ts";
 
 /** The recipe language. Keys are snake_case; every default below is written into the resolved recipe of a run. */
 
@@ -37,7 +38,7 @@ const modelSchema = v.strictObject({
   residual: v.pipe(v.optional(dtype, "f32"), note("storage of the residual stream and its tangent")),
   checkpoint: v.pipe(v.optional(v.picklist(CHECKPOINT_MODES), "none"), note("what backward recomputes")),
   time: v.pipe(
-    v.optional(v.picklist(["exact", "bf16"]), "exact"),
+    v.optional(v.picklist(TIME_PRECISIONS), "exact"),
     note("exact: times stay f64 up to the sinusoid; bf16: rounded as the public code does"),
   ),
   init: v.pipe(v.optional(text, "teacher"), note("starting weights: teacher, random, or the path of a checkpoint")),

@@ -13,6 +13,7 @@ import { drawNet } from "../networks/net.ts";
 import type { Network } from "../networks/network.ts";
 import { teacherPlan } from "../networks/plan.ts";
 import { ShardAppender } from "../data/appender.ts";
+import type { TimePrecision } from "../models/family.ts";
 
 /** How the teacher is sampled. The defaults of the command are those of the public set. */
 export interface SynthSampler {
@@ -35,7 +36,7 @@ export interface SynthOptions {
   /** Latent shape: channels, frames, rows, columns. */
   shape: readonly number[];
   sampler: SynthSampler;
-  time: "exact" | "bf16";
+  time: TimePrecision;
   batch: number;
   perShard: number;
   /** This job writes the tars whose number is `index` modulo `count`. */

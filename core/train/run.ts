@@ -8,7 +8,7 @@ import { EventWriter } from "../io/tfevents.ts";
 import { listShards, ShardStream, type StreamPosition } from "../io/webdataset.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
 import { listCheckpoints } from "../weights/run_folder.ts";
 import { gridSheet, latentSheet } from "../data/sheet.ts";
@@ -29,7 +29,7 @@ import { Trainer, type StepResult } from "./trainer.ts";
 export interface DistillOptions {
   recipe: LoadedRecipe;
   out: string;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   resume: boolean;
   /** How starting weights are loaded. */
