@@ -28,10 +28,10 @@ export interface DemoSummary {
   agreement: Record<string, number>;
 }
 
-/** Samples per row of the demo's table: fewer than a recipe's own evaluation. */
+/** Samples per row of the demo's table: fewer than in the recipe's evaluation. */
 const SAMPLES = 500;
 
-/** The main job on real data at demo length: data, distillation from the shipped teacher, sampling, evaluation, export. */
+/** A short end-to-end run: data, distillation from the shipped teacher, sampling, evaluation, export. */
 export async function demo(o: DemoOptions): Promise<DemoSummary> {
   const began = performance.now();
   const recipes = join(import.meta.dir, "../recipes/digits");
@@ -77,7 +77,7 @@ export async function demo(o: DemoOptions): Promise<DemoSummary> {
       ),
   });
 
-  o.onStage("sample and evaluate: 1, 2 and 4 steps beside the teacher's 50 x 2");
+  o.onStage("sample and evaluate: 1, 2 and 4 steps, and the teacher's 50 x 2");
   const evaluation = join(o.out, "eval");
   const report = await evaluateRecipe({
     recipe,

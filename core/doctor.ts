@@ -10,7 +10,7 @@ export interface Check {
   /** Without it training still runs. */
   optional: boolean;
   found: string;
-  /** One line that mends it. */
+  /** How to fix it, in one line. */
   fix: string;
 }
 
@@ -20,7 +20,7 @@ function output(command: string, args: string[]): string | null {
   return r.status === 0 ? r.stdout.trim().split("\n")[0] : null;
 }
 
-/** Checks everything that training needs, and what it can do without. */
+/** Checks what training needs, and what is optional. */
 export function examine(device: DeviceName): Check[] {
   const checks: Check[] = [];
   const add = (name: string, ok: boolean, found: string, fix: string, optional = false): void =>
@@ -43,7 +43,7 @@ export function examine(device: DeviceName): Check[] {
         "cuDNN",
         !info.cudnn.startsWith("none"),
         info.cudnn,
-        "pip install nvidia-cudnn-cu13, or name its folder in RCM_CUDA_LIBS   (some attention shapes are slower without)",
+        "pip install nvidia-cudnn-cu13, or set RCM_CUDA_LIBS to its folder   (without it some attention shapes are slower)",
         true,
       );
     add(

@@ -50,7 +50,9 @@ export const ATTENTION_SHAPES: Record<"cpu" | "cuda", { shape: AttentionShape; t
   })),
 };
 
-/** FLOP: forward 4 B H Lq Lk K (two matmuls); jvp by the matmuls that its tangents need (six for all three); vjp five. */
+/**
+ * FLOP: forward 4 B H Lq Lk K (two matmuls); jvp by the matmuls that its tangents need (six for all three); vjp five.
+ */
 const flop = (s: AttentionShape, pass: Pass, on: AttentionInputs): number => {
   const matmul = 2 * s.batch * s.heads * s.lq * s.lk * s.dim;
   return matmul * (pass === "fwd" ? 2 : pass === "jvp" ? tangentMatmuls(on.q, on.k, on.v) : 5);

@@ -57,8 +57,8 @@ function gemm({ device, timing }: Timed, { M, N, K }: GemmShape, pass: Pass, dty
 }
 
 /**
- * The matmul rate that everything is compared with, TFLOP/s: on the CPU OpenBLAS (2048^3, f32, with its threads); on a GPU,
- * or without OpenBLAS, this library's forward matmul of `side`^3.
+ * The matmul rate that everything is compared with, TFLOP/s: on the CPU OpenBLAS (2048^3, f32, with its threads); on a
+ * GPU, or without OpenBLAS, this library's forward matmul of `side`^3.
  */
 export function matmulCeiling(device: Device, dtype: DType, o: TimeOptions): number {
   const { kind, info } = device.backend;

@@ -206,7 +206,9 @@ function stepOf(device: Device, s: NetworkSize): Step {
 
 const batchMean = (device: Device, B: number): Tensor => device.fromValues(new Float64Array(B).fill(1 / B), [B], "f64");
 
-/** Parts of an sCM student step (guided teacher, value with tangent, loss and backward, AdamW with EMA), then all of it. */
+/**
+ * Parts of an sCM student step (guided teacher, value with tangent, loss and backward, AdamW with EMA), then all of it.
+ */
 export function benchStudentStep(setting: BenchSetting, s: NetworkSize): BenchRow[] {
   using on = counting(setting);
   const { device } = on;
@@ -239,9 +241,9 @@ export function benchStudentStep(setting: BenchSetting, s: NetworkSize): BenchRo
 }
 
 /**
- * A whole rCM student step with every network and optimizer state of training on the device: sCM, then DMD with n steps of
- * simulation (n - 1 of them without gradient), AdamW, EMA; and a critic step. A run draws n = 1..4 in turn; their mean is
- * the mean of 2 and 3. Source: rCM Algorithm 1.
+ * A whole rCM student step with every network and optimizer state of training on the device: sCM, then DMD with n steps
+ * of simulation (n - 1 of them without gradient), AdamW, EMA; and a critic step. A run draws n = 1..4 in turn; their
+ * mean is the mean of 2 and 3. Source: rCM Algorithm 1.
  */
 export function benchRcmStep(setting: BenchSetting, s: NetworkSize): BenchRow[] {
   using on = counting(setting);

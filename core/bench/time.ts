@@ -35,7 +35,9 @@ export interface TimeOptions {
   budgetMs: number;
 }
 
-/** What a benchmark of device work is given: where to run, how long to time, and the rate to compare with (null: none). */
+/**
+ * What a benchmark of device work is given: where to run, how long to time, and the rate to compare with (null: none).
+ */
 export interface BenchSetting {
   device: Device;
   timing: TimeOptions;

@@ -84,8 +84,8 @@ function pass(device: Device, s: VaeSize, which: VaePass): () => void {
 }
 
 /**
- * Times decoding and encoding with random weights. With `layers` also one pass with a synchronization after each call: a
- * row for each kind of layer, summed over its calls.
+ * Times decoding and encoding with random weights. With `layers` also one pass with a synchronization after each call:
+ * a row for each kind of layer, summed over its calls.
  */
 export function benchVae(
   { device: base, timing, ceiling }: BenchSetting,

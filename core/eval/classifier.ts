@@ -48,7 +48,7 @@ export function trainClassifier(device: Device, o: ClassifierOptions): { accurac
       const rows = order.subarray(from, from + o.batch);
       const x = device.empty([o.batch, 1, 1, SIDE, SIDE], "f32");
       rows.forEach((row, b) => x.window(b * size, [size]).set(train.latents.window(row * size, [size])));
-      // A little noise keeps the features smooth around generated digits.
+      // Noise augmentation keeps the features smooth around generated digits.
       x.axpy(device.randn(x.shape, "f32", o.seed, streamOf({ use: "noise", step: opt.updates })), 0.1);
       const labels = device.fromValues(Array.from(rows, (row) => train.labels[row]), [o.batch], "i32");
       const tape = new Tape(device, { record: true });

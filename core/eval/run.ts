@@ -46,7 +46,7 @@ export interface EvalOptions {
   seed: number;
   batch: number;
   command: string;
-  /** An earlier eval.json whose teacher row is taken over when it was measured in the same way. */
+  /** An earlier eval.json whose teacher row is reused; it must have been measured in the same way. */
   reuseTeacher: string | null;
   onEvent?: (event: { row: string; done: number; total: number }) => void;
   onTruncated?: OnTruncated;
@@ -63,7 +63,10 @@ interface Scored {
   logits: Float32Array;
 }
 
-/** Measures students and teacher against held-out data, and writes report.html and eval.json. Throws: E_RECIPE without an eval section. */
+/**
+ * Evaluates students and teacher against held-out data; writes report.html and eval.json. Throws: E_RECIPE without
+ * eval.
+ */
 export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   const { recipe } = o.recipe;
   const section = recipe.eval;
@@ -78,7 +81,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   const real = readReal(device, section.data, n);
   const realScored = classifier.classify(real.latents);
   const realStats = featureStats(realScored.features, n, CLASSIFIER_SIZES.features);
-  // Every row is asked for the prompts of the held-out samples, so both sides have the same labels.
+  // Every row draws the prompts of the held-out samples, so both sets have the same label distribution.
   const { prompts, labels } = real;
 
   const row = (
@@ -176,7 +179,11 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
     command: o.command,
     device: `${device.backend.info.device} (${device.backend.info.isa}, ${device.backend.info.threads} threads)`,
     notes: [
-      "Features and labels come from the classifier shipped with the recipe. FD: Frechet distance between Gaussian fits of the features; precision, recall, density, coverage with k nearest neighbours; Vendi: effective number of distinct samples, over all prompts and within a prompt.",
+      [
+        "Features and labels come from the classifier shipped with the recipe.",
+        "FD: Frechet distance between Gaussian fits of the features; precision, recall, density, coverage with k",
+        "nearest neighbours; Vendi: effective number of distinct samples, over all prompts and within a prompt.",
+      ].join(" "),
     ],
   };
   mkdirSync(o.out, { recursive: true });
@@ -232,7 +239,7 @@ function reusedTeacher(path: string, key: string): EvalRow {
   return { ...earlier.teacher, grid: readFileSync(join(dirname(path), `grid_teacher_${earlier.teacher.steps}.png`)) };
 }
 
-/** Held-out samples in shard order. Throws: E_FORMAT when there are fewer than wanted. */
+/** Held-out samples in shard order. Throws: E_FORMAT when there are fewer than n. */
 function readReal(
   device: Device,
   folder: string,
@@ -263,7 +270,7 @@ function readReal(
   return { latents, prompts, labels };
 }
 
-/** One half of the held-out digits against the other: about what a perfect generator would score. */
+/** One half of the held-out digits against the other: about the score of a perfect generator. */
 function referenceRow(real: Scored, n: number, nearest: number): EvalRow {
   const d = CLASSIFIER_SIZES.features;
   const half = Math.floor(n / 2);

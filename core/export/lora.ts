@@ -24,7 +24,9 @@ export interface LoraOptions {
 
 export interface LoraLayer {
   name: string;
-  /** Singular values above 1e-5 of the largest (below lies the rounding of f32 weights), at most the rank asked for. */
+  /**
+   * Singular values above 1e-5 of the largest (smaller ones are rounding of f32 weights), at most the requested rank.
+   */
   rank: number;
   /** ||D - up down|| / ||D|| of the difference D, with the factors as they are stored. */
   error: number;
@@ -35,19 +37,19 @@ export interface LoraLayer {
 export interface LoraReport {
   rank: number;
   layers: LoraLayer[];
-  /** Differences stored as they are. */
+  /** Differences stored without factorization. */
   differences: number;
   /** Parameters without any difference. */
   equal: number;
   /** Differences with no place in the layout or no counterpart in the base, and how large they are. */
   dropped: { name: string; why: string; change: number | null }[];
-  /** Of all weight matrices together. */
+  /** Relative error of all weight matrices together. */
   error: number;
   parameters: number;
   tensors: number;
 }
 
-/** What is compared with the file afterwards. */
+/** Errors of a layer to be verified against the written file. */
 interface Factors {
   name: string;
   down: string;
@@ -57,9 +59,9 @@ interface Factors {
 }
 
 /**
- * Writes the difference of a student to its base as a LoRA: every weight matrix by its truncated SVD, all with the same stored rank
- * (zeros beyond a matrix' own), since loaders take one scale for all; biases and the rest as plain differences where the layout
- * knows them. The file is opened again: bytes are compared, and each layer's error is computed anew from what it holds.
+ * Writes the difference of a student to its base as a LoRA: every weight matrix by its truncated SVD, biases and the
+ * rest as plain differences where the layout has keys for them. All factors are padded with zeros to the same rank,
+ * since loaders apply one scale to all. The file is read back: bytes are compared and each layer's error is recomputed.
  * Throws: E_FORMAT when nothing differs or agrees, E_NONFINITE, E_IO, E_INTERNAL.
  */
 export function exportLora(device: Device, student: ExportSource, base: ExportSource, o: LoraOptions): LoraReport {
@@ -106,7 +108,7 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
     const { difference, change } = differenceOf(device, name, s, b);
     const kind = kindOf(name);
     if (kind === "matrix") {
-      // A bias needs its layer's factors beside it, so a bias alone brings zeros along.
+      // A loader applies a bias only with its layer's factors, so a bias alone gets zero factors.
       const bias = student.tensors.get(name.replace(/weight$/, "bias"));
       if (change === 0 && !(bias && biasDiffers(device, bias, base))) report.equal++;
       else {
@@ -196,7 +198,7 @@ function biasDiffers(device: Device, bias: SourceTensor, base: ExportSource): bo
 const matrixDiffers = (report: LoraReport, bias: string): boolean =>
   report.layers.some((l) => l.name === bias.replace(/bias$/, "weight"));
 
-/** Factors of [N, K], stored dtype, padded with zeros to the rank; and what they miss. */
+/** Factors of a matrix [N, K] in their stored dtype, padded with zeros to the rank, and their squared error. */
 function factorise(
   difference: Tensor,
   rank: number,
@@ -221,7 +223,7 @@ function factorise(
   };
 }
 
-/** Zero columns at the right, by a product with a cut of the identity. */
+/** Appends zero columns, by a product with a truncated identity matrix. */
 function padded(up: Tensor, rank: number): Tensor {
   const r = up.shape[1];
   if (r === rank) return up;
@@ -237,7 +239,7 @@ function missed(difference: Tensor, up: Tensor, down: Tensor): number {
   return squaresOf(rest.axpy(difference, -1));
 }
 
-/** Computes every layer's error again from the file. Throws: E_INTERNAL naming a layer whose error is another one. */
+/** Recomputes every layer's error from the file. Throws: E_INTERNAL naming a layer whose error differs. */
 function verifyFactors(
   device: Device,
   student: ExportSource,

@@ -1,13 +1,15 @@
 import { RcmError } from "../error.ts";
 import type { Family } from "../models/family.ts";
 
-/** What a parameter's difference becomes in a LoRA file. */
+/** How a LoRA file stores a parameter's difference. */
 export type LoraKind = "matrix" | "bias" | "other";
 
 export const LORA_LAYOUTS = ["comfyui", "diffusers"] as const;
 /**
- * `comfyui`: `diffusion_model.<layer>.lora_down.weight`, `lora_up.weight`, `alpha`, `diff_b`; everything else as `diff`.
- * `diffusers`: `transformer.<layer>.lora_A.weight`, `lora_B.weight`, `lora_B.bias`; peft has no place for norms and modulation.
+ * `comfyui`: `diffusion_model.<layer>.lora_down.weight`, `lora_up.weight`, `alpha`, `diff_b`; everything else as
+ * `diff`.
+ * `diffusers`: `transformer.<layer>.lora_A.weight`, `lora_B.weight`, `lora_B.bias`; peft has no keys for norms and
+ * modulation.
  */
 export type LoraLayout = (typeof LORA_LAYOUTS)[number];
 
@@ -36,7 +38,8 @@ export function factorKeys(
     return { down: `${layer}.lora_A.weight`, up: `${layer}.lora_B.weight`, alpha: null };
   }
   const layer = `diffusion_model.${layerOf(name)}`;
-  // Alpha equals the rank, which is also what a file without it means. diffusers' reader of this layout knows it inside blocks only.
+  // Alpha equals the rank, the default of a file without alpha; diffusers reads alpha of this layout inside blocks
+  // only.
   return {
     down: `${layer}.lora_down.weight`,
     up: `${layer}.lora_up.weight`,
@@ -44,7 +47,7 @@ export function factorKeys(
   };
 }
 
-/** Key of a difference that is stored as it is; null where the layout has no place for it. */
+/** Key of a difference stored without factors; null where the layout has none. */
 export function differenceKey(family: Family, layout: LoraLayout, name: string): string | null {
   const bias = name.endsWith(".bias");
   if (layout === "diffusers")

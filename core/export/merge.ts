@@ -4,15 +4,16 @@ import type { SourceTensor, ExportSource } from "./source.ts";
 
 export interface MergeReport {
   merged: number;
-  /** Tensors of the target that stay as they are, with the reason. */
+  /** Unchanged tensors of the target, with the reason. */
   kept: { name: string; why: string }[];
-  /** Tensors of the student that the target has no place for. */
+  /** Tensors of the student that the target lacks. */
   unused: string[];
 }
 
 /**
- * W = W_target + weight (W_student - W_base), where all three have it in one shape; every other tensor stays the target's. The
- * difference is formed in f32 first, so a student equal to its base changes nothing. Throws: E_FORMAT when nothing agrees.
+ * W = W_target + weight (W_student - W_base) for tensors with the same shape in all three; the others are copied from
+ * the target. The difference is computed first, in f32, so a student equal to its base changes nothing.
+ * Throws: E_FORMAT when no tensor is in all three.
  */
 export function mergeSources(
   target: ExportSource,
@@ -37,7 +38,7 @@ export function mergeSources(
     report.merged++;
     tensors.set(name, {
       ...t,
-      // What is stored no longer is what is loaded: f32 keeps the sum until it is rounded once.
+      // The sum is kept in f32, so that it is rounded only once, when it is stored.
       dtype: "f32",
       load(device, dtype) {
         const out = t.load(device, "f32");

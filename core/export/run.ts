@@ -24,18 +24,18 @@ export interface ExportOptions {
   /** Run folder, checkpoint, weight file or folder of any format that can be read. */
   weights: string;
   kind: WeightKind;
-  /** A file, whose ending names the format, or a folder. */
+  /** A file, whose extension names the format, or a folder. */
   out: string;
-  /** Null: what the ending of `out` says. */
+  /** Null: by the extension of `out`. */
   format?: ExportFormat | null;
   dtype: OutDType;
-  /** Put before every key, for example `net.`; null: what the format has. */
+  /** Put before every key, for example `net.`; null: the prefix of the format. */
   prefix?: string | null;
-  /** Form of the patch embedding's weight; null: what the format has. */
+  /** Form of the patch embedding's weight; null: the form of the format. */
   patch?: PatchForm | null;
   /** Largest file of a diffusers folder, in bytes. */
   shardBytes?: number;
-  /** Replaces an output folder that is there. */
+  /** Replaces an existing output folder. */
   force?: boolean;
   /** Written into the headers of safetensors files. */
   metadata: Record<string, string>;
@@ -57,7 +57,7 @@ export interface ExportSummary {
   parameters: number;
   bytes: number;
   seconds: number;
-  /** What the storage dtype cost. */
+  /** Rounding error of the storage dtype. */
   rounding: Rounding | null;
   lora: LoraReport | null;
   merge: MergeReport | null;
@@ -66,8 +66,8 @@ export interface ExportSummary {
 export const SHARD_BYTES = 5e9;
 
 /**
- * Writes network weights in a public format, a tensor at a time, then opens what was written and compares every byte.
- * Throws: E_ARG, E_IO, E_FORMAT, E_NONFINITE, and E_INTERNAL should what is read back differ.
+ * Writes network weights in a public format, a tensor at a time, then reads the output back and compares every byte.
+ * Throws: E_ARG, E_IO, E_FORMAT, E_NONFINITE, and E_INTERNAL when the two differ.
  */
 export function exportWeights(o: ExportOptions): ExportSummary {
   if (o.lora && o.merge) throw new RcmError("E_ARG", "a LoRA and a merge are two exports", { op: "export" });
@@ -120,7 +120,7 @@ export function exportWeights(o: ExportOptions): ExportSummary {
   };
 }
 
-/** Layout and dtype of a LoRA. Throws: E_ARG for what a LoRA cannot be. */
+/** Layout and dtype of a LoRA. Throws: E_ARG for formats and dtypes that a LoRA has not. */
 function loraTarget(o: ExportOptions): { layout: LoraLayout; dtype: "bf16" | "f16" | "f32" } {
   const layout = o.format ?? "comfyui";
   if (layout !== "comfyui" && layout !== "diffusers")
@@ -150,7 +150,7 @@ function layoutOf(family: Family, name: string): Layout {
   return found;
 }
 
-/** The large matrices of the blocks, which f8 is for; norms, biases, modulation, embeddings and the head stay bf16. */
+/** The large matrices of the blocks, stored in f8; norms, biases, modulation, embeddings and the head stay bf16. */
 function blockMatrices({ family, tensors }: ExportSource): (name: string) => boolean {
   const blocks = new Set(
     [...tensors.keys()].filter((name) => family.blockOf(name) !== null && family.roleOf(name) === "matrix"),

@@ -4,8 +4,9 @@ import { times, timesTransposed, transposedTimes } from "../ops/nondiff/matmul.t
 import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
 
 /**
- * Truncated singular value decomposition by randomised subspace iteration, all products on the device in f64. The small symmetric
- * problems [l, l] are solved on the host. Source: Halko, Martinsson, Tropp, arXiv 0909.4061, algorithms 4.4 and 5.1.
+ * Truncated singular value decomposition by randomised subspace iteration, all products on the device in f64. The small
+ * symmetric problems [l, l] are solved on the host. Source: Halko, Martinsson, Tropp, arXiv 0909.4061, algorithms 4.4
+ * and 5.1.
  */
 export interface LowRank {
   /** up [N, rank] down [rank, K], f64, both carrying the square root of the singular values. */
@@ -15,11 +16,11 @@ export interface LowRank {
   sigma: Float64Array;
 }
 
-/** Vectors taken beyond the rank: they make the wanted ones converge faster. */
+/** Oversampling: extra vectors beyond the rank make those of the rank converge faster. */
 const OVERSAMPLE = 10;
-/** Rounds of multiplication by the matrix and its transpose; two bring a slowly falling spectrum within a percent of the optimum. */
+/** Power iterations; two bring a slowly decaying spectrum within a percent of the optimum. */
 const ROUNDS = 2;
-/** Directions whose squared length is below this part of the largest are round-off: of a basis, whose Gram matrix has rounded, and of the result. */
+/** Relative eigenvalue below which a direction is rounding error: in a basis (by its Gram matrix) and in the result. */
 const BASIS_FLOOR = 1e-15;
 const FLOOR = 1e-26;
 
@@ -48,7 +49,7 @@ function leading(
 
 const inverseRoot = (v: number): number => 1 / Math.sqrt(v);
 
-/** Orthonormal columns that span those of y [N, l]; fewer when they depend on each other. Twice, for the digits the first Gram matrix lost. */
+/** Orthonormal basis of the columns of y [N, l], fewer if y is rank-deficient. Done twice to recover lost precision. */
 function orthonormalColumns(y: Tensor): Tensor {
   let q = y;
   for (let pass = 0; pass < 2; pass++)
@@ -57,8 +58,8 @@ function orthonormalColumns(y: Tensor): Tensor {
 }
 
 /**
- * The best approximation of rank at most `rank`, up to the accuracy of the iteration; exact when the matrix has no higher rank. Null
- * for a zero matrix. Deterministic. Shapes: matrix [N, K] f64.
+ * The best approximation of rank at most `rank`, up to the accuracy of the iteration; exact for matrices of that rank.
+ * Null for a zero matrix. Deterministic. Shapes: matrix [N, K] f64.
  */
 export function lowRank(matrix: Tensor, rank: number): LowRank | null {
   const { device } = matrix;
@@ -70,7 +71,7 @@ export function lowRank(matrix: Tensor, rank: number): LowRank | null {
   for (let round = 0; round < ROUNDS; round++) {
     const rows = transposedTimes(orthonormalColumns(y), matrix);
     const gram = timesTransposed(rows, rows);
-    // The rows are orthonormalised before they go back, else the largest direction would swallow the others.
+    // Rows are orthonormalised before the next product, else all would converge to the largest direction.
     y = timesTransposed(matrix, times(leading(device, gram, gram.shape[0], BASIS_FLOOR, inverseRoot).rows, rows));
   }
   const q = orthonormalColumns(y);

@@ -4,7 +4,7 @@ import { isSharded, openCheckpoint } from "../io/checkpoint.ts";
 import { WINDOW } from "../io/tensor_stream.ts";
 import { digest, window, type OutTensor } from "./convert.ts";
 
-/** Opens what was written and compares every name, dtype, shape and byte (by digest). Throws: E_INTERNAL naming the first difference. */
+/** Compares the written file by name, dtype, shape and digest. Throws: E_INTERNAL naming the first difference. */
 export function verifyWritten(
   root: string,
   tensors: readonly OutTensor[],
@@ -25,7 +25,7 @@ export function verifyWritten(
   }
 }
 
-/** Digest of a part of a file; a file that ends too early gives another one. */
+/** Digest of a part of a file; a truncated file gives a different one. */
 function digestOf(path: string, offset: number, bytes: number): bigint {
   const fd = openSync(path, "r");
   try {

@@ -19,7 +19,7 @@ export { isSharded, readHost, readStored, type ShardedTensor, type Stored, type 
 
 export type CheckpointFormat = "safetensors" | "torch" | "torch-legacy" | "dcp";
 
-/** The names of what a checkpoint holds; its data stay in the files. */
+/** The index of a checkpoint; the data stay in the files. */
 export interface Checkpoint {
   /** File or folder that was opened. */
   path: string;
@@ -34,7 +34,7 @@ const bad = (message: string, got?: unknown, want?: unknown): RcmError =>
   new RcmError("E_FORMAT", message, { op: "checkpoint", got, want });
 
 /**
- * Opens a checkpoint by its headers alone: a safetensors or torch file (zip or legacy, told apart by content), a
+ * Opens a checkpoint by its headers alone: a safetensors or torch file (zip or legacy, distinguished by content), a
  * `*.safetensors.index.json`, or a folder (diffusers, sharded safetensors, torch distributed checkpoint). `verify` also
  * reads all data of torch zips and compares their checksums; the other formats have none. Throws: E_IO, E_FORMAT.
  */
@@ -105,7 +105,9 @@ function collect(path: string, format: CheckpointFormat, list: Stored[], metadat
   return { path, format, tensors, metadata, bytes };
 }
 
-/** Tensors of nested dicts and lists under dotted names; a single wrapper such as {"state_dict": ...} adds nothing to them. */
+/**
+ * Tensors of nested dicts and lists under dotted names; a single wrapper such as {"state_dict": ...} adds no prefix.
+ */
 function flatten(tree: TorchTree<TorchWindow>, path: string): [string, TorchWindow][] {
   let top = tree;
   if (top instanceof Map && ![...top.values()].some(isWindow)) {
@@ -129,8 +131,8 @@ const isWindow = (v: TorchTree<TorchWindow>): v is TorchWindow =>
 const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
 /**
- * What a path stands for: a file, a shard index, or the folder of a distributed checkpoint. A diffusers folder is its transformer, a
- * training folder its newest step. Throws: E_IO when there is nothing, E_FORMAT when several things could be meant.
+ * Resolves a path to a file, a shard index, or the folder of a distributed checkpoint: of a diffusers folder its
+ * transformer, of a training folder its newest step. Throws: E_IO when nothing is found, E_FORMAT when it is ambiguous.
  */
 export function resolveFolder(path: string): string {
   if (!existsSync(path)) throw new RcmError("E_IO", `${path} does not exist`, { op: "checkpoint" });
@@ -148,11 +150,11 @@ export function resolveFolder(path: string): string {
     const step = readFileSync(join(path, "latest_checkpoint.txt"), "utf8").trim();
     if (/^[\w.-]+$/.test(step) && names.includes(step.replace(/\.pt$/, "")))
       return resolveFolder(join(path, step.replace(/\.pt$/, "")));
-    throw bad(`${path}: latest_checkpoint.txt names no folder beside it`, step.slice(0, 80));
+    throw bad(`${path}: latest_checkpoint.txt names no folder next to it`, step.slice(0, 80));
   }
   if (existsSync(join(path, "checkpoints", "latest_checkpoint.txt"))) return resolveFolder(join(path, "checkpoints"));
   if (names.includes("model") && existsSync(join(path, "model", DCP_METADATA))) return join(path, "model");
-  // Weights of one network: an index first, else the only file of the best-known ending.
+  // Weights of one network: an index if present, else the only file of the preferred extension.
   for (const ending of [".safetensors.index.json", ".safetensors", ".pth", ".pt"]) {
     const found = names.filter((n) => n.endsWith(ending) && !n.startsWith("."));
     if (found.length === 1) return join(path, found[0]);

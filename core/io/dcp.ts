@@ -4,11 +4,12 @@ import { RcmError } from "../error.ts";
 import { MAX_HEADER, partOf, readWhole, withSource } from "./source.ts";
 import { storedTensor, type ShardedTensor, type Stored, type StoredTensor } from "./stored.ts";
 import { locateTorch, TORCH_DTYPES } from "./torch_read.ts";
-import { isGlobal, isObject, unpickle, type PickleObject, type PickleValue } from "./unpickle.ts";
+import { isGlobal, isObject, type PickleObject, type PickleValue } from "./pickle_values.ts";
+import { unpickle } from "./unpickle.ts";
 
 /**
- * A distributed checkpoint of torch is a folder: `.metadata`, a pickle that says which block of which tensor lies where, and data
- * files in which each block is a torch.save of its own. Objects of the pickle are read as plain data.
+ * A distributed checkpoint of torch is a folder: `.metadata`, a pickle that maps each block of each tensor to its
+ * location, and data files in which each block is a separate torch.save. Objects of the pickle are read as plain data.
  * Source: torch/distributed/checkpoint/metadata.py and filesystem.py.
  */
 export const DCP_METADATA = ".metadata";
@@ -24,7 +25,7 @@ interface Block {
 const bad = (path: string, message: string, got?: unknown): RcmError =>
   new RcmError("E_FORMAT", `${path}: ${message}`, { op: "dcp", got });
 
-/** Names, shapes and places of every tensor; values that are no tensors are left out. Throws: E_IO, E_FORMAT. */
+/** Name, shape and location of every tensor; other values are ignored. Throws: E_IO, E_FORMAT. */
 export function openDcp(folder: string, verify = false): Stored[] {
   const path = join(folder, DCP_METADATA);
   const root = withSource(path, (source) => unpickle(readWhole(source, MAX_HEADER), path, "metadata"), "dcp");
@@ -68,7 +69,7 @@ interface Described {
   blocks: Block[];
 }
 
-/** Names by file of the blocks to look at, and the tensors they make. */
+/** The blocks by file, and the tensors that they form. */
 function parseMetadata(
   root: PickleValue,
   path: string,
@@ -133,7 +134,7 @@ function parseMetadata(
   return { tensors, files };
 }
 
-/** Blocks fill a tensor exactly when their counts add up and no two share an element. */
+/** Blocks fill a tensor exactly when their counts add up and no two overlap. */
 function expectCover(name: string, shape: number[], blocks: Block[], path: string): void {
   const total = blocks.reduce((n, b) => n + numel(b.sizes), 0);
   if (total !== numel(shape) || !Number.isSafeInteger(total * 8))

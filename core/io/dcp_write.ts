@@ -7,8 +7,9 @@ import type { TensorStream } from "./tensor_stream.ts";
 import { streamTorchTensor } from "./torch.ts";
 
 /**
- * A distributed checkpoint of torch with one data file: each tensor is a torch.save of its own in it, and `.metadata` says which
- * bytes. Classes have their names of torch 2.3 and newer. Source: torch/distributed/checkpoint/{metadata,filesystem}.py.
+ * A distributed checkpoint of torch with one data file: each tensor is a separate torch.save in it, located by
+ * `.metadata`. Classes have their names of torch 2.3 and newer. Source:
+ * torch/distributed/checkpoint/{metadata,filesystem}.py.
  */
 const META = "torch.distributed.checkpoint.metadata";
 export const DCP_DATA = "__0_0.distcp";
@@ -21,7 +22,10 @@ interface Placed {
   length: number;
 }
 
-/** Writes data file and metadata into a folder, the metadata last: without them a folder is no checkpoint. Throws: E_IO. */
+/**
+ * Writes data file and metadata into a folder, the metadata last: an interrupted write leaves no valid checkpoint.
+ * Throws: E_IO.
+ */
 export function writeDcp(folder: string, tensors: readonly TensorStream[]): void {
   const placed: Placed[] = [];
   using data = new AtomicFile(join(folder, DCP_DATA));
@@ -40,7 +44,7 @@ const size = (shape: readonly number[]): Pickled => call("torch", "Size", tuple(
 
 function dcpMetadata(placed: readonly Placed[]): Uint8Array {
   const attributes = (items: Record<string, Pickled>): Pickled => dict(Object.entries(items));
-  // Memory format 0 is the contiguous one; neither gradients nor pinned memory are asked for.
+  // Memory format 0 is contiguous; no gradients, no pinned memory.
   const properties = (dtype: DType): Pickled =>
     object(
       META,

@@ -4,7 +4,7 @@ import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "./atomic.ts";
 import type { Shard } from "./shard.ts";
 
-/** What every sample of a folder has in common. */
+/** Settings that all samples of a folder share. */
 export type Settings = Record<string, unknown>;
 
 export interface ManifestEntry {
@@ -49,12 +49,13 @@ const differences = (a: Settings, b: Settings): string[] =>
     .filter((k) => JSON.stringify(a[k]) !== JSON.stringify(b[k]));
 
 /**
- * `samples.jsonl` of an output folder: the settings, then a line for each finished sample, replaced as a whole after every one. A
- * shard writes a file of its own and reads all, so a folder may be finished with another number of shards.
+ * `samples.jsonl` of an output folder: the settings, then a line for each finished sample; replaced atomically after
+ * each. Every shard writes a separate file and reads all of them, so a folder may be finished with another number of
+ * shards.
  */
 export class Manifest {
   private readonly finished = new Map<number, ManifestEntry>();
-  private readonly own: ManifestEntry[] = [];
+  private readonly written: ManifestEntry[] = [];
 
   private constructor(
     readonly folder: string,
@@ -62,7 +63,7 @@ export class Manifest {
     readonly settings: Settings,
   ) {}
 
-  /** Throws: E_STATE naming what differs when the folder holds samples of other settings or prompts, unless they are to be overwritten. */
+  /** Throws: E_STATE naming what differs when the folder holds samples of other settings, unless `overwrite`. */
   static open(
     folder: string,
     shard: Shard,
@@ -88,7 +89,7 @@ export class Manifest {
           .map((k) => `${k}: there ${JSON.stringify(read.settings[k])}, here ${JSON.stringify(plain[k])}`);
         throw new RcmError(
           "E_STATE",
-          `${join(folder, f)} is about samples of other settings (${list.join("; ")}); name another folder or --overwrite`,
+          `${join(folder, f)} describes samples of other settings (${list.join("; ")}); name another folder or --overwrite`,
           { op: "sample" },
         );
       }
@@ -102,7 +103,7 @@ export class Manifest {
           );
         }
         if (existsSync(join(folder, entry.file))) manifest.finished.set(entry.index, entry);
-        if (f === file) manifest.own.push(entry);
+        if (f === file) manifest.written.push(entry);
       }
     }
     return manifest;
@@ -113,12 +114,12 @@ export class Manifest {
   }
 
   add(entry: ManifestEntry): void {
-    const at = this.own.findIndex((e) => e.index === entry.index);
-    if (at >= 0) this.own[at] = entry;
-    else this.own.push(entry);
-    this.own.sort((a, b) => a.index - b.index);
+    const at = this.written.findIndex((e) => e.index === entry.index);
+    if (at >= 0) this.written[at] = entry;
+    else this.written.push(entry);
+    this.written.sort((a, b) => a.index - b.index);
     this.finished.set(entry.index, entry);
-    const lines = [{ settings: this.settings }, ...this.own].map((l) => `${JSON.stringify(l)}\n`);
+    const lines = [{ settings: this.settings }, ...this.written].map((l) => `${JSON.stringify(l)}\n`);
     writeFileAtomic(join(this.folder, this.file), lines.join(""));
   }
 }

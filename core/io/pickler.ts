@@ -1,7 +1,7 @@
 import type { DType } from "../dtype.ts";
 import { STORAGES } from "./torch_read.ts";
 
-/** Writes protocol-2 pickles of what torch's files hold; the counterpart of unpickle.ts. */
+/** Writes protocol-2 pickles of the values in torch's files; the counterpart of unpickle.ts. */
 
 /** A value: numbers are whole; `call` and `object` name a class or function by its module. */
 export type Pickled = null | boolean | number | string | Pickled[] | PickleNode;
@@ -22,7 +22,7 @@ export const call = (module: string, name: string, ...args: Pickled[]): PickleNo
   fn: global(module, name),
   args,
 });
-/** An object made without its constructor, then given its attributes (or what its own __setstate__ takes). */
+/** An object made without its constructor, and its attributes (or the argument of its __setstate__). */
 export const object = (module: string, name: string, state: Pickled): PickleNode => ({
   kind: "object",
   type: global(module, name),
@@ -110,7 +110,7 @@ function integer(v: number): number[] {
 const STORAGE_OF = Object.fromEntries(Object.entries(STORAGES).map(([name, dtype]) => [dtype, name])) as Partial<
   Record<DType, string>
 >;
-/** torch's own names of the dtypes that have no storage class. */
+/** torch's names of the dtypes that have no storage class. */
 const UNTYPED: Partial<Record<DType, string>> = { f8_e4m3: "float8_e4m3fn" };
 const NAMES: Record<DType, string> = {
   f32: "float32",
@@ -128,7 +128,7 @@ export const torchDType = (dtype: DType): PickleNode => global("torch", NAMES[dt
 export const denseTuple = (shape: readonly number[]): PickleNode =>
   tuple(...shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1)));
 
-/** A dense tensor over the whole of a storage of the archive, as torch.save writes it and torch.load(weights_only=True) reads it. */
+/** A dense tensor over a whole storage, as torch.save writes it and torch.load(weights_only=True) reads it. */
 export function tensorPickle(storage: string, dtype: DType, shape: readonly number[]): PickleNode {
   const count = shape.reduce((a, b) => a * b, 1);
   const untyped = UNTYPED[dtype];

@@ -66,7 +66,8 @@ function upIsSmaller(row: Uint8Array, above: Uint8Array): boolean {
 }
 
 /**
- * Lays images of one size out in rows of `columns` on white, `pad` pixels apart and around, each pixel drawn `scale` times as large.
+ * Arranges images of one size in rows of `columns` on white, with `pad` pixels between and around, magnified `scale`
+ * times.
  * Shapes: images [height, width, channels] each; the result's pixels are [result.height, result.width, channels].
  * Throws: E_ARG or E_SHAPE if there are no images or the sizes do not fit.
  */

@@ -3,7 +3,7 @@ import { RcmError } from "../error.ts";
 
 /** Channels of the colour types that are read: grey, RGB, grey and alpha, RGBA. */
 const CHANNELS: Record<number, number> = { 0: 1, 2: 3, 4: 2, 6: 4 };
-/** Pixels of a picture, at most; a small file may claim any size. */
+/** Most pixels of a picture; a small file may claim any size. */
 const MOST_PIXELS = 1 << 28;
 
 const bad = (name: string, message: string, got?: unknown): RcmError =>
@@ -57,7 +57,7 @@ const paeth = (a: number, b: number, c: number): number => {
   return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
 };
 
-/** Undoes a row's filter in place; `above` is the finished row before it. */
+/** Undoes a row's filter in place; `above` is the previous row, already decoded. */
 function unfilter(kind: number, row: Uint8Array, above: Uint8Array, step: number, name: string): void {
   for (let i = 0; i < row.length; i++) {
     const left = i >= step ? row[i - step] : 0;
@@ -72,7 +72,7 @@ function unfilter(kind: number, row: Uint8Array, above: Uint8Array, step: number
 
 /**
  * Decodes an 8-bit PNG to RGB; alpha is dropped, grey is repeated. Shapes: pixels [height, width, 3].
- * Throws: E_FORMAT when it is no such file or is damaged. Source: W3C PNG specification, third edition.
+ * Throws: E_FORMAT when it is not such a file or is damaged. Source: W3C PNG specification, third edition.
  */
 export function decodePng(bytes: Uint8Array, name = "PNG"): { pixels: Uint8Array; width: number; height: number } {
   const { header, data } = readChunks(bytes, name);

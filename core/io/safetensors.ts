@@ -18,7 +18,7 @@ const NAMES: Record<string, DType> = {
 };
 const CODES = Object.fromEntries(Object.entries(NAMES).map(([code, dtype]) => [dtype, code])) as Record<DType, string>;
 
-/** Longest header that is read; the format's own limit. */
+/** Longest header; a limit of the format. */
 const MAX_HEADER = 100_000_000;
 
 export interface Safetensors {
@@ -26,7 +26,10 @@ export interface Safetensors {
   tensors: Map<string, HostTensor>;
 }
 
-/** Reads a whole file; tensors are windows into it. Throws: E_IO when it cannot be read, E_FORMAT naming what is wrong where. */
+/**
+ * Reads a whole file; tensors are windows into it. Throws: E_IO when it cannot be read, E_FORMAT naming the fault and
+ * its location.
+ */
 export function readSafetensors(path: string): Safetensors {
   let bytes: Uint8Array;
   try {
@@ -50,7 +53,7 @@ export function parseSafetensors(bytes: Uint8Array, path: string): Safetensors {
   };
 }
 
-/** Where a tensor lies in its file. */
+/** Location of a tensor in its file. */
 export interface SafetensorsEntry {
   name: string;
   dtype: DType;
@@ -59,7 +62,10 @@ export interface SafetensorsEntry {
   bytes: number;
 }
 
-/** Reads the header alone, and checks that every tensor lies inside the file. Throws: E_IO, E_FORMAT naming what is wrong where. */
+/**
+ * Reads the header alone, and checks that every tensor lies inside the file. Throws: E_IO, E_FORMAT naming the fault
+ * and its location.
+ */
 export function locateSafetensors(source: Source): { metadata: Record<string, string>; entries: SafetensorsEntry[] } {
   const bad = (message: string, want?: unknown, got?: unknown): RcmError =>
     new RcmError("E_FORMAT", `${source.name}: ${message}`, { op: "safetensors", want, got });
@@ -121,8 +127,8 @@ export function writeSafetensors(
 }
 
 /**
- * Writes a whole file. The data of wide elements come first, so that every tensor starts at a multiple of its element size, as
- * readers that map the file want it; the header's order, and that in which tensors are asked for their bytes, is the one given.
+ * Writes a whole file. The data of wider elements come first, so that every tensor is aligned to its element size,
+ * which readers that map the file need. The header has the given order, and the tensors are read in that order.
  */
 export function streamSafetensors(
   file: OutFile,

@@ -1,6 +1,6 @@
 import { RcmError } from "../error.ts";
 
-/** One job of an array: it does the items whose number is `index` modulo `count`. */
+/** One job of an array: it processes the items whose number is `index` modulo `count`. */
 export interface Shard {
   index: number;
   count: number;

@@ -4,7 +4,7 @@ import type { Tensor } from "../tensor.ts";
 import { copyStrided, denseStrides, isDense } from "./strided.ts";
 import { withSource } from "./source.ts";
 
-/** A tensor as it lies in a file: a window of raw little-endian elements, row-major unless strides say otherwise. */
+/** A tensor in a file: a window of raw little-endian elements, row-major unless it has strides. */
 export interface StoredTensor {
   name: string;
   dtype: DType;
@@ -13,13 +13,13 @@ export interface StoredTensor {
   /** First byte of the window, and its length. */
   offset: number;
   bytes: number;
-  /** Element strides when not dense; the first element lies at `offset`. */
+  /** Element strides when not dense; the first element is at `offset`. */
   strides?: number[];
-  /** Of f8 elements: what each is multiplied with. 1 when absent. */
+  /** Factor of f8 elements; 1 when absent. */
   scale?: number;
 }
 
-/** A tensor that lies in pieces, each a block of the whole; together they fill it exactly. */
+/** A tensor stored in blocks that together fill it exactly. */
 export interface ShardedTensor {
   name: string;
   dtype: DType;
@@ -32,14 +32,15 @@ export type Stored = StoredTensor | ShardedTensor;
 
 export const isSharded = (t: Stored): t is ShardedTensor => "parts" in t;
 
-/** Elements that are converted at a time when the stored dtype is another one. */
+/** Elements converted at a time when the stored dtype differs. */
 const PIECE = 1 << 24;
-/** Largest tensor that is put together on the host. */
+/** Largest tensor that is assembled on the host. */
 const MAX_HOST = 2 ** 31;
 
 /**
- * Fills a device tensor from the file(s); the dtype is converted on the device, and any shape of the same count fits. Dense windows
- * never pass through host memory of this process. Throws: E_SHAPE, E_DTYPE, E_IO naming the file.
+ * Fills a device tensor from the file(s); the dtype is converted on the device, and any shape of the same count is
+ * allowed. Dense windows are not copied through host memory of this process. Throws: E_SHAPE, E_DTYPE, E_IO naming the
+ * file.
  */
 export function readStored(t: Stored, into: Tensor): void {
   if (numel(t.shape) !== into.numel)
@@ -76,13 +77,15 @@ export function readStored(t: Stored, into: Tensor): void {
   }
 }
 
-/** Whether a block's elements follow each other in the whole: all but the first axis that is longer than one are full. */
+/** Whether a block is contiguous in the whole tensor: it spans every axis after the first longer than one. */
 function isRun(block: readonly number[], whole: readonly number[]): boolean {
   const cut = block.findIndex((d) => d !== 1);
   return cut < 0 || block.every((d, i) => i <= cut || d === whole[i]);
 }
 
-/** Reads a tensor as it is stored into host memory, dense; a scale is not applied. Throws: E_IO, E_FORMAT when it is too large for that. */
+/**
+ * Reads a stored tensor into dense host memory, without applying a scale. Throws: E_IO, E_FORMAT when it is too large.
+ */
 export function readHost(t: Stored): HostTensor {
   const each = dtypeBytes(t.dtype);
   const size = numel(t.shape) * each;
@@ -119,7 +122,7 @@ const windowBytes = (t: StoredTensor): Uint8Array =>
     return source.read(t.offset, t.bytes);
   });
 
-/** A stored tensor of a window that a reader found. */
+/** A stored tensor from a window in a torch file. */
 export function storedTensor(
   name: string,
   file: string,

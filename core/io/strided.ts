@@ -7,19 +7,19 @@ export function denseStrides(shape: readonly number[]): number[] {
   return out;
 }
 
-/** Whether elements lie row-major without gaps; axes of one element may have any stride. */
+/** Whether elements are row-major without gaps; axes of one element may have any stride. */
 export function isDense(shape: readonly number[], strides: readonly number[]): boolean {
   const dense = denseStrides(shape);
   return numel(shape) === 0 || shape.every((d, i) => d === 1 || strides[i] === dense[i]);
 }
 
-/** Elements from the first to the last, both counted. */
+/** Elements from the first to the last, inclusive. */
 export const spanOf = (shape: readonly number[], strides: readonly number[]): number =>
   numel(shape) === 0 ? 0 : shape.reduce((sum, d, i) => sum + (d - 1) * strides[i], 1);
 
 /**
- * Copies a block of elements between two layouts. Shapes: `shape` of both; strides in elements of `each` bytes, `from` and `to`
- * start at the block's first element.
+ * Copies a block of elements between two layouts. Shapes: `shape` of both; strides in elements of `each` bytes, `from`
+ * and `to` start at the block's first element.
  */
 export function copyStrided(
   from: Uint8Array,
@@ -31,7 +31,7 @@ export function copyStrided(
 ): void {
   const n = numel(shape);
   if (n === 0) return;
-  // The trailing axes that are dense on both sides move as one run.
+  // Trailing axes that are dense on both sides are copied as one run.
   const dense = denseStrides(shape);
   let axes = shape.length;
   while (

@@ -27,7 +27,7 @@ function bad(path: string, offset: number, what: string, detail: { want?: unknow
 }
 
 /**
- * Opens a file, hands its descriptor and size to `use` and closes it whatever happens.
+ * Opens a file, passes its descriptor and size to `use` and always closes it.
  * Throws: E_IO if the file cannot be opened or is not a regular file.
  */
 export function withFile<T>(path: string, use: (fd: number, size: number) => T): T {
@@ -53,7 +53,9 @@ function sizeOf(fd: number, path: string): number {
   return stat.size;
 }
 
-/** Reads exactly `length` bytes at `at`; the caller has checked them against the file's size. Throws: E_IO, or E_FORMAT if the file shrank. */
+/**
+ * Reads exactly `length` bytes at `at`, a span that the caller has checked. Throws: E_IO, E_FORMAT if the file shrank.
+ */
 export function readAt(fd: number, path: string, at: number, length: number): Uint8Array {
   const out = new Uint8Array(length);
   let done = 0;
@@ -193,7 +195,7 @@ function headerOf(name: Uint8Array, size: number, type: string): Uint8Array {
   return header;
 }
 
-/** A pax record's length counts its own digits. */
+/** A pax record's length includes the digits of the length. */
 function paxRecord(key: string, value: string): Uint8Array {
   const rest = utf8.encode(` ${key}=${value}\n`).length;
   let length = rest + String(rest).length;
@@ -201,7 +203,7 @@ function paxRecord(key: string, value: string): Uint8Array {
   return utf8.encode(`${length} ${key}=${value}\n`);
 }
 
-/** Header, extended header where name or size need one, data and padding of one member. Throws: E_ARG for an unusable name. */
+/** Header (extended if name or size need it), data and padding of one member. Throws: E_ARG for an unusable name. */
 export function* tarEntry(name: string, data: Uint8Array): Generator<Uint8Array> {
   const bytes = utf8.encode(name);
   if (bytes.length === 0 || name.includes("\0"))
@@ -221,7 +223,7 @@ export function* tarEntry(name: string, data: Uint8Array): Generator<Uint8Array>
   yield new Uint8Array(padded(data.length) - data.length);
 }
 
-/** What ends a tar. */
+/** End marker of a tar. */
 export const TAR_END: Uint8Array = new Uint8Array(2 * BLOCK);
 
 /** The byte after a member and its padding. */
@@ -233,7 +235,7 @@ function* blocks(entries: Iterable<[string, Uint8Array]>): Generator<Uint8Array>
 }
 
 /**
- * Writes regular files (mode 644, owner and time 0, so equal contents give equal bytes) to a tar that appears whole or not at all.
+ * Writes regular files to a tar, atomically; mode 644, owner and time 0, so equal contents give equal bytes.
  * Throws: E_ARG for an unusable name, E_IO if the file cannot be written.
  */
 export function writeTar(path: string, entries: Iterable<[string, Uint8Array]>): void {

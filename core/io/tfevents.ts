@@ -18,7 +18,7 @@ export function crc32c(bytes: Uint8Array): number {
   return ~crc >>> 0;
 }
 
-/** TFRecord's mask: a checksum of data that hold checksums is weak unless changed. */
+/** TFRecord masks checksums, since a CRC of data that contain CRCs is weak. */
 export function maskedCrc(bytes: Uint8Array): number {
   const crc = crc32c(bytes);
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
@@ -73,7 +73,7 @@ function frame(data: Uint8Array): Uint8Array {
 let serial = 0;
 
 /**
- * Appends events to a new file in a folder TensorBoard watches; each event is in the file when its call returns, so a killed run keeps them.
+ * Appends events to a new file in a folder that TensorBoard watches; calls are unbuffered, so a killed run keeps them.
  * Throws: E_IO if the folder or file cannot be written, E_STATE after close.
  * Source: tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto, TFRecord format.
  */
@@ -105,7 +105,7 @@ export class EventWriter {
     this.summary([counted(1, utf8.encode(tag)), counted(4, body)], step, Date.now() / 1000);
   }
 
-  /** Makes what was written survive a power cut too. */
+  /** Syncs to disk, so that events survive a power failure too. */
   flush(): void {
     if (this.fd === undefined) return;
     try {

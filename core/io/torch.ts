@@ -19,8 +19,8 @@ export const isHostTensor = (v: TorchValue): v is HostTensor =>
   typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
 
 /**
- * Reads a small file of torch.save (zip or legacy) whole: tensors become host tensors, dicts maps. Checksums are compared, nothing is
- * executed. Throws: E_IO, E_FORMAT naming the member.
+ * Reads a small file of torch.save (zip or legacy) whole: tensors become host tensors, dicts maps. Checksums are
+ * verified, nothing is executed. Throws: E_IO, E_FORMAT naming the member.
  */
 export function readTorch(
   source: string | Uint8Array,

@@ -2,10 +2,11 @@ import { dtypeBytes, numel, type DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { headOf, MAX_HEADER, partOf, type Source } from "./source.ts";
 import { isDense, spanOf } from "./strided.ts";
-import { isTensor, unpickleFrom, type PickleStorage, type PickleTensor, type PickleValue } from "./unpickle.ts";
+import { isTensor, type PickleStorage, type PickleTensor, type PickleValue } from "./pickle_values.ts";
+import { unpickleFrom } from "./unpickle.ts";
 import { ZipDirectory } from "./zip_read.ts";
 
-/** Where the tensors of a torch.save file lie: zip members, or the raw storages behind a legacy pickle. Data are not read. */
+/** Locations of the tensors of a torch.save file: zip members, or the storages after a legacy pickle. Reads no data. */
 
 export const STORAGES: Record<string, DType> = {
   Float: "f32",
@@ -34,7 +35,7 @@ export const TORCH_DTYPES: Record<string, DType> = {
   bool: "bool",
   float8_e4m3fn: "f8_e4m3",
 };
-/** Element bytes of storages that are stepped over but not read. */
+/** Element bytes of storages that are skipped. */
 const OTHER_BYTES: Record<string, number> = {
   Char: 1,
   Short: 2,
@@ -66,7 +67,7 @@ const LEGACY_PROTOCOL = 1001;
 
 const bad = (name: string, message: string, got?: unknown, want?: unknown): RcmError =>
   new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got, want });
-const own = <T>(table: Record<string, T>, key: string): T | undefined =>
+const entryOf = <T>(table: Record<string, T>, key: string): T | undefined =>
   Object.hasOwn(table, key) ? table[key] : undefined;
 
 export interface LocatedTorch {
@@ -74,7 +75,7 @@ export interface LocatedTorch {
   tree: TorchTree<TorchWindow>;
 }
 
-/** Reads names, shapes and places; `verify` compares the checksums of all data (reading them). Throws: E_IO, E_FORMAT. */
+/** Reads names, shapes and locations; `verify` also reads all data and checks checksums. Throws: E_IO, E_FORMAT. */
 export function locateTorch(source: Source, { verify }: { verify: boolean }): LocatedTorch {
   return headOf(source, 1)[0] === 0x80
     ? { format: "torch-legacy", tree: locateLegacy(source) }
@@ -104,7 +105,11 @@ function locateZip(source: Source, verify: boolean): TorchTree<TorchWindow> {
   return convert(value, find, name);
 }
 
-/** Magic, protocol, system, the object, the list of storages, then each storage: int64 count, elements. Source: torch/serialization.py, _legacy_save. */
+/**
+ * The legacy format: magic, protocol, system, the object, the list of storages, then each storage: int64 count,
+ * elements.
+ * Source: torch/serialization.py, _legacy_save.
+ */
 function locateLegacy(source: Source): TorchTree<TorchWindow> {
   const { name } = source;
   let at = 0;
@@ -125,8 +130,8 @@ function locateLegacy(source: Source): TorchTree<TorchWindow> {
   const places = new Map<string, { offset: number; size: number }>();
   for (const key of keys) {
     const storage = typeof key === "string" ? storages.get(key) : undefined;
-    const dtype = storage && own(STORAGES, storage.dtype);
-    const each = dtype ? dtypeBytes(dtype) : storage && own(OTHER_BYTES, storage.dtype);
+    const dtype = storage && entryOf(STORAGES, storage.dtype);
+    const each = dtype ? dtypeBytes(dtype) : storage && entryOf(OTHER_BYTES, storage.dtype);
     if (!storage || each === undefined || places.has(storage.storage))
       throw bad(name, "lists a storage that nothing describes", String(key));
     if (at + 8 > source.size) throw bad(name, `ends before storage ${storage.storage}`);
@@ -163,7 +168,7 @@ function convert(v: PickleValue, find: FindStorage, name: string): TorchTree<Tor
 
 function windowOf(t: PickleTensor, find: FindStorage, name: string): TorchWindow {
   const { tensor: storage, shape, strides } = t;
-  const dtype = t.dtype === null ? own(STORAGES, storage.dtype) : own(TORCH_DTYPES, t.dtype);
+  const dtype = t.dtype === null ? entryOf(STORAGES, storage.dtype) : entryOf(TORCH_DTYPES, t.dtype);
   if (dtype === undefined)
     throw bad(name, `holds ${t.dtype ?? storage.dtype} values`, undefined, Object.keys(STORAGES));
   const each = dtypeBytes(dtype);

@@ -5,12 +5,14 @@ import { CENTRAL_HEADER, END_RECORD, LOCAL_HEADER, MAX_U16, MAX_U32, ZIP64_END_R
 
 export { readZip } from "./zip_read.ts";
 
-/** Writer of the zip of torch.save: stored entries only, data aligned to 64 bytes, zip64 where it is needed. Its reader is zip_read.ts. */
+/**
+ * Writes the zip of torch.save: stored entries, data aligned to 64 bytes, zip64 if needed. The reader is zip_read.ts.
+ */
 
 const ZIP64 = 1;
 const PADDING = 0x4246;
 
-/** Little-endian fields, one after the other. */
+/** Packs little-endian fields. */
 function record(...fields: [value: number, bytes: 2 | 4 | 8][]): Uint8Array {
   const out = new Uint8Array(fields.reduce((n, [, b]) => n + b, 0));
   const view = new DataView(out.buffer);
@@ -34,7 +36,7 @@ interface Member {
   header: number;
 }
 
-/** Appends an archive to a file, which may already hold something; a member's data pass through in chunks. */
+/** Appends an archive to a file, which need not be empty; data are written in chunks. */
 export class ZipWriter {
   private readonly base: number;
   private readonly members: Member[] = [];
@@ -43,13 +45,13 @@ export class ZipWriter {
     this.base = file.position;
   }
 
-  /** Adds a member of known size. Throws: E_INTERNAL when the chunks add up to another one. */
+  /** Adds a member of known size. Throws: E_INTERNAL when the chunks add up to another size. */
   member(name: string, size: number, chunks: Iterable<Uint8Array>): void {
     const label = new TextEncoder().encode(name);
     const header = this.file.position - this.base;
     const big = size >= MAX_U32;
     const wide = big ? record([ZIP64, 2], [16, 2], [size, 8], [size, 8]) : new Uint8Array(0);
-    // Aligned in the file, wherever in it the archive starts.
+    // Alignment is relative to the file, not to the start of the archive.
     const gap = (64 - ((this.file.position + 30 + label.length + wide.length + 4) % 64)) % 64;
     const head = record(
       [LOCAL_HEADER, 4],

@@ -1,78 +1,35 @@
 import { RcmError } from "../error.ts";
+import {
+  DICT,
+  DTYPE,
+  GETATTR,
+  KNOWN,
+  METADATA_CALLS,
+  METADATA_CLASSES,
+  PARAMETER,
+  PATHS,
+  SIZE,
+  STORAGE,
+  TENSOR_CALLS,
+  type PickleKind,
+} from "./pickle_globals.ts";
+import {
+  isCount,
+  isCounts,
+  isGlobal,
+  isMap,
+  isObject,
+  type PickleObject,
+  type PickleStorage,
+  type PickleTensor,
+  type PickleValue,
+} from "./pickle_values.ts";
 import { MAX_HEADER, memorySource, type Source } from "./source.ts";
 
-/** A pickle machine that knows only what torch's files need; it never imports or calls anything. */
-
-export type PickleValue =
-  | null
-  | boolean
-  | number
-  | string
-  | PickleValue[]
-  | Map<PickleValue, PickleValue>
-  | PickleGlobal
-  | PickleTensor
-  | PickleStorage
-  | PickleObject;
-/** A name that was mentioned. */
-export interface PickleGlobal {
-  global: string;
-}
-export interface PickleStorage {
-  storage: string;
-  dtype: string;
-  /** Elements; bytes of an untyped storage. */
-  count: number;
-  /** First element; above 0 only in legacy files, where a storage can be a part of another one. */
-  start: number;
-}
-export interface PickleTensor {
-  tensor: PickleStorage;
-  offset: number;
-  shape: number[];
-  strides: number[];
-  /** torch's name of the dtype when the storage has none. */
-  dtype: string | null;
-}
-/** An object as plain data: its class by name, and the state it was given. */
-export interface PickleObject {
-  class: string;
-  args: PickleValue[];
-  state: PickleValue;
-}
-
-const TENSOR_CALLS = [
-  "torch._utils _rebuild_tensor",
-  "torch._utils _rebuild_tensor_v2",
-  "torch._utils _rebuild_tensor_v3",
-];
-const PARAMETER = "torch._utils _rebuild_parameter";
-const DICT = "collections OrderedDict";
-const SIZE = "torch Size";
-const STORAGE = /^torch(?:\.storage)? (\w+)Storage$/;
-const DTYPE = /^torch (?:b?float\d+\w*|float|half|double|u?int\d+|int|long|short|uint8|bool|complex\d+|strided)$/;
-const KNOWN = new Set([...TENSOR_CALLS, PARAMETER, DICT, SIZE]);
-
-/** Names in the metadata of a distributed checkpoint. Classes stay data; a call of the second kind gives its only argument back. */
-const METADATA_CLASSES =
-  /^torch\.distributed\.(?:checkpoint\.(?:metadata|filesystem|_fsspec_filesystem|planner)|_shard\.(?:metadata|sharded_tensor\.metadata)) \w+$/;
-const METADATA_CALLS =
-  /^(?:torch\.serialization _get_layout|torch\.distributed\.(?:checkpoint|_shard\.sharded_tensor)\.metadata _?MEM_FORMAT_ENCODING)$/;
-const PATHS = /^pathlib(?:\._local)? (?:Pure)?(?:Posix|Windows)?Path$/;
-const GETATTR = "builtins getattr";
+/** A pickle machine restricted to the opcodes and globals of torch's files; it never imports or calls anything. */
 
 const MAX_DEPTH = 200;
 const MAX_ITEMS = 5_000_000;
-
-const isMap = (v: unknown): v is Map<PickleValue, PickleValue> => v instanceof Map;
-export const isGlobal = (v: unknown): v is PickleGlobal => typeof v === "object" && v !== null && "global" in v;
-export const isTensor = (v: unknown): v is PickleTensor => typeof v === "object" && v !== null && "tensor" in v;
-export const isObject = (v: unknown): v is PickleObject => typeof v === "object" && v !== null && "class" in v;
-const isCount = (v: PickleValue | undefined): v is number => Number.isSafeInteger(v) && (v as number) >= 0;
-const isCounts = (v: PickleValue | undefined): v is number[] => Array.isArray(v) && v.every(isCount);
-
-/** What a pickle may mention: `tensors` as torch.save writes them, or the `metadata` of a distributed checkpoint. */
-export type PickleKind = "tensors" | "metadata";
 
 /** Runs a pickle. Throws: E_FORMAT naming the opcode, global or call that is not allowed, and its byte. */
 export const unpickle = (bytes: Uint8Array, name: string, kind: PickleKind = "tensors"): PickleValue =>
@@ -115,7 +72,7 @@ class Machine {
     return new RcmError("E_FORMAT", `${this.source.name}: ${message} (pickle byte ${this.at})`, { op: "torch" });
   }
 
-  /** Makes bytes up to `end` available. */
+  /** Reads ahead so that bytes up to `end` are available; false beyond the source. */
   private reach(end: number): boolean {
     if (end <= this.bytes.length) return true;
     if (end > this.source.size || end > MAX_HEADER) return false;
@@ -173,9 +130,8 @@ class Machine {
       this.kind === "metadata" &&
       (METADATA_CLASSES.test(id) || METADATA_CALLS.test(id) || PATHS.test(id) || id === GETATTR);
     if (!KNOWN.has(id) && !STORAGE.test(id) && !DTYPE.test(id) && !metadata) {
-      throw this.fail(
-        `wants the global ${module}.${member}, which is not part of a ${this.kind === "metadata" ? "checkpoint's metadata" : "tensor file"}; refused`,
-      );
+      const file = this.kind === "metadata" ? "checkpoint's metadata" : "tensor file";
+      throw this.fail(`wants the global ${module}.${member}, which is not part of a ${file}; refused`);
     }
     this.push({ global: id });
   }
@@ -262,8 +218,12 @@ class Machine {
     for (;;) {
       const op = this.byte();
       switch (op) {
-        case 0x80: this.take(1); break; // PROTO
-        case 0x95: this.take(8); break; // FRAME
+        case 0x80: // PROTO
+          this.take(1);
+          break;
+        case 0x95: // FRAME
+          this.take(8);
+          break;
         case 0x2e: { // STOP
           const v = this.pop();
           this.expectTree(v);
@@ -389,10 +349,18 @@ class Machine {
           this.global(module, member);
           break;
         }
-        case 0x51: this.push(this.persistent()); break; // BINPERSID
-        case 0x52: this.push(this.reduce()); break; // REDUCE
-        case 0x81: this.push(this.newObject()); break; // NEWOBJ
-        case 0x62: this.build(); break; // BUILD
+        case 0x51: // BINPERSID
+          this.push(this.persistent());
+          break;
+        case 0x52: // REDUCE
+          this.push(this.reduce());
+          break;
+        case 0x81: // NEWOBJ
+          this.push(this.newObject());
+          break;
+        case 0x62: // BUILD
+          this.build();
+          break;
         default:
           throw this.fail(`uses opcode 0x${op.toString(16)}, which a tensor file does not need; refused`);
       }
@@ -405,7 +373,7 @@ class Machine {
     this.push(v);
   }
 
-  /** Refuses values nested deeper than a torch file ever is, cycles, and trees that shared parts make huge. */
+  /** Refuses excessive nesting, cycles, and trees that shared parts expand to a huge size. */
   private expectTree(value: PickleValue): void {
     const open = new Set<PickleValue>();
     let visits = 0;

@@ -8,7 +8,7 @@ import { Rng, streamOf } from "../rng.ts";
 import { members, readAt, withFile, writeTar, type TarMember } from "./tar.ts";
 import { readTorchTensor, writeTorch } from "./torch.ts";
 
-/** Latent data sets: tar shards whose members `{key}.latent.pt`, `{key}.embed.pt` and `{key}.prompt.txt` make one sample. */
+/** Latent data sets: tar shards; a sample is `{key}.latent.pt`, `{key}.embed.pt` and `{key}.prompt.txt`. */
 
 export interface Sample {
   key: string;
@@ -20,10 +20,10 @@ export interface Sample {
 export const KINDS = ["latent.pt", "embed.pt", "prompt.txt"] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** Where a sample lies: enough to read it without reading its shard. */
+/** Location of a sample, to read it without scanning its shard. */
 export type Entry = { path: string; key: string } & Record<Kind, TarMember>;
 
-/** Bytes of decoded samples a stream keeps, and what a kept sample costs beside its tensors. */
+/** Bytes of decoded samples a stream keeps, and overhead of a cached sample besides its tensors. */
 const CACHE_LIMIT = 512 * 1024 ** 2;
 const CACHE_OVERHEAD = 512;
 
@@ -33,7 +33,9 @@ export function sampleMember(name: string): { key: string; kind: Kind } | null {
   return kind === undefined ? null : { key: name.slice(0, -kind.length - 1), kind };
 }
 
-/** The samples of a shard from its headers alone. Throws: E_IO, E_FORMAT naming what is damaged, doubled or lacking. */
+/**
+ * The samples of a shard from its headers alone. Throws: E_IO, E_FORMAT naming what is damaged, duplicated or missing.
+ */
 export function indexShard(path: string): Entry[] {
   const found = new Map<string, Partial<Record<Kind, TarMember>>>();
   for (const member of withFile(path, (fd, size) => [...members(fd, path, size)])) {
@@ -80,14 +82,17 @@ export function decode(fd: number, entry: Entry): Sample {
 
 /**
  * Reads every sample of a shard in order; members with other suffixes are ignored.
- * Throws: E_IO, or E_FORMAT naming shard, member and byte if something is damaged or lacking.
+ * Throws: E_IO, or E_FORMAT naming shard, member and byte if something is damaged or missing.
  */
 export function readShard(path: string): Sample[] {
   const entries = indexShard(path);
   return withFile(path, (fd) => entries.map((entry) => decode(fd, entry)));
 }
 
-/** Lists a data set's shards (`shard_000000.tar` or `shard-00000.tar`) by number. Throws: E_IO if the folder cannot be read, E_FORMAT if it holds none. */
+/**
+ * Lists a data set's shards (`shard_000000.tar` or `shard-00000.tar`) by number. Throws: E_IO; E_FORMAT if there are
+ * none.
+ */
 export function listShards(dir: string): string[] {
   let names: string[];
   try {
@@ -114,7 +119,7 @@ export function fileKey(key: string): string {
   return padded;
 }
 
-/** A sample's members as they stand in a shard. */
+/** The encoded members of a sample. */
 export function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
   const key = fileKey(sample.key);
   yield [`${key}.latent.pt`, writeTorch(sample.latent)];
@@ -141,7 +146,7 @@ function keptEntries(dir: string, perShard: number): Entry[] {
       kept = kept.concat(entries);
     }
   } catch (error) {
-    if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // a damaged shard is written anew
+    if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // a damaged shard is rewritten
   }
   return kept;
 }
@@ -161,8 +166,8 @@ function* skipKept(samples: Iterable<Sample>, kept: Entry[]): Generator<Sample> 
 }
 
 /**
- * Writes samples to shards, one sample in memory at a time, and returns how many the shards now hold; intact shards of an earlier run are kept.
- * A function as source is called with the number of kept samples and gives the rest, so they need not be made again.
+ * Writes samples to shards, one sample in memory at a time, and returns their number; intact shards of an earlier run
+ * are kept. A function as source is called with the number of kept samples and yields the remaining ones.
  * Throws: E_STATE if the folder holds other samples or another shard size, E_ARG for a bad key, E_IO.
  */
 export function writeShards(
@@ -196,10 +201,10 @@ export function writeShards(
 
 export type StreamOptions = { paths: string[]; rank?: number; world?: number; seed: number; shuffleBuffer: number };
 
-/** A place in a stream, as plain JSON; `data` is a fingerprint of the rank's shard names and keys. */
+/** A position in a stream, as plain JSON; `data` is a fingerprint of the rank's shard names and keys. */
 export type StreamPosition = Required<Omit<StreamOptions, "paths">> & { epoch: number; index: number; data: number };
 
-/** Draws each next item at random from a window of the items to come; a window as long as the items is a full shuffle. */
+/** Shuffles with a window: draws each item at random from the next ones. A window of all items is a full shuffle. */
 function windowShuffle<T>(items: T[], size: number, rng: Rng): T[] {
   const window = items.slice(0, size);
   return items.map((_, i) => {
@@ -212,8 +217,9 @@ function windowShuffle<T>(items: T[], size: number, rng: Rng): T[] {
 }
 
 /**
- * An endless stream of samples, each exactly once per epoch over all ranks; samples are shared with a cache, so do not change them.
- * Ranks take every world-th shard, or every world-th sample if there are fewer shards than ranks; the order follows from (seed, epoch) alone.
+ * An endless stream of samples, each exactly once per epoch over all ranks; samples are cached, so they must not be
+ * changed. Ranks take every world-th shard, or every world-th sample if there are fewer shards than ranks; the order
+ * depends only on (seed, epoch).
  */
 export class ShardStream {
   private at = { epoch: 0, index: 0 };
@@ -256,15 +262,15 @@ export class ShardStream {
     return { ...this.at, seed, rank, world, shuffleBuffer, data: this.data };
   }
 
-  /** Goes to a position of an equal stream. Throws: E_STATE if it belongs to another stream or data set. */
+  /** Seeks to a position of an equal stream. Throws: E_STATE if it belongs to another stream or data set. */
   restore(position: StreamPosition): void {
     const { epoch, index } = position;
-    for (const [field, own] of Object.entries({ ...this.position(), epoch, index })) {
+    for (const [field, expected] of Object.entries({ ...this.position(), epoch, index })) {
       const got = position[field as keyof StreamPosition];
-      if (own !== got || !Number.isSafeInteger(got) || got < 0)
+      if (expected !== got || !Number.isSafeInteger(got) || got < 0)
         throw new RcmError("E_STATE", `the data position does not fit this stream: its ${field} differs`, {
           op: "ShardStream",
-          want: own,
+          want: expected,
           got,
         });
     }
@@ -292,12 +298,12 @@ export class ShardStream {
     const rng = new Rng(seed, streamOf({ use: "data", step: epoch, sample: this.byShard ? rank : 0 }));
     const shards = windowShuffle(this.index(), this.index().length, rng);
     const all = windowShuffle(shards.flat(), shuffleBuffer, rng);
-    const own = this.byShard ? all : all.filter((_, i) => i % world === rank);
-    if (own.length === 0)
+    const mine = this.byShard ? all : all.filter((_, i) => i % world === rank);
+    if (mine.length === 0)
       throw new RcmError("E_FORMAT", `the shards hold too few samples for ${world} ranks: rank ${rank} has none`, {
         op: "ShardStream",
       });
-    return own;
+    return mine;
   }
 
   private load(entry: Entry): Sample {

@@ -3,11 +3,11 @@ import { RcmError } from "../error.ts";
 import { MAX_HEADER, memorySource, type Source } from "./source.ts";
 import { CENTRAL_HEADER, END_RECORD, LOCAL_HEADER, MAX_U16, MAX_U32, ZIP64_END_RECORD, ZIP64_LOCATOR } from "./zip.ts";
 
-/** The zip of torch.save: stored entries only, zip64 where sizes ask for it. Reads the directory, never the data. */
+/** Reads the zip of torch.save: stored entries only, zip64 if needed. Reads the directory, not the data. */
 
 const PIECE = 1 << 24;
 
-/** A stored member: its bytes lie at `offset` of the source. */
+/** A stored member: its bytes are at `offset` of the source. */
 export interface ZipMember {
   name: string;
   offset: number;
@@ -19,7 +19,7 @@ const bad = (name: string, message: string, got?: unknown): RcmError =>
   new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got });
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** Members by name, in the order of the directory, which is one read; a member's own header is read when it is wanted. Throws: E_IO, E_FORMAT. */
+/** Members by name, in directory order; the header of a member is read on demand. Throws: E_IO, E_FORMAT. */
 export class ZipDirectory {
   private readonly entries = new Map<string, { header: number; size: number; crc: number }>();
 
@@ -69,7 +69,7 @@ export class ZipDirectory {
     return this.entries.has(name);
   }
 
-  /** Where a member's data lie, or null when there is none of that name. Throws: E_FORMAT when they lie outside the file. */
+  /** Location of a member's data; null when there is no such member. Throws: E_FORMAT when it is outside the file. */
   locate(entry: string): ZipMember | null {
     const found = this.entries.get(entry);
     if (!found) return null;
@@ -83,7 +83,7 @@ export class ZipDirectory {
     return { name: entry, offset, size, crc };
   }
 
-  /** Compares a member's checksum, reading it in pieces. Throws: E_FORMAT when it is damaged. */
+  /** Verifies a member's checksum, reading it in pieces. Throws: E_FORMAT when it is damaged. */
   check(entry: string): void {
     const m = this.locate(entry);
     if (!m) return;
@@ -110,7 +110,7 @@ export function readZip(bytes: Uint8Array, name: string): Map<string, Uint8Array
   return new Map(directory.names.map((entry) => [entry, directory.read(entry) as Uint8Array]));
 }
 
-/** Number of entries, and the span of the directory. The end record is searched from the back: a comment may follow it. */
+/** Number of entries and span of the directory. The end record is searched backwards, as a comment may follow it. */
 function findEnd(source: Source): { count: number; offset: number; end: number } {
   for (const tail of [1024, 22 + 20 + MAX_U16]) {
     const found = findEndIn(source, Math.min(source.size, tail));

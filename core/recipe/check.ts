@@ -26,15 +26,15 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   const { consistency, dmd } = r.objective;
   if (!consistency && !dmd) out.push(["objective", "found neither consistency nor dmd, allowed one of them or both"]);
   if (consistency?.kind === "scm" && consistency.tangent_precision === "f32" && consistency.tangent !== "jvp")
-    out.push(["objective.consistency.tangent_precision", 'found "f32" beside differences, allowed with tangent: jvp']);
+    out.push(["objective.consistency.tangent_precision", 'found "f32" with finite differences, allowed with tangent: jvp']);
   const flow = consistency?.kind === "flow";
   if (flow && dmd) out.push(["objective.dmd", "found with a flow objective, allowed with scm, dcm and meanflow"]);
-  const wants =
+  const needsTeacher =
     dmd !== null ||
     consistency?.kind === "scm" ||
     consistency?.kind === "dcm" ||
     (consistency?.kind === "meanflow" && consistency.velocity === "teacher");
-  if (wants && !r.teacher)
+  if (needsTeacher && !r.teacher)
     out.push(["teacher", "found nothing, allowed a map with weights (the objective needs a teacher)"]);
   if (r.data.vae_round_trip !== null && latent.vae === null)
     out.push([
@@ -71,7 +71,7 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   return out;
 }
 
-/** Times that no sample grid uses (past its steps, or in a flow recipe) may exceed that of the first step. */
+/** Unused times (beyond the steps, or in a flow recipe) may exceed the time of the first step. */
 function midTimeChecks({ mid_times: times, steps, sigma_max }: Recipe["sample"], flow: boolean): [string, string][] {
   const out: [string, string][] = [];
   const most = Math.max(1, ...steps);

@@ -1,7 +1,7 @@
 import type * as v from "valibot";
 import { didYouMean } from "./suggest.ts";
 
-/** Words for valibot's issues: what was found, what is allowed. */
+/** Texts of valibot's issues: what was found, what is allowed. */
 
 interface AnySchema {
   type: string;
@@ -13,14 +13,14 @@ interface AnySchema {
   literal?: unknown;
 }
 
-/** The schema below optional, nullable and pipes. */
+/** The schema inside optional, nullable and pipe wrappers. */
 function core(schema: AnySchema): AnySchema {
   if (schema.wrapped) return core(schema.wrapped);
   if (schema.pipe && schema.pipe[0] !== schema) return core(schema.pipe[0]);
   return schema;
 }
 
-/** Maps a value may be at a path, following the `kind` that the value states. */
+/** Map schemas allowed at a path; a value's `kind` selects among variants. */
 export function mapsAt(root: unknown, path: readonly string[], value: unknown): AnySchema[] {
   let at = [core(root as AnySchema)];
   let here = value;
@@ -47,7 +47,12 @@ export const keysAt = (root: unknown, path: readonly string[], value: unknown): 
 
 const show = (x: unknown): string => (x === undefined ? "nothing" : JSON.stringify(x));
 
-/** One issue in words, without its place. */
+function oneOf(found: unknown, allowed: readonly string[]): string {
+  const suggestion = typeof found === "string" ? didYouMean(found, allowed) : "";
+  return `found ${show(found)}, allowed ${allowed.join(", ")}${suggestion}`;
+}
+
+/** The text of an issue, without its location. */
 export function describeIssue(issue: v.BaseIssue<unknown>, root: unknown, value: unknown): string {
   const path = (issue.path ?? []).map((p) => String(p.key));
   const last = path[path.length - 1] ?? "";
@@ -63,11 +68,11 @@ export function describeIssue(issue: v.BaseIssue<unknown>, root: unknown, value:
       typeof issue.input === "object" && issue.input !== null
         ? (issue.input as Record<string, unknown>).kind
         : issue.input;
-    return `found ${show(found)}, allowed ${kinds.join(", ")}${typeof found === "string" ? didYouMean(found, kinds) : ""}`;
+    return oneOf(found, kinds);
   }
   if (issue.type === "picklist") {
     const allowed = (issue.expected ?? "").replace(/^\(|\)$/g, "").split(" | ").map((s) => s.replace(/^"|"$/g, ""));
-    return `found ${show(issue.input)}, allowed ${allowed.join(", ")}${typeof issue.input === "string" ? didYouMean(issue.input, allowed) : ""}`;
+    return oneOf(issue.input, allowed);
   }
   const limits: Record<string, string> = {
     min_value: "at least",
@@ -75,8 +80,10 @@ export function describeIssue(issue: v.BaseIssue<unknown>, root: unknown, value:
     gt_value: "more than",
     lt_value: "less than",
   };
-  if (issue.type in limits)
-    return `found ${show(issue.input)}, allowed ${limits[issue.type]} ${show((issue as unknown as { requirement: unknown }).requirement)}`;
+  if (issue.type in limits) {
+    const bound = "requirement" in issue ? issue.requirement : undefined;
+    return `found ${show(issue.input)}, allowed ${limits[issue.type]} ${show(bound)}`;
+  }
   if (issue.type === "integer") return `found ${show(issue.input)}, allowed whole numbers`;
   if (issue.type === "finite") return `found ${show(issue.input)}, allowed finite numbers`;
   if (issue.type === "min_length") return "found an empty value, allowed a value that is not empty";

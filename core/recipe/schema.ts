@@ -75,7 +75,7 @@ const scmSchema = v.strictObject({
   tangent_precision: v.pipe(
     v.optional(v.picklist(["storage", "f32"]), "storage"),
     note(
-      "storage: the tangent is rounded as activations are; f32: it comes from a pass of its own in f32-grade arithmetic",
+      "storage: the tangent is rounded as activations are; f32: it is computed by a separate pass in f32-grade arithmetic",
     ),
   ),
   ramp_scope: v.pipe(
@@ -139,7 +139,7 @@ export const recipeSchema = v.strictObject({
   teacher: v.optional(
     v.nullable(
       v.strictObject({
-        weights: v.pipe(text, note("checkpoint of any known format; relative paths are beside the recipe")),
+        weights: v.pipe(text, note("checkpoint of any known format; relative paths start at the folder of the recipe")),
         guidance: v.pipe(v.optional(v.pipe(v.number(), v.minValue(1)), 5), note("classifier-free guidance scale")),
         negative_prompt: v.optional(v.string(), ""),
         negative_embed: v.pipe(
@@ -176,7 +176,8 @@ export const recipeSchema = v.strictObject({
     vae_round_trip: v.pipe(
       v.optional(v.nullable(text), null),
       note(
-        "weights of the VAE: each latent is decoded to pixels and encoded again, as the public code does; null: stored latents are used as they are",
+        "weights of the VAE: each latent is decoded to pixels and encoded again, as the public code does; " +
+          "null: stored latents are used unchanged",
       ),
     ),
     shuffle_buffer: v.optional(count, 1000),
@@ -190,7 +191,8 @@ export const recipeSchema = v.strictObject({
     on_nonfinite: v.pipe(
       v.optional(v.picklist(["raise", "skip", "zero"]), "raise"),
       note(
-        "raise: stop; skip: drop and count samples whose target is not finite; zero: drop them silently, as the public code",
+        "raise: stop; skip: drop and count samples whose target is not finite; " +
+          "zero: drop them silently, as the public code",
       ),
     ),
   }),
@@ -221,7 +223,8 @@ export const recipeSchema = v.strictObject({
     deterministic: v.pipe(
       v.optional(v.boolean(), true),
       note(
-        "true: the same seed gives the same bits every run, and so does a resumed one; false: GPU kernels may sum in another order every run where that is faster",
+        "true: the same seed gives the same bits every run, also when resumed; " +
+          "false: GPU kernels may sum in any order where that is faster",
       ),
     ),
     log_every: v.optional(count, 50),
@@ -240,7 +243,7 @@ export const recipeSchema = v.strictObject({
       form: v.optional(v.picklist(STUDENT_FORMS), "rf"),
       mode: v.pipe(
         v.optional(v.picklist(FEW_STEP_MODES), "sde"),
-        note("student: a step goes on with fresh noise (sde) or deterministically (ode)"),
+        note("student: each step adds new noise (sde) or is deterministic (ode)"),
       ),
       teacher_steps: v.optional(count, 50),
       teacher_sampler: v.optional(v.picklist(TEACHER_SAMPLERS), "euler"),
@@ -263,7 +266,7 @@ export const recipeSchema = v.strictObject({
   ),
 });
 
-/** Shape of the latents that are trained on and sampled: the stored one, cut to data.frames. */
+/** Latent shape of training and sampling: the stored shape, truncated to data.frames. */
 export const latentShape = ({ data: { shape, frames } }: Recipe): [number, number, number, number] => [
   shape[0],
   frames ?? shape[1],

@@ -4,13 +4,13 @@ import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument, type Node }
 import { env } from "../env.ts";
 import { RcmError } from "../error.ts";
 
-/** Plain values with the place each came from. Places are "file:line:column", keyed by the dotted path. */
+/** Plain values and their locations, "file:line:column" by dotted path. */
 export interface Sourced {
   value: unknown;
   places: Map<string, string>;
 }
 
-/** Keys whose values are paths, and words that stand for no path. */
+/** Keys whose values are paths, and values of these keys that are not paths. */
 const PATHS = new Set([
   "teacher.weights",
   "data.path",
@@ -27,7 +27,7 @@ const NOT_PATHS = new Set(["teacher", "random"]);
 
 const isRecord = (v: unknown): v is Record<string, unknown> => typeof v === "object" && v !== null && !Array.isArray(v);
 
-/** Reads one YAML file with positions. Throws: E_IO, E_RECIPE listing every syntax error with its place. */
+/** Reads one YAML file with locations. Throws: E_IO, E_RECIPE listing every syntax error with its location. */
 export function readYaml(path: string): Sourced {
   let text: string;
   try {
@@ -39,7 +39,7 @@ export function readYaml(path: string): Sourced {
     return parseYaml(text, path);
   } catch (cause) {
     if (cause instanceof RcmError) throw cause;
-    // Of the library or the stack: aliases to nothing or without end, nesting without end.
+    // Thrown by the YAML library or the stack: undefined or recursive aliases, unlimited nesting.
     throw new RcmError("E_RECIPE", `${path}:1:1: ${(cause as Error).message}`, { op: "recipe", cause });
   }
 }
@@ -118,7 +118,7 @@ function settleInto(
     : filled;
 }
 
-/** Lays `over` on `base` key by key. Lists, scalars and null replace; so does a map of another `kind`. */
+/** Merges `over` into `base` key by key. Lists, scalars, null and maps of another `kind` replace. */
 export function merge(base: Sourced, over: Sourced): Sourced {
   const places = new Map(base.places);
   const join = (a: unknown, b: unknown, at: string): unknown => {
@@ -136,28 +136,28 @@ export function merge(base: Sourced, over: Sourced): Sourced {
   return { value, places };
 }
 
-/** Reads a recipe and, below it, the one it extends. Throws: E_RECIPE on a cycle. */
+/** Reads a recipe merged over the one it extends. Throws: E_RECIPE on a cycle. */
 export function readExtended(path: string, seen: string[] = []): Sourced {
   const absolute = resolve(path);
   if (seen.includes(absolute))
     throw new RcmError("E_RECIPE", `extends runs in a circle: ${[...seen, absolute].join(" -> ")}`, { op: "recipe" });
-  const own = readYaml(path);
-  if (!isRecord(own.value))
+  const file = readYaml(path);
+  if (!isRecord(file.value))
     throw new RcmError(
       "E_RECIPE",
-      `${path}:1:1: found ${own.value === null ? "nothing" : typeof own.value}, allowed a map of keys`,
+      `${path}:1:1: found ${file.value === null ? "nothing" : typeof file.value}, allowed a map of keys`,
       { op: "recipe" },
     );
-  const { extends: parent, ...rest } = own.value;
-  if (parent === undefined) return own;
+  const { extends: parent, ...rest } = file.value;
+  if (parent === undefined) return file;
   if (typeof parent !== "string")
     throw new RcmError(
       "E_RECIPE",
-      `${own.places.get("extends")} extends: found ${JSON.stringify(parent)}, allowed one path`,
+      `${file.places.get("extends")} extends: found ${JSON.stringify(parent)}, allowed one path`,
       { op: "recipe" },
     );
   return merge(readExtended(resolve(dirname(absolute), parent), [...seen, absolute]), {
     value: rest,
-    places: own.places,
+    places: file.places,
   });
 }
