@@ -68,9 +68,8 @@ export function truncations(): { truncated: Truncated[]; onTruncated: OnTruncate
     truncated,
     onTruncated(t) {
       truncated.push(t);
-      log.warn(
-        `a prompt of ${t.tokens} tokens is cut to ${t.kept}: "${t.prompt.slice(0, 60)}${t.prompt.length > 60 ? "..." : ""}"`,
-      );
+      const start = `${t.prompt.slice(0, 60)}${t.prompt.length > 60 ? "..." : ""}`;
+      log.warn(`a prompt of ${t.tokens} tokens is cut to ${t.kept}: "${start}"`);
     },
   };
 }

@@ -66,6 +66,9 @@ function decodedSheet(o: InspectRunOptions, weights: string, latents: HostTensor
   const factor = Math.max(1, Math.floor(size.width / CELL));
   const small = cells.map((pixels) => shrink(pixels, size, factor));
   const [{ width, height }] = small;
-  const sheet = grid(small.map((s) => s.pixels), width, height, 3, (columns * cells.length) / latents.length);
+  const sheet = grid(
+    small.map((s) => s.pixels),
+    { width, height, channels: 3, columns: (columns * cells.length) / latents.length },
+  );
   return encodePng(sheet.pixels, sheet.width, sheet.height, 3);
 }

@@ -63,6 +63,16 @@ interface Scored {
   logits: Float32Array;
 }
 
+/** Samples of one row, classified. */
+interface Drawn {
+  name: string;
+  steps: number;
+  evaluations: number;
+  scored: Scored;
+  seconds: number;
+  grid: Uint8Array;
+}
+
 /**
  * Evaluates students and teacher against held-out data; writes report.html and eval.json. Throws: E_RECIPE without
  * eval.
@@ -84,14 +94,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   // Every row draws the prompts of the held-out samples, so both sets have the same label distribution.
   const { prompts, labels } = real;
 
-  const row = (
-    name: string,
-    steps: number,
-    evaluations: number,
-    scored: Scored,
-    seconds: number,
-    grid: Uint8Array,
-  ): EvalRow => {
+  const row = ({ name, steps, evaluations, scored, seconds, grid }: Drawn): EvalRow => {
     const d = CLASSIFIER_SIZES.features;
     const stats = featureStats(scored.features, n, d);
     const rng = new Rng(o.seed, streamOf({ use: "metric", step: steps }));
@@ -128,14 +131,14 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
     const onBatch = (done: number): void => o.onEvent?.({ row: `${name} ${steps}`, done, total: n });
     const set = await drawPrompts(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop: o.shouldStop });
     await breathe();
-    return row(
+    return row({
       name,
       steps,
-      evaluationsOf(plan),
-      classifier.classify(set.latents),
-      set.seconds,
-      gridOf(set.latents, labels),
-    );
+      evaluations: evaluationsOf(plan),
+      scored: classifier.classify(set.latents),
+      seconds: set.seconds,
+      grid: gridOf(set.latents, labels),
+    });
   };
 
   const teacherModel = createNetwork(device, recipe, { trainable: false, secondTime: false });
@@ -143,10 +146,8 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
   const teacherPath = recipe.teacher?.weights ?? o.weights;
   if (teacherPath === null) throw new RcmError("E_ARG", "a recipe without teacher needs --weights", { op: "eval" });
   loadWeights(teacherModel, teacherPath, teacherPath, { kind: o.kind, ...o.load });
-  const key = teacherKey(recipe, teacherPath, o, n, {
-    isa: device.backend.info.isa,
-    threads: device.backend.info.threads,
-  });
+  const { isa, threads } = device.backend.info;
+  const key = teacherKey(recipe, teacherPath, { n, seed: o.seed, batch: o.batch, isa, threads });
   const teacher =
     (o.reuseTeacher && reusedTeacher(o.reuseTeacher, key)) ||
     (await drawnRow("teacher", teacherModel, recipePlan(recipe, { role: "teacher" })));
@@ -198,9 +199,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
 function teacherKey(
   recipe: Recipe,
   weights: string,
-  o: EvalOptions,
-  n: number,
-  info: { isa: string; threads: number },
+  { n, seed, batch, isa, threads }: { n: number; seed: number; batch: number; isa: string; threads: number },
 ): string {
   const { teacher_steps, teacher_sampler, teacher_shift, teacher_sigma_max } = recipe.sample;
   const settings = {
@@ -211,10 +210,11 @@ function teacherKey(
     guidance: recipe.teacher?.guidance,
     negative: recipe.teacher?.negative_prompt,
     n,
-    seed: o.seed,
-    batch: o.batch,
+    seed,
+    batch,
     data: recipe.eval?.data,
-    ...info,
+    isa,
+    threads,
   };
   const hash = createHash("sha256").update(JSON.stringify(settings));
   hashWeights(hash, weights);

@@ -147,7 +147,7 @@ export function exportLora(device: Device, student: ExportSource, base: ExportSo
   const out = streams.map((s) => digested(s));
   write(o, out, report);
   verifyWritten(o.out, out);
-  verifyFactors(device, student, base, o.out, factors);
+  verifyFactors(o.out, factors, { device, student, base });
   report.tensors = out.length;
   report.parameters = out.reduce((n, t) => n + numel(t.shape), 0);
   return report;
@@ -241,11 +241,9 @@ function missed(difference: Tensor, up: Tensor, down: Tensor): number {
 
 /** Recomputes every layer's error from the file. Throws: E_INTERNAL naming a layer whose error differs. */
 function verifyFactors(
-  device: Device,
-  student: ExportSource,
-  base: ExportSource,
   path: string,
   factors: Factors[],
+  { device, student, base }: { device: Device; student: ExportSource; base: ExportSource },
 ): void {
   const { tensors } = openCheckpoint(path);
   for (const f of factors) {

@@ -103,13 +103,9 @@ export function exportWeights(o: ExportOptions): ExportSummary {
     ? mergeSources(openSource(o.merge.target, o.kind), student, openSource(o.merge.base, o.kind), o.merge.weight)
     : null;
   const note: Record<string, string> = o.merge ? { merge_weight: String(o.merge.weight) } : {};
-  const written = writeSource(
-    device,
-    merged?.source ?? student,
-    format as ExportFormat,
-    { ...o, metadata: { ...student.origin, ...note, ...o.metadata } },
-    seconds,
-  );
+  const metadata = { ...student.origin, ...note, ...o.metadata };
+  const source = merged?.source ?? student;
+  const written = writeSource({ device, source, format: format as ExportFormat, seconds }, { ...o, metadata });
   return {
     ...base,
     format: format as ExportFormat,
@@ -158,12 +154,17 @@ function blockMatrices({ family, tensors }: ExportSource): (name: string) => boo
   return (name) => blocks.has(name);
 }
 
+interface WriteJob {
+  device: Device;
+  source: ExportSource;
+  format: ExportFormat;
+  /** Time since the export began. */
+  seconds: () => number;
+}
+
 function writeSource(
-  device: Device,
-  source: ExportSource,
-  format: ExportFormat,
+  { device, source, format, seconds }: WriteJob,
   o: ExportOptions,
-  seconds: () => number,
 ): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
   const keys = FORMAT_KEYS[format];
   const { family, config } = source;
@@ -173,7 +174,7 @@ function writeSource(
   const sum = new RoundingSum();
   let done = 0;
   let total = 0;
-  const tell =
+  const report =
     (stage: ExportProgress["stage"]) =>
     (bytes: number): void =>
       o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
@@ -184,7 +185,7 @@ function writeSource(
     blockMatrix: blockMatrices(source),
     quantNotes: format === "comfyui",
     sum,
-    onDone: tell("write"),
+    onDone: report("write"),
   });
   total = tensors.reduce((n, t) => n + t.bytes, 0);
   const { root, files } = writeFormat(format, o.out, tensors, {
@@ -194,7 +195,7 @@ function writeSource(
     force: o.force ?? false,
   });
   done = 0;
-  verifyWritten(root, tensors, tell("verify"));
+  verifyWritten(root, tensors, report("verify"));
   return {
     files,
     tensors: tensors.length,

@@ -1,7 +1,7 @@
 import { hostValues } from "../dtype.ts";
 import { symmetricEigen } from "../metrics/eigen.ts";
 import { times, timesTransposed, transposedTimes } from "../ops/nondiff/matmul.ts";
-import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
+import { sampleReduce, type Tensor } from "../tensor.ts";
 
 /**
  * Truncated singular value decomposition by randomised subspace iteration, all products on the device in f64. The small
@@ -26,7 +26,6 @@ const FLOOR = 1e-26;
 
 /** Eigenvectors of a Gram matrix above a floor, largest first: rows [kept, l], each times `weigh(eigenvalue)`. */
 function leading(
-  device: Device,
   gram: Tensor,
   most: number,
   floor: number,
@@ -42,7 +41,7 @@ function leading(
     for (let j = 0; j < l; j++) rows[to * l + j] = vectors[from * l + j] * weigh(values[from]);
   });
   return {
-    rows: device.fromValues(rows, [order.length, l], "f64"),
+    rows: gram.device.fromValues(rows, [order.length, l], "f64"),
     values: Float64Array.from(order, (i) => values[i]),
   };
 }
@@ -53,7 +52,7 @@ const inverseRoot = (v: number): number => 1 / Math.sqrt(v);
 function orthonormalColumns(y: Tensor): Tensor {
   let q = y;
   for (let pass = 0; pass < 2; pass++)
-    q = timesTransposed(q, leading(y.device, transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
+    q = timesTransposed(q, leading(transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
   return q;
 }
 
@@ -72,13 +71,13 @@ export function lowRank(matrix: Tensor, rank: number): LowRank | null {
     const rows = transposedTimes(orthonormalColumns(y), matrix);
     const gram = timesTransposed(rows, rows);
     // Rows are orthonormalised before the next product, else all would converge to the largest direction.
-    y = timesTransposed(matrix, times(leading(device, gram, gram.shape[0], BASIS_FLOOR, inverseRoot).rows, rows));
+    y = timesTransposed(matrix, times(leading(gram, gram.shape[0], BASIS_FLOOR, inverseRoot).rows, rows));
   }
   const q = orthonormalColumns(y);
   const rows = transposedTimes(q, matrix);
   const gram = timesTransposed(rows, rows);
-  const up = leading(device, gram, rank, FLOOR, (v) => v ** 0.25);
-  const down = leading(device, gram, rank, FLOOR, (v) => v ** -0.25);
+  const up = leading(gram, rank, FLOOR, (v) => v ** 0.25);
+  const down = leading(gram, rank, FLOOR, (v) => v ** -0.25);
   return {
     up: scope.keep(timesTransposed(q, up.rows)),
     down: scope.keep(times(down.rows, rows)),

@@ -48,6 +48,14 @@ const differences = (a: Settings, b: Settings): string[] =>
     .sort()
     .filter((k) => JSON.stringify(a[k]) !== JSON.stringify(b[k]));
 
+/** What one job writes into the folder. */
+export interface ManifestJob {
+  shard: Shard;
+  settings: Settings;
+  items: readonly { index: number; prompt: string }[];
+  overwrite: boolean;
+}
+
 /**
  * `samples.jsonl` of an output folder: the settings, then a line for each finished sample; replaced atomically after
  * each. Every shard writes a separate file and reads all of them, so a folder may be finished with another number of
@@ -66,10 +74,7 @@ export class Manifest {
   /** Throws: E_STATE naming what differs when the folder holds samples of other settings, unless `overwrite`. */
   static open(
     folder: string,
-    shard: Shard,
-    settings: Settings,
-    items: readonly { index: number; prompt: string }[],
-    overwrite: boolean,
+    { shard, settings, items, overwrite }: ManifestJob,
   ): Manifest {
     const file = shard.count === 1 ? "samples.jsonl" : `samples-${shard.index}-of-${shard.count}.jsonl`;
     const plain = JSON.parse(JSON.stringify(settings)) as Settings;
@@ -89,7 +94,8 @@ export class Manifest {
           .map((k) => `${k}: there ${JSON.stringify(read.settings[k])}, here ${JSON.stringify(plain[k])}`);
         throw new RcmError(
           "E_STATE",
-          `${join(folder, f)} describes samples of other settings (${list.join("; ")}); name another folder or --overwrite`,
+          `${join(folder, f)} describes samples of other settings (${list.join("; ")}); ` +
+            "name another folder or --overwrite",
           { op: "sample" },
         );
       }

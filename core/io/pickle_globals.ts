@@ -14,7 +14,8 @@ export const PARAMETER = "torch._utils _rebuild_parameter";
 export const DICT = "collections OrderedDict";
 export const SIZE = "torch Size";
 export const STORAGE = /^torch(?:\.storage)? (\w+)Storage$/;
-export const DTYPE = /^torch (?:b?float\d+\w*|float|half|double|u?int\d+|int|long|short|uint8|bool|complex\d+|strided)$/;
+export const DTYPE =
+  /^torch (?:b?float\d+\w*|float|half|double|u?int\d+|int|long|short|uint8|bool|complex\d+|strided)$/;
 export const KNOWN = new Set([...TENSOR_CALLS, PARAMETER, DICT, SIZE]);
 
 /** Globals in the metadata of a distributed checkpoint: classes are read as data, calls return their only argument. */

@@ -16,7 +16,21 @@ function chunk(type: string, body: Uint8Array): Uint8Array {
   return out;
 }
 
-function checkSize(op: string, pixels: Uint8Array, width: number, height: number, channels: number): void {
+export interface ImageSize {
+  width: number;
+  height: number;
+  channels: 1 | 3;
+}
+
+export interface GridOptions extends ImageSize {
+  columns: number;
+  /** White pixels between and around the images; 2 when absent. */
+  pad?: number;
+  /** Magnification; 1 when absent. */
+  scale?: number;
+}
+
+function checkSize(op: string, pixels: Uint8Array, { width, height, channels }: ImageSize): void {
   const whole = [width, height].every((side) => Number.isInteger(side) && side >= 1 && side < 0x80000000);
   if (!whole)
     throw new RcmError("E_ARG", "an image needs positive whole sides below 2^31", { op, got: `${width} x ${height}` });
@@ -34,7 +48,7 @@ function checkSize(op: string, pixels: Uint8Array, width: number, height: number
  * Source: W3C PNG specification, third edition.
  */
 export function encodePng(pixels: Uint8Array, width: number, height: number, channels: 1 | 3): Uint8Array {
-  checkSize("encodePng", pixels, width, height, channels);
+  checkSize("encodePng", pixels, { width, height, channels });
   const stride = width * channels;
   const raw = new Uint8Array((stride + 1) * height);
   for (let y = 0; y < height; y++) {
@@ -73,12 +87,7 @@ function upIsSmaller(row: Uint8Array, above: Uint8Array): boolean {
  */
 export function grid(
   images: Uint8Array[],
-  width: number,
-  height: number,
-  channels: 1 | 3,
-  columns: number,
-  pad = 2,
-  scale = 1,
+  { width, height, channels, columns, pad = 2, scale = 1 }: GridOptions,
 ): { pixels: Uint8Array; width: number; height: number } {
   const op = "grid";
   if (images.length === 0) throw new RcmError("E_ARG", "a grid needs at least one image", { op });
@@ -87,7 +96,7 @@ export function grid(
   if (!Number.isInteger(pad) || pad < 0)
     throw new RcmError("E_ARG", "padding is a whole number of pixels", { op, got: pad });
   if (!Number.isInteger(scale) || scale < 1) throw new RcmError("E_ARG", "scale is a whole factor", { op, got: scale });
-  for (const image of images) checkSize(op, image, width, height, channels);
+  for (const image of images) checkSize(op, image, { width, height, channels });
   const across = Math.min(columns, images.length);
   const down = Math.ceil(images.length / columns);
   const [cellWidth, cellHeight] = [width * scale, height * scale];

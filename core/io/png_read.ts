@@ -58,7 +58,11 @@ const paeth = (a: number, b: number, c: number): number => {
 };
 
 /** Undoes a row's filter in place; `above` is the previous row, already decoded. */
-function unfilter(kind: number, row: Uint8Array, above: Uint8Array, step: number, name: string): void {
+function unfilter(
+  row: Uint8Array,
+  above: Uint8Array,
+  { kind, step, name }: { kind: number; step: number; name: string },
+): void {
   for (let i = 0; i < row.length; i++) {
     const left = i >= step ? row[i - step] : 0;
     const corner = i >= step ? above[i - step] : 0;
@@ -90,7 +94,7 @@ export function decodePng(bytes: Uint8Array, name = "PNG"): { pixels: Uint8Array
   for (let y = 0; y < height; y++) {
     const at = y * (stride + 1);
     const row = raw.subarray(at + 1, at + 1 + stride) as Uint8Array<ArrayBuffer>;
-    unfilter(raw[at], row, above, channels, name);
+    unfilter(row, above, { kind: raw[at], step: channels, name });
     above = row;
     for (let x = 0; x < width; x++) {
       for (let c = 0; c < 3; c++) pixels[(y * width + x) * 3 + c] = row[x * channels + (channels < 3 ? 0 : c)];

@@ -101,10 +101,8 @@ export function readHost(t: Stored): HostTensor {
   for (const { start, stored } of isSharded(t) ? t.parts : [{ start: t.shape.map(() => 0), stored: t }]) {
     const first = start.reduce((at, s, i) => at + s * to[i], 0);
     copyStrided(
-      windowBytes(stored),
-      stored.strides ?? denseStrides(stored.shape),
-      data.subarray(first * each),
-      to,
+      { data: windowBytes(stored), strides: stored.strides ?? denseStrides(stored.shape) },
+      { data: data.subarray(first * each), strides: to },
       stored.shape,
       each,
     );

@@ -17,15 +17,16 @@ export function isDense(shape: readonly number[], strides: readonly number[]): b
 export const spanOf = (shape: readonly number[], strides: readonly number[]): number =>
   numel(shape) === 0 ? 0 : shape.reduce((sum, d, i) => sum + (d - 1) * strides[i], 1);
 
-/**
- * Copies a block of elements between two layouts. Shapes: `shape` of both; strides in elements of `each` bytes, `from`
- * and `to` start at the block's first element.
- */
+/** Elements from the first of a block on; strides in elements. */
+export interface StridedBytes {
+  data: Uint8Array;
+  strides: readonly number[];
+}
+
+/** Copies a block of elements of `each` bytes between two layouts. Shapes: `shape` of both. */
 export function copyStrided(
-  from: Uint8Array,
-  fromStrides: readonly number[],
-  to: Uint8Array,
-  toStrides: readonly number[],
+  { data: from, strides: fromStrides }: StridedBytes,
+  { data: to, strides: toStrides }: StridedBytes,
   shape: readonly number[],
   each: number,
 ): void {

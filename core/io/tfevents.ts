@@ -99,7 +99,7 @@ export class EventWriter {
   }
 
   /** Records an encoded PNG of the given size. */
-  image(tag: string, png: Uint8Array, width: number, height: number, step: number): void {
+  image(tag: string, png: Uint8Array, { width, height }: { width: number; height: number }, step: number): void {
     const channels = png[25] === 0 ? 1 : 3;
     const body = concat([integer(1, height), integer(2, width), integer(3, channels), counted(4, png)]);
     this.summary([counted(1, utf8.encode(tag)), counted(4, body)], step, Date.now() / 1000);

@@ -50,7 +50,7 @@ function toHost({ dtype, shape, offset, bytes, strides }: TorchWindow, file: Uin
   const data = file.subarray(offset, offset + bytes);
   if (!strides) return { dtype, shape, data };
   const out = new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype)));
-  copyStrided(data, strides, out, denseStrides(shape), shape, dtypeBytes(dtype));
+  copyStrided({ data, strides }, { data: out, strides: denseStrides(shape) }, shape, dtypeBytes(dtype));
   return { dtype, shape, data: out };
 }
 

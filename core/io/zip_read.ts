@@ -45,12 +45,9 @@ export class ZipDirectory {
       ];
       if (stored === MAX_U32 || size === MAX_U32 || header === MAX_U32) {
         [size, stored, header] = zip64Extra(
-          view,
-          at + 46 + nameLength,
-          extraLength,
+          { view, start: at + 46 + nameLength, length: extraLength, entry },
           { size, stored, header },
           source,
-          entry,
         );
       }
       if (method !== 0 || stored !== size)
@@ -157,13 +154,11 @@ function big(view: DataView, at: number, source: Source): number {
   return Number(v);
 }
 
+/** Sizes and offset that are too large for the directory entry, from its extra field. Throws: E_FORMAT. */
 function zip64Extra(
-  view: DataView,
-  start: number,
-  length: number,
+  { view, start, length, entry }: { view: DataView; start: number; length: number; entry: string },
   v: { size: number; stored: number; header: number },
   source: Source,
-  entry: string,
 ): [number, number, number] {
   const { name } = source;
   for (let at = start; at + 4 <= start + length; ) {

@@ -26,7 +26,10 @@ export function crossChecks(r: Recipe): [key: string, message: string][] {
   const { consistency, dmd } = r.objective;
   if (!consistency && !dmd) out.push(["objective", "found neither consistency nor dmd, allowed one of them or both"]);
   if (consistency?.kind === "scm" && consistency.tangent_precision === "f32" && consistency.tangent !== "jvp")
-    out.push(["objective.consistency.tangent_precision", 'found "f32" with finite differences, allowed with tangent: jvp']);
+    out.push([
+      "objective.consistency.tangent_precision",
+      'found "f32" with finite differences, allowed with tangent: jvp',
+    ]);
   const flow = consistency?.kind === "flow";
   if (flow && dmd) out.push(["objective.dmd", "found with a flow objective, allowed with scm, dcm and meanflow"]);
   const needsTeacher =

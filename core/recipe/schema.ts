@@ -75,7 +75,8 @@ const scmSchema = v.strictObject({
   tangent_precision: v.pipe(
     v.optional(v.picklist(["storage", "f32"]), "storage"),
     note(
-      "storage: the tangent is rounded as activations are; f32: it is computed by a separate pass in f32-grade arithmetic",
+      "storage: the tangent is rounded as activations are; " +
+        "f32: it is computed by a separate pass in f32-grade arithmetic",
     ),
   ),
   ramp_scope: v.pipe(

@@ -84,38 +84,30 @@ function parseYaml(text: string, path: string): Sourced {
  */
 export function settle(value: unknown, at: string, folder: string, places: ReadonlyMap<string, string>): unknown {
   const unset: string[] = [];
-  const settled = settleInto(value, at, folder, places, unset);
+  const fill = (text: string, key: string): string =>
+    text.replace(
+      /\$\{(\w+)(?::([-?])([^}]*))?\}/g,
+      (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
+        const set = env.variable(name);
+        if (set !== null) return set;
+        if (form === "-") return rest as string;
+        const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
+        unset.push(`${places.get(key) ?? key} ${key}: the environment variable ${name} is not set; ${what}`);
+        return "";
+      },
+    );
+  const walk = (part: unknown, key: string): unknown => {
+    if (Array.isArray(part)) return part.map((v, i) => walk(v, `${key}.${i}`));
+    if (isRecord(part))
+      return Object.fromEntries(Object.entries(part).map(([k, v]) => [k, walk(v, key === "" ? k : `${key}.${k}`)]));
+    if (typeof part !== "string") return part;
+    const filled = fill(part, key);
+    const relative = PATHS.has(key) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled);
+    return relative ? resolve(folder, filled) : filled;
+  };
+  const settled = walk(value, at);
   if (unset.length > 0) throw new RcmError("E_RECIPE", unset.join("\n"), { op: "recipe" });
   return settled;
-}
-
-function settleInto(
-  value: unknown,
-  at: string,
-  folder: string,
-  places: ReadonlyMap<string, string>,
-  unset: string[],
-): unknown {
-  if (Array.isArray(value)) return value.map((v, i) => settleInto(v, `${at}.${i}`, folder, places, unset));
-  if (isRecord(value))
-    return Object.fromEntries(
-      Object.entries(value).map(([k, v]) => [k, settleInto(v, at === "" ? k : `${at}.${k}`, folder, places, unset)]),
-    );
-  if (typeof value !== "string") return value;
-  const filled = value.replace(
-    /\$\{(\w+)(?::([-?])([^}]*))?\}/g,
-    (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
-      const set = env.variable(name);
-      if (set !== null) return set;
-      if (form === "-") return rest as string;
-      const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
-      unset.push(`${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; ${what}`);
-      return "";
-    },
-  );
-  return PATHS.has(at) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled)
-    ? resolve(folder, filled)
-    : filled;
 }
 
 /** Merges `over` into `base` key by key. Lists, scalars, null and maps of another `kind` replace. */

@@ -162,7 +162,8 @@ class MetricsLog {
   image(step: number, path: string): void {
     const png = new Uint8Array(readFileSync(path));
     const view = new DataView(png.buffer, png.byteOffset);
-    this.events.image("samples", png, view.getUint32(16), view.getUint32(20), step);
+    const size = { width: view.getUint32(16), height: view.getUint32(20) };
+    this.events.image("samples", png, size, step);
   }
 
   close(): void {
