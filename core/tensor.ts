@@ -7,6 +7,8 @@ import {
 } from "../ffi/memory.ts";
 import type { Rcm } from "../ffi/rcm.gen.ts";
 
+export type { DeviceName } from "../ffi/open.ts";
+
 /** One block of device memory, owned by exactly one scope. Views share it. */
 export class Storage {
   scope: Scope | null;

@@ -6,15 +6,18 @@ import { RcmError } from "./error.ts";
 import { ABI_HASH, bind, SYMBOLS, type Rcm } from "./rcm.gen.ts";
 import type { Symbols } from "./call.ts";
 
+/** "auto": a GPU if one works, else the CPU. */
+export type DeviceName = "auto" | "cpu" | "cuda";
+
 export interface DeviceChoice {
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   /** GPU index. */
   index?: number;
   /** Host threads; 0 or absent: all the process may use. */
   threads?: number;
 }
 
-/** What rcm_runtime_info tells. */
+/** The JSON of rcm_runtime_info. */
 export interface RuntimeInfo {
   backend: string;
   device: string;

@@ -45,14 +45,17 @@ export interface NetParam extends ParamSpec {
   block: number | null;
 }
 
+export const TIME_PRECISIONS = ["exact", "bf16"] as const;
+/** "bf16" rounds the network's time and its tangent, as the public code does. */
+export type TimePrecision = (typeof TIME_PRECISIONS)[number];
+
 export interface NetOptions {
   /** Storage of weights and of activations inside a block. */
   dtype: DType;
   /** Storage of the residual stream and its tangent; "f32" beside bf16 weights keeps the tangent exact enough. */
   residual: DType;
   checkpoint: CheckpointMode;
-  /** "bf16" rounds the network's time and its tangent, as the public code does. */
-  time?: "exact" | "bf16";
+  time?: TimePrecision;
 }
 
 /** A network over some source of weights: one graph for value, tangent and gradient. */

@@ -3,9 +3,9 @@ import { basename } from "node:path";
 import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { VAES } from "../models/families.ts";
-import type { NetSpec } from "../models/family.ts";
+import type { NetSpec, TimePrecision } from "../models/family.ts";
 import type { WeightKind } from "../models/layout.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { ImageFile, type ResizeFilter } from "../video/image.ts";
 import { adaptiveSize, videoLatentShape, type VideoSize } from "../video/sizes.ts";
 import { embedAll, type OnTruncated, type TextShape } from "../text/embedder.ts";
@@ -58,9 +58,9 @@ export interface SampleOptions {
   dtype: DType;
   residual: DType;
   /** Network times: exact, or rounded to bf16 as the public code does. */
-  time: "exact" | "bf16";
+  time: TimePrecision;
   offload: boolean;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   onEvent?: (e: SampleEvent) => void;
   onTruncated?: OnTruncated;

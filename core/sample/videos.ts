@@ -79,7 +79,7 @@ export interface VideoSummary {
 export async function runVideos(device: Device, parts: PipelineParts, job: VideoJob, onEvent: (e: SampleEvent) => void = () => {}, shouldStop: () => boolean = () => false): Promise<VideoSummary> {
   const started = performance.now();
   const all = ofShard(job.items, job.shard);
-  const manifest = Manifest.open(job.out, job.shard, job.settings, job.items, job.overwrite);
+  const manifest = Manifest.open(job.out, job);
   const pending = all.filter((item) => manifest.entryOf(item) === null);
   const run = new VideoRun(device, parts, job, manifest, pending, onEvent);
   if (pending.length > 0) {

@@ -5,7 +5,7 @@ import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { writeTorch } from "../io/torch.ts";
 import { ENCODERS } from "../models/families.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { padded, type Truncated } from "./embedder.ts";
 import type { EncoderFiles, EncoderOptions } from "./encoder.ts";
 import { openEncoder } from "./open.ts";
@@ -20,7 +20,7 @@ export interface EncodeOptions extends EncoderFiles, Omit<EncoderOptions, "width
   /** A .pt file for one text; else a folder. */
   out: string;
   dtype: DType;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   onPrompt?: (done: number, total: number) => void;
 }

@@ -19,6 +19,7 @@ import { Nets } from "./nets.ts";
 import type { Role, RoleName } from "./role.ts";
 import { createRoles, type StartingWeights } from "./roles.ts";
 import type { TrainState } from "./state.ts";
+import type { WeightKind } from "../models/layout.ts";
 
 export interface StepResult {
   /** The role that was trained. */
@@ -83,7 +84,7 @@ export class Trainer implements TrainState {
   }
 
   /** The student for sampling: over its EMA in the model's dtype, or over the trained weights. */
-  sampler(kind: "ema" | "student"): Network {
+  sampler(kind: WeightKind): Network {
     const { network, ema } = this.role("student");
     return network.withWeights(kind === "ema" && ema ? ema.to(network.params.dtype) : network.params.flat);
   }

@@ -58,7 +58,10 @@ export class SheetRow {
 
   row(): Picture {
     const { width, height } = this.frames[0];
-    return grid(this.frames.map((f) => f.pixels), width, height, 3, this.frames.length, PAD);
+    return grid(
+      this.frames.map((f) => f.pixels),
+      { width, height, channels: 3, columns: this.frames.length, pad: PAD },
+    );
   }
 }
 

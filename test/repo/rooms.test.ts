@@ -8,7 +8,7 @@ import { join } from "node:path";
  * other. A name without a slash is a file of core itself, the others are folders. core/README.md says what each holds.
  */
 export const LAYERS: readonly (readonly string[])[] = [
-  ["error", "env"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],
+  ["error", "env", "units"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],
   ["ops/", "io/", "metrics/"],
   ["nn/"],
   ["diffusion/", "optim/", "parallel/"],
