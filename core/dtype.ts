@@ -34,7 +34,9 @@ export const numel = (shape: readonly number[]): number => shape.reduce((n, d) =
 /** Builds a HostTensor over numbers. Throws: E_SHAPE if the counts differ. */
 export function hostTensor(dtype: DType, shape: number[], values: ArrayLike<number>): HostTensor {
   const n = numel(shape);
-  if (values.length !== n) throw new RcmError("E_SHAPE", "values do not fill the shape", { op: "hostTensor", want: n, got: values.length });
+  if (values.length !== n) {
+    throw new RcmError("E_SHAPE", "values do not fill the shape", { op: "hostTensor", want: n, got: values.length });
+  }
   const buffer = new ArrayBuffer(n * dtypeBytes(dtype));
   const data = new Uint8Array(buffer);
   if (dtype === "f32") new Float32Array(buffer).set(values);

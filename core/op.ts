@@ -25,8 +25,8 @@ export interface Cotangents {
 
 /**
  * One differentiable operation on inputs I with parameters P; S are the tensors it saves for the vjp. `forward` and
- * `jvp` return the same primal (bit for bit, but for the exception rcm.h names); `jvp` adds the tangent of the output in
- * the same pass. Both check shape and dtype of every input before native code reads it.
+ * `jvp` return the same primal (bit for bit, but for the exception rcm.h names); `jvp` adds the tangent of the output
+ * in the same pass. Both check shape and dtype of every input before native code reads it.
  */
 export interface Op<I extends Inputs, P, S extends readonly Tensor[] = readonly []> {
   readonly name: string;

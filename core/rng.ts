@@ -19,7 +19,10 @@ function mulHigh(a: number, b: number): number {
 }
 
 /** One block: four 32-bit words of a 128-bit counter under a 64-bit key. Source: Salmon et al. 2011. */
-export function philox(counter: readonly [number, number, number, number], key: readonly [number, number]): [number, number, number, number] {
+export function philox(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+): [number, number, number, number] {
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
   for (let round = 0; round < 10; round++) {
@@ -36,7 +39,17 @@ const split = (v: number): [number, number] => [v % 0x100000000 >>> 0, Math.floo
 
 /** What randomness is drawn for. Every use has streams of its own, so adding one never shifts another. */
 const USES = {
-  init: 1, data: 2, time: 3, noise: 4, simulateTime: 5, simulateNoise: 6, dmdTime: 7, dmdNoise: 8, dropout: 9, sample: 10, metric: 11,
+  init: 1,
+  data: 2,
+  time: 3,
+  noise: 4,
+  simulateTime: 5,
+  simulateNoise: 6,
+  dmdTime: 7,
+  dmdNoise: 8,
+  dropout: 9,
+  sample: 10,
+  metric: 11,
 } as const;
 export type RandomUse = keyof typeof USES;
 
@@ -45,13 +58,17 @@ export interface StreamKey {
   use: RandomUse;
   /** Iteration of the run. */
   step?: number;
-  /** Place of the sample in the global batch, so that a draw does not depend on the split into micro-batches or ranks. */
+  /**
+   * Place of the sample in the global batch, so that a draw does not depend on the split into micro-batches or ranks.
+   */
   sample?: number;
   /** Tells draws of one use and sample apart. */
   index?: number;
 }
 
-/** How many values each field of a key can take; their product with 32 uses is 2^53, the integers that a number holds. */
+/**
+ * How many values each field of a key can take; their product with 32 uses is 2^53, the integers that a number holds.
+ */
 export const KEY_RANGE = { step: 2 ** 24, sample: 2 ** 18, index: 2 ** 6 } as const;
 const USE_RANGE = 32;
 
@@ -104,7 +121,11 @@ export class Rng {
 export function streamOf({ use, step = 0, sample = 0, index = 0 }: StreamKey): number {
   for (const [field, value] of Object.entries({ step, sample, index }) as [keyof typeof KEY_RANGE, number][]) {
     if (!Number.isSafeInteger(value) || value < 0 || value >= KEY_RANGE[field]) {
-      throw new RcmError("E_ARG", `the ${field} of a random key is out of range`, { op: "rng", want: `0 to ${KEY_RANGE[field] - 1}`, got: value });
+      throw new RcmError("E_ARG", `the ${field} of a random key is out of range`, {
+        op: "rng",
+        want: `0 to ${KEY_RANGE[field] - 1}`,
+        got: value,
+      });
     }
   }
   return (step * KEY_RANGE.sample + sample) * SAMPLE_STRIDE + index * USE_RANGE + USES[use];

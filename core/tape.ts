@@ -104,8 +104,8 @@ export class Tape {
 
   /**
    * Runs a block of the network. Recording with mode "none" is a plain call. "block" keeps only the block's inputs and
-   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul" that
-   * and the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
+   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul"
+   * that and the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
    */
   block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
     if (this.record && mode === "none") return body(this, inputs);

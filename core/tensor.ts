@@ -80,7 +80,10 @@ export class Device implements Disposable {
     return (this.top = new Scope(this, this.top));
   }
 
-  /** Makes a scope's parent the innermost one again. Scopes inside it that an error left open are freed and left with it. */
+  /**
+   * Makes a scope's parent the innermost one again. Scopes inside it that an error left open are freed and left with
+   * it.
+   */
   leave(scope: Scope): void {
     const inner: Scope[] = [];
     for (let at: Scope | null = this.top; at !== null; at = at.parent) {
@@ -94,7 +97,10 @@ export class Device implements Disposable {
     }
   }
 
-  /** Runs `body` in a scope and frees what it allocated, except the tensor that it gives: that one goes to the enclosing scope. */
+  /**
+   * Runs `body` in a scope and frees what it allocated, except the tensor that it gives: that one goes to the enclosing
+   * scope.
+   */
   keep<T extends Tensor | null>(body: () => T): T {
     using scope = this.scope();
     return scope.keep(body());
@@ -137,7 +143,10 @@ export class Device implements Disposable {
     return this.empty(shape, dtype).setRandn(seed, stream);
   }
 
-  /** Standard normal values, row b of the first axis from the stream `stream + b * stride`, so that rows do not depend on which batch they are in. */
+  /**
+   * Standard normal values, row b of the first axis from the stream `stream + b * stride`, so that rows do not depend
+   * on which batch they are in.
+   */
   randnRows(shape: readonly number[], dtype: DType, seed: number, stream: number, stride: number): Tensor {
     const t = this.empty(shape, dtype);
     const rows = shape[0];
@@ -147,7 +156,9 @@ export class Device implements Disposable {
     return t;
   }
 
-  /** Runs `body` with products of f32 tensors split in bf16 halves where the backend does that (see rcm_f32_products). */
+  /**
+   * Runs `body` with products of f32 tensors split in bf16 halves where the backend does that (see rcm_f32_products).
+   */
   splitProducts<T>(body: () => T): T {
     this.lib.f32Products(1);
     try {
@@ -208,14 +219,22 @@ export class Tensor {
 
   /** The same memory under another shape. Throws: E_SHAPE if the counts differ. */
   view(shape: readonly number[]): Tensor {
-    if (numel(shape) !== this.numel) throw new RcmError("E_SHAPE", "a view keeps the number of elements", { op: "view", want: this.shape, got: shape });
+    if (numel(shape) !== this.numel) {
+      throw new RcmError("E_SHAPE", "a view keeps the number of elements", {
+        op: "view",
+        want: this.shape,
+        got: shape,
+      });
+    }
     return new Tensor(this.device, this.storage, this.ptr, shape, this.dtype);
   }
 
   /** A window of `shape` that starts `offset` elements into this tensor. */
   window(offset: number, shape: readonly number[]): Tensor {
     const n = numel(shape);
-    if (offset < 0 || offset + n > this.numel) throw new RcmError("E_SHAPE", "window outside the tensor", { op: "window", want: this.numel, got: offset + n });
+    if (offset < 0 || offset + n > this.numel) {
+      throw new RcmError("E_SHAPE", "window outside the tensor", { op: "window", want: this.numel, got: offset + n });
+    }
     return new Tensor(this.device, this.storage, advance(this.ptr, offset * dtypeBytes(this.dtype)), shape, this.dtype);
   }
 
@@ -224,7 +243,9 @@ export class Tensor {
     return this;
   }
 
-  /** Overwrites with standard normal values: element i is value `offset + i` of the stream. `offset` is a multiple of 4. */
+  /**
+   * Overwrites with standard normal values: element i is value `offset + i` of the stream. `offset` is a multiple of 4.
+   */
   setRandn(seed: number, stream: number, offset = 0): this {
     this.device.lib.randn({
       out: this.ptr, rows: 1, n: this.numel, seed, stream, streamStep: 0, offset, dtype: this.code,
@@ -242,7 +263,9 @@ export class Tensor {
    * times the scale are the values.
    */
   set(from: Tensor, scale = 1): this {
-    if (from.numel !== this.numel) throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
+    if (from.numel !== this.numel) {
+      throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
+    }
     const { lib } = this.device;
     const call = { dst: this.ptr, src: from.ptr, n: this.numel, srcDtype: from.code, dstDtype: this.code, scale };
     if (from.dtype === this.dtype) lib.copy({ dst: this.ptr, src: from.ptr, bytes: this.bytes, kind: 2 });
@@ -253,7 +276,13 @@ export class Tensor {
   }
 
   setHost(host: HostTensor): this {
-    if (numel(host.shape) !== this.numel) throw new RcmError("E_SHAPE", "host values do not fill the tensor", { op: "setHost", want: this.shape, got: host.shape });
+    if (numel(host.shape) !== this.numel) {
+      throw new RcmError("E_SHAPE", "host values do not fill the tensor", {
+        op: "setHost",
+        want: this.shape,
+        got: host.shape,
+      });
+    }
     if (host.dtype === this.dtype) {
       upload(this.device.lib, this.ptr, host.data);
       return this;
@@ -296,7 +325,9 @@ export class Tensor {
     }
   }
 
-  /** Fills the tensor from pieces of its bytes, in order: `next(buffer, at)` fills a buffer with the bytes from `at`. */
+  /**
+   * Fills the tensor from pieces of its bytes, in order: `next(buffer, at)` fills a buffer with the bytes from `at`.
+   */
   setChunks(next: (buffer: Uint8Array, at: number) => void, most = 1 << 26): this {
     const buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes)));
     for (let at = 0; at < this.bytes; at += most) {
@@ -330,7 +361,9 @@ export function expectShape(op: string, name: string, tensor: Tensor, want: read
 
 /** Throws: E_DTYPE unless `tensor` has one of the dtypes. */
 export function expectDType(op: string, name: string, tensor: Tensor, ...want: DType[]): void {
-  if (!want.includes(tensor.dtype)) throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op, want: want.join("|"), got: tensor.dtype });
+  if (!want.includes(tensor.dtype)) {
+    throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op, want: want.join("|"), got: tensor.dtype });
+  }
 }
 
 /** Throws: E_SHAPE or E_DTYPE unless `tensor` has shape and dtype of `like`. */

@@ -5,9 +5,9 @@ import { RcmError, type RcmCode } from "./error.ts";
 export type Symbols = Record<string, (...args: any[]) => any>;
 
 /**
- * Host memory handed to native code: an address, or a view whose address is taken right before the call. A typed array of up to
- * 1000 elements made without a buffer lives in the collector's heap and moves when its `buffer` is first asked for, so a view that
- * outlives the call is built over an ArrayBuffer that was allocated first.
+ * Host memory handed to native code: an address, or a view whose address is taken right before the call. A typed array
+ * of up to 1000 elements made without a buffer lives in the collector's heap and moves when its `buffer` is first asked
+ * for, so a view that outlives the call is built over an ArrayBuffer that was allocated first.
  */
 export type HostMemory = number | ArrayBufferView;
 
@@ -59,7 +59,15 @@ export function host(v: HostMemory, op: string, name: string): number {
 
 export const optionalHost = (v: HostMemory, op: string, name: string): number => (v === 0 ? 0 : host(v, op, name));
 
-const CODES: Record<number, RcmCode> = { 1: "E_ARG", 2: "E_SHAPE", 3: "E_DTYPE", 4: "E_OOM", 5: "E_BACKEND", 6: "E_INTERNAL", 7: "E_IO" };
+const CODES: Record<number, RcmCode> = {
+  1: "E_ARG",
+  2: "E_SHAPE",
+  3: "E_DTYPE",
+  4: "E_OOM",
+  5: "E_BACKEND",
+  6: "E_INTERNAL",
+  7: "E_IO",
+};
 
 /** Throws: RcmError with the library's own text. */
 export function fail(status: number, op: string, symbols: Symbols): never {

@@ -2,7 +2,10 @@ import { toArrayBuffer, type Pointer } from "bun:ffi";
 import { bind, type Rcm } from "./rcm.gen.ts";
 import type { Backend } from "./open.ts";
 
-/** A library that computes nothing: it hands out addresses and counts the memory behind them. What it copies to the host is zero. */
+/**
+ * A library that computes nothing: it hands out addresses and counts the memory behind them. What it copies to the host
+ * is zero.
+ */
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -66,15 +69,22 @@ export function countingBackend(kind: "cpu" | "cuda"): Backend {
     own.linearGeluFwd = hidden;
     own.linearGeluJvp = hidden;
   }
-  return { lib: { ...lib, ...own } as unknown as Rcm, kind, path: "", info: { backend: kind, device: "a device that only counts", isa: "", best_isa: "", threads: 1, blas: "" } };
+  return {
+    lib: { ...lib, ...own } as unknown as Rcm,
+    kind,
+    path: "",
+    info: { backend: kind, device: "a device that only counts", isa: "", best_isa: "", threads: 1, blas: "" },
+  };
 }
 
 /** Matmuls of an attention tangent: the two of the value, one for each of q', k', v' and one for (P.S') v. */
-export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number => 2 + Number(q) + Number(k) + Number(q || k) + Number(v);
+export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number =>
+  2 + Number(q) + Number(k) + Number(q || k) + Number(v);
 
 /**
- * The backend with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K, its vjp 2.5x,
- * its tangent 3x or, when `exact`, what the tangents that are there ask for. Recorded calls count each time they are launched.
+ * The backend with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K,
+ * its vjp 2.5x, its tangent 3x or, when `exact`, what the tangents that are there ask for. Recorded calls count each
+ * time they are launched.
  */
 export function counted(base: Backend, exact = false): { backend: Backend; take: () => number } {
   const { lib } = base;

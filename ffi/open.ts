@@ -52,13 +52,20 @@ export function openLibrary(path: string): Rcm {
   try {
     symbols = dlopen(path, SYMBOLS as unknown as Parameters<typeof dlopen>[1]).symbols as unknown as Symbols;
   } catch (cause) {
-    throw new RcmError("E_BACKEND", `cannot load ${path}: ${(cause as Error).message}; run \`npm run build\``, { op: "open", cause });
+    throw new RcmError("E_BACKEND", `cannot load ${path}: ${(cause as Error).message}; run \`npm run build\``, {
+      op: "open",
+      cause,
+    });
   }
   const lib = bind(symbols);
   const hash = new BigInt64Array(new ArrayBuffer(8));
   lib.abiHash(hash);
   if (Number(hash[0]) !== ABI_HASH) {
-    throw new RcmError("E_BACKEND", `${path} was built from another rcm.h; run \`npm run build\``, { op: "open", want: ABI_HASH, got: Number(hash[0]) });
+    throw new RcmError("E_BACKEND", `${path} was built from another rcm.h; run \`npm run build\``, {
+      op: "open",
+      want: ABI_HASH,
+      got: Number(hash[0]),
+    });
   }
   return lib;
 }
@@ -74,7 +81,10 @@ function start(lib: Rcm, path: string, kind: "cpu" | "cuda", { index = 0, thread
   return { lib, kind, path, info: runtimeInfo(lib) };
 }
 
-/** Null when the library does not load or finds no usable GPU. A stale one is an error: a GPU machine must not end up on the CPU unnoticed. */
+/**
+ * Null when the library does not load or finds no usable GPU. A stale one is an error: a GPU machine must not end up on
+ * the CPU unnoticed.
+ */
 function tryCuda(path: string, choice: DeviceChoice): Backend | null {
   try {
     return start(openLibrary(path), path, "cuda", choice);
@@ -95,7 +105,11 @@ function openCpu(choice: DeviceChoice): Backend {
   const variant = (isa: string): string => (isa === "baseline" ? path : join(dirname(path), `librcm_cpu_${isa}.so`));
   const forced = env.isa;
   if (forced && !runs.includes(forced)) {
-    throw new RcmError("E_BACKEND", "RCM_ISA names no instruction set of this processor", { op: "open", want: runs.join(" | "), got: forced });
+    throw new RcmError("E_BACKEND", "RCM_ISA names no instruction set of this processor", {
+      op: "open",
+      want: runs.join(" | "),
+      got: forced,
+    });
   }
   if (forced && !existsSync(variant(forced))) throw missing(`librcm_cpu_${forced}.so`);
   const chosen = variant(forced || (runs.findLast((isa) => existsSync(variant(isa))) as string));
@@ -115,5 +129,7 @@ export function openBackend(choice: DeviceChoice): Backend {
 }
 
 function missing(file: string): RcmError {
-  return new RcmError("E_BACKEND", `${file} not found in ${libraryFolders().join(", ")}; run \`npm run build\``, { op: "open" });
+  return new RcmError("E_BACKEND", `${file} not found in ${libraryFolders().join(", ")}; run \`npm run build\``, {
+    op: "open",
+  });
 }

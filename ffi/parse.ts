@@ -24,9 +24,12 @@ const SCALARS: Record<string, ParamKind> = { int32_t: "i32", int64_t: "i64", dou
 const MARKS = ["RCM_OPT", "RCM_HOST"];
 /** Names the generated methods use themselves, and words TypeScript keeps. */
 const TAKEN = new Set(
-  ("s status fail finite host int32 int64 optionalHost optionalPointer pointer arguments await break case catch class const continue " +
-    "default delete do else enum eval export extends false finally for function if import in instanceof new null return super switch this " +
-    "throw true try typeof undefined var void while with yield let static").split(" "),
+  (
+    "s status fail finite host int32 int64 optionalHost optionalPointer pointer arguments await break case " +
+    "catch class const continue default delete do else enum eval export extends false finally for function if " +
+    "import in instanceof new null return super switch this throw true try typeof undefined var void while " +
+    "with yield let static"
+  ).split(" "),
 );
 
 function parseParam(text: string, where: string): Param {
@@ -36,9 +39,13 @@ function parseParam(text: string, where: string): Param {
   const type = words.filter((w) => !MARKS.includes(w)).join(" ");
   if (!/^[A-Za-z_]\w*$/.test(name) || type === "") throw new Error(`${where}: cannot read parameter "${text.trim()}"`);
   if (TAKEN.has(name)) throw new Error(`${where}: parameter name "${name}" is taken by the generated code`);
-  if (POINTER.test(type)) return { name, kind: marks.includes("RCM_HOST") ? "host" : "device", optional: marks.includes("RCM_OPT") };
+  if (POINTER.test(type)) {
+    return { name, kind: marks.includes("RCM_HOST") ? "host" : "device", optional: marks.includes("RCM_OPT") };
+  }
   const kind = Object.hasOwn(SCALARS, type) ? SCALARS[type] : undefined;
-  if (!kind || marks.length > 0) throw new Error(`${where}: type "${[...marks, type].join(" ")}" of "${name}" is not part of the ABI`);
+  if (!kind || marks.length > 0) {
+    throw new Error(`${where}: type "${[...marks, type].join(" ")}" of "${name}" is not part of the ABI`);
+  }
   return { name, kind, optional: false };
 }
 
@@ -82,7 +89,9 @@ export function parseHeader(source: string): Declaration[] {
     if (form === 2) [doc, direct] = [firstSentence(text), true];
     if (form !== 4) continue;
     const declaration = parseDeclaration(text, where);
-    if (out.some((d) => d.name === declaration.name)) throw new Error(`${where}: ${declaration.name} is declared twice`);
+    if (out.some((d) => d.name === declaration.name)) {
+      throw new Error(`${where}: ${declaration.name} is declared twice`);
+    }
     // The comment of an op holds for all its verbs.
     out.push({ ...declaration, section, doc: direct || /_(fwd|jvp|vjp)$/.test(declaration.name) ? doc : "" });
     direct = false;

@@ -21,12 +21,19 @@ const Z95 = 1.959963984540054;
  * Shapes: logits [n, classes], labels [n] in 0..classes-1.
  * Throws: E_ARG, E_SHAPE, E_NONFINITE.
  */
-export function labelAgreement(logits: ArrayLike<number>, labels: ArrayLike<number>, n: number, classes: number): LabelAgreement {
+export function labelAgreement(
+  logits: ArrayLike<number>,
+  labels: ArrayLike<number>,
+  n: number,
+  classes: number,
+): LabelAgreement {
   const op = "labelAgreement";
   checkCount(op, "n", n, 1);
   checkCount(op, "classes", classes, 1);
   checkFinite(op, "logits", logits, n * classes);
-  if (labels.length !== n) throw new RcmError("E_SHAPE", "one label a row is needed", { op, want: n, got: labels.length });
+  if (labels.length !== n) {
+    throw new RcmError("E_SHAPE", "one label a row is needed", { op, want: n, got: labels.length });
+  }
   const confusion = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
   let hits = 0;
   for (let i = 0; i < n; i++) {
@@ -51,7 +58,9 @@ export function labelAgreement(logits: ArrayLike<number>, labels: ArrayLike<numb
 export function wilsonInterval(hits: number, n: number, z = Z95): { low: number; high: number } {
   checkCount("wilsonInterval", "n", n, 1);
   checkCount("wilsonInterval", "hits", hits, 0);
-  if (hits > n) throw new RcmError("E_ARG", "more hits than rows", { op: "wilsonInterval", want: `<= ${n}`, got: hits });
+  if (hits > n) {
+    throw new RcmError("E_ARG", "more hits than rows", { op: "wilsonInterval", want: `<= ${n}`, got: hits });
+  }
   const p = hits / n;
   const zz = z * z;
   const centre = (p + zz / (2 * n)) / (1 + zz / n);

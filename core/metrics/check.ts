@@ -3,7 +3,11 @@ import { RcmError } from "../error.ts";
 /** Requires a whole number of at least `min`. Throws: E_ARG. */
 export function checkCount(op: string, name: string, value: number, min: number): void {
   if (!Number.isInteger(value) || value < min) {
-    throw new RcmError("E_ARG", `${name} is out of range`, { op, want: `a whole number >= ${min}`, got: String(value) });
+    throw new RcmError("E_ARG", `${name} is out of range`, {
+      op,
+      want: `a whole number >= ${min}`,
+      got: String(value),
+    });
   }
 }
 

@@ -41,7 +41,9 @@ export function eachTile(a: Points, b: Points, upper: boolean, visit: TileVisito
     const i1 = Math.min(a.n, i0 + BLOCK);
     for (let j0 = upper ? i0 : 0; j0 < b.n; j0 += BLOCK) {
       const j1 = Math.min(b.n, j0 + BLOCK);
-      for (let i = i0; i < i1; i += 2) for (let j = j0; j < j1; j += 4) microTile(a, i, b, j, out, (i - i0) * BLOCK + (j - j0));
+      for (let i = i0; i < i1; i += 2) {
+        for (let j = j0; j < j1; j += 4) microTile(a, i, b, j, out, (i - i0) * BLOCK + (j - j0));
+      }
       visit(i0, i1, j0, j1, out, BLOCK);
     }
   }

@@ -11,7 +11,9 @@ export interface FeatureStats {
   n: number;
 }
 
-/** Mean and unbiased covariance of feature rows, in f64. Shapes: x [n, d], n >= 2. Throws: E_ARG, E_SHAPE, E_NONFINITE. */
+/**
+ * Mean and unbiased covariance of feature rows, in f64. Shapes: x [n, d], n >= 2. Throws: E_ARG, E_SHAPE, E_NONFINITE.
+ */
 export function featureStats(x: Float32Array | Float64Array, n: number, d: number): FeatureStats {
   checkFeatures("featureStats", "x", x, n, d, 2);
   const mean = new Float64Array(d);
@@ -35,7 +37,9 @@ export function frechetDistance(a: FeatureStats, b: FeatureStats): number {
   const op = "frechetDistance";
   const d = a.mean.length;
   checkCount(op, "feature count", d, 1);
-  if (b.mean.length !== d) throw new RcmError("E_SHAPE", "the feature counts differ", { op, want: d, got: b.mean.length });
+  if (b.mean.length !== d) {
+    throw new RcmError("E_SHAPE", "the feature counts differ", { op, want: d, got: b.mean.length });
+  }
   for (const [name, stats] of [["a", a], ["b", b]] as const) {
     checkFinite(op, `${name}.mean`, stats.mean, d);
     checkFinite(op, `${name}.cov`, stats.cov, d * d);

@@ -14,7 +14,8 @@ export interface Prdc {
 }
 
 /**
- * Improved precision and recall, density and coverage; a ball reaches its centre's k-th nearest other row and is closed.
+ * Improved precision and recall, density and coverage; a ball reaches its centre's k-th nearest other row and is
+ * closed.
  * Shapes: real [n, d], fake [m, d], both with more than k rows.
  * Throws: E_ARG, E_SHAPE, E_NONFINITE.
  * Source: Kynkaanniemi et al. 2019 (eq. 1 and 2); Naeem et al. 2020 (eq. 3 and 4).
@@ -54,13 +55,20 @@ export function prdc(real: Float32Array, fake: Float32Array, d: number, k = 5): 
     if (count > 0) inside++;
     balls += count;
   }
-  return { precision: inside / m, recall: share(realIsRecalled), density: balls / (k * m), coverage: share(realIsCovered) };
+  return {
+    precision: inside / m,
+    recall: share(realIsRecalled),
+    density: balls / (k * m),
+    coverage: share(realIsCovered),
+  };
 }
 
 function rowCount(name: string, x: Float32Array, d: number, k: number): number {
   const n = Math.floor(x.length / d);
   checkFinite("prdc", name, x, n * d);
-  if (n <= k) throw new RcmError("E_ARG", `${name} has too few rows for k = ${k}`, { op: "prdc", want: `> ${k}`, got: n });
+  if (n <= k) {
+    throw new RcmError("E_ARG", `${name} has too few rows for k = ${k}`, { op: "prdc", want: `> ${k}`, got: n });
+  }
   return n;
 }
 

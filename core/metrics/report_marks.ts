@@ -34,14 +34,17 @@ export function marker(x: number, y: number, slot: number, title = ""): string {
     polygon(point(0, -r - 1.5), point(r + 1.5, 0), point(0, r + 1.5), point(-r - 1.5, 0)),
     polygon(point(0, r + 1.5), point(r + 1, -r + 0.5), point(-r - 1, -r + 0.5)),
   ];
-  return `${shapes[slot % shapes.length]} class="mark ${colourClass(slot)}">${title ? `<title>${escapeHtml(title)}</title>` : ""}</${slot % shapes.length === 0 ? "circle" : "polygon"}>`;
+  const element = slot % shapes.length === 0 ? "circle" : "polygon";
+  const tooltip = title ? `<title>${escapeHtml(title)}</title>` : "";
+  return `${shapes[slot % shapes.length]} class="mark ${colourClass(slot)}">${tooltip}</${element}>`;
 }
 
 /** Cross for the teacher, ring for the reference: neutral colour, apart from every method's marker. */
 export function neutralMark(x: number, y: number, kind: "teacher" | "reference", title: string): string {
+  const [left, right, top, bottom] = [xy(x - 5), xy(x + 5), xy(y - 5), xy(y + 5)];
   const shape =
     kind === "teacher"
-      ? `<path d="M${xy(x - 5)} ${xy(y - 5)}L${xy(x + 5)} ${xy(y + 5)}M${xy(x - 5)} ${xy(y + 5)}L${xy(x + 5)} ${xy(y - 5)}"/>`
+      ? `<path d="M${left} ${top}L${right} ${bottom}M${left} ${bottom}L${right} ${top}"/>`
       : `<circle cx="${xy(x)}" cy="${xy(y)}" r="5"/>`;
   return `<g class="neutral"><title>${escapeHtml(title)}</title>${shape}</g>`;
 }
@@ -49,8 +52,12 @@ export function neutralMark(x: number, y: number, kind: "teacher" | "reference",
 /** Colour and shape key, shared by all plots. */
 export function legend(series: readonly Series[], teacher: EvalRow, reference: EvalRow | undefined): string {
   const swatch = (body: string) => `<svg width="28" height="16" viewBox="0 0 28 16" aria-hidden="true">${body}</svg>`;
-  const items = series.map((s) => `${swatch(`<path class="line ${colourClass(s.slot)}" d="M0 8H28"/>${marker(14, 8, s.slot)}`)}${escapeHtml(s.name)}`);
-  items.push(`${swatch('<path class="teacher" d="M0 8H28"/>')}${escapeHtml(teacher.name)}${teacher.steps > 0 ? ` (${teacher.steps} steps)` : ""}`);
+  const items = series.map((s) => {
+    const line = `<path class="line ${colourClass(s.slot)}" d="M0 8H28"/>${marker(14, 8, s.slot)}`;
+    return swatch(line) + escapeHtml(s.name);
+  });
+  const steps = teacher.steps > 0 ? ` (${teacher.steps} steps)` : "";
+  items.push(`${swatch('<path class="teacher" d="M0 8H28"/>')}${escapeHtml(teacher.name)}${steps}`);
   if (reference) items.push(`${swatch('<path class="reference" d="M0 8H28"/>')}${escapeHtml(reference.name)}`);
   return `<ul class="legend" aria-label="Plot key">${items.map((item) => `<li>${item}</li>`).join("")}</ul>`;
 }
@@ -82,7 +89,8 @@ export function placeLabels(points: { x: number; y: number; text: string }[], ar
         const inside = box.x0 >= area.x0 && box.x1 <= area.x1 && box.y0 >= area.y0 && box.y1 <= area.y1;
         if (!inside || taken.some((t) => t.x0 < box.x1 && box.x0 < t.x1 && t.y0 < box.y1 && box.y0 < t.y1)) continue;
         taken.push(box);
-        return `<text class="label" x="${xy(p.x + dx)}" y="${xy(box.y0 + 10)}" text-anchor="${anchor}">${escapeHtml(p.text)}</text>`;
+        const place = `x="${xy(p.x + dx)}" y="${xy(box.y0 + 10)}" text-anchor="${anchor}"`;
+        return `<text class="label" ${place}>${escapeHtml(p.text)}</text>`;
       }
       return "";
     })

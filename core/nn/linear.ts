@@ -5,7 +5,8 @@ import type { ActivationKind } from "../ops/activation.ts";
 import type { Tape, Var } from "../tape.ts";
 import type { ParamSource } from "./params.ts";
 
-const biasOf = (params: ParamSource, name: string): Var | null => (params.has(`${name}.bias`) ? params.get(`${name}.bias`) : null);
+const biasOf = (params: ParamSource, name: string): Var | null =>
+  params.has(`${name}.bias`) ? params.get(`${name}.bias`) : null;
 
 /** The linear layer `name.weight`, with `name.bias` where there is one. Shapes: x [..., K] -> [..., N]. */
 export const dense = (tape: Tape, params: ParamSource, name: string, x: Var, dtype: DType | null = null): Var =>

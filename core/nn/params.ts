@@ -21,7 +21,9 @@ export interface ParamSource {
   has(name: string): boolean;
 }
 
-/** Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere. */
+/**
+ * Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere.
+ */
 const ALIGN = 64;
 
 /**
@@ -46,13 +48,22 @@ export class ParamSet implements ParamSource, Disposable {
     this.byName = new Map(specs.map((spec) => [spec.name, spec]));
     let size = 0;
     for (const { name, shape } of specs) {
-      if (this.offsets.has(name)) throw new RcmError("E_INTERNAL", "two parameters of one name", { op: "params", got: name });
+      if (this.offsets.has(name)) {
+        throw new RcmError("E_INTERNAL", "two parameters of one name", { op: "params", got: name });
+      }
       this.offsets.set(name, size);
       size += Math.ceil(numel(shape) / ALIGN) * ALIGN;
     }
     this.flat = flat ?? device.zeros([size], dtype);
-    if (this.flat.numel !== size) throw new RcmError("E_SHAPE", "flat buffer of another layout", { op: "params", want: size, got: this.flat.numel });
-    this.grad = gradients === true ? device.zeros([size], statDType(dtype)) : gradients ? gradients.window(0, [size]) : null;
+    if (this.flat.numel !== size) {
+      throw new RcmError("E_SHAPE", "flat buffer of another layout", {
+        op: "params",
+        want: size,
+        got: this.flat.numel,
+      });
+    }
+    this.grad =
+      gradients === true ? device.zeros([size], statDType(dtype)) : gradients ? gradients.window(0, [size]) : null;
     this.sharesGrad = typeof gradients !== "boolean";
     for (const spec of specs) {
       const x = this.tensor(spec.name);
@@ -61,8 +72,8 @@ export class ParamSet implements ParamSource, Disposable {
   }
 
   /**
-   * Allocates parameters of `dtype`, zero filled, for as long as the device lives. `gradients`: whether they are trainable, or
-   * the buffer of at least flatSize(specs) elements that their gradients share with other sets.
+   * Allocates parameters of `dtype`, zero filled, for as long as the device lives. `gradients`: whether they are
+   * trainable, or the buffer of at least flatSize(specs) elements that their gradients share with other sets.
    */
   static create(device: Device, specs: readonly ParamSpec[], dtype: DType, gradients: boolean | Tensor): ParamSet {
     return device.persistent(() => new ParamSet(device, specs, dtype, gradients, null));
@@ -131,12 +142,20 @@ export class ParamSet implements ParamSource, Disposable {
     const known = new Set(this.names);
     const unexpected = [...from.keys()].filter((n) => !known.has(n));
     if (missing.length > 0 || unexpected.length > 0) {
-      const list = (names: string[]): string => (names.length === 0 ? "none" : `${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`);
-      throw new RcmError("E_STATE", `parameter names do not fit: missing ${list(missing)}; unexpected ${list(unexpected)}`, { op: what });
+      const list = (names: string[]): string =>
+        names.length === 0
+          ? "none"
+          : `${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`;
+      throw new RcmError(
+        "E_STATE",
+        `parameter names do not fit: missing ${list(missing)}; unexpected ${list(unexpected)}`,
+        { op: what },
+      );
     }
     for (const [name, host] of from) {
       const t = this.tensor(name);
-      const flatShape = host.shape.length > 2 && t.shape.length === 2 ? [host.shape[0], numel(host.shape.slice(1))] : host.shape;
+      const flatShape =
+        host.shape.length > 2 && t.shape.length === 2 ? [host.shape[0], numel(host.shape.slice(1))] : host.shape;
       if (flatShape.length !== t.shape.length || flatShape.some((d, i) => d !== t.shape[i])) {
         throw new RcmError("E_SHAPE", `${name} has the wrong shape`, { op: what, want: t.shape, got: host.shape });
       }

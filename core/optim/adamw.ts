@@ -25,7 +25,9 @@ export class AdamW {
   ) {
     const { device, flat, dtype, grad } = params;
     if (!grad) throw new RcmError("E_INTERNAL", "parameters without gradients", { op: "adamw" });
-    if (dtype === "f64" || dtype === "f16") throw new RcmError("E_DTYPE", "trainable weights are f32 or bf16", { op: "adamw", got: dtype });
+    if (dtype === "f64" || dtype === "f16") {
+      throw new RcmError("E_DTYPE", "trainable weights are f32 or bf16", { op: "adamw", got: dtype });
+    }
     const state = (): Tensor => device.persistent(() => device.zeros(flat.shape, "f32"));
     this.master = dtype === "f32" ? null : state();
     this.m = options.betas[0] > 0 ? state() : null;

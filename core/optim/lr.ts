@@ -10,7 +10,10 @@ export interface LrSchedule {
 /** Factor of the warm-up's first step. */
 const START = 1e-6;
 
-/** Learning rate of update n (0-based): linear from 1e-6 lr to lr over warmupSteps, constant, then optional cosine decay. */
+/**
+ * Learning rate of update n (0-based): linear from 1e-6 lr to lr over warmupSteps, constant, then optional cosine
+ * decay.
+ */
 export function learningRate(n: number, s: LrSchedule): number {
   if (n < s.warmupSteps) return s.lr * (START + ((1 - START) * n) / s.warmupSteps);
   const left = s.totalSteps - n;

@@ -1,16 +1,36 @@
 import { fixC1, NAMED, unescapeHtml } from "./html.ts";
 
 /**
- * Prompt cleaning of Wan2.1's public code: ftfy.fix_text, html.unescape twice, runs of white space to one space, ends trimmed.
- * All of ftfy 6.3's steps are here but one: the repair of mojibake (UTF-8 that somebody read as another encoding), which rests on a
- * large statistical table of which character sequences look wrong. Such text stays as it was given.
+ * Prompt cleaning of Wan2.1's public code: ftfy.fix_text, html.unescape twice, runs of white space to one space, ends
+ * trimmed. All of ftfy 6.3's steps are here but one: the repair of mojibake (UTF-8 that somebody read as another
+ * encoding), which rests on a large statistical table of which character sequences look wrong. Such text stays as it
+ * was given.
  */
 
 /** Latin ligatures and digraphs, taken apart. */
 const LIGATURES: Record<string, string> = {
-  "\u0132": "IJ", "\u0133": "ij", "\u0149": "\u02bcn", "\u01f1": "DZ", "\u01f2": "Dz", "\u01f3": "dz", "\u01c4": "D\u017d", "\u01c5": "D\u017e", "\u01c6": "d\u017e",
-  "\u01c7": "LJ", "\u01c8": "Lj", "\u01c9": "lj", "\u01ca": "NJ", "\u01cb": "Nj", "\u01cc": "nj",
-  "\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "\u017ft", "\ufb06": "st",
+  "\u0132": "IJ",
+  "\u0133": "ij",
+  "\u0149": "\u02bcn",
+  "\u01f1": "DZ",
+  "\u01f2": "Dz",
+  "\u01f3": "dz",
+  "\u01c4": "D\u017d",
+  "\u01c5": "D\u017e",
+  "\u01c6": "d\u017e",
+  "\u01c7": "LJ",
+  "\u01c8": "Lj",
+  "\u01c9": "lj",
+  "\u01ca": "NJ",
+  "\u01cb": "Nj",
+  "\u01cc": "nj",
+  "\ufb00": "ff",
+  "\ufb01": "fi",
+  "\ufb02": "fl",
+  "\ufb03": "ffi",
+  "\ufb04": "ffl",
+  "\ufb05": "\u017ft",
+  "\ufb06": "st",
 };
 
 /** References that end in a semicolon; names in capitals also stand for the capital of what the small name means. */
@@ -45,7 +65,10 @@ function fixOnce(text: string, html: boolean): string {
     .normalize("NFC");
 }
 
-/** The character fixes of ftfy, line by line, each until nothing changes. From the first line with "<" on, text is taken for markup. */
+/**
+ * The character fixes of ftfy, line by line, each until nothing changes. From the first line with "<" on, text is taken
+ * for markup.
+ */
 export function fixText(text: string): string {
   let html = true;
   return text

@@ -57,7 +57,11 @@ export function padded(text: HostTensor, length: number, dtype: DType = text.dty
   const [rows, width] = text.shape;
   if (text.shape.length !== 2 || rows > length) {
     const want = [length, width];
-    throw new RcmError("E_SHAPE", "an embedding is longer than the network's text", { op: "text", want, got: text.shape });
+    throw new RcmError("E_SHAPE", "an embedding is longer than the network's text", {
+      op: "text",
+      want,
+      got: text.shape,
+    });
   }
   const { data: used } = dtype === text.dtype ? text : hostTensor(dtype, [rows, width], hostValues(text));
   const data = new Uint8Array(new ArrayBuffer(length * width * dtypeBytes(dtype)));
@@ -65,7 +69,10 @@ export function padded(text: HostTensor, length: number, dtype: DType = text.dty
   return { dtype, shape: [length, width], data };
 }
 
-/** Embeddings as one tensor in the dtype of the first, zero behind each. Shapes: n of [rows, width] -> [n, length, width]. */
+/**
+ * Embeddings as one tensor in the dtype of the first, zero behind each. Shapes: n of [rows, width] -> [n, length,
+ * width].
+ */
 export function textBatch(device: Device, texts: readonly HostTensor[], { width, length }: TextShape): Tensor {
   const out = device.zeros([texts.length, length, width], texts[0]?.dtype ?? "f32");
   texts.forEach((text, b) => {

@@ -99,7 +99,10 @@ export class NetworkEmbedder implements Embedder {
   private network(): TextEncoderNet {
     if (this.loaded) return this.loaded;
     const { files, o, tokenizer } = this;
-    const { encoder, report } = loadEncoder(this.device, files.weights, { dtype: this.dtype, onProgress: o.onProgress });
+    const { encoder, report } = loadEncoder(this.device, files.weights, {
+      dtype: this.dtype,
+      onProgress: o.onProgress,
+    });
     const { vocab, dim } = encoder.config;
     try {
       if (tokenizer.size > vocab) {

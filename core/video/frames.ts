@@ -12,13 +12,18 @@ export interface FrameSink {
 }
 
 /**
- * Converts a chunk on the device and copies it to the host, one sample after the other, so that host memory holds a chunk of bytes.
+ * Converts a chunk on the device and copies it to the host, one sample after the other, so that host memory holds a
+ * chunk of bytes.
  * Shapes: chunk [B, 3, t, Y, X] in [-1, 1] -> frames of [Y, X, 3] handed to sinks[b].
  */
 export function pushFrames(chunk: Tensor, sinks: readonly { frame(pixels: Uint8Array): void }[]): void {
   const [B, C, t, Y, X] = chunk.shape;
   if (chunk.shape.length !== 5 || C !== 3 || B !== sinks.length) {
-    throw new RcmError("E_SHAPE", "frames come as [B, 3, t, Y, X], a sink a sample", { op: "frames", want: [sinks.length, 3, -1, -1, -1], got: chunk.shape });
+    throw new RcmError("E_SHAPE", "frames come as [B, 3, t, Y, X], a sink a sample", {
+      op: "frames",
+      want: [sinks.length, 3, -1, -1, -1],
+      got: chunk.shape,
+    });
   }
   const { device } = chunk;
   using _scope = device.scope();

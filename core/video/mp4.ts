@@ -14,13 +14,20 @@ export function findFfmpeg(): string | null {
 }
 
 /**
- * A pipe whose writing end blocks, made of a named one. Frames come from a synchronous decoder, so no event loop runs that could
- * drain a buffered stream; a blocking write hands each frame over and holds the decoder back when ffmpeg is slower.
+ * A pipe whose writing end blocks, made of a named one. Frames come from a synchronous decoder, so no event loop runs
+ * that could drain a buffered stream; a blocking write hands each frame over and holds the decoder back when ffmpeg is
+ * slower.
  */
 function blockingPipe(path: string): { read: number; write: number } {
   rmSync(path, { force: true });
   const made = spawnSync("mkfifo", ["-m", "600", path]);
-  if (made.status !== 0) throw new RcmError("E_IO", `cannot make a pipe in ${dirname(path)}: ${String(made.stderr ?? made.error?.message).trim()}`, { op: "ffmpeg" });
+  if (made.status !== 0) {
+    throw new RcmError(
+      "E_IO",
+      `cannot make a pipe in ${dirname(path)}: ${String(made.stderr ?? made.error?.message).trim()}`,
+      { op: "ffmpeg" },
+    );
+  }
   // Opened for both first: neither end then waits for the other.
   const both = openSync(path, "r+");
   const [read, write] = [openSync(path, "r"), openSync(path, "w")];
@@ -85,7 +92,8 @@ export class Mp4Sink implements FrameSink {
     rmSync(this.log, { force: true });
     if (status !== 0 || this.failed !== null) {
       rmSync(this.temporary, { force: true });
-      const why = said.split("\n").slice(-3).join("; ") || (this.failed as Error | null)?.message || `exit status ${status}`;
+      const why =
+        said.split("\n").slice(-3).join("; ") || (this.failed as Error | null)?.message || `exit status ${status}`;
       throw new RcmError("E_IO", `ffmpeg could not write ${this.path}: ${why}`, { op: "ffmpeg", cause: this.failed });
     }
     renameSync(this.temporary, this.path);

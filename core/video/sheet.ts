@@ -13,8 +13,15 @@ export function evenly(count: number, n = SHOWN): number[] {
   return Array.from({ length: shown }, (_, i) => (shown === 1 ? 0 : Math.round((i * (count - 1)) / (shown - 1))));
 }
 
-/** Mean over blocks of factor x factor pixels; a rest at the right and bottom is dropped. Shapes: [Y, X, 3] -> [Y/f, X/f, 3]. */
-export function shrink(pixels: Uint8Array, { width, height }: VideoSize, factor: number): { pixels: Uint8Array; width: number; height: number } {
+/**
+ * Mean over blocks of factor x factor pixels; a rest at the right and bottom is dropped. Shapes: [Y, X, 3] -> [Y/f,
+ * X/f, 3].
+ */
+export function shrink(
+  pixels: Uint8Array,
+  { width, height }: VideoSize,
+  factor: number,
+): { pixels: Uint8Array; width: number; height: number } {
   const [W, H] = [Math.floor(width / factor), Math.floor(height / factor)];
   const out = new Uint8Array(W * H * 3);
   const area = factor * factor;
@@ -71,7 +78,9 @@ export function stack(rows: readonly Picture[]): Picture {
   const pixels = new Uint8Array(width * height * 3).fill(255);
   let top = 0;
   for (const r of rows) {
-    for (let y = 0; y < r.height; y++) pixels.set(r.pixels.subarray(y * r.width * 3, (y + 1) * r.width * 3), (top + y) * width * 3);
+    for (let y = 0; y < r.height; y++) {
+      pixels.set(r.pixels.subarray(y * r.width * 3, (y + 1) * r.width * 3), (top + y) * width * 3);
+    }
     top += r.height;
   }
   return { pixels, width, height };

@@ -51,7 +51,9 @@ export function adaptiveSize(base: VideoSize, picture: VideoSize): VideoSize {
   return { width: side(Math.sqrt(area / aspect)), height: side(Math.sqrt(area * aspect)) };
 }
 
-/** Latent of a video. Shapes: [16, 1 + (frames - 1) / 4, height / 8, width / 8]. Throws: E_ARG unless frames = 4n + 1. */
+/**
+ * Latent of a video. Shapes: [16, 1 + (frames - 1) / 4, height / 8, width / 8]. Throws: E_ARG unless frames = 4n + 1.
+ */
 export function videoLatentShape(frames: number, { width, height }: VideoSize): [number, number, number, number] {
   if (!Number.isSafeInteger(frames) || frames < 1 || (frames - 1) % TIME !== 0) {
     throw new RcmError("E_ARG", "frames are 4n + 1", { op: "usage", want: "1, 5, .. 77, 81, ..", got: frames });
@@ -60,4 +62,8 @@ export function videoLatentShape(frames: number, { width, height }: VideoSize): 
 }
 
 /** Frames and size of a latent. Shapes: [C, T, Y, X]. */
-export const videoOf = ([, T, Y, X]: readonly number[]): VideoSize & { frames: number } => ({ frames: 1 + (T - 1) * TIME, width: X * SPACE, height: Y * SPACE });
+export const videoOf = ([, T, Y, X]: readonly number[]): VideoSize & { frames: number } => ({
+  frames: 1 + (T - 1) * TIME,
+  width: X * SPACE,
+  height: Y * SPACE,
+});

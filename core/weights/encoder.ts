@@ -17,7 +17,9 @@ export interface EncoderLoadReport {
 }
 
 const list = (names: string[]): string =>
-  names.length === 0 ? "none" : `${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`;
+  names.length === 0
+    ? "none"
+    : `${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`;
 
 /** A diffusers folder keeps its encoder in a subfolder. */
 export function encoderFolder(path: string): string {
@@ -36,26 +38,44 @@ export interface FoundEncoder {
   unexpected: string[];
 }
 
-/** The text encoder in a checkpoint, from its headers; null when there is none. Throws: E_FORMAT naming missing keys, wrong shapes and dtypes. */
+/**
+ * The text encoder in a checkpoint, from its headers; null when there is none. Throws: E_FORMAT naming missing keys,
+ * wrong shapes and dtypes.
+ */
 export function encoderIn({ path, tensors }: Checkpoint): FoundEncoder | null {
   for (const family of Object.values(ENCODERS)) {
     const keys = family.keysIn(tensors.keys());
     if (!keys) continue;
     const { layout, names, unexpected } = keys;
     const op = family.title;
-    const config = family.configOf(new Map([...names].map(([name, key]) => [name, { shape: tensors.get(key)?.shape ?? [] }])), path);
+    const config = family.configOf(
+      new Map([...names].map(([name, key]) => [name, { shape: tensors.get(key)?.shape ?? [] }])),
+      path,
+    );
     const specs = family.params(config);
     const missing = specs.filter((s) => !names.has(s.name)).map((s) => s.name);
     if (missing.length > 0) {
-      throw new RcmError("E_FORMAT", `${path}: the ${op} encoder lacks ${list(missing)}`, { op, want: specs.length, got: specs.length - missing.length });
+      throw new RcmError("E_FORMAT", `${path}: the ${op} encoder lacks ${list(missing)}`, {
+        op,
+        want: specs.length,
+        got: specs.length - missing.length,
+      });
     }
     const plan = specs.map(({ name, shape }) => {
       const stored = tensors.get(names.get(name) ?? "");
       if (!stored || stored.shape.length !== shape.length || stored.shape.some((d, i) => d !== shape[i])) {
-        throw new RcmError("E_FORMAT", `${path}: ${names.get(name)} has the wrong shape`, { op, want: shape, got: stored?.shape });
+        throw new RcmError("E_FORMAT", `${path}: ${names.get(name)} has the wrong shape`, {
+          op,
+          want: shape,
+          got: stored?.shape,
+        });
       }
       if (!isFloat(stored.dtype)) {
-        throw new RcmError("E_FORMAT", `${path}: ${stored.name} is stored as ${stored.dtype}; give the bf16 or f16 file`, { op, want: "f32|bf16|f16|f64", got: stored.dtype });
+        throw new RcmError(
+          "E_FORMAT",
+          `${path}: ${stored.name} is stored as ${stored.dtype}; give the bf16 or f16 file`,
+          { op, want: "f32|bf16|f16|f64", got: stored.dtype },
+        );
       }
       return { name, stored };
     });
@@ -65,7 +85,8 @@ export function encoderIn({ path, tensors }: Checkpoint): FoundEncoder | null {
 }
 
 /**
- * Builds the encoder that a weight file or folder holds and streams it to the device, tensor by tensor, in any public layout.
+ * Builds the encoder that a weight file or folder holds and streams it to the device, tensor by tensor, in any public
+ * layout.
  * Throws: E_FORMAT naming missing keys and wrong shapes; E_IO.
  */
 export function loadEncoder(
@@ -78,8 +99,13 @@ export function loadEncoder(
   // Everything is checked before memory is taken.
   const found = encoderIn(checkpoint);
   if (!found) {
-    const known = Object.values(ENCODERS).map((e) => e.title).join(" or ");
-    throw new RcmError("E_FORMAT", `${path}: no ${known} encoder: the names are of no public layout`, { op: "text encoder", got: [...checkpoint.tensors.keys()].slice(0, 4) });
+    const known = Object.values(ENCODERS)
+      .map((e) => e.title)
+      .join(" or ");
+    throw new RcmError("E_FORMAT", `${path}: no ${known} encoder: the names are of no public layout`, {
+      op: "text encoder",
+      got: [...checkpoint.tensors.keys()].slice(0, 4),
+    });
   }
   const { family, layout, config, plan, unexpected } = found;
   const total = plan.reduce((n, { stored }) => n + stored.bytes, 0);
@@ -92,7 +118,10 @@ export function loadEncoder(
       o.onProgress?.(bytes, total);
     }
     device.sync();
-    return { encoder, report: { layout, tensors: plan.length, unexpected, bytes, seconds: (performance.now() - began) / 1000 } };
+    return {
+      encoder,
+      report: { layout, tensors: plan.length, unexpected, bytes, seconds: (performance.now() - began) / 1000 },
+    };
   } catch (error) {
     encoder[Symbol.dispose]();
     throw error;

@@ -30,7 +30,10 @@ export interface WeightsReport {
   /** Prefixes of the networks found; the first tensors' names when there are none. */
   networks: string[];
   keys: string[];
-  /** Of the network that `kind` means; null when there is none, or it does not say how large it is (then `problem` says why). */
+  /**
+   * Of the network that `kind` means; null when there is none, or it does not say how large it is (then `problem` says
+   * why).
+   */
   layout: string | null;
   prefix: string | null;
   config: NetSpec["config"] | null;
@@ -45,7 +48,10 @@ export interface WeightsReport {
   problem: string | null;
 }
 
-/** The text encoder or autoencoder in a checkpoint; null when it is neither. Throws: E_FORMAT when it is one and incomplete. */
+/**
+ * The text encoder or autoencoder in a checkpoint; null when it is neither. Throws: E_FORMAT when it is one and
+ * incomplete.
+ */
 function companionIn(checkpoint: Checkpoint): Companion | null {
   const encoder = encoderIn(checkpoint);
   if (encoder) return { kind: encoder.family.title, size: encoder.family.describe(encoder.config) };
@@ -54,7 +60,10 @@ function companionIn(checkpoint: Checkpoint): Companion | null {
   return family ? { kind: family.title, size: family.describe(vaeIn(path, family).config) } : null;
 }
 
-/** Reads what a checkpoint is from its headers, and compares it with the network it seems to be; `verify` reads the data and compares checksums where the format has them. Throws: E_IO, E_FORMAT when it cannot be opened. */
+/**
+ * Reads what a checkpoint is from its headers, and compares it with the network it seems to be; `verify` reads the data
+ * and compares checksums where the format has them. Throws: E_IO, E_FORMAT when it cannot be opened.
+ */
 export function inspectWeights(path: string, kind: WeightKind = "ema", { verify = false } = {}): WeightsReport {
   const checkpoint = openCheckpoint(resolveWeights(path), { verify });
   const keys = [...checkpoint.tensors.keys()];
@@ -65,8 +74,26 @@ export function inspectWeights(path: string, kind: WeightKind = "ema", { verify 
     parameters += numel(t.shape);
   }
   const report: WeightsReport = {
-    path: checkpoint.path, format: checkpoint.format, files: filesOf(checkpoint).length, tensors: keys.length, parameters, bytes: checkpoint.bytes, dtypes, metadata: checkpoint.metadata,
-    networks: prefixesIn(checkpoint), keys: keys.slice(0, 5), layout: null, prefix: null, config: null, ffnDim: null, latent: null, text: null, preset: null, fit: null, companion: null, problem: null,
+    path: checkpoint.path,
+    format: checkpoint.format,
+    files: filesOf(checkpoint).length,
+    tensors: keys.length,
+    parameters,
+    bytes: checkpoint.bytes,
+    dtypes,
+    metadata: checkpoint.metadata,
+    networks: prefixesIn(checkpoint),
+    keys: keys.slice(0, 5),
+    layout: null,
+    prefix: null,
+    config: null,
+    ffnDim: null,
+    latent: null,
+    text: null,
+    preset: null,
+    fit: null,
+    companion: null,
+    problem: null,
   };
   try {
     if (report.networks.length === 0) report.companion = companionIn(checkpoint);

@@ -20,10 +20,16 @@ export function vaeIn(path: string, family: VaeFamily = Object.values(VAES)[0]):
   const tensors = new Map([...checkpoint.tensors].map(([key, t]) => [family.ownName(key) ?? key, t]));
   const config = family.configOf(tensors);
   if (config === null || [...tensors.values()].every((t) => !isFloat(t.dtype))) {
-    throw new RcmError("E_FORMAT", `${path} holds no ${family.title}`, { op: "vae", want: family.wanted, got: [...checkpoint.tensors.keys()].slice(0, 3) });
+    throw new RcmError("E_FORMAT", `${path} holds no ${family.title}`, {
+      op: "vae",
+      want: family.wanted,
+      got: [...checkpoint.tensors.keys()].slice(0, 3),
+    });
   }
   const problem = describeFit(fitOf({ specs: family.params(config) }, tensors));
-  if (problem !== "") throw new RcmError("E_FORMAT", `${path} does not fit the ${family.title}: ${problem}`, { op: "vae" });
+  if (problem !== "") {
+    throw new RcmError("E_FORMAT", `${path} does not fit the ${family.title}: ${problem}`, { op: "vae" });
+  }
   return { family, checkpoint, config, tensors };
 }
 

@@ -24,8 +24,12 @@ export const LAYERS: readonly (readonly string[])[] = [
 
 const ROOT = join(import.meta.dir, "../..");
 const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
-const files = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "*.ts"], { cwd: ROOT, encoding: "utf8" })
-  .stdout.split("\n").filter((f) => f !== "" && existsSync(join(ROOT, f)));
+const files = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "*.ts"], {
+  cwd: ROOT,
+  encoding: "utf8",
+})
+  .stdout.split("\n")
+  .filter((f) => f !== "" && existsSync(join(ROOT, f)));
 const core = files.filter((f) => f.startsWith("core/"));
 const imports = (path: string): string[] =>
   [...read(path).matchAll(/(?:from|import)\s*\(?"(\.[^"]+\.ts)"/g)].map((m) => join(path, "..", m[1]));
@@ -41,9 +45,15 @@ describe("rooms", () => {
 
   test("cli -> core -> ffi, and nobody imports test; cli reaches ffi through core", () => {
     const rank = (p: string): number => ["test", "cli", "core", "ffi"].indexOf(p.split("/")[0]);
-    const back = files.flatMap((f) => imports(f).filter((to) => rank(to) >= 0 && rank(to) < rank(f)).map((to) => `${f} -> ${to}`));
+    const back = files.flatMap((f) =>
+      imports(f)
+        .filter((to) => rank(to) >= 0 && rank(to) < rank(f))
+        .map((to) => `${f} -> ${to}`),
+    );
     expect(back).toEqual([]);
-    const skipping = files.filter((f) => f.startsWith("cli/")).flatMap((f) => imports(f).filter((to) => to.startsWith("ffi/")));
+    const skipping = files
+      .filter((f) => f.startsWith("cli/"))
+      .flatMap((f) => imports(f).filter((to) => to.startsWith("ffi/")));
     expect(skipping).toEqual([]);
   });
 
@@ -88,7 +98,9 @@ describe("rooms", () => {
   test("a name that core exports means one thing", () => {
     const homes = new Map<string, string[]>();
     for (const f of core) {
-      for (const [, name] of read(f).matchAll(/^export (?:async )?(?:abstract )?(?:const|let|function\*?|class|interface|type|enum) (\w+)/gm)) {
+      for (const [, name] of read(f).matchAll(
+        /^export (?:async )?(?:abstract )?(?:const|let|function\*?|class|interface|type|enum) (\w+)/gm,
+      )) {
         if (!homes.get(name)?.includes(f)) homes.set(name, [...(homes.get(name) ?? []), f]);
       }
     }

@@ -12,7 +12,10 @@ const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
 
 /** Files of the project: those git knows or would take. */
 const files = (() => {
-  const r = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: ROOT, encoding: "utf8" });
+  const r = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
+    cwd: ROOT,
+    encoding: "utf8",
+  });
   return r.stdout.split("\n").filter((f) => f !== "" && existsSync(join(ROOT, f)));
 })();
 const sources = files.filter((f) => /\.(ts|cpp|cu|cuh|h)$/.test(f));
@@ -30,7 +33,8 @@ describe("ops", () => {
   test("every op of the header has all three verbs", () => {
     for (const [op, set] of verbs) expect([op, [...set].sort()]).toEqual([op, ["fwd", "jvp", "vjp"]]);
   });
-  // test/harness/op_cases.ts is the one table of cases: test/cpu/ops.test.ts runs every op in it, so being in it is being tested.
+  // test/harness/op_cases.ts is the one table of cases: test/cpu/ops.test.ts runs every op in it, so being in it is
+  // being tested.
   test("header, both libraries, core and tests name the same ops", () => {
     const differentiable = readdirSync(join(ROOT, "core/ops")).filter((f) => f.endsWith(".ts"));
     expect(differentiable.map((f) => f.replace(".ts", "")).sort()).toEqual(ops);
@@ -82,7 +86,10 @@ describe("native code", () => {
 
 describe("promises", () => {
   test("file ceilings: 400 lines TypeScript, 600 C++", () => {
-    const over = sources.filter((f) => !f.endsWith(".gen.ts")).map((f) => [f, read(f).split("\n").length - 1] as const).filter(([f, n]) => n > (f.endsWith(".ts") ? 400 : 600));
+    const over = sources
+      .filter((f) => !f.endsWith(".gen.ts"))
+      .map((f) => [f, read(f).split("\n").length - 1] as const)
+      .filter(([f, n]) => n > (f.endsWith(".ts") ? 400 : 600));
     expect(over).toEqual([]);
   });
   // A kernel may start before its predecessor has finished (csrc/cuda/runtime/common.cuh): without the wait it would
@@ -90,9 +97,16 @@ describe("promises", () => {
   test("every CUDA kernel goes through queue_kernel and waits before it touches memory", () => {
     const cuda = sources.filter((f) => /^csrc\/cuda\/.*\.cuh?$/.test(f));
     expect(cuda.filter((f) => read(f).includes("<<<"))).toEqual([]);
-    const kernels = cuda.flatMap((f) => read(f).split("__global__").slice(1).map((text) => [f, text.slice(0, text.indexOf("\n}\n"))] as const));
+    const kernels = cuda.flatMap((f) =>
+      read(f)
+        .split("__global__")
+        .slice(1)
+        .map((text) => [f, text.slice(0, text.indexOf("\n}\n"))] as const),
+    );
     expect(kernels.length > 0 || cuda.length === 0).toBe(true);
-    expect(kernels.filter(([, body]) => !body.includes("await_queued();")).map(([f, body]) => [f, body.slice(0, 80)])).toEqual([]);
+    expect(
+      kernels.filter(([, body]) => !body.includes("await_queued();")).map(([f, body]) => [f, body.slice(0, 80)]),
+    ).toEqual([]);
   });
   test("environment variables are read in ffi/env.ts, and README lists each", () => {
     const readers = sources.filter((f) => /^(core|cli|ffi)\//.test(f) && /(?:process|Bun)\.env\b/.test(read(f)));
@@ -137,9 +151,13 @@ describe("promises", () => {
   });
   test("every recipe loads", async () => {
     const { loadRecipe } = await import("../../core/recipe/load.ts");
-    const found = files.filter((f) => f.startsWith("recipes/") && f.endsWith(".yaml") && !/\/(base|distill)\.yaml$/.test(f));
+    const found = files.filter(
+      (f) => f.startsWith("recipes/") && f.endsWith(".yaml") && !/\/(base|distill)\.yaml$/.test(f),
+    );
     expect(found.length).toBeGreaterThan(5);
-    for (const f of files.filter((f) => f.startsWith("recipes/"))) for (const [, name] of read(f).matchAll(/\$\{(\w+):\?/g)) process.env[name] ??= "unset";
+    for (const f of files.filter((f) => f.startsWith("recipes/"))) {
+      for (const [, name] of read(f).matchAll(/\$\{(\w+):\?/g)) process.env[name] ??= "unset";
+    }
     for (const f of found) expect(loadRecipe(join(ROOT, f)).hash).toMatch(/^[0-9a-f]{16}$/);
   });
 });

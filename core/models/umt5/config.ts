@@ -26,11 +26,15 @@ export const UMT5_PRESETS = {
 export type Umt5Preset = keyof typeof UMT5_PRESETS;
 
 /**
- * Row of the bias table for a key that stands `distance` after its query: half of the rows for each direction; of these, half are one
- * distance each and the rest widen by the logarithm up to `maxDistance`. The logarithm is taken in f32, as the public code does.
+ * Row of the bias table for a key that stands `distance` after its query: half of the rows for each direction; of
+ * these, half are one distance each and the rest widen by the logarithm up to `maxDistance`. The logarithm is taken in
+ * f32, as the public code does.
  * Source: T5 (arXiv 1910.10683), section 2.1.
  */
-export function relativeBucket(distance: number, { buckets, maxDistance }: Pick<Umt5Config, "buckets" | "maxDistance">): number {
+export function relativeBucket(
+  distance: number,
+  { buckets, maxDistance }: Pick<Umt5Config, "buckets" | "maxDistance">,
+): number {
   const half = buckets / 2;
   const first = distance > 0 ? half : 0;
   const far = Math.abs(distance);
@@ -49,7 +53,9 @@ export const relativeBuckets = (L: number, c: Pick<Umt5Config, "buckets" | "maxD
 export function umt5ConfigOf(shapes: ReadonlyMap<string, readonly number[]>, what: string): Umt5Config {
   const shape = (name: string): readonly number[] => {
     const found = shapes.get(name);
-    if (found?.length !== 2) throw new RcmError("E_FORMAT", `${what}: no umT5 encoder: no matrix ${name}`, { op: "umt5", got: found });
+    if (found?.length !== 2) {
+      throw new RcmError("E_FORMAT", `${what}: no umT5 encoder: no matrix ${name}`, { op: "umt5", got: found });
+    }
     return found;
   };
   const [vocab, dim] = shape("token_embedding.weight");
@@ -58,6 +64,12 @@ export function umt5ConfigOf(shapes: ReadonlyMap<string, readonly number[]>, wha
   const [buckets, heads] = shape("blocks.0.pos_embedding.embedding.weight");
   let layers = 1;
   while (shapes.has(`blocks.${layers}.norm1.weight`)) layers++;
-  if (dimAttn % heads !== 0 || buckets % 4 !== 0) throw new RcmError("E_FORMAT", `${what}: no umT5 encoder`, { op: "umt5", want: "heads that divide the width, buckets in fours", got: { dimAttn, heads, buckets } });
+  if (dimAttn % heads !== 0 || buckets % 4 !== 0) {
+    throw new RcmError("E_FORMAT", `${what}: no umT5 encoder`, {
+      op: "umt5",
+      want: "heads that divide the width, buckets in fours",
+      got: { dimAttn, heads, buckets },
+    });
+  }
   return { ...UMT5, vocab, dim, dimAttn, ffnDim, heads, layers, buckets };
 }

@@ -4,7 +4,8 @@ import type { Umt5Config } from "./config.ts";
 /** Every parameter under its name in Wan's own file, in forward order. Fresh weights as T5 v1.1 draws them. */
 export function umt5Params(c: Umt5Config): ParamSpec[] {
   const specs: ParamSpec[] = [];
-  const normal = (name: string, shape: number[], std: number): void => void specs.push({ name, shape, init: { kind: "normal", std } });
+  const normal = (name: string, shape: number[], std: number): void =>
+    void specs.push({ name, shape, init: { kind: "normal", std } });
   const ones = (name: string): void => void specs.push({ name, shape: [c.dim], init: { kind: "ones" } });
 
   normal("token_embedding.weight", [c.vocab, c.dim], 1);
@@ -46,7 +47,9 @@ const ROOT: readonly (readonly [wan: string, transformers: string])[] = [
   ["norm.weight", "encoder.final_layer_norm.weight"],
 ];
 
-/** A second name of the token embedding, and what ComfyUI puts beside the weights. Neither is a parameter of its own. */
+/**
+ * A second name of the token embedding, and what ComfyUI puts beside the weights. Neither is a parameter of its own.
+ */
 const IGNORED = new Set(["encoder.embed_tokens.weight", "spiece_model", "scaled_fp8"]);
 
 /** The name of a parameter in a layout. */
@@ -61,7 +64,11 @@ export function umt5KeyIn(layout: Umt5Layout, name: string): string {
 
 /** The parameter that a key of a layout holds; null: none that the encoder has. */
 export function umt5NameOf(layout: Umt5Layout, key: string): string | null {
-  if (layout === "wan") return ROOT.some(([wan]) => wan === key) || LAYER.some(([wan]) => key.replace(/^blocks\.\d+\./, "") === wan) ? key : null;
+  if (layout === "wan") {
+    return ROOT.some(([wan]) => wan === key) || LAYER.some(([wan]) => key.replace(/^blocks\.\d+\./, "") === wan)
+      ? key
+      : null;
+  }
   const root = ROOT.find(([, hf]) => hf === key);
   if (root) return root[0];
   const m = /^encoder\.block\.(\d+)\.(.+)$/.exec(key);
@@ -90,7 +97,10 @@ export function detectUmt5Layout(keys: Iterable<string>): Umt5Source | null {
 }
 
 /** Parameter names by the keys that hold them; keys that hold none are in `unexpected`. */
-export function umt5Keys(source: Umt5Source, keys: Iterable<string>): { names: Map<string, string>; unexpected: string[] } {
+export function umt5Keys(
+  source: Umt5Source,
+  keys: Iterable<string>,
+): { names: Map<string, string>; unexpected: string[] } {
   const names = new Map<string, string>();
   const unexpected: string[] = [];
   for (const key of keys) {

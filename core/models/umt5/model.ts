@@ -13,13 +13,15 @@ export interface Umt5Options {
   /** Storage of weights and of activations inside a layer. */
   dtype: DType;
   /**
-   * Storage of the residual stream: f32 beside bf16 and f16 weights unless said otherwise. The public code keeps it in the weights'
-   * dtype: in bf16 each of 48 additions rounds to 8 bits, in f16 the stream overflows.
+   * Storage of the residual stream: f32 beside bf16 and f16 weights unless said otherwise. The public code keeps it in
+   * the weights' dtype: in bf16 each of 48 additions rounds to 8 bits, in f16 the stream overflows.
    */
   residual?: DType;
 }
 
-/** The umT5 encoder, inference only. Source: T5 v1.1 encoder with a relative bias per layer (UMT5, arXiv 2304.09151). */
+/**
+ * The umT5 encoder, inference only. Source: T5 v1.1 encoder with a relative bias per layer (UMT5, arXiv 2304.09151).
+ */
 export class Umt5Encoder implements Disposable {
   private constructor(
     readonly config: Umt5Config,
@@ -31,12 +33,15 @@ export class Umt5Encoder implements Disposable {
   /** Allocates the weights, zero filled, until the encoder is disposed. */
   static create(device: Device, config: Umt5Config, o: Umt5Options): Umt5Encoder {
     const residual = o.residual ?? statDType(o.dtype);
-    if ((o.dtype === "f64") !== (residual === "f64")) throw new RcmError("E_DTYPE", "f64 does not mix with other dtypes", { op: "umt5", want: o.dtype, got: residual });
+    if ((o.dtype === "f64") !== (residual === "f64")) {
+      throw new RcmError("E_DTYPE", "f64 does not mix with other dtypes", { op: "umt5", want: o.dtype, got: residual });
+    }
     return new Umt5Encoder(config, ParamSet.create(device, umt5Params(config), o.dtype, false), o.dtype, residual);
   }
 
   /**
-   * Encodes token ids. Keys from lengths[b] on count for nobody (null: all count); queries there are computed all the same.
+   * Encodes token ids. Keys from lengths[b] on count for nobody (null: all count); queries there are computed all the
+   * same.
    * Shapes: ids i32 [B, L], lengths i32 [B] -> [B, L, D] of the weights' dtype.
    */
   forward(ids: Tensor, lengths: Tensor | null): Tensor {
@@ -77,7 +82,14 @@ export class Umt5Encoder implements Disposable {
 
   private norm(name: string, x: Tensor, dtype: DType): Tensor {
     const { dim, eps } = this.config;
-    return rmsNormRope(this.tape(), constant(x), this.params.get(name), { heads: 1, group: dim, rope: null, pairing: "interleaved", eps, dtype }).x;
+    return rmsNormRope(this.tape(), constant(x), this.params.get(name), {
+      heads: 1,
+      group: dim,
+      rope: null,
+      pairing: "interleaved",
+      eps,
+      dtype,
+    }).x;
   }
 
   private tape(): Tape {

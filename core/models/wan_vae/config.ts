@@ -21,11 +21,19 @@ export const WAN_VAE: WanVaeConfig = {
   mult: [1, 2, 4, 4],
   resBlocks: 2,
   temporal: [false, true, true],
-  mean: [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921],
-  std: [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.916],
+  mean: [
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922,
+    -0.9497, 0.2503, -0.2921,
+  ],
+  std: [
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253,
+    2.8251, 1.916,
+  ],
 };
 
-/** One layer of encoder or decoder under its checkpoint name. `halves` says that a resampling changes the frames too. */
+/**
+ * One layer of encoder or decoder under its checkpoint name. `halves` says that a resampling changes the frames too.
+ */
 export type VaeLayer =
   | { kind: "conv"; name: string; in: number; out: number }
   | { kind: "residual"; name: string; in: number; out: number }
@@ -47,7 +55,9 @@ export function encoderLayers(c: WanVaeConfig): VaeLayer[] {
   const name = (): string => `encoder.downsamples.${n++}`;
   for (let level = 0; level < c.mult.length; level++) {
     const out = dims[level + 1];
-    for (let i = 0; i < c.resBlocks; i++) layers.push({ kind: "residual", name: name(), in: i === 0 ? dims[level] : out, out });
+    for (let i = 0; i < c.resBlocks; i++) {
+      layers.push({ kind: "residual", name: name(), in: i === 0 ? dims[level] : out, out });
+    }
     if (level + 1 < c.mult.length) layers.push({ kind: "down", name: name(), dim: out, halves: c.temporal[level] });
   }
   const top = dims[dims.length - 1];
@@ -57,14 +67,19 @@ export function encoderLayers(c: WanVaeConfig): VaeLayer[] {
 export function decoderLayers(c: WanVaeConfig): VaeLayer[] {
   const dims = [c.mult[c.mult.length - 1], ...[...c.mult].reverse()].map((m) => m * c.dim);
   const temporal = [...c.temporal].reverse();
-  const layers: VaeLayer[] = [{ kind: "conv", name: "decoder.conv1", in: c.zDim, out: dims[0] }, ...middle("decoder", dims[0])];
+  const layers: VaeLayer[] = [
+    { kind: "conv", name: "decoder.conv1", in: c.zDim, out: dims[0] },
+    ...middle("decoder", dims[0]),
+  ];
   let n = 0;
   const name = (): string => `decoder.upsamples.${n++}`;
   for (let level = 0; level < c.mult.length; level++) {
     const out = dims[level + 1];
     // What resamples into a level leaves half of the channels.
     const first = level === 0 ? dims[0] : dims[level] / 2;
-    for (let i = 0; i <= c.resBlocks; i++) layers.push({ kind: "residual", name: name(), in: i === 0 ? first : out, out });
+    for (let i = 0; i <= c.resBlocks; i++) {
+      layers.push({ kind: "residual", name: name(), in: i === 0 ? first : out, out });
+    }
     if (level + 1 < c.mult.length) layers.push({ kind: "up", name: name(), dim: out, halves: temporal[level] });
   }
   return [...layers, { kind: "head", name: "decoder.head", in: dims[dims.length - 1], out: 3 }];

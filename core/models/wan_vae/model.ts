@@ -1,6 +1,14 @@
 import { dtypeBytes, type DType, type HostTensor } from "../../dtype.ts";
 import { RcmError } from "../../error.ts";
-import { affine, blendTile, fromChannelsLast, packConv, project, toChannelsLast, type Window } from "../../ops/nondiff/video.ts";
+import {
+  affine,
+  blendTile,
+  fromChannelsLast,
+  packConv,
+  project,
+  toChannelsLast,
+  type Window,
+} from "../../ops/nondiff/video.ts";
 import { ParamSet } from "../../nn/params.ts";
 import { expectShape, statDType, type Device, type Tensor } from "../../tensor.ts";
 import type { Vae, VaePassOptions } from "../vae.ts";
@@ -20,12 +28,15 @@ const PIECE_BYTES = 2 ** 31;
 /** Where pieces of `size` begin so that they cover n, as equal as can be. */
 function pieces(n: number, size: number): [from: number, count: number][] {
   const count = Math.ceil(n / size);
-  return Array.from({ length: count }, (_, i) => [Math.floor((i * n) / count), Math.floor(((i + 1) * n) / count) - Math.floor((i * n) / count)]);
+  return Array.from({ length: count }, (_, i) => [
+    Math.floor((i * n) / count),
+    Math.floor(((i + 1) * n) / count) - Math.floor((i * n) / count),
+  ]);
 }
 
 /**
- * The Wan2.1 video autoencoder, frozen. Both ways work on pieces of the video, so that memory does not grow with its length; results
- * do not depend on the pieces. Source: Wan2.1 technical report, section 4.1.
+ * The Wan2.1 video autoencoder, frozen. Both ways work on pieces of the video, so that memory does not grow with its
+ * length; results do not depend on the pieces. Source: Wan2.1 technical report, section 4.1.
  */
 export class WanVae implements Vae {
   constructor(
@@ -55,8 +66,8 @@ export class WanVae implements Vae {
   }
 
   /**
-   * Pixels to normalised latents (the mean, no noise). Shapes: video [B, 3, 1 + 4n, Y, X] in [-1, 1] -> [B, z, 1 + n, Y/8, X/8] in f32
-   * (f64 from f64 weights). Throws: E_SHAPE.
+   * Pixels to normalised latents (the mean, no noise). Shapes: video [B, 3, 1 + 4n, Y, X] in [-1, 1] -> [B, z, 1 + n,
+   * Y/8, X/8] in f32 (f64 from f64 weights). Throws: E_SHAPE.
    */
   encode(video: Tensor, { tile = null, chunk = null }: VaePassOptions = {}): Tensor {
     const { config: c, device } = this;
@@ -64,7 +75,11 @@ export class WanVae implements Vae {
     expectShape("vae encode", "video", video, [-1, 3, -1, -1, -1]);
     const [B, , T, Y, X] = video.shape;
     if (T % time !== 1 % time || T < 1 || Y % space !== 0 || X % space !== 0) {
-      throw new RcmError("E_SHAPE", "a video has 1 + a multiple of the time factor frames, and whole cells", { op: "vae encode", want: [`1 + n ${time}`, `n ${space}`, `n ${space}`], got: [T, Y, X] });
+      throw new RcmError("E_SHAPE", "a video has 1 + a multiple of the time factor frames, and whole cells", {
+        op: "vae encode",
+        want: [`1 + n ${time}`, `n ${space}`, `n ${space}`],
+        got: [T, Y, X],
+      });
     }
     const [t, h, w] = [1 + (T - 1) / time, Y / space, X / space];
     const parts = tiles(h, w, tile);
@@ -81,9 +96,17 @@ export class WanVae implements Vae {
           for (const [first, count] of pieces(t, chunk ?? this.chunkFor(part))) {
             using _piece = device.scope();
             const [start, frames] = first === 0 ? [0, 1 + (count - 1) * time] : [1 + (first - 1) * time, count * time];
-            const window: Window = { at: [start, part.y * space, part.x * space], size: [frames, part.h * space, part.w * space] };
+            const window: Window = {
+              at: [start, part.y * space, part.x * space],
+              size: [frames, part.h * space, part.w * space],
+            };
             const x = toChannelsLast(from, window, this.pixelChannels, this.options.dtype);
-            const moments = project(stream.push(x), this.params.tensor("conv1.weight"), this.params.tensor("conv1.bias"), out.dtype);
+            const moments = project(
+              stream.push(x),
+              this.params.tensor("conv1.weight"),
+              this.params.tensor("conv1.bias"),
+              out.dtype,
+            );
             this.lay(moments, to, first, part, 1, map);
           }
         } finally {
@@ -96,9 +119,14 @@ export class WanVae implements Vae {
 
   /**
    * Normalised latents to pixels, handed on piece by piece; a piece is freed when `sink` returns. Nothing is clamped.
-   * Shapes: latent [B, z, t, h, w]; `sink` gets [B, 3, frames, 8h, 8w] in f32 (f64) and the number of its first frame. Throws: E_SHAPE.
+   * Shapes: latent [B, z, t, h, w]; `sink` gets [B, 3, frames, 8h, 8w] in f32 (f64) and the number of its first frame.
+   * Throws: E_SHAPE.
    */
-  decode(latent: Tensor, sink: (frames: Tensor, first: number) => void, { tile = null, chunk = null }: VaePassOptions = {}): void {
+  decode(
+    latent: Tensor,
+    sink: (frames: Tensor, first: number) => void,
+    { tile = null, chunk = null }: VaePassOptions = {},
+  ): void {
     const { config: c, device } = this;
     const [space, time] = [spaceFactor(c), timeFactor(c)];
     expectShape("vae decode", "latent", latent, [-1, c.zDim, -1, -1, -1]);
@@ -138,7 +166,8 @@ export class WanVae implements Vae {
 
   /** Latent frames of a piece of a tile. */
   private chunkFor(part: Tile): number {
-    const cell = spaceFactor(this.config) ** 2 * timeFactor(this.config) * this.config.dim * dtypeBytes(this.options.dtype);
+    const cell =
+      spaceFactor(this.config) ** 2 * timeFactor(this.config) * this.config.dim * dtypeBytes(this.options.dtype);
     return Math.max(1, Math.round(PIECE_BYTES / (part.h * part.w * cell)));
   }
 
@@ -151,7 +180,11 @@ export class WanVae implements Vae {
   private pack(layers: readonly VaeLayer[]): Map<string, Tensor> {
     const packed = (c: VaeConv): Tensor => {
       const channels = c.name === "encoder.conv1" ? this.pixelChannels : c.in;
-      return packConv(this.params.tensor(`${c.name}.weight`), channels, { kernel: c.kt, side: c.k, upsample: c.upsample });
+      return packConv(this.params.tensor(`${c.name}.weight`), channels, {
+        kernel: c.kt,
+        side: c.k,
+        upsample: c.upsample,
+      });
     };
     return new Map(layers.flatMap(convsOf).map((c) => [c.name, packed(c)]));
   }
@@ -162,13 +195,32 @@ export class WanVae implements Vae {
   }
 
   /** Writes x [t, h, w, C'] into frames of y [C, T, Y, X]: straight for the whole picture, blended for a tile. */
-  private lay(x: Tensor, y: Tensor, first: number, part: Tile, scale: number, map: ReturnType<typeof affine> | null): void {
+  private lay(
+    x: Tensor,
+    y: Tensor,
+    first: number,
+    part: Tile,
+    scale: number,
+    map: ReturnType<typeof affine> | null,
+  ): void {
     if (part.whole) return fromChannelsLast(x, y, first, map);
     const [C, T, Y, X] = y.shape;
     const [t, h, w] = x.shape;
     const tile = x.device.empty([C, t, h, w], y.dtype);
     fromChannelsLast(x, tile, 0, map);
-    const ramps = { top: part.top * scale, bottom: part.bottom * scale, left: part.left * scale, right: part.right * scale };
-    for (let c = 0; c < C; c++) blendTile(tile.window(c * t * h * w, [t, h, w]), y.window((c * T + first) * Y * X, [t, Y, X]), [part.y * scale, part.x * scale], ramps);
+    const ramps = {
+      top: part.top * scale,
+      bottom: part.bottom * scale,
+      left: part.left * scale,
+      right: part.right * scale,
+    };
+    for (let c = 0; c < C; c++) {
+      blendTile(
+        tile.window(c * t * h * w, [t, h, w]),
+        y.window((c * T + first) * Y * X, [t, Y, X]),
+        [part.y * scale, part.x * scale],
+        ramps,
+      );
+    }
   }
 }

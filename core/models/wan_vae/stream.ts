@@ -8,8 +8,9 @@ import type { VaeLayer } from "./config.ts";
 const SCORE_BYTES = 2 ** 28;
 
 /**
- * The layers of one half of the autoencoder over one video that comes in pieces of any length: each convolution remembers the last
- * frames it saw. What it gives is the same for every way to cut the video. Weights are packed by the caller, `packed` by name.
+ * The layers of one half of the autoencoder over one video that comes in pieces of any length: each convolution
+ * remembers the last frames it saw. What it gives is the same for every way to cut the video. Weights are packed by the
+ * caller, `packed` by name.
  */
 export class CausalStream {
   private readonly past = new Map<string, Tensor>();
@@ -61,7 +62,10 @@ export class CausalStream {
 
   /** A causal 3x3x3 convolution; x is freed. */
   private through(name: string, x: Tensor, residual: Tensor | null = null): Tensor {
-    const y = conv3d({ x, past: this.past.get(name), w: this.weights(name), b: this.bias(name), residual }, causal(3, 3));
+    const y = conv3d(
+      { x, past: this.past.get(name), w: this.weights(name), b: this.bias(name), residual },
+      causal(3, 3),
+    );
     this.remember(name, x, 2);
     x.free();
     return y;
@@ -77,7 +81,9 @@ export class CausalStream {
     if (keep === 0) return;
     const kept = x.device.persistent(() => x.device.empty([keep, ...rest], x.dtype));
     const fromOld = Math.max(keep - T, 0);
-    if (before && fromOld > 0) kept.window(0, [fromOld * size]).set(before.window((old - fromOld) * size, [fromOld * size]));
+    if (before && fromOld > 0) {
+      kept.window(0, [fromOld * size]).set(before.window((old - fromOld) * size, [fromOld * size]));
+    }
     const fromNew = keep - fromOld;
     kept.window(fromOld * size, [fromNew * size]).set(x.window((T - fromNew) * size, [fromNew * size]));
     before?.free();
@@ -87,7 +93,9 @@ export class CausalStream {
   private residual(layer: VaeLayer & { kind: "residual" }, x: Tensor): Tensor {
     const { name } = layer;
     let skip = x;
-    if (layer.in !== layer.out) skip = project(x, this.tensor(`${name}.shortcut.weight`), this.bias(`${name}.shortcut`));
+    if (layer.in !== layer.out) {
+      skip = project(x, this.tensor(`${name}.shortcut.weight`), this.bias(`${name}.shortcut`));
+    }
     const h = this.through(`${name}.residual.2`, this.normed(`${name}.residual.0`, x, skip !== x));
     const y = this.through(`${name}.residual.6`, this.normed(`${name}.residual.3`, h, true), skip);
     skip.free();
@@ -107,7 +115,8 @@ export class CausalStream {
     const stat = statDType(dtype);
     const rows = Math.min(L, Math.max(1, Math.floor(SCORE_BYTES / dtypeBytes(stat) / L)));
     for (let t = 0; t < T; t++) {
-      // Values come transposed, as the second product wants them. Rows of probabilities sum to one, so their bias is added behind it.
+      // Values come transposed, as the second product wants them. Rows of probabilities sum to one, so their bias is
+      // added behind it.
       const v = project(vWeight, n.window(t * L * C, [L, C]), null);
       const keys = k.window(t * L * C, [L, C]);
       for (let row = 0; row < L; row += rows) {
@@ -151,7 +160,10 @@ export class CausalStream {
     return y;
   }
 
-  /** Twice the frames, then twice the rows and columns. The video's first frame passes alone, and the others do not see it. */
+  /**
+   * Twice the frames, then twice the rows and columns. The video's first frame passes alone, and the others do not see
+   * it.
+   */
   private up({ name, halves }: VaeLayer & { kind: "up" }, x: Tensor): Tensor {
     let h = x;
     if (halves) {
@@ -164,7 +176,10 @@ export class CausalStream {
       if (first > 0) h.window(0, [frame]).set(x.window(0, [frame]));
       if (T > first) {
         const into = h.window(first * frame, [2 * (T - first), Y, X, C]);
-        conv3d({ x: rest, past: this.past.get(time), w: this.weights(time), b: this.bias(time), into }, causal(3, 1, { split: 2 }));
+        conv3d(
+          { x: rest, past: this.past.get(time), w: this.weights(time), b: this.bias(time), into },
+          causal(3, 1, { split: 2 }),
+        );
       }
       this.remember(time, rest, 2);
       x.free();

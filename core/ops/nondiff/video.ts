@@ -3,7 +3,8 @@ import { RcmError } from "../../error.ts";
 import { expectShape, type Device, type Tensor } from "../../tensor.ts";
 
 /**
- * Convolutions over video and what stands around them, without derivatives. Activations are channels last: x_TYXC of one sample.
+ * Convolutions over video and what stands around them, without derivatives. Activations are channels last: x_TYXC of
+ * one sample.
  */
 
 /** How a kernel of `kernel` frames by `side` rows and columns moves over the video. */
@@ -13,7 +14,10 @@ export interface ConvPlan {
   /** Step over frames, and over rows and columns. */
   strideT: number;
   stride: number;
-  /** Zeros before the first frame (behind `past`), and before the first row and column. What lies behind the last ones is zero too. */
+  /**
+   * Zeros before the first frame (behind `past`), and before the first row and column. What lies behind the last ones
+   * is zero too.
+   */
   padT: number;
   pad: number;
   /** The kernel lies on the grid doubled by repetition; its weights are packed so. */
@@ -30,10 +34,23 @@ export const causal = (kernel: number, side: number, more: Partial<ConvPlan> = {
 // Read by the library before the call returns; over a buffer that exists first, as small arrays may be moved.
 const geometry = new BigInt64Array(new ArrayBuffer(17 * 8));
 
-/** Packs weights for conv3d, channels filled up to `channels`. Shapes: w [O, I, (kt,) k, k] -> [slices, O, channels]. */
-export function packConv(w: Tensor, channels: number, plan: Pick<ConvPlan, "kernel" | "side" | "upsample">, dtype: DType = w.dtype): Tensor {
+/**
+ * Packs weights for conv3d, channels filled up to `channels`. Shapes: w [O, I, (kt,) k, k] -> [slices, O, channels].
+ */
+export function packConv(
+  w: Tensor,
+  channels: number,
+  plan: Pick<ConvPlan, "kernel" | "side" | "upsample">,
+  dtype: DType = w.dtype,
+): Tensor {
   const [O, I] = w.shape;
-  if (w.numel !== O * I * plan.kernel * plan.side ** 2) throw new RcmError("E_SHAPE", "w is not of this kernel", { op: "conv3d_pack", want: [O, I, plan.kernel, plan.side, plan.side], got: w.shape });
+  if (w.numel !== O * I * plan.kernel * plan.side ** 2) {
+    throw new RcmError("E_SHAPE", "w is not of this kernel", {
+      op: "conv3d_pack",
+      want: [O, I, plan.kernel, plan.side, plan.side],
+      got: w.shape,
+    });
+  }
   const out = w.device.empty([plan.upsample ? 16 : plan.kernel * plan.side ** 2, O, channels], dtype);
   w.device.lib.conv3dPack({
     w: w.ptr, p: out.ptr, O, I, Ip: channels, kt: plan.kernel, k: plan.side, upsample: plan.upsample ? 1 : 0,
@@ -42,12 +59,26 @@ export function packConv(w: Tensor, channels: number, plan: Pick<ConvPlan, "kern
   return out;
 }
 
-/** Shape of what conv3d makes of x_TYXC with `past` frames before it. The far pads fill up to Y/stride rows and X/stride columns. */
-export function convShape(x: readonly number[], past: number, out: number, p: ConvPlan): { sum: number[]; y: number[] } {
+/**
+ * Shape of what conv3d makes of x_TYXC with `past` frames before it. The far pads fill up to Y/stride rows and X/stride
+ * columns.
+ */
+export function convShape(
+  x: readonly number[],
+  past: number,
+  out: number,
+  p: ConvPlan,
+): { sum: number[]; y: number[] } {
   const [T, Y, X] = x;
   const frames = Math.floor((T + p.padT - p.kernel) / p.strideT) + 1;
   const sum = [Math.max(frames, 0), Math.floor(Y / p.stride), Math.floor(X / p.stride), out];
-  if (past > p.padT) throw new RcmError("E_SHAPE", "more past frames than the kernel looks back", { op: "conv3d", want: p.padT, got: past });
+  if (past > p.padT) {
+    throw new RcmError("E_SHAPE", "more past frames than the kernel looks back", {
+      op: "conv3d",
+      want: p.padT,
+      got: past,
+    });
+  }
   const grow = p.upsample ? 2 : 1;
   return { sum, y: [sum[0] * p.split, sum[1] * grow, sum[2] * grow, out / p.split] };
 }
@@ -64,7 +95,10 @@ export interface ConvInputs {
   into?: Tensor | null;
 }
 
-/** y = conv(past ++ x) + b + residual. Shapes: x [T, Y, X, C], past [P, Y, X, C], w as packed, b [O] -> see convShape. Throws: E_SHAPE. */
+/**
+ * y = conv(past ++ x) + b + residual. Shapes: x [T, Y, X, C], past [P, Y, X, C], w as packed, b [O] -> see convShape.
+ * Throws: E_SHAPE.
+ */
 export function conv3d({ x, past = null, w, b = null, residual = null, into = null }: ConvInputs, p: ConvPlan): Tensor {
   const [T, Y, X, C] = x.shape;
   const O = w.shape[1];
@@ -74,11 +108,30 @@ export function conv3d({ x, past = null, w, b = null, residual = null, into = nu
   const P = past?.shape[0] ?? 0;
   const { sum, y: shape } = convShape(x.shape, P, O, p);
   const y = into ?? x.device.empty(shape, x.dtype);
-  for (const [name, t] of [["residual", residual], ["into", into]] as const) if (t) expectShape("conv3d", name, t, shape);
-  for (const [name, t] of [["past", past], ["w", w], ["residual", residual], ["into", into]] as const) {
-    if (t && t.dtype !== x.dtype) throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op: "conv3d", want: x.dtype, got: t.dtype });
+  for (const [name, t] of [["residual", residual], ["into", into]] as const) {
+    if (t) expectShape("conv3d", name, t, shape);
   }
-  const counts = [T, Y, X, C, P, ...sum, p.kernel, p.side, p.strideT, p.stride, p.padT, p.pad, p.upsample ? 1 : 0, p.split];
+  for (const [name, t] of [["past", past], ["w", w], ["residual", residual], ["into", into]] as const) {
+    if (t && t.dtype !== x.dtype) {
+      throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op: "conv3d", want: x.dtype, got: t.dtype });
+    }
+  }
+  const counts = [
+    T,
+    Y,
+    X,
+    C,
+    P,
+    ...sum,
+    p.kernel,
+    p.side,
+    p.strideT,
+    p.stride,
+    p.padT,
+    p.pad,
+    p.upsample ? 1 : 0,
+    p.split,
+  ];
   counts.forEach((n, i) => (geometry[i] = BigInt(n)));
   x.device.lib.conv3d({
     x: x.ptr, past: past?.ptr ?? 0, w: w.ptr, b: b?.ptr ?? 0, r: residual?.ptr ?? 0, y: y.ptr, geometry, dtype: x.code,
@@ -90,7 +143,9 @@ export function conv3d({ x, past = null, w, b = null, residual = null, into = nu
 /** x / max(||x||, 1e-12) sqrt(C) gamma over the channels, then SiLU if asked. Shapes: x [..., C], gamma C values. */
 export function channelNorm(x: Tensor, gamma: Tensor, silu: boolean, into: Tensor | null = null): Tensor {
   const C = x.shape[x.shape.length - 1];
-  if (gamma.numel !== C) throw new RcmError("E_SHAPE", "one gamma a channel", { op: "channel_norm", want: C, got: gamma.shape });
+  if (gamma.numel !== C) {
+    throw new RcmError("E_SHAPE", "one gamma a channel", { op: "channel_norm", want: C, got: gamma.shape });
+  }
   const y = into ?? x.device.empty(x.shape, x.dtype);
   x.device.lib.channelNorm({
     x: x.ptr, g: gamma.ptr, y: y.ptr, M: x.numel / C, C, silu: silu ? 1 : 0, eps: 1e-12, dtype: x.code,
@@ -116,9 +171,21 @@ export interface Window {
 }
 
 /** A window of x [C, T, Y, X] as [t, y, x, channels], zeros in channels beyond C. */
-export function toChannelsLast(x: Tensor, { at, size }: Window, channels: number, dtype: DType, map: Affine | null = null): Tensor {
+export function toChannelsLast(
+  x: Tensor,
+  { at, size }: Window,
+  channels: number,
+  dtype: DType,
+  map: Affine | null = null,
+): Tensor {
   const [C, T, Y, X] = x.shape;
-  if (at.some((a, i) => a < 0 || a + size[i] > x.shape[i + 1])) throw new RcmError("E_SHAPE", "window outside the video", { op: "channels_last", want: [T, Y, X], got: at.map((a, i) => a + size[i]) });
+  if (at.some((a, i) => a < 0 || a + size[i] > x.shape[i + 1])) {
+    throw new RcmError("E_SHAPE", "window outside the video", {
+      op: "channels_last",
+      want: [T, Y, X],
+      got: at.map((a, i) => a + size[i]),
+    });
+  }
   const y = x.device.empty([...size, channels], dtype);
   const from = x.window((at[0] * Y + at[1]) * X + at[2], [1]);
   x.device.lib.channelsLast({
@@ -140,10 +207,20 @@ export function fromChannelsLast(x: Tensor, y: Tensor, from: number, map: Affine
   });
 }
 
-/** y = x w^T + b over the last axis; w may have axes of one behind its two. Shapes: x [..., K], w [N, K] -> [..., N]. */
-export function project(x: Tensor, w: Tensor, b: Tensor | null, dtype: DType = x.dtype, into: Tensor | null = null): Tensor {
+/**
+ * y = x w^T + b over the last axis; w may have axes of one behind its two. Shapes: x [..., K], w [N, K] -> [..., N].
+ */
+export function project(
+  x: Tensor,
+  w: Tensor,
+  b: Tensor | null,
+  dtype: DType = x.dtype,
+  into: Tensor | null = null,
+): Tensor {
   const [N, K] = w.shape;
-  if (x.shape[x.shape.length - 1] !== K || w.numel !== N * K) throw new RcmError("E_SHAPE", "w does not fit x", { op: "linear", want: x.shape, got: w.shape });
+  if (x.shape[x.shape.length - 1] !== K || w.numel !== N * K) {
+    throw new RcmError("E_SHAPE", "w does not fit x", { op: "linear", want: x.shape, got: w.shape });
+  }
   const y = into ?? x.device.empty([...x.shape.slice(0, -1), N], dtype);
   x.device.lib.linearFwd({
     x: x.ptr, w: w.ptr, b: b?.ptr ?? 0, y: y.ptr, M: x.numel / K, N, K, xDtype: x.code, wDtype: w.code, yDtype: y.code,
@@ -160,7 +237,12 @@ export function softmaxRows(x: Tensor, scale: number, dtype: DType): Tensor {
 }
 
 /** Lays a tile into a larger picture with ramps at its sides, adding. Shapes: x [..., h, w], y [..., H, W]. */
-export function blendTile(x: Tensor, y: Tensor, at: readonly [number, number], ramps: { top: number; bottom: number; left: number; right: number }): void {
+export function blendTile(
+  x: Tensor,
+  y: Tensor,
+  at: readonly [number, number],
+  ramps: { top: number; bottom: number; left: number; right: number },
+): void {
   const [[h, w], [H, W]] = [x.shape.slice(-2), y.shape.slice(-2)];
   x.device.lib.blendTile({
     x: x.ptr, y: y.ptr, n: x.numel / (h * w), h, w, H, W, y0: at[0], x0: at[1], top: ramps.top, bottom: ramps.bottom,

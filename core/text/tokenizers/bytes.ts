@@ -21,7 +21,9 @@ function mix(value: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
-/** One approximate Gaussian of unit variance: a sum of twelve hashed uniforms (Irwin-Hall), exact until one multiply. */
+/**
+ * One approximate Gaussian of unit variance: a sum of twelve hashed uniforms (Irwin-Hall), exact until one multiply.
+ */
 function gaussian(byte: number, lag: number, component: number): number {
   const key = mix(mix(byte * LAGS + lag + 0x51ed270b) ^ component);
   let sum = 0;
@@ -76,24 +78,35 @@ function positionsOf(length: number, dim: number): Float32Array {
     const octave = (8 * (c >> 1)) / pairs;
     const whole = Math.floor(octave);
     const rate = (1 - (octave - whole) / 2) / (1 << whole);
-    for (let i = 0; i < length; i++) table[i * dim + c] = POSITION_AMPLITUDE * sine(reduced(i * rate + (c % 2) * (Math.PI / 2)));
+    for (let i = 0; i < length; i++) {
+      table[i * dim + c] = POSITION_AMPLITUDE * sine(reduced(i * rate + (c % 2) * (Math.PI / 2)));
+    }
   }
   positions.set(id, table);
   return table;
 }
 
 /**
- * Encodes a prompt: token i is the unit-variance sum of the vectors of bytes i, i-1 and i-2, plus its position; rows past the text are zero.
- * Before the text's start there are no bytes, so the first two tokens sum fewer vectors and are scaled up to match.
+ * Encodes a prompt: token i is the unit-variance sum of the vectors of bytes i, i-1 and i-2, plus its position; rows
+ * past the text are zero. Before the text's start there are no bytes, so the first two tokens sum fewer vectors and are
+ * scaled up to match.
  * Shapes: f32 [length, dim].
  * Throws: E_ARG if the prompt's UTF-8 bytes exceed length, or a size is not a positive integer.
  */
 export function encodeBytes(prompt: string, length: number, dim: number): HostTensor {
   if (!Number.isSafeInteger(length) || length < 1 || !Number.isSafeInteger(dim) || dim < 1)
-    throw new RcmError("E_ARG", "a text embedding needs positive whole sizes", { op: "encodeBytes", want: "length >= 1, dim >= 1", got: `${length}, ${dim}` });
+    throw new RcmError("E_ARG", "a text embedding needs positive whole sizes", {
+      op: "encodeBytes",
+      want: "length >= 1, dim >= 1",
+      got: `${length}, ${dim}`,
+    });
   const bytes = new TextEncoder().encode(prompt);
   if (bytes.length > length)
-    throw new RcmError("E_ARG", `the prompt is too long: the limit is ${length} bytes of UTF-8`, { op: "encodeBytes", want: `<= ${length}`, got: bytes.length });
+    throw new RcmError("E_ARG", `the prompt is too long: the limit is ${length} bytes of UTF-8`, {
+      op: "encodeBytes",
+      want: `<= ${length}`,
+      got: bytes.length,
+    });
   const out = new Float32Array(length * dim);
   if (bytes.length > 0) {
     const table = tableOf(dim);

@@ -12,11 +12,14 @@ export interface ProtoField {
 
 const NONE = new Uint8Array(0);
 
-/** Reads the fields of one message in order; every length is checked against the bytes that are there. Throws: E_FORMAT. */
+/**
+ * Reads the fields of one message in order; every length is checked against the bytes that are there. Throws: E_FORMAT.
+ */
 export function* protoFields(bytes: Uint8Array, what: string): Generator<ProtoField> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;
-  const bad = (message: string): RcmError => new RcmError("E_FORMAT", `${what}: ${message} at byte ${at}`, { op: "protobuf" });
+  const bad = (message: string): RcmError =>
+    new RcmError("E_FORMAT", `${what}: ${message} at byte ${at}`, { op: "protobuf" });
   /** Low 32 bits unsigned, and whether higher ones are set. */
   const varint = (): { low: number; high: boolean } => {
     let [low, high] = [0, false];

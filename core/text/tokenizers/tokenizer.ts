@@ -52,15 +52,22 @@ export class Tokenizer {
     this.added = new Map(added.map((a) => [a.content, a]));
     const escaped = [...added]
       .sort((a, b) => b.content.length - a.content.length)
-      .map((a) => `${a.lstrip ? "\\s*" : ""}${a.content.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}${a.rstrip ? "\\s*" : ""}`);
+      .map(
+        (a) => `${a.lstrip ? "\\s*" : ""}${a.content.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}${a.rstrip ? "\\s*" : ""}`,
+      );
     this.finder = escaped.length > 0 ? new RegExp(`(${escaped.join("|")})`, "u") : null;
   }
 
-  /** Reads a tokenizer; the content, not the name, says which kind it is. Throws: E_IO, E_FORMAT, E_BACKEND when the library does not load. */
+  /**
+   * Reads a tokenizer; the content, not the name, says which kind it is. Throws: E_IO, E_FORMAT, E_BACKEND when the
+   * library does not load.
+   */
   static open(path: string): Tokenizer {
     const bytes = readTokenizer(path);
     const isJson = bytes.find((b) => b > 0x20) === 0x7b;
-    const { json, prefix } = isJson ? { json: utf8(bytes, path), prefix: "" } : unigramJson(parseSentencePiece(bytes, path), path);
+    const { json, prefix } = isJson
+      ? { json: utf8(bytes, path), prefix: "" }
+      : unigramJson(parseSentencePiece(bytes, path), path);
     let parsed: unknown;
     try {
       parsed = JSON.parse(json);
@@ -77,7 +84,9 @@ export class Tokenizer {
 
   private special(token: string): number {
     const id = this.added.get(token)?.id ?? this.model.idOf(token);
-    if (id === undefined) throw new RcmError("E_FORMAT", `${this.path}: has no piece ${token}`, { op: "tokenizer", want: [END, PAD] });
+    if (id === undefined) {
+      throw new RcmError("E_FORMAT", `${this.path}: has no piece ${token}`, { op: "tokenizer", want: [END, PAD] });
+    }
     return id;
   }
   get end(): number {
@@ -95,14 +104,17 @@ export class Tokenizer {
     // Splitting by a group leaves what it found at the odd places.
     (this.finder ? source.split(this.finder) : [source]).forEach((part, i) => {
       if (i % 2 === 1) ids.push((this.added.get(part) ?? (this.added.get(part.trim()) as Added)).id);
-      else if (part !== "") for (const word of this.front.split(this.front.normalize(part))) ids.push(...this.model.encode(word));
+      else if (part !== "")
+        for (const word of this.front.split(this.front.normalize(part))) ids.push(...this.model.encode(word));
     });
     return { ids: [...ids.slice(0, length - 1), this.end], full: ids.length + 1 };
   }
 
   /** The pieces of ids; an id without piece is null. */
   pieces(ids: readonly number[]): (string | null)[] {
-    return ids.map((id) => this.model.pieceOf(id) ?? [...this.added.values()].find((a) => a.id === id)?.content ?? null);
+    return ids.map(
+      (id) => this.model.pieceOf(id) ?? [...this.added.values()].find((a) => a.id === id)?.content ?? null,
+    );
   }
 }
 
@@ -112,7 +124,10 @@ function openFront(json: string, path: string): { front: Front; size: number } {
     // Loaded only here, so that the other commands start without it.
     library = require("tokenizers");
   } catch (cause) {
-    throw new RcmError("E_BACKEND", `npm package tokenizers does not load here: ${(cause as Error).message}`, { op: "tokenizer", cause });
+    throw new RcmError("E_BACKEND", `npm package tokenizers does not load here: ${(cause as Error).message}`, {
+      op: "tokenizer",
+      cause,
+    });
   }
   try {
     const native = library.Tokenizer.fromString(json);
@@ -131,9 +146,25 @@ function addedOf(json: unknown, path: string): Added[] {
   const list = (json as Record<string, unknown>).added_tokens ?? [];
   if (!Array.isArray(list)) throw new RcmError("E_FORMAT", `${path}: added_tokens is not a list`, { op: "tokenizer" });
   return list.map((entry: unknown, i) => {
-    const { id, content, lstrip, rstrip, single_word: single } = (typeof entry === "object" && entry !== null ? entry : {}) as Record<string, unknown>;
-    if (!Number.isSafeInteger(id) || (id as number) < 0 || typeof content !== "string" || content === "" || single === true) {
-      throw new RcmError("E_FORMAT", `${path}: added token ${i} is of no known kind`, { op: "tokenizer", want: "id, content, not single_word", got: entry });
+    const {
+      id,
+      content,
+      lstrip,
+      rstrip,
+      single_word: single,
+    } = (typeof entry === "object" && entry !== null ? entry : {}) as Record<string, unknown>;
+    if (
+      !Number.isSafeInteger(id) ||
+      (id as number) < 0 ||
+      typeof content !== "string" ||
+      content === "" ||
+      single === true
+    ) {
+      throw new RcmError("E_FORMAT", `${path}: added token ${i} is of no known kind`, {
+        op: "tokenizer",
+        want: "id, content, not single_word",
+        got: entry,
+      });
     }
     return { id: id as number, content, lstrip: lstrip === true, rstrip: rstrip === true };
   });
@@ -146,7 +177,13 @@ function readTokenizer(path: string): Uint8Array {
   } catch (cause) {
     throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "tokenizer", cause });
   }
-  if (bytes.length === 0 || bytes.length > MOST_BYTES) throw new RcmError("E_FORMAT", `${path}: no tokenizer: wrong size`, { op: "tokenizer", want: `1 to ${MOST_BYTES} bytes`, got: bytes.length });
+  if (bytes.length === 0 || bytes.length > MOST_BYTES) {
+    throw new RcmError("E_FORMAT", `${path}: no tokenizer: wrong size`, {
+      op: "tokenizer",
+      want: `1 to ${MOST_BYTES} bytes`,
+      got: bytes.length,
+    });
+  }
   return bytes;
 }
 
