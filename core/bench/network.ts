@@ -163,7 +163,7 @@ export function benchStudentStep(base: Device, s: NetworkSize, ceiling: number |
     ["AdamW + EMA, gradient norm", () => optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 })],
     ["whole sCM student step", () => {
       const t = tape(true);
-      t.backward(scmLoss(t, on, target, { x0, condition }, { tTrig, eps }, options).loss_B, batchMean(device, s.batch));
+      t.backward(scmLoss(t, on, target, { x0, condition }, { tTrig, eps }, options).loss, batchMean(device, s.batch));
       optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 });
     }],
   ];
@@ -191,7 +191,7 @@ export function benchRcmStep(base: Device, s: NetworkSize, ceiling: number | nul
   const back = (loss: (t: Tape) => LossResult): void => {
     using _scope = device.scope();
     const t = new Tape(device, { record: true });
-    t.backward(loss(t).loss_B, batchMean(device, s.batch));
+    t.backward(loss(t).loss, batchMean(device, s.batch));
   };
   const studentStep = (n: number) => (): void => {
     student.params.zeroGrad();

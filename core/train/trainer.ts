@@ -159,9 +159,9 @@ export class Trainer implements TrainState {
   }
 
   /** Gradient of the batch mean. */
-  private backward(tape: Tape, { loss_B }: LossResult, micros: number): void {
-    const B = loss_B.x.numel;
-    tape.backward(loss_B, this.device.fromValues(new Float64Array(B).fill(1 / (B * micros)), [B], "f64"));
+  private backward(tape: Tape, { loss }: LossResult, micros: number): void {
+    const B = loss.x.numel;
+    tape.backward(loss, this.device.fromValues(new Float64Array(B).fill(1 / (B * micros)), [B], "f64"));
   }
 
   private emaBeta(step: number, updates: number): number {

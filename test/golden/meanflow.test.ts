@@ -133,8 +133,8 @@ for (const dtype of ["f32", "f64"] as const) {
         close(result.parts.uJvp.values(), "u_jvp");
         close(result.parts.tangent.values(), "tangent");
         close(result.parts.weight, "weight");
-        close(result.loss_B.x.values(), "loss");
-        tape.backward(result.loss_B, cpu().fromValues(new Float64Array(B).fill(1 / B), [B], "f64"));
+        close(result.loss.x.values(), "loss");
+        tape.backward(result.loss, cpu().fromValues(new Float64Array(B).fill(1 / B), [B], "f64"));
         const grad = student.params.grad as Tensor;
         const at = (n: string): Float64Array => student.params.window(grad, n).values();
         for (const n of ["l1.bias", "l2.weight", "l2.bias", "l3.weight", "l3.bias"]) close(at(n), `grads.${n}`);
