@@ -3,8 +3,8 @@ import { dlopen, ptr } from "bun:ffi";
 const NAMES = ["libopenblas.so.0", "libopenblas.so"];
 
 /**
- * Times OpenBLAS itself (its own threads, not ours) on n x n x n f32 matmuls; the yardstick of `rcm bench step`.
- * Returns the best rate in FLOP/s, or null where OpenBLAS is not installed.
+ * Times OpenBLAS with its own threads on n x n x n f32 matmuls, as the baseline of `rcm bench step`. Returns the best
+ * rate in FLOP/s, or null if OpenBLAS is not installed.
  */
 export function openblasRate(n: number, threads: number, repeats = 5): number | null {
   for (const name of NAMES) {

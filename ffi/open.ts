@@ -10,11 +10,11 @@ export interface DeviceChoice {
   device: "auto" | "cpu" | "cuda";
   /** GPU index. */
   index?: number;
-  /** Host threads; 0 or absent: all the process may use. */
+  /** Host threads; 0 or absent: all that the process may use. */
   threads?: number;
 }
 
-/** What rcm_runtime_info tells. */
+/** What rcm_runtime_info reports. */
 export interface RuntimeInfo {
   backend: string;
   device: string;
@@ -22,7 +22,7 @@ export interface RuntimeInfo {
   best_isa: string;
   threads: number;
   blas: string;
-  /** "cuDNN 9.19.0", or "none" and why; GPUs only. */
+  /** "cuDNN 9.19.0", or "none" with the reason; GPUs only. */
   cudnn?: string;
 }
 
@@ -33,7 +33,7 @@ export interface Backend {
   info: RuntimeInfo;
 }
 
-/** Instruction sets the CPU library is built for, each one holding those before it. */
+/** Instruction sets that the CPU library is built for, each a superset of those before it. */
 const ISAS = ["baseline", "avx2", "avx512"];
 
 /** Folders searched for the native libraries, first match wins. RCM_LIB_DIR replaces them all. */
@@ -46,7 +46,7 @@ function find(file: string): string | null {
   return libraryFolders().map((f) => join(f, file)).find((p) => existsSync(p)) ?? null;
 }
 
-/** Loads one library file and checks that it was built from the header these bindings were generated from. */
+/** Loads a library and checks that it was built from the same header as these bindings. Throws: E_BACKEND. */
 export function openLibrary(path: string): Rcm {
   let symbols: Symbols;
   try {
@@ -82,8 +82,8 @@ function start(lib: Rcm, path: string, kind: "cpu" | "cuda", { index = 0, thread
 }
 
 /**
- * Null when the library does not load or finds no usable GPU. A stale one is an error: a GPU machine must not end up on
- * the CPU unnoticed.
+ * Null if the library does not load or finds no usable GPU. A stale library is an error: a GPU machine must not
+ * silently fall back to the CPU.
  */
 function tryCuda(path: string, choice: DeviceChoice): Backend | null {
   try {
@@ -95,7 +95,7 @@ function tryCuda(path: string, choice: DeviceChoice): Backend | null {
   }
 }
 
-/** The best variant that is there and that the processor runs; RCM_ISA forces one. */
+/** Opens the best built variant that the processor supports; RCM_ISA selects another. */
 function openCpu(choice: DeviceChoice): Backend {
   const path = find("librcm_cpu.so");
   if (!path) throw missing("librcm_cpu.so");
@@ -117,7 +117,7 @@ function openCpu(choice: DeviceChoice): Backend {
 }
 
 /**
- * Opens the backend of a device choice. "auto" takes CUDA when its library is there and starts, else the CPU.
+ * Opens the backend of a device choice. "auto" uses CUDA if its library exists and starts, else the CPU.
  * Throws: E_BACKEND naming the folders searched.
  */
 export function openBackend(choice: DeviceChoice): Backend {

@@ -1,4 +1,4 @@
-/** Reader of rcm.h: the few declaration forms the ABI allows, nothing else. */
+/** Parser of rcm.h: only the declaration forms that the ABI allows. */
 
 export type ParamKind = "i32" | "i64" | "f64" | "device" | "host";
 
@@ -13,16 +13,16 @@ export interface Declaration {
   name: string;
   returns: "status" | "cstring";
   params: Param[];
-  /** Section title the declaration stands under. */
+  /** Title of the section that holds the declaration. */
   section: string;
-  /** First sentence of its comment, or of its op's; may be empty. */
+  /** First sentence of its comment, or of its op's comment; may be empty. */
   doc: string;
 }
 
 const POINTER = /^(?:const )?(?:void|double|int32_t|int64_t|char)\*$/;
 const SCALARS: Record<string, ParamKind> = { int32_t: "i32", int64_t: "i64", double: "f64" };
 const MARKS = ["RCM_OPT", "RCM_HOST"];
-/** Names the generated methods use themselves, and words TypeScript keeps. */
+/** Names that the generated methods use, and reserved words of TypeScript. */
 const TAKEN = new Set(
   (
     "s status fail finite host int32 int64 optionalHost optionalPointer pointer arguments await break case " +
@@ -64,7 +64,7 @@ const firstSentence = (comment: string): string => {
   return /^.*?\.(?=\s|$)/.exec(text)?.[0] ?? text;
 };
 
-/** What a header may hold, tried in this order at each place: section title, comment, frame, declaration. */
+/** The forms a header may contain, tried in this order: space, section title, comment, frame, declaration. */
 const FORMS = [
   /\s+/y,
   /\/\* -{2,} (.+?) -{2,} \*\//y,
@@ -75,7 +75,7 @@ const FORMS = [
 
 /** Parses every declaration. Throws: Error naming the line of anything outside the allowed forms. */
 export function parseHeader(source: string): Declaration[] {
-  // Directives become empty lines, so that line numbers stay.
+  // Directives become empty lines, to keep line numbers.
   const body = source.replace(/^[ \t]*#.*$/gm, "");
   const out: Declaration[] = [];
   let [section, doc, direct] = ["", "", false];
@@ -92,7 +92,7 @@ export function parseHeader(source: string): Declaration[] {
     if (out.some((d) => d.name === declaration.name)) {
       throw new Error(`${where}: ${declaration.name} is declared twice`);
     }
-    // The comment of an op holds for all its verbs.
+    // The comment of an op applies to all its verbs.
     out.push({ ...declaration, section, doc: direct || /_(fwd|jvp|vjp)$/.test(declaration.name) ? doc : "" });
     direct = false;
   }

@@ -2,9 +2,9 @@ import { RcmError } from "../error.ts";
 import { checkCount, checkFinite } from "./check.ts";
 
 export interface LabelAgreement {
-  /** Share of rows whose largest logit is that of the label. */
+  /** Share of rows whose largest logit is that of their label. */
   agreement: number;
-  /** Ends of the Wilson 95% interval of `agreement`. */
+  /** Bounds of the Wilson 95% interval of `agreement`. */
   low: number;
   high: number;
   /** Agreement among the rows of each label; NaN for a label without rows. */
@@ -17,7 +17,7 @@ export interface LabelAgreement {
 const Z95 = 1.959963984540054;
 
 /**
- * How often a classifier sees the label that was asked for; of equal logits the first counts.
+ * How often a classifier predicts the requested label; ties go to the first class.
  * Shapes: logits [n, classes], labels [n] in 0..classes-1.
  * Throws: E_ARG, E_SHAPE, E_NONFINITE.
  */
@@ -65,6 +65,6 @@ export function wilsonInterval(hits: number, n: number, z = Z95): { low: number;
   const zz = z * z;
   const centre = (p + zz / (2 * n)) / (1 + zz / n);
   const half = (z / (1 + zz / n)) * Math.sqrt((p * (1 - p)) / n + zz / (4 * n * n));
-  // At the ends the interval touches 0 or 1 exactly; round-off must not carry it past.
+  // For 0 or n hits the bound is exactly 0 or 1; do not let round-off exceed it.
   return { low: hits === 0 ? 0 : Math.max(0, centre - half), high: hits === n ? 1 : Math.min(1, centre + half) };
 }

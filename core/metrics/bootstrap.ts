@@ -4,16 +4,16 @@ import { checkCount } from "./check.ts";
 export interface Bootstrap {
   /** Standard deviation of the metric over resamples: its bootstrap standard error. */
   std: number;
-  /** Mean over resamples; it differs from the metric itself by the bootstrap's estimate of the bias. */
+  /** Mean over resamples; its difference from the metric estimates the bias. */
   mean: number;
   /** The metric of each resample, in order. */
   values: Float64Array;
 }
 
 /**
- * Bootstrap standard error of a metric over n rows; `metric` gets the row numbers of each resample (n of them, with
- * repeats; the array is reused). Not for nearest-neighbour metrics (PRDC) or Vendi: repeated rows are neighbours at
- * distance 0 and bias those.
+ * Bootstrap standard error of a metric over n rows; `metric` gets the n row indices of each resample (with repeats; the
+ * array is reused). Not for nearest-neighbour metrics (PRDC) or Vendi: repeated rows are neighbours at distance 0 and
+ * bias those.
  * Throws: E_ARG, E_NONFINITE if the metric of a resample is not finite.
  * Source: Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
  */
@@ -43,7 +43,7 @@ export function bootstrap(
   return { std: Math.sqrt(square / (resamples - 1)), mean, values };
 }
 
-/** Copies the given rows of x, in that order. Shapes: x [*, d] -> [rows.length, d]. */
+/** Copies the given rows of x, in order. Shapes: x [*, d] -> [rows.length, d]. */
 export function gatherRows(x: Float32Array, rows: ArrayLike<number>, d: number): Float32Array {
   const out = new Float32Array(rows.length * d);
   for (let i = 0; i < rows.length; i++) {

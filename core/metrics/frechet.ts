@@ -19,7 +19,7 @@ export function featureStats(x: Float32Array | Float64Array, n: number, d: numbe
   const mean = new Float64Array(d);
   for (let i = 0; i < n; i++) for (let j = 0; j < d; j++) mean[j] += x[i * d + j];
   for (let j = 0; j < d; j++) mean[j] /= n;
-  // Two passes: centring first keeps the covariance exact to round-off however large the mean is.
+  // Two passes: centring first avoids cancellation when the mean is large.
   const centred = new Float64Array(n * d);
   for (let i = 0; i < n; i++) for (let j = 0; j < d; j++) centred[i * d + j] = x[i * d + j] - mean[j];
   const cov = columnGram(centred, n, d);
@@ -53,7 +53,7 @@ export function frechetDistance(a: FeatureStats, b: FeatureStats): number {
 /** tr (C1^1/2 C2 C1^1/2)^1/2, for positive semi-definite matrices. */
 function traceOfRootProduct(c1: Float64Array, c2: Float64Array, d: number): number {
   const { values, vectors } = symmetricEigen(c1, d);
-  // In the eigenbasis of C1 the middle matrix is L^1/2 (V C2 V^T) L^1/2: the same eigenvalues for one product less.
+  // In the eigenbasis of C1 the middle matrix is L^1/2 (V C2 V^T) L^1/2: the same eigenvalues with one product fewer.
   const middle = matmulTransposed(matmul(vectors, c2, d, d, d), vectors, d, d, d);
   const root = values.map((value) => Math.sqrt(Math.max(0, value)));
   for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) middle[i * d + j] *= root[i] * root[j];

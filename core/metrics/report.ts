@@ -42,11 +42,11 @@ const AGREEMENT: Figure = {
 };
 
 /**
- * One self-contained HTML page: plots, table, sample grids and provenance; it loads nothing and runs no script.
+ * One self-contained HTML page: plots, table, sample grids and provenance; it loads no other file and runs no script.
  * Throws: E_ARG if a grid is not a PNG.
  */
 export function renderReport(report: EvalReport): string {
-  // The policy makes the browser itself refuse whatever is not in the file.
+  // The policy makes the browser refuse to load anything else.
   const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
   return `<!doctype html>
 <html lang="en">
@@ -78,7 +78,7 @@ ${facts(report)}
 `;
 }
 
-/** The student with the lowest FD beside the teacher, in a sentence and four tiles. */
+/** Compares the student of lowest FD with the teacher, in a sentence and four tiles. */
 function summary(report: EvalReport): string {
   const { teacher } = report;
   const best = report.rows.filter((row) => Number.isFinite(row.fd)).sort((a, b) => a.fd - b.fd)[0];

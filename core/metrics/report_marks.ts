@@ -1,6 +1,6 @@
 import { escapeHtml, type EvalRow } from "./report_rows.ts";
 
-/** Rows of one method in order of steps; `slot` chooses colour and marker. */
+/** Rows of one method by steps; `slot` selects colour and marker. */
 export interface Series {
   name: string;
   slot: number;
@@ -17,12 +17,12 @@ export function seriesOf(rows: readonly EvalRow[]): Series[] {
   return [...byName].map(([name, list], slot) => ({ name, slot, rows: list.sort((a, b) => a.steps - b.steps) }));
 }
 
-/** Coordinate with two decimals, so that the file stays small. */
+/** A coordinate rounded to two decimals, to keep the file small. */
 export const xy = (value: number): string => String(Math.round(value * 100) / 100);
 
 export const colourClass = (slot: number): string => `s${slot % COLOURS}`;
 
-/** Marker of a method; shapes differ as well as colours, and after 30 methods both repeat. */
+/** Marker of a method; shape and colour both vary, and the combination repeats after 30 methods. */
 export function marker(x: number, y: number, slot: number, title = ""): string {
   const r = 5;
   const point = (px: number, py: number) => `${xy(x + px)},${xy(y + py)}`;
@@ -39,7 +39,7 @@ export function marker(x: number, y: number, slot: number, title = ""): string {
   return `${shapes[slot % shapes.length]} class="mark ${colourClass(slot)}">${tooltip}</${element}>`;
 }
 
-/** Cross for the teacher, ring for the reference: neutral colour, apart from every method's marker. */
+/** Cross for the teacher, ring for the reference, in a neutral colour that no method uses. */
 export function neutralMark(x: number, y: number, kind: "teacher" | "reference", title: string): string {
   const [left, right, top, bottom] = [xy(x - 5), xy(x + 5), xy(y - 5), xy(y + 5)];
   const shape =
@@ -70,11 +70,11 @@ interface Box {
 }
 
 /**
- * Places a text beside each point, at the first of eight sides where it hits no other text, marker or edge.
- * Where all sides are taken the text is left out (the marker keeps its tooltip).
+ * Labels each point at the first of eight positions where the text overlaps no other text, marker or edge. Without such
+ * a position it gets no label (its marker has a tooltip).
  */
 export function placeLabels(points: { x: number; y: number; text: string }[], area: Box): string {
-  const taken: Box[] = points.map((p) => ({ x0: p.x - 7, y0: p.y - 7, x1: p.x + 7, y1: p.y + 7 }));
+  const occupied: Box[] = points.map((p) => ({ x0: p.x - 7, y0: p.y - 7, x1: p.x + 7, y1: p.y + 7 }));
   return points
     .map((p) => {
       // No text metrics without a browser: 6.4 units is a wide average at this font size.
@@ -87,8 +87,8 @@ export function placeLabels(points: { x: number; y: number; text: string }[], ar
         const left = p.x + dx - (anchor === "start" ? 0 : anchor === "end" ? width : width / 2);
         const box = { x0: left, y0: p.y + dy, x1: left + width, y1: p.y + dy + 12 };
         const inside = box.x0 >= area.x0 && box.x1 <= area.x1 && box.y0 >= area.y0 && box.y1 <= area.y1;
-        if (!inside || taken.some((t) => t.x0 < box.x1 && box.x0 < t.x1 && t.y0 < box.y1 && box.y0 < t.y1)) continue;
-        taken.push(box);
+        if (!inside || occupied.some((t) => t.x0 < box.x1 && box.x0 < t.x1 && t.y0 < box.y1 && box.y0 < t.y1)) continue;
+        occupied.push(box);
         const place = `x="${xy(p.x + dx)}" y="${xy(box.y0 + 10)}" text-anchor="${anchor}"`;
         return `<text class="label" ${place}>${escapeHtml(p.text)}</text>`;
       }

@@ -6,21 +6,21 @@ const WIDTH = 420;
 const HEIGHT = 290;
 const AREA = { x0: 56, y0: 14, x1: WIDTH - 14, y1: HEIGHT - 46 };
 
-/** How one figure of a row is drawn. */
+/** How one metric of a row is plotted. */
 export interface Figure {
   title: string;
   /** Axis text, with the unit and the direction that is better. */
   axis: string;
   value: (row: EvalRow) => number;
   text: (row: EvalRow) => string;
-  /** Ends of the error bar. */
+  /** Bounds of the error bar. */
   range?: (row: EvalRow) => [number, number];
-  /** `distance` starts at 0 and turns logarithmic over wide ranges; `share` ends at 1; `plain` fits the data. */
+  /** `distance` starts at 0, or is logarithmic over wide ranges; `share` ends at 1; `plain` fits the data. */
   kind: "distance" | "share" | "plain";
   percent?: boolean;
 }
 
-/** A figure against steps: one line a method, the teacher dashed, the reference dotted. */
+/** Plots a metric against steps: one line per method, the teacher dashed, the reference dotted. */
 export function stepPlot(
   figure: Figure,
   series: readonly Series[],
@@ -51,7 +51,7 @@ export function stepPlot(
   }
   for (const s of shown) {
     const colour = colourClass(s.slot);
-    // Methods stand a little apart where they have error bars, which would hide each other.
+    // Offset methods with error bars horizontally, so that the bars do not overlap.
     const shift = figure.range ? (s.slot - (shown.length - 1) / 2) * Math.min(8, 32 / shown.length) : 0;
     const path = s.rows.map((row) => `${xy(x.at(row.steps) + shift)} ${xy(y.at(figure.value(row)))}`).join("L");
     if (s.rows.length > 1) body.push(`<path class="line ${colour}" d="M${path}"/>`);
@@ -67,7 +67,7 @@ export function stepPlot(
   return wrap(figure.title, summary, body.join(""), HEIGHT);
 }
 
-/** Two figures of each row against each other, points labelled with method and steps. */
+/** Plots two metrics of each row against each other, points labelled with method and steps. */
 export function scatterPlot(
   horizontal: Figure,
   vertical: Figure,
@@ -180,7 +180,7 @@ function errorBar(x: number, [low, high]: [number, number], y: Scale, colour: st
   return `<path class="error ${colour}" d="M${xy(x)} ${bottom}V${top}M${left} ${bottom}h8M${left} ${top}h8"/>`;
 }
 
-/** One plot with its caption; the values go into the description for readers that cannot see it. */
+/** One plot with its caption; the values are in its label for screen readers. */
 function wrap(title: string, summary: string, body: string, height: number): string {
   const name = escapeHtml(title);
   const about = `role="img" aria-label="${name}. ${escapeHtml(summary)}"`;

@@ -5,7 +5,7 @@ export interface Scale {
   log: boolean;
 }
 
-/** Above this ratio of largest to smallest value a log axis shows more than a linear one. */
+/** Ratio of largest to smallest value above which the axis is logarithmic. */
 const LOG_RATIO = 30;
 
 /** Steps of 1, 2 or 5 times a power of ten that span [low, high] with about `target` intervals. */
@@ -71,10 +71,7 @@ export function autoScale(values: number[], main: number[], from: number, to: nu
   return wide && Math.min(...values) > 0 ? logScale(values, from, to) : linearScale(values, from, to, { zero: true });
 }
 
-/**
- * Step counts on a log axis (each doubling takes the same room), marked at the counts that occur; a lone count is in
- * the middle.
- */
+/** Step counts on a log axis, marked at the counts that occur; a single count is in the middle. */
 export function stepScale(steps: number[], from: number, to: number): Scale {
   const ticks = [...new Set(steps)].sort((a, b) => a - b);
   const low = Math.log2(ticks[0]);
@@ -85,7 +82,7 @@ export function stepScale(steps: number[], from: number, to: number): Scale {
   return { at, ticks, log: true };
 }
 
-/** Tick text: as few digits as tell the ticks apart. */
+/** Tick text with as few digits as distinguish the ticks. */
 export function tickText(value: number, scale: Scale, percent: boolean): string {
   const factor = percent ? 100 : 1;
   const step = scale.log ? Math.abs(value) : scale.ticks[1] - scale.ticks[0];

@@ -1,6 +1,6 @@
 /**
- * Style sheet of report.html. Method colours are the Okabe-Ito palette (safe for colour-blind readers), darkened or
- * lightened until each stands out at 3:1 against the page in its theme.
+ * Style sheet of report.html. Method colours are the Okabe-Ito palette (safe for colour-blind readers), adjusted to a
+ * contrast of at least 3:1 with the page in both themes.
  */
 export const REPORT_CSS = `
 :root{color-scheme:light dark;--page:#fff;--panel:#f6f7f9;--text:#1a1f25;--muted:#59636e;--rule:#d8dde3;

@@ -62,7 +62,7 @@ function pad(text: string, width: number, left: boolean): string {
   return left ? text + space : space + text;
 }
 
-/** Drops control characters, so that a name cannot steer the terminal. */
+/** Removes control characters, so that a name cannot control the terminal. */
 function printable(text: string): string {
   return text.replace(/\p{Cc}+/gu, " ");
 }

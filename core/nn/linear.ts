@@ -8,7 +8,7 @@ import type { ParamSource } from "./params.ts";
 const biasOf = (params: ParamSource, name: string): Var | null =>
   params.has(`${name}.bias`) ? params.get(`${name}.bias`) : null;
 
-/** The linear layer `name.weight`, with `name.bias` where there is one. Shapes: x [..., K] -> [..., N]. */
+/** The linear layer `name.weight`, with `name.bias` if it exists. Shapes: x [..., K] -> [..., N]. */
 export const dense = (tape: Tape, params: ParamSource, name: string, x: Var, dtype: DType | null = null): Var =>
   linearOp(tape, x, params.get(`${name}.weight`), biasOf(params, name), dtype);
 

@@ -4,7 +4,7 @@ import { statDType, type Device, type Tensor } from "../tensor.ts";
 import { constant, parameter, type Var } from "../tape.ts";
 import { streamOf } from "../rng.ts";
 
-/** How a fresh parameter is drawn. `normal` has the given standard deviation. */
+/** Initialisation of a parameter; `normal` has the given standard deviation. */
 export type Init = { kind: "zeros" } | { kind: "ones" } | { kind: "normal"; std: number };
 
 export interface ParamSpec {
@@ -13,22 +13,20 @@ export interface ParamSpec {
   init: Init;
 }
 
-/** What a network asks for: a parameter by its key, when it is needed. */
+/** Parameters by name, as a network reads them. */
 export interface ParamSource {
-  /** Throws: E_INTERNAL when there is none of this name. */
+  /** Throws: E_INTERNAL for an unknown name. */
   get(name: string): Var;
-  /** Whether there is a parameter of this name. */
+  /** Whether a parameter of this name exists. */
   has(name: string): boolean;
 }
 
-/**
- * Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere.
- */
+/** Parameters are aligned to this many elements, so that rows stay aligned and shards can be cut anywhere. */
 const ALIGN = 64;
 
 /**
- * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA, norm
- * and sharding each are a single pass over flat memory.
+ * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA,
+ * gradient norm and sharding are single passes over flat memory.
  */
 export class ParamSet implements ParamSource, Disposable {
   readonly flat: Tensor;
@@ -72,8 +70,8 @@ export class ParamSet implements ParamSource, Disposable {
   }
 
   /**
-   * Allocates parameters of `dtype`, zero filled, for as long as the device lives. `gradients`: whether they are
-   * trainable, or the buffer of at least flatSize(specs) elements that their gradients share with other sets.
+   * Allocates zeroed parameters of `dtype`, which live until disposed. `gradients`: whether they are trainable, or the
+   * buffer of at least flatSize(specs) elements that their gradients share with other sets.
    */
   static create(device: Device, specs: readonly ParamSpec[], dtype: DType, gradients: boolean | Tensor): ParamSet {
     return device.persistent(() => new ParamSet(device, specs, dtype, gradients, null));
@@ -124,7 +122,7 @@ export class ParamSet implements ParamSource, Disposable {
     return v;
   }
 
-  /** Draws every parameter from its spec. Element values depend only on seed and position in the list. */
+  /** Initialises every parameter from its spec; values depend only on the seed and the position in the list. */
   init(seed: number): void {
     this.specs.forEach((spec, i) => {
       const t = this.tensor(spec.name);
@@ -136,7 +134,7 @@ export class ParamSet implements ParamSource, Disposable {
     });
   }
 
-  /** Loads values by name. Throws: E_STATE naming missing and unexpected keys, E_SHAPE for a wrong shape. */
+  /** Loads values by name. Throws: E_STATE naming missing and unexpected keys, E_SHAPE. */
   load(from: ReadonlyMap<string, HostTensor>, what: string): void {
     const missing = this.names.filter((n) => !from.has(n));
     const known = new Set(this.names);
@@ -163,7 +161,7 @@ export class ParamSet implements ParamSource, Disposable {
     }
   }
 
-  /** Copies values to the host, from `flat` (default: the parameters themselves), in `dtype`. */
+  /** Yields values on the host in `dtype`, read from `flat` (by default the parameters). */
   *entries(flat: Tensor = this.flat, dtype: DType = flat.dtype): Generator<[string, HostTensor]> {
     for (const { name } of this.specs) {
       using _scope = this.device.scope();
@@ -179,7 +177,7 @@ export class ParamSet implements ParamSource, Disposable {
     this.grad?.zero();
   }
 
-  /** Frees the weights, and gradients that are not shared. */
+  /** Frees the weights, and the gradients unless they are shared. */
   [Symbol.dispose](): void {
     this.flat.free();
     if (!this.sharesGrad) this.grad?.free();

@@ -2,17 +2,15 @@ import type { DType } from "../dtype.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import type { RopeTables } from "../ops/rms_norm_rope.ts";
 
-/**
- * Share of a head's width that turns with the frame, the row and the column: [K - 4 floor(K/6), 2 floor(K/6), 2
- * floor(K/6)].
- */
+/** How a head's width K is split over the frame, row and column axes: K - 4 floor(K/6) and twice 2 floor(K/6). */
 export function ropeSplit(headDim: number): [number, number, number] {
   const side = 2 * Math.floor(headDim / 6);
   return [headDim - 2 * side, side, side];
 }
 
 /**
- * Angles of 3D rotary embedding, frame, row, column in turn. Shapes: grid [T, Y, X] tokens -> [L, K/2] row-major.
+ * Angles of 3D rotary embedding, for frame, row and column in that order. Shapes: grid [T, Y, X] tokens -> [L, K/2]
+ * row-major.
  * Source: Wan2.1; base 10000, angle = position * base^(-2i/part).
  */
 export function ropeAngles(headDim: number, grid: readonly [number, number, number]): Float64Array {
@@ -33,10 +31,10 @@ export function ropeAngles(headDim: number, grid: readonly [number, number, numb
   return out;
 }
 
-/** Tables by what they depend on; they live as long as their device, so every network with such heads shares them. */
+/** Tables by head width, grid and dtype. They live as long as their device, and networks share them. */
 const made = new WeakMap<Device, Map<string, RopeTables>>();
 
-/** cos and sin of the angles on the device, made once. Shapes: [L, K/2] each. */
+/** cos and sin of the angles on the device, cached. Shapes: [L, K/2] each. */
 export function ropeTables(
   device: Device,
   headDim: number,

@@ -5,7 +5,7 @@ import type { Tape, Var } from "../tape.ts";
 
 interface AttentionParams {
   heads: number;
-  /** Factor of the scores; null: 1/sqrt(K). */
+  /** Scale of the scores; null: 1/sqrt(K). */
   scale: number | null;
 }
 

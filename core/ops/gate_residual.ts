@@ -22,7 +22,7 @@ function sizes([x, h, modulation]: GateResidualInputs) {
   return { B, L, D, gateStride: modulation ? modulation.shape[1] * D : 0, xDtype: x.code, hDtype: h.code };
 }
 
-/** Address of the gate of the first sample; 0: no gate. */
+/** Address of the gate's slot; 0 for no gate. */
 function gateOf(modulation: Tensor | null, { gate }: GateResidualParams): Pointer | 0 {
   if (!modulation) return 0;
   const D = modulation.shape[2];

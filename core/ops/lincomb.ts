@@ -4,7 +4,7 @@ import type { Op } from "../op.ts";
 import { expectLike, ptrOf, type Device, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
-/** Per-sample coefficients of one term: value and tangent, on the host in f64. Numbers hold for every sample. */
+/** Per-sample coefficients of one term, value and tangent, on the host in f64. A number applies to every sample. */
 export interface Coefficient {
   value: Float64Array | number;
   dot?: Float64Array | number | null;
@@ -14,7 +14,7 @@ interface LincombParams {
   coef: Coefficient[];
 }
 
-/** The kernels on coefficients that are on the device already. Shapes: coef, coefDot [terms, B] f64. */
+/** The kernels, for coefficients already on the device. Shapes: coef, coefDot [terms, B] f64. */
 export const lincombKernels = {
   forward(x: readonly Tensor[], coef: Tensor, y: Tensor): void {
     y.device.lib.lincombFwd({ ...terms(x), coef: coef.ptr, y: y.ptr, ...counts(x) });
@@ -107,12 +107,12 @@ function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): T
 
 /**
  * y[b] = sum_i coef_i[b] x_i[b].
- * Shapes: x_i [B, ...], coefficients [B]. Grad: to x_i; coefficients have a tangent only.
+ * Shapes: x_i [B, ...], coefficients [B]. Grad: x_i; coefficients carry tangents only.
  */
 export const lincomb = (tape: Tape, terms: [Coefficient, Var][]): Var =>
   tape.run(lincombOp, terms.map(([, v]) => v), { coef: terms.map(([c]) => c) });
 
-/** The same on plain tensors, with neither record nor tangent. */
+/** The same on plain tensors, without recording or tangents. */
 export function combine(terms: [Float64Array | number, Tensor][]): Tensor {
   return lincombOp.forward(terms.map(([, t]) => t), { coef: terms.map(([value]) => ({ value })) }, false).y;
 }

@@ -8,7 +8,7 @@ interface LinearGeluParams {
   kind: ActivationKind;
 }
 
-/** h = x w^T + b, the value before the activation, is saved. */
+/** Saves the pre-activation h = x w^T + b for the vjp. */
 export const linearGeluOp: Op<LinearInputs, LinearGeluParams, readonly [h: Tensor]> = {
   name: "linear_gelu",
   costly: "matmul",

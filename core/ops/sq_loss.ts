@@ -20,7 +20,7 @@ function check(x: Tensor, { target, delta, weight }: SqLossParams): number {
   return B;
 }
 
-/** What does not depend on x, with the weights on the device. Shapes: weight [B] f64. */
+/** Constants of the loss, with the weights on the device. Shapes: weight [B] f64. */
 interface SqLossConstants {
   target: Tensor | null;
   delta: Tensor | null;
@@ -35,7 +35,7 @@ function fields(x: Tensor, { target, delta, weight }: SqLossConstants) {
   };
 }
 
-/** The kernels on weights that are on the device already. */
+/** The kernels, for weights already on the device. */
 export const sqLossKernels = {
   forward(x: Tensor, c: SqLossConstants, loss: Tensor): void {
     x.device.lib.sqLossFwd({ ...fields(x, c), loss: loss.ptr });
@@ -48,7 +48,7 @@ export const sqLossKernels = {
   },
 };
 
-/** The weights are saved as they are on the device. */
+/** The vjp reuses the uploaded weights. */
 export const sqLossOp: Op<[x: Tensor], SqLossParams, readonly [weight: Tensor]> = {
   name: "sq_loss",
   forward([x], p) {

@@ -7,7 +7,7 @@ export interface LrSchedule {
   totalSteps: number;
 }
 
-/** Factor of the warm-up's first step. */
+/** Initial factor of the warm-up. */
 const START = 1e-6;
 
 /**

@@ -6,7 +6,7 @@ import { RcmError } from "../error.ts";
 import type { FrameSink } from "./frames.ts";
 import { FPS, type VideoSize } from "./sizes.ts";
 
-/** The ffmpeg to use: RCM_FFMPEG, else the one on PATH; null when there is none. */
+/** The ffmpeg to use: RCM_FFMPEG, else the one on PATH; null if not found. */
 export function findFfmpeg(): string | null {
   const named = env.ffmpeg;
   if (named !== null) return existsSync(named) ? named : null;
@@ -14,9 +14,8 @@ export function findFfmpeg(): string | null {
 }
 
 /**
- * A pipe whose writing end blocks, made of a named one. Frames come from a synchronous decoder, so no event loop runs
- * that could drain a buffered stream; a blocking write hands each frame over and holds the decoder back when ffmpeg is
- * slower.
+ * A pipe with a blocking writing end, made from a named pipe. Frames come from synchronous code, so no event loop runs
+ * that could drain a buffered stream; a blocking write applies back-pressure when ffmpeg is slower.
  */
 function blockingPipe(path: string): { read: number; write: number } {
   rmSync(path, { force: true });
@@ -28,7 +27,7 @@ function blockingPipe(path: string): { read: number; write: number } {
       { op: "ffmpeg" },
     );
   }
-  // Opened for both first: neither end then waits for the other.
+  // Opening read-write first keeps the other two opens from blocking.
   const both = openSync(path, "r+");
   const [read, write] = [openSync(path, "r"), openSync(path, "w")];
   closeSync(both);
@@ -36,14 +35,14 @@ function blockingPipe(path: string): { read: number; write: number } {
   return { read, write };
 }
 
-/** What ffmpeg encodes with: x264 at visually lossless quality, the pixel format that every player takes. */
+/** Arguments of ffmpeg: x264 at visually lossless quality, in the pixel format that every player supports. */
 const encoding = (size: VideoSize): string[] => [
   "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-f", "rawvideo", "-pixel_format", "rgb24",
   "-video_size", `${size.width}x${size.height}`, "-framerate", String(FPS), "-i", "pipe:0", "-an",
   "-c:v", "libx264", "-crf", "18", "-preset", "medium", "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4",
 ];
 
-/** An mp4 that ffmpeg encodes while frames come; under its own name only once it is whole. */
+/** An mp4 that ffmpeg encodes as frames arrive; renamed to its path once it is complete. */
 export class Mp4Sink implements FrameSink {
   private readonly temporary: string;
   private readonly log: string;
@@ -77,7 +76,7 @@ export class Mp4Sink implements FrameSink {
   }
 
   frame(pixels: Uint8Array): void {
-    if (this.failed !== null) return; // the reason comes at close
+    if (this.failed !== null) return; // close() reports the reason
     try {
       for (let at = 0; at < pixels.length; ) at += writeSync(this.pipe, pixels, at, pixels.length - at);
     } catch (cause) {
@@ -86,14 +85,14 @@ export class Mp4Sink implements FrameSink {
   }
 
   async close(): Promise<string> {
-    this.shut();
+    this.closePipe();
     const status = await this.ended;
-    const said = existsSync(this.log) ? readFileSync(this.log, "utf8").trim() : "";
+    const output = existsSync(this.log) ? readFileSync(this.log, "utf8").trim() : "";
     rmSync(this.log, { force: true });
     if (status !== 0 || this.failed !== null) {
       rmSync(this.temporary, { force: true });
       const why =
-        said.split("\n").slice(-3).join("; ") || (this.failed as Error | null)?.message || `exit status ${status}`;
+        output.split("\n").slice(-3).join("; ") || (this.failed as Error | null)?.message || `exit status ${status}`;
       throw new RcmError("E_IO", `ffmpeg could not write ${this.path}: ${why}`, { op: "ffmpeg", cause: this.failed });
     }
     renameSync(this.temporary, this.path);
@@ -103,11 +102,11 @@ export class Mp4Sink implements FrameSink {
   abort(): void {
     this.failed ??= new Error("given up");
     this.child.kill("SIGKILL");
-    this.shut();
+    this.closePipe();
     for (const f of [this.temporary, this.log]) rmSync(f, { force: true });
   }
 
-  private shut(): void {
+  private closePipe(): void {
     if (this.pipe >= 0) closeSync(this.pipe);
     this.pipe = -1;
   }

@@ -10,7 +10,7 @@ import type { Device } from "../tensor.ts";
 export interface EncoderLoadReport {
   layout: string;
   tensors: number;
-  /** Keys that the encoder has no use for. */
+  /** Keys that the encoder does not use. */
   unexpected: string[];
   bytes: number;
   seconds: number;
@@ -27,19 +27,19 @@ export function encoderFolder(path: string): string {
   return existsSync(join(path, "model_index.json")) && existsSync(inner) ? inner : path;
 }
 
-/** A text encoder in a checkpoint. */
+/** A text encoder found in a checkpoint. */
 export interface FoundEncoder {
   family: EncoderFamily;
   layout: string;
   config: { dim: number; vocab: number };
   /** Every parameter and where it is stored. */
   plan: { name: string; stored: Stored }[];
-  /** Keys that the encoder has no use for. */
+  /** Keys that the encoder does not use. */
   unexpected: string[];
 }
 
 /**
- * The text encoder in a checkpoint, from its headers; null when there is none. Throws: E_FORMAT naming missing keys,
+ * Finds the text encoder in a checkpoint by its headers; null if it holds none. Throws: E_FORMAT naming missing keys,
  * wrong shapes and dtypes.
  */
 export function encoderIn({ path, tensors }: Checkpoint): FoundEncoder | null {
@@ -96,7 +96,7 @@ export function loadEncoder(
 ): { encoder: TextEncoderNet; report: EncoderLoadReport } {
   const began = performance.now();
   const checkpoint = openCheckpoint(encoderFolder(path));
-  // Everything is checked before memory is taken.
+  // Check everything before allocating memory.
   const found = encoderIn(checkpoint);
   if (!found) {
     const known = Object.values(ENCODERS)

@@ -13,9 +13,9 @@ export interface LoadProgress {
 }
 
 export interface LoadOptions {
-  /** Loads what fits and leaves the rest as it is; the report says what. */
+  /** Loads the tensors that fit and leaves the other parameters unchanged; the report lists both. */
   allowPartial?: boolean;
-  /** Told what does not fit when that is allowed. */
+  /** Called with a description of what does not fit, when that is allowed. */
   onPartial?: (text: string) => void;
   kind?: WeightKind;
   /** Parameters that a checkpoint may lack; they keep their values. */
@@ -29,7 +29,7 @@ export interface Misfit {
   got: string;
 }
 
-/** How stored tensors fit a set of parameters. */
+/** Differences between stored tensors and a set of parameters. */
 export interface Fit {
   missing: string[];
   unexpected: string[];
@@ -48,7 +48,7 @@ export interface LoadReport extends Fit {
 }
 
 /**
- * Whether a stored shape gives a parameter: the same but for axes of one, or with trailing axes flattened (Conv3d patch
+ * Whether a stored shape fits a parameter: equal up to axes of size 1, or with trailing axes flattened (Conv3d patch
  * embedding).
  */
 export function fitsShape(stored: readonly number[], wanted: readonly number[]): boolean {
@@ -78,31 +78,31 @@ export function fitOf(
   };
 }
 
-/** One line about what does not fit; empty when all does. */
+/** One line naming what does not fit; empty when everything fits. */
 export function describeFit({ missing, unexpected, misshaped }: Fit): string {
-  const some = (what: string, names: string[]): string[] =>
+  const part = (what: string, names: string[]): string[] =>
     names.length === 0
       ? []
       : [`${names.length} ${what} (${names.slice(0, 5).join(", ")}${names.length > 5 ? ", .." : ""})`];
   return [
-    ...some("missing", missing),
-    ...some("unexpected", unexpected),
-    ...some(
+    ...part("missing", missing),
+    ...part("unexpected", unexpected),
+    ...part(
       "of another shape",
       misshaped.map((m) => `${m.name} want ${m.want} got ${m.got}`),
     ),
   ].join("; ");
 }
 
-/** Place in the files: reading in this order is reading forward. */
+/** Position in the files: loading in this order reads them sequentially. */
 const placeOf = (t: Stored): [string, number] => {
   const first = isSharded(t) ? t.parts[0]?.stored : t;
   return [first?.file ?? "", first?.offset ?? 0];
 };
 
 /**
- * Streams stored tensors into parameters of any network: straight into device memory, dtype converted there. Throws:
- * E_FORMAT naming the keys that do not fit, unless partial loading is allowed; E_IO.
+ * Streams stored tensors into parameters of any network: directly into device memory, where the dtype is converted.
+ * Throws: E_FORMAT naming the keys that do not fit, unless partial loading is allowed; E_IO.
  */
 export function loadParams(
   params: ParamSet,
@@ -135,7 +135,9 @@ export function loadParams(
   return { ...fit, loaded: list.length, bytes: total, seconds: seconds() };
 }
 
-/** Loads a found network into parameters of its family. Throws: E_FORMAT (see `loadParams`). */
+/**
+ * Loads a network that was found in a checkpoint into parameters of its family. Throws: E_FORMAT (see `loadParams`).
+ */
 export function loadFound(
   params: ParamSet,
   { checkpoint, family, layout, prefix, tensors }: FoundNetwork,

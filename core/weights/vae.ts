@@ -6,7 +6,7 @@ import type { Vae, VaeFamily } from "../models/vae.ts";
 import type { Device } from "../tensor.ts";
 import { describeFit, fitOf, loadParams } from "./fit.ts";
 
-/** An autoencoder in a checkpoint: its sizes from the shapes, its tensors under the family's own names. */
+/** An autoencoder found in a checkpoint: sizes inferred from shapes, tensors by the family's parameter names. */
 export interface FoundVae {
   family: VaeFamily;
   checkpoint: Checkpoint;
@@ -14,7 +14,7 @@ export interface FoundVae {
   tensors: ReadonlyMap<string, Stored>;
 }
 
-/** The autoencoder of a family in a checkpoint. Throws: E_IO, E_FORMAT when there is none or it does not fit. */
+/** Finds the autoencoder of a family in a checkpoint. Throws: E_IO; E_FORMAT if it is missing or does not fit. */
 export function vaeIn(path: string, family: VaeFamily = Object.values(VAES)[0]): FoundVae {
   const checkpoint = openCheckpoint(path);
   const tensors = new Map([...checkpoint.tensors].map(([key, t]) => [family.ownName(key) ?? key, t]));

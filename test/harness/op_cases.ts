@@ -20,16 +20,16 @@ import { statDType, type Device, type Tensor } from "../../core/tensor.ts";
 import type { OpCase } from "./check_op.ts";
 import { cpu } from "./device.ts";
 
-/** Every op of core/ops with the shapes it is tested at: usual, odd, one, and without its optional inputs. */
+/** The test cases of every op of core/ops: regular and odd shapes, size one, and without optional inputs. */
 export interface OpCases {
   op: AnyOp;
   cases: OpCase[];
   /**
-   * Groups of inputs that may be stored in another of f32, bf16, f16 than the rest, all of a group in the same. Every
-   * other mix is E_DTYPE, as is f64 beside another dtype.
+   * Groups of inputs whose dtype (f32, bf16, f16) may differ from that of the rest; inputs of a group share it. Any
+   * other mix is E_DTYPE, as is f64 with another dtype.
    */
   mixes?: number[][];
-  /** Inputs of the first case that no other input or parameter holds to a shape. */
+  /** Inputs of the first case whose shape no other input or parameter constrains. */
   anyShape?: number[];
 }
 
@@ -37,12 +37,12 @@ export const entry = <I extends Inputs, P, S extends readonly Tensor[]>(
   op: Op<I, P, S>, cases: OpCase<NoInfer<P>>[], rules: Pick<OpCases, "mixes" | "anyShape"> = {},
 ): OpCases => ({ op, cases, ...rules });
 
-/** Normal values drawn by the CPU library, so that every device is given the same ones. */
+/** Normal values drawn by the CPU library, so that every device gets the same ones. */
 function drawn(shape: readonly number[], seed: number, stream: number): Float64Array {
   using _scope = cpu().scope();
   return cpu().randn(shape, "f64", seed, stream).values();
 }
-/** Normal values on a grid that every dtype holds, so that runs in all dtypes are given the same ones. */
+/** Normal values that every dtype represents exactly, so that runs in all dtypes get the same ones. */
 export function drawnTensor(
   device: Device, shape: readonly number[], dtype: DType, key: { seed: number; stream: number },
 ): Tensor {

@@ -4,8 +4,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * The one law of core: a file imports files of earlier layers, or of its own room; rooms of one layer do not know each
- * other. A name without a slash is a file of core itself, the others are folders. core/README.md says what each holds.
+ * The layers of core: a file imports only files of earlier layers or of its own room, never of another room of the same
+ * layer. A name without a slash is a file of core, the others are folders. core/README.md describes each.
  */
 export const LAYERS: readonly (readonly string[])[] = [
   ["error", "env"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],

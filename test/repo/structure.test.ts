@@ -10,7 +10,7 @@ import { OP_CASES } from "../harness/op_cases.ts";
 const ROOT = join(import.meta.dir, "../..");
 const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
 
-/** Files of the project: those git knows or would take. */
+/** Files of the project: tracked, or untracked and not ignored. */
 const files = (() => {
   const r = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], {
     cwd: ROOT,
@@ -33,8 +33,7 @@ describe("ops", () => {
   test("every op of the header has all three verbs", () => {
     for (const [op, set] of verbs) expect([op, [...set].sort()]).toEqual([op, ["fwd", "jvp", "vjp"]]);
   });
-  // test/harness/op_cases.ts is the one table of cases: test/cpu/ops.test.ts runs every op in it, so being in it is
-  // being tested.
+  // The CPU and GPU tests run every op of the table in test/harness/op_cases.ts.
   test("header, both libraries, core and tests name the same ops", () => {
     const differentiable = readdirSync(join(ROOT, "core/ops")).filter((f) => f.endsWith(".ts"));
     expect(differentiable.map((f) => f.replace(".ts", "")).sort()).toEqual(ops);

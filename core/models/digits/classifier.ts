@@ -26,9 +26,7 @@ function specs(): ParamSpec[] {
   ];
 }
 
-/**
- * Labels and features of digits, for evaluation. Shapes: latents [B, 1, 1, 28, 28] -> features [B, 64], logits [B, 10].
- */
+/** Classifies digits for evaluation. Shapes: latents [B, 1, 1, 28, 28] -> features [B, 64], logits [B, 10]. */
 export class DigitClassifier {
   private constructor(
     readonly device: Device,
@@ -59,7 +57,7 @@ export class DigitClassifier {
     return { features, logits: dense(tape, this.params, "logits", features) };
   }
 
-  /** Evaluates in chunks; rows in order. */
+  /** Evaluates in chunks of samples; output rows keep the order. */
   classify(latents: Tensor, chunk = 256): { features: Float32Array; logits: Float32Array } {
     const n = latents.shape[0];
     const features = new Float32Array(n * FEATURES);

@@ -10,11 +10,11 @@ import { relativeBuckets, type Umt5Config } from "./config.ts";
 import { umt5Params } from "./keys.ts";
 
 export interface Umt5Options {
-  /** Storage of weights and of activations inside a layer. */
+  /** dtype of weights and of activations inside a layer. */
   dtype: DType;
   /**
-   * Storage of the residual stream: f32 beside bf16 and f16 weights unless said otherwise. The public code keeps it in
-   * the weights' dtype: in bf16 each of 48 additions rounds to 8 bits, in f16 the stream overflows.
+   * dtype of the residual stream; f32 by default for bf16 and f16 weights. The public code uses the weights' dtype,
+   * where bf16 rounds each of 48 additions to 8 bits and f16 overflows.
    */
   residual?: DType;
 }
@@ -30,7 +30,7 @@ export class Umt5Encoder implements Disposable {
     readonly residual: DType,
   ) {}
 
-  /** Allocates the weights, zero filled, until the encoder is disposed. */
+  /** Allocates zeroed weights, which live until the encoder is disposed. */
   static create(device: Device, config: Umt5Config, o: Umt5Options): Umt5Encoder {
     const residual = o.residual ?? statDType(o.dtype);
     if ((o.dtype === "f64") !== (residual === "f64")) {
@@ -40,8 +40,7 @@ export class Umt5Encoder implements Disposable {
   }
 
   /**
-   * Encodes token ids. Keys from lengths[b] on count for nobody (null: all count); queries there are computed all the
-   * same.
+   * Encodes token ids. Keys from lengths[b] on are masked (null: no mask); rows of masked queries are computed too.
    * Shapes: ids i32 [B, L], lengths i32 [B] -> [B, L, D] of the weights' dtype.
    */
   forward(ids: Tensor, lengths: Tensor | null): Tensor {
@@ -67,11 +66,11 @@ export class Umt5Encoder implements Disposable {
     const bias = relativeBias(this.params.tensor(`${b}.pos_embedding.embedding.weight`), bucket, statDType(dtype));
     const n = this.norm(`${b}.norm1.weight`, x, dtype);
     const [q, k, v] = ["q", "k", "v"].map((part) => this.linear(`${b}.attn.${part}.weight`, n, dtype));
-    // T5 does not scale the scores: the factor is in its weights.
+    // T5 does not scale the scores: the scale is part of its initialisation.
     x.axpy(this.linear(`${b}.attn.o.weight`, biasAttention(q, k, v, bias, lengths, 1), residual));
     const m = this.norm(`${b}.norm2.weight`, x, dtype);
     const [gate, up] = ["gate.0", "fc1"].map((part) => this.linear(`${b}.ffn.${part}.weight`, m, dtype));
-    // The product of two f16 values may leave the range of f16.
+    // The product of two f16 values may overflow f16.
     const hidden = geluGate(up, gate, dtype === "f16" ? "f32" : dtype);
     x.axpy(this.linear(`${b}.ffn.fc2.weight`, hidden, residual));
   }
@@ -96,7 +95,7 @@ export class Umt5Encoder implements Disposable {
     return new Tape(this.params.device, { record: false });
   }
 
-  /** Frees the weights and hands their memory back to the system. */
+  /** Frees the weights and returns their memory to the system. */
   [Symbol.dispose](): void {
     this.params.flat.free();
     this.params.device.trim();

@@ -2,7 +2,7 @@ import { numel } from "../../dtype.ts";
 import type { ParamSpec } from "../../nn/params.ts";
 import { decoderLayers, encoderLayers, type VaeLayer, type WanVaeConfig } from "./config.ts";
 
-/** The convolutions of a network: name, kernel frames and side, and whether the kernel lies on a doubled grid. */
+/** A convolution: name, channels, kernel frames and side, and whether it upsamples 2x first. */
 export interface VaeConv {
   name: string;
   out: number;
@@ -14,7 +14,7 @@ export interface VaeConv {
 
 /** Convolutions of a layer that are not 1x1x1 (those are linear layers). */
 export function convsOf(layer: VaeLayer): VaeConv[] {
-  const one = (name: string, out: number, inner: number, kt = 3, k = 3, upsample = false): VaeConv => ({
+  const conv = (name: string, out: number, inner: number, kt = 3, k = 3, upsample = false): VaeConv => ({
     name,
     out,
     in: inner,
@@ -23,21 +23,21 @@ export function convsOf(layer: VaeLayer): VaeConv[] {
     upsample,
   });
   const { name } = layer;
-  if (layer.kind === "conv") return [one(name, layer.out, layer.in)];
+  if (layer.kind === "conv") return [conv(name, layer.out, layer.in)];
   if (layer.kind === "residual") {
-    return [one(`${name}.residual.2`, layer.out, layer.in), one(`${name}.residual.6`, layer.out, layer.out)];
+    return [conv(`${name}.residual.2`, layer.out, layer.in), conv(`${name}.residual.6`, layer.out, layer.out)];
   }
-  if (layer.kind === "head") return [one(`${name}.2`, layer.out, layer.in)];
+  if (layer.kind === "head") return [conv(`${name}.2`, layer.out, layer.in)];
   if (layer.kind === "down") {
     return [
-      one(`${name}.resample.1`, layer.dim, layer.dim, 1),
-      ...(layer.halves ? [one(`${name}.time_conv`, layer.dim, layer.dim, 3, 1)] : []),
+      conv(`${name}.resample.1`, layer.dim, layer.dim, 1),
+      ...(layer.temporal ? [conv(`${name}.time_conv`, layer.dim, layer.dim, 3, 1)] : []),
     ];
   }
   if (layer.kind === "up") {
     return [
-      one(`${name}.resample.1`, layer.dim / 2, layer.dim, 1, 3, true),
-      ...(layer.halves ? [one(`${name}.time_conv`, 2 * layer.dim, layer.dim, 3, 1)] : []),
+      conv(`${name}.resample.1`, layer.dim / 2, layer.dim, 1, 3, true),
+      ...(layer.temporal ? [conv(`${name}.time_conv`, 2 * layer.dim, layer.dim, 3, 1)] : []),
     ];
   }
   return [];
@@ -54,7 +54,7 @@ function layerParams(layer: VaeLayer): ParamSpec[] {
   const gamma = (name: string, shape: number[]): void =>
     void specs.push({ name: `${name}.gamma`, shape, init: { kind: "ones" } });
   const { name } = layer;
-  // Resampling kernels in space are stored as 2D ones.
+  // Spatial resampling kernels are stored as 2D kernels.
   const convs = (): void =>
     convsOf(layer).forEach((c) =>
       kernel(c.name, [c.out, c.in, ...(c.name.endsWith("resample.1") ? [] : [c.kt]), c.k, c.k]),
@@ -89,7 +89,7 @@ export function wanVaeParams(c: WanVaeConfig): ParamSpec[] {
   ];
 }
 
-/** The original key of a key of diffusers' AutoencoderKLWan, or null when it is none of its. Original keys pass. */
+/** Maps a key of diffusers' AutoencoderKLWan to the original one; null for other keys. Original keys stay unchanged. */
 export function vaeKeyToOriginal(key: string, c: WanVaeConfig): string | null {
   if (/^(encoder\.(conv1|downsamples|middle|head)|decoder\.(conv1|upsamples|middle|head)|conv1|conv2)\./.test(key)) {
     return key;

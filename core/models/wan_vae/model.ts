@@ -18,14 +18,14 @@ import { CausalStream } from "./stream.ts";
 import { tiles, type Tile } from "./tiles.ts";
 
 export interface WanVaeOptions {
-  /** Storage of weights and activations. */
+  /** dtype of weights and activations. */
   dtype: DType;
 }
 
-/** Bytes of one activation at full resolution that a piece is sized for by default. */
+/** Default bytes of one full-resolution activation of a chunk. */
 const PIECE_BYTES = 2 ** 31;
 
-/** Where pieces of `size` begin so that they cover n, as equal as can be. */
+/** Splits n into chunks of at most `size`, as equal as possible. */
 function pieces(n: number, size: number): [from: number, count: number][] {
   const count = Math.ceil(n / size);
   return Array.from({ length: count }, (_, i) => [
@@ -35,8 +35,8 @@ function pieces(n: number, size: number): [from: number, count: number][] {
 }
 
 /**
- * The Wan2.1 video autoencoder, frozen. Both ways work on pieces of the video, so that memory does not grow with its
- * length; results do not depend on the pieces. Source: Wan2.1 technical report, section 4.1.
+ * The Wan2.1 video autoencoder, frozen. Encoding and decoding run in chunks of frames, so that memory does not grow
+ * with the length; results do not depend on the chunks. Source: Wan2.1 technical report, section 4.1.
  */
 export class WanVae implements Vae {
   constructor(
@@ -107,7 +107,7 @@ export class WanVae implements Vae {
               this.params.tensor("conv1.bias"),
               out.dtype,
             );
-            this.lay(moments, to, first, part, 1, map);
+            this.write(moments, to, first, part, 1, map);
           }
         } finally {
           stream.close();
@@ -118,7 +118,7 @@ export class WanVae implements Vae {
   }
 
   /**
-   * Normalised latents to pixels, handed on piece by piece; a piece is freed when `sink` returns. Nothing is clamped.
+   * Normalised latents to pixels, passed to `sink` chunk by chunk and freed when it returns. Pixels are not clamped.
    * Shapes: latent [B, z, t, h, w]; `sink` gets [B, 3, frames, 8h, 8w] in f32 (f64) and the number of its first frame.
    * Throws: E_SHAPE.
    */
@@ -148,7 +148,7 @@ export class WanVae implements Vae {
             const window: Window = { at: [first, part.y, part.x], size: [count, part.h, part.w] };
             const z = toChannelsLast(this.sample(latent, b), window, c.zDim, this.options.dtype, map);
             const x = project(z, this.params.tensor("conv2.weight"), this.params.tensor("conv2.bias"));
-            this.lay(streams[b * parts.length + i].push(x), this.sample(out, b), 0, part, space, null);
+            this.write(streams[b * parts.length + i].push(x), this.sample(out, b), 0, part, space, null);
           });
         }
         sink(out, start);
@@ -158,25 +158,25 @@ export class WanVae implements Vae {
     }
   }
 
-  /** Where results are put together: tiles are added to zeros. */
+  /** Output buffer; zeroed when tiles will be added to it. */
   private canvas(shape: number[], parts: readonly Tile[]): Tensor {
     const dtype = statDType(this.options.dtype);
     return parts[0].whole ? this.device.empty(shape, dtype) : this.device.zeros(shape, dtype);
   }
 
-  /** Latent frames of a piece of a tile. */
+  /** Latent frames per chunk of a tile. */
   private chunkFor(part: Tile): number {
     const cell =
       spaceFactor(this.config) ** 2 * timeFactor(this.config) * this.config.dim * dtypeBytes(this.options.dtype);
     return Math.max(1, Math.round(PIECE_BYTES / (part.h * part.w * cell)));
   }
 
-  /** Channels that pixels are filled up to: the copy engine of a GPU moves 16 bytes at least. */
+  /** Channels that pixels are padded to: the GPU kernels load at least 16 bytes. */
   private get pixelChannels(): number {
     return dtypeBytes(this.options.dtype) === 2 ? 8 : 3;
   }
 
-  /** Weights as the kernels read them, made anew for each pass: the parameters may have changed. */
+  /** Weights packed for the kernels, for each pass again: the parameters may have changed. */
   private pack(layers: readonly VaeLayer[]): Map<string, Tensor> {
     const packed = (c: VaeConv): Tensor => {
       const channels = c.name === "encoder.conv1" ? this.pixelChannels : c.in;
@@ -194,8 +194,8 @@ export class WanVae implements Vae {
     return t.window((b * t.numel) / t.shape[0], shape);
   }
 
-  /** Writes x [t, h, w, C'] into frames of y [C, T, Y, X]: straight for the whole picture, blended for a tile. */
-  private lay(
+  /** Writes x [t, h, w, C'] to frames of y [C, T, Y, X]: a copy for the whole picture, blended for a tile. */
+  private write(
     x: Tensor,
     y: Tensor,
     first: number,

@@ -1,9 +1,6 @@
 import { RcmError } from "../../error.ts";
 
-/**
- * A rectangle of latent cells; top, bottom, left, right: how far it reaches into its neighbours (0 at the border of the
- * picture).
- */
+/** A rectangle of latent cells; top, bottom, left, right: its overlap with each neighbour (0 at the border). */
 export interface Tile {
   y: number;
   x: number;
@@ -23,7 +20,7 @@ interface Span {
   after: number;
 }
 
-/** Spans over n of `size`, the last shorter, that reach `overlap` into each other; never three at one place. */
+/** Spans of `size` (the last may be shorter) that cover n and overlap by `overlap`; at most two cover any position. */
 function spans(n: number, size: number, overlap: number): Span[] {
   if (n <= size) return [{ at: 0, size: n, before: 0, after: 0 }];
   const count = Math.ceil((n - overlap) / (size - overlap));
@@ -34,8 +31,7 @@ function spans(n: number, size: number, overlap: number): Span[] {
 }
 
 /**
- * Tiles that cover h x w latent cells; null: one. Throws: E_ARG when tiles would not overlap by less than half of a
- * tile.
+ * Tiles that cover h x w latent cells; null: a single one. Throws: E_ARG unless the overlap is less than half a tile.
  */
 export function tiles(h: number, w: number, tile: { size: number; overlap: number } | null): Tile[] {
   if (tile === null) return [{ y: 0, x: 0, h, w, top: 0, bottom: 0, left: 0, right: 0, whole: true }];

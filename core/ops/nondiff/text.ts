@@ -2,7 +2,7 @@ import type { DType } from "../../dtype.ts";
 import { RcmError } from "../../error.ts";
 import { expectDType, expectShape, statDType, type Tensor } from "../../tensor.ts";
 
-/** What a text encoder needs besides the differentiable ops: inference only, on plain tensors. */
+/** Inference-only ops of a text encoder, on plain tensors. */
 
 /** Rows of a table by id. Shapes: table [V, D], ids i32 [...] -> [..., D]. */
 export function embedding(table: Tensor, ids: Tensor, dtype: DType): Tensor {

@@ -3,39 +3,41 @@ import { RcmError } from "../../error.ts";
 import { expectShape, type Device, type Tensor } from "../../tensor.ts";
 
 /**
- * Convolutions over video and what stands around them, without derivatives. Activations are channels last: x_TYXC of
- * one sample.
+ * Inference-only convolutions over video and the ops around them. Activations are one sample, channels last: [T, Y, X,
+ * C].
  */
 
-/** How a kernel of `kernel` frames by `side` rows and columns moves over the video. */
+/** Geometry of a convolution with a kernel of `kernel` frames by `side` rows and columns. */
 export interface ConvPlan {
   kernel: number;
   side: number;
-  /** Step over frames, and over rows and columns. */
+  /** Stride over frames, and over rows and columns. */
   strideT: number;
   stride: number;
   /**
-   * Zeros before the first frame (behind `past`), and before the first row and column. What lies behind the last ones
-   * is zero too.
+   * Zero padding before the first frame (`past` fills the nearest of it), and before the first row and column. Reads
+   * past the end are zero too.
    */
   padT: number;
   pad: number;
-  /** The kernel lies on the grid doubled by repetition; its weights are packed so. */
+  /** Convolves the input upsampled 2x by nearest neighbour; the weights are packed for that. */
   upsample: boolean;
-  /** Parts of the channels that become frames of their own. */
+  /** Number of channel groups that become separate frames. */
   split: number;
 }
 
-/** The kernel frames x 3 x 3 (or x 1 x 1) over all positions, its frames looking back only. */
+/** A causal convolution of stride 1: `side` is padded on both sides, frames only at the front. */
 export const causal = (kernel: number, side: number, more: Partial<ConvPlan> = {}): ConvPlan => ({
   kernel, side, strideT: 1, stride: 1, padT: kernel - 1, pad: (side - 1) / 2, upsample: false, split: 1, ...more,
 });
 
-// Read by the library before the call returns; over a buffer that exists first, as small arrays may be moved.
+// The library reads it before the call returns. Built over an ArrayBuffer, as the collector may move small typed
+// arrays.
 const geometry = new BigInt64Array(new ArrayBuffer(17 * 8));
 
 /**
- * Packs weights for conv3d, channels filled up to `channels`. Shapes: w [O, I, (kt,) k, k] -> [slices, O, channels].
+ * Packs weights for conv3d, input channels zero-padded to `channels`. Shapes: w [O, I, (kt,) k, k] -> [slices, O,
+ * channels].
  */
 export function packConv(
   w: Tensor,
@@ -60,8 +62,8 @@ export function packConv(
 }
 
 /**
- * Shape of what conv3d makes of x_TYXC with `past` frames before it. The far pads fill up to Y/stride rows and X/stride
- * columns.
+ * Output shape of conv3d for x [T, Y, X, C] with `past` frames before it, before (`sum`) and after (`y`) upsampling and
+ * splitting. Padding at the far end gives Y/stride rows and X/stride columns.
  */
 export function convShape(
   x: readonly number[],
@@ -91,12 +93,12 @@ export interface ConvInputs {
   b?: Tensor | null;
   /** Added to the result. */
   residual?: Tensor | null;
-  /** Where the result goes; null: a new tensor. */
+  /** Output buffer; null: a new tensor. */
   into?: Tensor | null;
 }
 
 /**
- * y = conv(past ++ x) + b + residual. Shapes: x [T, Y, X, C], past [P, Y, X, C], w as packed, b [O] -> see convShape.
+ * y = conv(past ++ x) + b + residual. Shapes: x [T, Y, X, C], past [P, Y, X, C], w from packConv, b [O] -> convShape.
  * Throws: E_SHAPE.
  */
 export function conv3d({ x, past = null, w, b = null, residual = null, into = null }: ConvInputs, p: ConvPlan): Tensor {
@@ -140,7 +142,7 @@ export function conv3d({ x, past = null, w, b = null, residual = null, into = nu
   return y;
 }
 
-/** x / max(||x||, 1e-12) sqrt(C) gamma over the channels, then SiLU if asked. Shapes: x [..., C], gamma C values. */
+/** x / max(||x||, 1e-12) sqrt(C) gamma over the channels, then SiLU if `silu`. Shapes: x [..., C], gamma C values. */
 export function channelNorm(x: Tensor, gamma: Tensor, silu: boolean, into: Tensor | null = null): Tensor {
   const C = x.shape[x.shape.length - 1];
   if (gamma.numel !== C) {
@@ -154,7 +156,7 @@ export function channelNorm(x: Tensor, gamma: Tensor, silu: boolean, into: Tenso
   return y;
 }
 
-/** Factor and offset of each channel, on the device. */
+/** Per-channel scale and offset, on the device. */
 export interface Affine {
   mul: Tensor;
   add: Tensor;
@@ -170,7 +172,7 @@ export interface Window {
   size: readonly [t: number, y: number, x: number];
 }
 
-/** A window of x [C, T, Y, X] as [t, y, x, channels], zeros in channels beyond C. */
+/** A window of x [C, T, Y, X] as [t, y, x, channels], channels beyond C zero. */
 export function toChannelsLast(
   x: Tensor,
   { at, size }: Window,
@@ -195,7 +197,7 @@ export function toChannelsLast(
   return y;
 }
 
-/** The first C channels of x [t, Y, X, Cx] into frames [from, from + t) of y [C, T, Y, X]. */
+/** Writes the first C channels of x [t, Y, X, Cx] to frames [from, from + t) of y [C, T, Y, X]. */
 export function fromChannelsLast(x: Tensor, y: Tensor, from: number, map: Affine | null = null): void {
   const [t, Y, X, Cx] = x.shape;
   const [C, T] = y.shape;
@@ -207,9 +209,7 @@ export function fromChannelsLast(x: Tensor, y: Tensor, from: number, map: Affine
   });
 }
 
-/**
- * y = x w^T + b over the last axis; w may have axes of one behind its two. Shapes: x [..., K], w [N, K] -> [..., N].
- */
+/** y = x w^T + b over the last axis; w may have trailing axes of size 1. Shapes: x [..., K], w [N, K] -> [..., N]. */
 export function project(
   x: Tensor,
   w: Tensor,
@@ -236,7 +236,7 @@ export function softmaxRows(x: Tensor, scale: number, dtype: DType): Tensor {
   return y;
 }
 
-/** Lays a tile into a larger picture with ramps at its sides, adding. Shapes: x [..., h, w], y [..., H, W]. */
+/** Adds a tile to a larger picture, weighted by linear ramps at its sides. Shapes: x [..., h, w], y [..., H, W]. */
 export function blendTile(
   x: Tensor,
   y: Tensor,

@@ -1,13 +1,13 @@
 import { RcmError } from "../../error.ts";
 import { protoFields } from "./protobuf.ts";
 
-/** What a sentencepiece `.model` file holds that matters for encoding. */
+/** The fields of a sentencepiece `.model` file that matter for encoding. */
 export interface SentencePieceModel {
   pieces: { piece: string; score: number; type: PieceType }[];
   modelType: (typeof MODEL_TYPES)[number];
   byteFallback: boolean;
   whitespaceAsSuffix: boolean;
-  /** Normaliser: rules compiled to a double array, empty for none. */
+  /** Normalisation rules, compiled to a double array; empty for none. */
   charsmap: Uint8Array;
   addDummyPrefix: boolean;
   removeExtraWhitespaces: boolean;
@@ -18,16 +18,16 @@ const PIECE_TYPES = ["normal", "unknown", "control", "user", "unused", "byte"] a
 export type PieceType = (typeof PIECE_TYPES)[number];
 const MODEL_TYPES = ["unigram", "bpe", "word", "char"] as const;
 
-/** More pieces than any published model has. */
+/** Maximum number of pieces, above that of any published model. */
 const MOST_PIECES = 1 << 22;
 
-/** U+2581, which stands for a space in pieces. */
+/** U+2581, which represents a space in pieces. */
 const SPACE = "\u2581";
 
 const bad = (what: string, message: string, want?: unknown, got?: unknown): RcmError =>
   new RcmError("E_FORMAT", `${what}: ${message}`, { op: "sentencepiece", want, got });
 
-/** Reads a `.model` file. Fields it does not know are skipped. Throws: E_FORMAT naming what is wrong. */
+/** Parses a `.model` file, skipping unknown fields. Throws: E_FORMAT naming what is wrong. */
 export function parseSentencePiece(bytes: Uint8Array, what: string): SentencePieceModel {
   const utf8 = new TextDecoder("utf-8", { fatal: true });
   const m: SentencePieceModel = {
@@ -79,7 +79,7 @@ export function parseSentencePiece(bytes: Uint8Array, what: string): SentencePie
 const byteOf = (piece: string): number =>
   /^<0x[0-9A-F]{2}>$/.test(piece) ? Number.parseInt(piece.slice(3, 5), 16) : -1;
 
-/** The index of the unknown piece, after checks that a tokenizer can be built at all. Throws: E_FORMAT. */
+/** Checks that a tokenizer can be built and returns the index of the unknown piece. Throws: E_FORMAT. */
 function checkModel(m: SentencePieceModel, what: string): number {
   if (m.modelType !== "unigram") throw bad(what, "is not a unigram model", "unigram", m.modelType);
   if (m.whitespaceAsSuffix || !m.escapeWhitespaces) {
@@ -104,13 +104,13 @@ function checkModel(m: SentencePieceModel, what: string): number {
 }
 
 /**
- * The same tokenizer in the JSON that the `tokenizers` library reads. The dummy prefix is left to the caller (a space
- * before the text), for it belongs to the text and not to each stretch between special pieces.
- * Throws: E_FORMAT for another kind of model than unigram.
+ * The same tokenizer as JSON for the `tokenizers` library. The caller adds the dummy prefix (a leading space), as it
+ * applies to the whole text and not to each part between special pieces.
+ * Throws: E_FORMAT for a model that is not unigram.
  */
 export function unigramJson(m: SentencePieceModel, what: string): { json: string; prefix: string } {
   const unknown = checkModel(m, what);
-  // A piece out of use keeps its id under a name that no normalised text has.
+  // An unused piece keeps its id under a name that cannot occur in normalised text.
   const vocab = m.pieces.map(({ piece, score, type }, i) => [type === "unused" ? `\u0000${i}` : piece, score]);
   const special = m.pieces.flatMap(({ piece, type }, id) =>
     type === "control" || type === "user" || type === "unknown"
@@ -139,7 +139,7 @@ export function unigramJson(m: SentencePieceModel, what: string): { json: string
       : []),
     { type: "Replace", pattern: { String: " " }, content: SPACE },
   ];
-  // Words may be looked up one by one where no piece reaches over a space.
+  // Words can be encoded separately if no piece spans a space.
   const words = m.pieces.every(({ piece }) => piece.lastIndexOf(SPACE) < 1);
   const json = JSON.stringify({
     version: "1.0",

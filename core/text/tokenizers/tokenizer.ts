@@ -4,21 +4,21 @@ import { RcmError } from "../../error.ts";
 import { parseSentencePiece, unigramJson } from "./sentencepiece.ts";
 import { unigramOf, type Unigram } from "./unigram.ts";
 
-/** Longest tokenizer file that is read. */
+/** Maximum size of a tokenizer file. */
 const MOST_BYTES = 256 << 20;
 
 /** T5's end of text and padding. */
 const END = "</s>";
 const PAD = "<pad>";
 
-/** Token ids of one text with its end token, as many as there are. */
+/** Token ids of one text, with the end token and without padding. */
 export interface Encoded {
   ids: number[];
   /** Tokens of the whole text, end included, before truncation. */
   full: number;
 }
 
-/** Pieces that are looked for in the text before anything else. */
+/** Added tokens, which are matched in the text before normalisation. */
 interface Added {
   id: number;
   content: string;
@@ -26,7 +26,7 @@ interface Added {
   rstrip: boolean;
 }
 
-/** What of the `tokenizers` library is used: its normalisers and word splitters. */
+/** The parts of the `tokenizers` library that are used: normaliser and pre-tokenizer. */
 interface Front {
   normalize(text: string): string;
   split(text: string): string[];
@@ -41,7 +41,7 @@ export class Tokenizer {
     readonly path: string,
     /** SHA-256 of the file. */
     readonly hash: string,
-    /** What stands before every text. */
+    /** Prefix of every text. */
     private readonly prefix: string,
     private readonly front: Front,
     private readonly model: Unigram,
@@ -59,8 +59,8 @@ export class Tokenizer {
   }
 
   /**
-   * Reads a tokenizer; the content, not the name, says which kind it is. Throws: E_IO, E_FORMAT, E_BACKEND when the
-   * library does not load.
+   * Reads a tokenizer; its format is detected from the content. Throws: E_IO, E_FORMAT, E_BACKEND when the library does
+   * not load.
    */
   static open(path: string): Tokenizer {
     const bytes = readTokenizer(path);
@@ -96,12 +96,12 @@ export class Tokenizer {
     return this.special(PAD);
   }
 
-  /** Ids of a text as it stands (not cleaned), at most `length` with the end token. */
+  /** Ids of a text, which is not cleaned here; at most `length` including the end token. */
   encode(text: string, length: number): Encoded {
-    // A lone surrogate is no text: it becomes U+FFFD, as in UTF-8.
+    // A lone surrogate becomes U+FFFD, as in UTF-8.
     const source = text === "" ? "" : this.prefix + text.toWellFormed();
     const ids: number[] = [];
-    // Splitting by a group leaves what it found at the odd places.
+    // Splitting by a capturing group returns the matches at odd indices.
     (this.finder ? source.split(this.finder) : [source]).forEach((part, i) => {
       if (i % 2 === 1) ids.push((this.added.get(part) ?? (this.added.get(part.trim()) as Added)).id);
       else if (part !== "")
@@ -110,7 +110,7 @@ export class Tokenizer {
     return { ids: [...ids.slice(0, length - 1), this.end], full: ids.length + 1 };
   }
 
-  /** The pieces of ids; an id without piece is null. */
+  /** The pieces of ids; null for an unknown id. */
   pieces(ids: readonly number[]): (string | null)[] {
     return ids.map(
       (id) => this.model.pieceOf(id) ?? [...this.added.values()].find((a) => a.id === id)?.content ?? null,
@@ -121,7 +121,7 @@ export class Tokenizer {
 function openFront(json: string, path: string): { front: Front; size: number } {
   let library: typeof import("tokenizers");
   try {
-    // Loaded only here, so that the other commands start without it.
+    // Loaded lazily, so that other commands start without it.
     library = require("tokenizers");
   } catch (cause) {
     throw new RcmError("E_BACKEND", `npm package tokenizers does not load here: ${(cause as Error).message}`, {

@@ -1,18 +1,18 @@
 import { RcmError } from "../../error.ts";
 
-/** How far below the worst piece a character without piece scores. */
+/** Score of an unknown character, relative to the lowest score of a piece. */
 const UNKNOWN_PENALTY = 10;
 
 /**
- * The unigram model: the most probable way to cut a word into pieces, by dynamic programming over its characters.
+ * The unigram model: the most probable segmentation of a word into pieces, by dynamic programming (Viterbi).
  * Source: subword regularization (arXiv 1804.10959), section 3.2; scores, ties and unknown characters as in the
- * `tokenizers` library, against which it is tested. It is here because that library cuts words only asynchronously.
+ * `tokenizers` library, against which it is tested; that library only has an asynchronous interface.
  */
 export class Unigram {
   private readonly ids = new Map<string, number>();
   private readonly longest: number;
   private readonly unknownScore: number;
-  /** Ids of the pieces `<0x00>` to `<0xFF>`; null: characters without piece become the unknown piece. */
+  /** Ids of the pieces `<0x00>` to `<0xFF>`; null: unknown characters become the unknown piece. */
   private readonly bytes: number[] | null;
 
   constructor(
@@ -34,7 +34,7 @@ export class Unigram {
     this.bytes = byteFallback && bytes.every((id) => id !== undefined) ? (bytes as number[]) : null;
   }
 
-  /** Ids of one word. Neighbouring characters without piece count as one. */
+  /** Ids of one word. Consecutive unknown characters become one unknown piece. */
   encode(word: string): number[] {
     const n = word.length;
     const from = new Int32Array(n + 1).fill(-1);
@@ -47,10 +47,10 @@ export class Unigram {
     };
     for (let start = 0; start < n; ) {
       const next = start + ((word.codePointAt(start) as number) > 0xffff ? 2 : 1);
-      const most = Math.min(n, start + this.longest);
+      const last = Math.min(n, start + this.longest);
       let single = false;
-      for (let end = next; end <= most; end++) {
-        // Never between the halves of a surrogate pair.
+      for (let end = next; end <= last; end++) {
+        // Do not split a surrogate pair.
         if ((word.charCodeAt(end) & 0xfc00) === 0xdc00) continue;
         const piece = this.ids.get(word.slice(start, end));
         if (piece === undefined) continue;
@@ -83,9 +83,7 @@ export class Unigram {
   }
 }
 
-/**
- * The parts of a unigram tokenizer.json that are needed. Throws: E_FORMAT naming what is missing or of another kind.
- */
+/** Builds the model from a parsed tokenizer.json. Throws: E_FORMAT naming what is missing or invalid. */
 export function unigramOf(json: unknown, what: string): Unigram {
   const bad = (message: string, want?: unknown, got?: unknown): RcmError =>
     new RcmError("E_FORMAT", `${what}: ${message}`, { op: "tokenizer", want, got });
