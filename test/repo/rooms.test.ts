@@ -81,6 +81,42 @@ describe("rooms", () => {
     expect(broken).toEqual([]);
   });
 
+  /** Code without comments, and without strings unless they count. */
+  const codeOf = (path: string, strings: boolean): string =>
+    read(path).replace(
+      /\/\*[^]*?\*\/|\/\/[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`/g,
+      (part) => (part.startsWith("/") || !strings ? "" : part),
+    );
+  /** A family's name as a whole word, or as a part of a name in camelCase, snake_case or capitals. */
+  const FAMILY = /(?<![A-Za-z])wan(?![a-z])|Wan(?![a-z])|(?<![A-Z])WAN(?![A-Z])|[Uu][Mm][Tt]5/;
+
+  test("the name of a family is recognised as a part of a name, not inside a word", () => {
+    for (const name of [
+      "wan",
+      "wan2.1-14b",
+      "wanVae",
+      "isWan",
+      "WanNet",
+      "WAN_VIDEO",
+      "tiny_wan",
+      "umt5",
+      "UMT5",
+      "../wan/a",
+    ]) {
+      expect([name, FAMILY.test(name)]).toEqual([name, true]);
+    }
+    for (const name of ["want", "wanted", "unwanted", "Unwanted", "WANTED", "swan", "SWAN", "wanders", "gwan"]) {
+      expect([name, FAMILY.test(name)]).toEqual([name, false]);
+    }
+  });
+
+  test("outside core/models no code names a family: in core not even in a string", () => {
+    const others = files.filter((f) => /^(core|cli)\//.test(f) && !f.startsWith("core/models/"));
+    expect(others.length).toBeGreaterThan(100);
+    expect(others.filter((f) => FAMILY.test(codeOf(f, f.startsWith("core/"))))).toEqual([]);
+    expect(core.filter((f) => f.startsWith("core/models/") && FAMILY.test(codeOf(f, true))).length).toBeGreaterThan(5);
+  });
+
   test("no file of a room imports in a circle", () => {
     const state = new Map<string, "open" | "done">();
     const circles: string[] = [];
