@@ -58,7 +58,8 @@ async function converted(
 }
 
 /**
- * A picture as the first of `frames` frames, the others zero (grey). Shapes: -> [1, 3, frames, Y, X] f32 in [-1, 1].
+ * A picture as the first of `frames` frames, the others zero (grey).
+ * Shapes: -> [1, 3, frames, Y, X] f32 in [-1, 1].
  */
 export function firstFrame(device: Device, { pixels, width, height }: Picture, frames: number): Tensor {
   const plane = width * height;

@@ -4,7 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { env } from "../env.ts";
 import { RcmError } from "../error.ts";
 import type { FrameSink } from "./frames.ts";
-import { FPS, type VideoSize } from "./sizes.ts";
+import type { VideoScale, VideoSize } from "./sizes.ts";
 
 /** The ffmpeg to use: RCM_FFMPEG, else the one on PATH; null if not found. */
 export function findFfmpeg(): string | null {
@@ -35,10 +35,13 @@ function blockingPipe(path: string): { read: number; write: number } {
   return { read, write };
 }
 
+/** Size and frame rate of the video to encode. */
+export type EncodedVideo = VideoSize & Pick<VideoScale, "rate">;
+
 /** Arguments of ffmpeg: x264 at visually lossless quality, in the pixel format that every player supports. */
-const encoding = (size: VideoSize): string[] => [
+const encoding = ({ width, height, rate }: EncodedVideo): string[] => [
   "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-f", "rawvideo", "-pixel_format", "rgb24",
-  "-video_size", `${size.width}x${size.height}`, "-framerate", String(FPS), "-i", "pipe:0", "-an",
+  "-video_size", `${width}x${height}`, "-framerate", String(rate), "-i", "pipe:0", "-an",
   "-c:v", "libx264", "-crf", "18", "-preset", "medium", "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4",
 ];
 
@@ -53,7 +56,7 @@ export class Mp4Sink implements FrameSink {
 
   constructor(
     readonly path: string,
-    size: VideoSize,
+    video: EncodedVideo,
     ffmpeg: string,
   ) {
     const hidden = (ending: string): string => join(dirname(path), `.${basename(path)}.${process.pid}.${ending}`);
@@ -63,7 +66,7 @@ export class Mp4Sink implements FrameSink {
     const errors = openSync(this.log, "w");
     const { read, write } = blockingPipe(hidden("pipe.tmp"));
     this.pipe = write;
-    this.child = spawn(ffmpeg, [...encoding(size), this.temporary], { stdio: [read, "ignore", errors] });
+    this.child = spawn(ffmpeg, [...encoding(video), this.temporary], { stdio: [read, "ignore", errors] });
     this.ended = new Promise((resolve) => {
       this.child.on("exit", (code) => resolve(code));
       this.child.on("error", (error) => {

@@ -14,8 +14,8 @@ export function evenly(count: number, n = SHOWN): number[] {
 }
 
 /**
- * Mean over blocks of factor x factor pixels; a remainder at the right and bottom is dropped. Shapes: [Y, X, 3] ->
- * [Y/f, X/f, 3].
+ * Mean over blocks of factor x factor pixels; a remainder at the right and bottom is dropped.
+ * Shapes: [Y, X, 3] -> [Y/f, X/f, 3].
  */
 export function shrink(
   pixels: Uint8Array,
