@@ -44,7 +44,8 @@ export interface Op<I extends Inputs, P, S extends readonly Tensor[] = readonly 
 export type AnyOp = Op<Inputs, unknown, readonly Tensor[]>;
 
 /**
- * The tangent of the only input that may have one; the other inputs are parameters. Throws: E_ARG if another has one.
+ * The tangent of the only input that may have one; the other inputs are parameters.
+ * Throws: E_ARG if another has one.
  */
 export function onlyTangent(op: string, xDot: readonly (Tensor | null)[], at = 0): Tensor {
   const found = xDot[at];

@@ -76,8 +76,8 @@ export class Tape {
   }
 
   /**
-   * Applies an op. It computes a tangent if any input has one, and records if any input has a node. Throws: E_SHAPE,
-   * E_DTYPE for a wrong input, or a tangent that does not match its primal.
+   * Applies an op. It computes a tangent if any input has one, and records if any input has a node.
+   * Throws: E_SHAPE, E_DTYPE for a wrong input, or a tangent that does not match its primal.
    */
   run<I extends Inputs, P, S extends readonly Tensor[]>(op: Op<I, P, S>, inputs: Vars<I>, p: P): Var {
     const vars: readonly (Var | null)[] = inputs;

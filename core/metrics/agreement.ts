@@ -18,8 +18,7 @@ const Z95 = 1.959963984540054;
 
 /**
  * How often a classifier predicts the requested label; ties go to the first class.
- * Shapes: logits [n, classes], labels [n] in 0..classes-1.
- * Throws: E_ARG, E_SHAPE, E_NONFINITE.
+ * Shapes: logits [n, classes], labels [n] in 0..classes-1. Throws: E_ARG, E_SHAPE, E_NONFINITE.
  */
 export function labelAgreement(
   logits: ArrayLike<number>,
@@ -52,8 +51,7 @@ export function labelAgreement(
 
 /**
  * Wilson score interval of a proportion, 95% unless another normal quantile z is given.
- * Throws: E_ARG.
- * Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+ * Throws: E_ARG. Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
  */
 export function wilsonInterval(hits: number, n: number, z = Z95): { low: number; high: number } {
   checkCount("wilsonInterval", "n", n, 1);

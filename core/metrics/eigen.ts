@@ -15,15 +15,17 @@ const PATIENCE = 20;
 
 /**
  * Decomposes a symmetric matrix, A = sum_i values[i] v_i v_i^T; only its upper triangle is read.
- * Shapes: a [n, n] row-major.
- * Throws: E_ARG, E_SHAPE, E_NONFINITE; E_NONFINITE too if the QL sweeps do not converge.
+ * Shapes: a [n, n] row-major. Throws: E_ARG, E_SHAPE, E_NONFINITE; E_NONFINITE too if the QL sweeps do not converge.
  * Source: Golub & Van Loan, Matrix Computations (4th ed.), algorithms 8.3.1 and 8.3.3.
  */
 export function symmetricEigen(a: Float64Array, n: number): Eigen {
   return decompose(a, n, true);
 }
 
-/** Eigenvalues of a symmetric matrix in ascending order, several times faster than with vectors. Throws: as symmetricEigen. */
+/**
+ * Eigenvalues of a symmetric matrix in ascending order, several times faster than with vectors.
+ * Throws: as symmetricEigen.
+ */
 export function symmetricEigenvalues(a: Float64Array, n: number): Float64Array {
   return decompose(a, n, false).values;
 }
@@ -136,7 +138,12 @@ function implicitQl(diag: Float64Array, off: Float64Array, n: number, z: Float64
       const least = sweep < PATIENCE ? floor : EPS * norm;
       while (m < n - 1 && Math.abs(off[m]) > Math.max(least, EPS * (Math.abs(diag[m]) + Math.abs(diag[m + 1])))) m++;
       if (m === l) break;
-      if (sweep === MAX_SWEEPS) throw new RcmError("E_NONFINITE", "QL iteration did not converge", { op: "symmetricEigen", got: `row ${l} of ${n}` });
+      if (sweep === MAX_SWEEPS) {
+        throw new RcmError("E_NONFINITE", "QL iteration did not converge", {
+          op: "symmetricEigen",
+          got: `row ${l} of ${n}`,
+        });
+      }
       qlSweep(diag, off, l, m, z, n);
     }
   }

@@ -12,7 +12,8 @@ export interface FeatureStats {
 }
 
 /**
- * Mean and unbiased covariance of feature rows, in f64. Shapes: x [n, d], n >= 2. Throws: E_ARG, E_SHAPE, E_NONFINITE.
+ * Mean and unbiased covariance of feature rows, in f64.
+ * Shapes: x [n, d], n >= 2. Throws: E_ARG, E_SHAPE, E_NONFINITE.
  */
 export function featureStats(x: Float32Array | Float64Array, n: number, d: number): FeatureStats {
   checkFeatures("featureStats", "x", x, n, d, 2);
@@ -29,8 +30,7 @@ export function featureStats(x: Float32Array | Float64Array, n: number, d: numbe
 
 /**
  * Frechet distance |mu1 - mu2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2) of two Gaussians; never negative.
- * Units: squared feature units, as the published FID.
- * Throws: E_ARG, E_SHAPE, E_NONFINITE.
+ * Units: squared feature units, as the published FID. Throws: E_ARG, E_SHAPE, E_NONFINITE.
  * Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", eq. 6.
  */
 export function frechetDistance(a: FeatureStats, b: FeatureStats): number {

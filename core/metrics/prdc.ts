@@ -16,8 +16,7 @@ export interface Prdc {
 /**
  * Improved precision and recall, density and coverage; the radius of a (closed) ball is the distance of its centre to
  * the k-th nearest other row.
- * Shapes: real [n, d], fake [m, d], both with more than k rows.
- * Throws: E_ARG, E_SHAPE, E_NONFINITE.
+ * Shapes: real [n, d], fake [m, d], both with more than k rows. Throws: E_ARG, E_SHAPE, E_NONFINITE.
  * Source: Kynkaanniemi et al. 2019 (eq. 1 and 2); Naeem et al. 2020 (eq. 3 and 4).
  */
 export function prdc(real: Float32Array, fake: Float32Array, d: number, k = 5): Prdc {

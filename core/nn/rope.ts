@@ -9,9 +9,8 @@ export function ropeSplit(headDim: number): [number, number, number] {
 }
 
 /**
- * Angles of 3D rotary embedding, for frame, row and column in that order. Shapes: grid [T, Y, X] tokens -> [L, K/2]
- * row-major.
- * Source: Wan2.1; base 10000, angle = position * base^(-2i/part).
+ * Angles of 3D rotary embedding, for frame, row and column in that order.
+ * Shapes: grid [T, Y, X] tokens -> [L, K/2] row-major. Source: Wan2.1; base 10000, angle = position * base^(-2i/part).
  */
 export function ropeAngles(headDim: number, grid: readonly [number, number, number]): Float64Array {
   const parts = ropeSplit(headDim);

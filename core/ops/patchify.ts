@@ -15,7 +15,8 @@ export interface PatchParams {
 }
 
 /**
- * Sizes of a latent [B, C, T, Y, X] in patches, and the shape of its tokens. Throws: E_SHAPE unless patches divide it.
+ * Sizes of a latent [B, C, T, Y, X] in patches, and the shape of its tokens.
+ * Throws: E_SHAPE unless patches divide it.
  */
 export function patchSizes(op: string, shape: readonly number[], { patch, order }: PatchParams) {
   const [B, C, T, Y, X] = shape;

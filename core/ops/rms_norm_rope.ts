@@ -5,7 +5,8 @@ import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tens
 import type { Tape, Var } from "../tape.ts";
 
 /**
- * Rotary embedding tables: cos and sin of the angle of each (token, pair), in the stat dtype. Shapes: [L, K/2] each.
+ * Rotary embedding tables: cos and sin of the angle of each (token, pair), in the stat dtype.
+ * Shapes: [L, K/2] each.
  */
 export interface RopeTables {
   cos: Tensor;

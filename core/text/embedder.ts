@@ -67,7 +67,8 @@ export function padded(text: HostTensor, length: number, dtype: DType = text.dty
 }
 
 /**
- * Embeddings as one zero-padded tensor, in the dtype of the first. Shapes: n of [rows, width] -> [n, length, width].
+ * Embeddings as one zero-padded tensor, in the dtype of the first.
+ * Shapes: n of [rows, width] -> [n, length, width].
  */
 export function textBatch(device: Device, texts: readonly HostTensor[], { width, length }: TextShape): Tensor {
   const out = device.zeros([texts.length, length, width], texts[0]?.dtype ?? "f32");

@@ -17,8 +17,8 @@ function placeOf(bytes: Uint8Array): string {
 }
 
 /**
- * Reads the prompts of a UTF-8 file, one per line. Ignores a byte order mark, CRLF and blank lines. Throws: E_IO;
- * E_FORMAT for a file without prompts, or naming the position of invalid UTF-8.
+ * Reads the prompts of a UTF-8 file, one per line. Ignores a byte order mark, CRLF and blank lines.
+ * Throws: E_IO; E_FORMAT for a file without prompts, or naming the position of invalid UTF-8.
  */
 export function readPrompts(path: string): string[] {
   let bytes: Uint8Array;

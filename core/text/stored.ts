@@ -39,8 +39,8 @@ function single(t: HostTensor, source: string): HostTensor {
 }
 
 /**
- * Reads the embeddings of a .pt, .pth or .safetensors file with one tensor. Shapes: n of [M, D]. Throws: E_IO,
- * E_FORMAT.
+ * Reads the embeddings of a .pt, .pth or .safetensors file with one tensor.
+ * Shapes: n of [M, D]. Throws: E_IO, E_FORMAT.
  */
 export function readEmbeddings(path: string): HostTensor[] {
   let found: HostTensor[];
@@ -160,8 +160,8 @@ function namesOf({ path, count }: StoredTexts): string[] {
 }
 
 /**
- * Reads the single embedding of a file. Shapes: [used rows, width]. Throws: E_FORMAT when there are several, E_SHAPE,
- * E_IO.
+ * Reads the single embedding of a file.
+ * Shapes: [used rows, width]. Throws: E_FORMAT when there are several, E_SHAPE, E_IO.
  */
 export function readStoredText(path: string, shape: TextShape): HostTensor {
   const texts = openStored(path);

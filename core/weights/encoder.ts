@@ -39,8 +39,8 @@ export interface FoundEncoder {
 }
 
 /**
- * Finds the text encoder in a checkpoint by its headers; null if it holds none. Throws: E_FORMAT naming missing keys,
- * wrong shapes and dtypes.
+ * Finds the text encoder in a checkpoint by its headers; null if it holds none.
+ * Throws: E_FORMAT naming missing keys, wrong shapes and dtypes.
  */
 export function encoderIn({ path, tensors }: Checkpoint): FoundEncoder | null {
   for (const family of Object.values(ENCODERS)) {

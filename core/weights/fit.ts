@@ -136,7 +136,8 @@ export function loadParams(
 }
 
 /**
- * Loads a network that was found in a checkpoint into parameters of its family. Throws: E_FORMAT (see `loadParams`).
+ * Loads a network that was found in a checkpoint into parameters of its family.
+ * Throws: E_FORMAT (see `loadParams`).
  */
 export function loadFound(
   params: ParamSet,
@@ -154,8 +155,8 @@ export function loadFound(
 }
 
 /**
- * Loads a network from a checkpoint of any format and layout, or from a run folder. Throws: E_IO, E_FORMAT (see
- * `loadParams`).
+ * Loads a network from a checkpoint of any format and layout, or from a run folder.
+ * Throws: E_IO, E_FORMAT (see `loadParams`).
  */
 export const loadNetwork = (params: ParamSet, path: string, o: LoadOptions = {}): LoadReport =>
   loadFound(params, openNetwork(path, o.kind), o);

@@ -19,7 +19,8 @@ export interface FoundNetwork extends FoundLayout {
 }
 
 /**
- * Resolves a run folder to its newest checkpoint; other paths stay unchanged. Throws: E_IO if the path does not exist.
+ * Resolves a run folder to its newest checkpoint; other paths stay unchanged.
+ * Throws: E_IO if the path does not exist.
  */
 export function resolveWeights(path: string): string {
   if (!existsSync(path)) throw new RcmError("E_IO", `${path} does not exist`, { op: "weights" });
@@ -29,8 +30,8 @@ export function resolveWeights(path: string): string {
 }
 
 /**
- * Opens weights and finds the network in them by their headers. Throws: E_IO; E_FORMAT when they hold no network, or
- * several.
+ * Opens weights and finds the network in them by their headers.
+ * Throws: E_IO; E_FORMAT when they hold no network, or several.
  */
 export const openNetwork = (path: string, kind: WeightKind = "ema"): FoundNetwork =>
   networkIn(openCheckpoint(resolveWeights(path)), kind);

@@ -20,7 +20,8 @@ export interface Umt5Options {
 }
 
 /**
- * The umT5 encoder, inference only. Source: T5 v1.1 encoder with a relative bias per layer (UMT5, arXiv 2304.09151).
+ * The umT5 encoder, inference only.
+ * Source: T5 v1.1 encoder with a relative bias per layer (UMT5, arXiv 2304.09151).
  */
 export class Umt5Encoder implements Disposable {
   private constructor(

@@ -36,7 +36,8 @@ function pieces(n: number, size: number): [from: number, count: number][] {
 
 /**
  * The Wan2.1 video autoencoder, frozen. Encoding and decoding run in chunks of frames, so that memory does not grow
- * with the length; results do not depend on the chunks. Source: Wan2.1 technical report, section 4.1.
+ * with the length; results do not depend on the chunks.
+ * Source: Wan2.1 technical report, section 4.1.
  */
 export class WanVae implements Vae {
   constructor(
@@ -66,8 +67,9 @@ export class WanVae implements Vae {
   }
 
   /**
-   * Pixels to normalised latents (the mean, no noise). Shapes: video [B, 3, 1 + 4n, Y, X] in [-1, 1] -> [B, z, 1 + n,
-   * Y/8, X/8] in f32 (f64 from f64 weights). Throws: E_SHAPE.
+   * Pixels to normalised latents (the mean, no noise).
+   * Shapes: video [B, 3, 1 + 4n, Y, X] in [-1, 1] -> [B, z, 1 + n, Y/8, X/8] in f32 (f64 from f64 weights).
+   * Throws: E_SHAPE.
    */
   encode(video: Tensor, { tile = null, chunk = null }: VaePassOptions = {}): Tensor {
     const { config: c, device } = this;

@@ -31,7 +31,8 @@ function spans(n: number, size: number, overlap: number): Span[] {
 }
 
 /**
- * Tiles that cover h x w latent cells; null: a single one. Throws: E_ARG unless the overlap is less than half a tile.
+ * Tiles that cover h x w latent cells; null: a single one.
+ * Throws: E_ARG unless the overlap is less than half a tile.
  */
 export function tiles(h: number, w: number, tile: { size: number; overlap: number } | null): Tile[] {
   if (tile === null) return [{ y: 0, x: 0, h, w, top: 0, bottom: 0, left: 0, right: 0, whole: true }];

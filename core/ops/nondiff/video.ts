@@ -3,8 +3,8 @@ import { RcmError } from "../../error.ts";
 import { expectShape, type Device, type Tensor } from "../../tensor.ts";
 
 /**
- * Inference-only convolutions over video and the ops around them. Activations are one sample, channels last: [T, Y, X,
- * C].
+ * Inference-only convolutions over video and the ops around them. Activations [T, Y, X, C] are one sample, channels
+ * last.
  */
 
 /** Geometry of a convolution with a kernel of `kernel` frames by `side` rows and columns. */
@@ -36,8 +36,8 @@ export const causal = (kernel: number, side: number, more: Partial<ConvPlan> = {
 const geometry = new BigInt64Array(new ArrayBuffer(17 * 8));
 
 /**
- * Packs weights for conv3d, input channels zero-padded to `channels`. Shapes: w [O, I, (kt,) k, k] -> [slices, O,
- * channels].
+ * Packs weights for conv3d, input channels zero-padded to `channels`.
+ * Shapes: w [O, I, (kt,) k, k] -> [slices, O, channels].
  */
 export function packConv(
   w: Tensor,
@@ -98,8 +98,8 @@ export interface ConvInputs {
 }
 
 /**
- * y = conv(past ++ x) + b + residual. Shapes: x [T, Y, X, C], past [P, Y, X, C], w from packConv, b [O] -> convShape.
- * Throws: E_SHAPE.
+ * y = conv(past ++ x) + b + residual.
+ * Shapes: x [T, Y, X, C], past [P, Y, X, C], w from packConv, b [O] -> convShape. Throws: E_SHAPE.
  */
 export function conv3d({ x, past = null, w, b = null, residual = null, into = null }: ConvInputs, p: ConvPlan): Tensor {
   const [T, Y, X, C] = x.shape;

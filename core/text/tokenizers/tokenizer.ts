@@ -59,8 +59,8 @@ export class Tokenizer {
   }
 
   /**
-   * Reads a tokenizer; its format is detected from the content. Throws: E_IO, E_FORMAT, E_BACKEND when the library does
-   * not load.
+   * Reads a tokenizer; its format is detected from the content.
+   * Throws: E_IO, E_FORMAT, E_BACKEND when the library does not load.
    */
   static open(path: string): Tokenizer {
     const bytes = readTokenizer(path);
