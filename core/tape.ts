@@ -7,16 +7,27 @@ import { expectLike, sampleReduce, statDType, type Device, type Storage, type Te
 export class Node {
   /** Cotangent of the output while backward runs. */
   bar: Tensor | null = null;
-  constructor(
-    readonly op: AnyOp | null,
-    readonly inputs: readonly (Var | null)[],
-    readonly p: unknown,
-    readonly y: Tensor | null,
-    readonly saved: readonly Tensor[],
-    /** Gradient buffer of a parameter: backward adds to it and never frees it. */
-    readonly grad: Tensor | null = null,
-  ) {}
+  readonly op: AnyOp | null;
+  readonly inputs: readonly (Var | null)[];
+  readonly p: unknown;
+  readonly y: Tensor;
+  readonly saved: readonly Tensor[];
+  /** Gradient buffer of a parameter: backward adds to it and never frees it. */
+  readonly grad: Tensor | null;
+
+  constructor(recorded: Pick<Node, "op" | "inputs" | "p" | "y" | "saved">, grad: Tensor | null = null) {
+    this.op = recorded.op;
+    this.inputs = recorded.inputs;
+    this.p = recorded.p;
+    this.y = recorded.y;
+    this.saved = recorded.saved;
+    this.grad = grad;
+  }
 }
+
+/** The node of an input to differentiate by or, with its gradient buffer, of a parameter. */
+export const leafNode = (y: Tensor, grad: Tensor | null = null): Node =>
+  new Node({ op: null, inputs: [], p: null, y, saved: [] }, grad);
 
 /**
  * A value on the tape. `dot` is its forward-mode tangent: a plain Tensor, so no gradient can flow through it (this type
@@ -31,11 +42,11 @@ export interface Var {
 export const constant = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: null });
 
 /** An input to differentiate by: its cotangent is in `node.bar` after backward. */
-export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: new Node(null, [], null, x, []) });
+export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: leafNode(x) });
 
 /** A parameter: backward adds to `grad`. */
 export const parameter = (x: Tensor, grad: Tensor): Var => ({
-  x, dot: null, node: new Node(null, [], null, x, [], grad),
+  x, dot: null, node: leafNode(x, grad),
 });
 
 /**
@@ -90,7 +101,7 @@ export class Tape {
     const out: Output & { yDot?: Tensor } = kept ?? (xDot ? op.jvp(x, xDot, p, saves) : op.forward(x, p, saves));
     if (keeps && this.store) this.store.push({ y: out.y, saved: out.saved });
     if (this.options.checkFinite) this.expectFinite(op.name, out);
-    const node = wantsGrad ? new Node(op, vars, p, out.y, out.saved) : null;
+    const node = wantsGrad ? new Node({ op, inputs: vars, p, y: out.y, saved: out.saved }) : null;
     if (node) this.nodes.push(node);
     return { x: out.y, dot: out.yDot ?? null, node };
   }
@@ -131,7 +142,8 @@ export class Tape {
       scope[Symbol.dispose]();
     }
     if (!this.record) return constant(y, dot);
-    const node = new Node(checkpointOp, inputs, { tape: this, body, mode, kept: inner.store }, y, []);
+    const p: CheckpointParams = { tape: this, body, mode, kept: inner.store };
+    const node = new Node({ op: checkpointOp, inputs, p, y, saved: [] });
     this.nodes.push(node);
     return { x: y, dot, node };
   }
@@ -148,7 +160,7 @@ export class Tape {
       const bar = node.bar;
       if (bar === null || node.op === null) continue;
       const x = node.inputs.map((v) => v?.x ?? null);
-      node.op.vjp(this.cotangents(node), bar, x, node.y as Tensor, node.saved, node.p);
+      node.op.vjp(this.cotangents(node), bar, x, node.y, node.saved, node.p);
       node.bar = null;
       this.release(bar);
     }

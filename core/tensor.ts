@@ -114,7 +114,7 @@ export class Device implements Disposable {
   empty(shape: readonly number[], dtype: DType): Tensor {
     const bytes = numel(shape) * dtypeBytes(dtype);
     const storage = new Storage(this, alloc(this.lib, Math.max(bytes, 1)), bytes, this.top);
-    return new Tensor(this, storage, storage.ptr, shape, dtype);
+    return new Tensor(storage, storage.ptr, shape, dtype);
   }
 
   zeros(shape: readonly number[], dtype: DType): Tensor {
@@ -141,11 +141,12 @@ export class Device implements Disposable {
    * Standard normal values. Row b of the first axis comes from stream `stream + b * stride`, so that a row does not
    * depend on its batch.
    */
-  randnRows(shape: readonly number[], dtype: DType, seed: number, stream: number, stride: number): Tensor {
+  randnRows(shape: readonly number[], dtype: DType, key: { seed: number; stream: number; stride: number }): Tensor {
     const t = this.empty(shape, dtype);
     const rows = shape[0];
     this.lib.randn({
-      out: t.ptr, rows, n: rows === 0 ? 0 : t.numel / rows, seed, stream, streamStep: stride, offset: 0, dtype: t.code,
+      out: t.ptr, rows, n: rows === 0 ? 0 : t.numel / rows, seed: key.seed, stream: key.stream,
+      streamStep: key.stride, offset: 0, dtype: t.code,
     });
     return t;
   }
@@ -194,14 +195,15 @@ export class Device implements Disposable {
 
 /** A contiguous row-major tensor on a device; a handle that does not own its memory. */
 export class Tensor {
+  readonly device: Device;
   readonly numel: number;
   constructor(
-    readonly device: Device,
     readonly storage: Storage,
     readonly ptr: Pointer,
     readonly shape: readonly number[],
     readonly dtype: DType,
   ) {
+    this.device = storage.device;
     this.numel = numel(shape);
   }
 
@@ -221,7 +223,7 @@ export class Tensor {
         got: shape,
       });
     }
-    return new Tensor(this.device, this.storage, this.ptr, shape, this.dtype);
+    return new Tensor(this.storage, this.ptr, shape, this.dtype);
   }
 
   /** A view of `shape` that starts `offset` elements into this tensor. Throws: E_SHAPE outside it. */
@@ -230,7 +232,7 @@ export class Tensor {
     if (offset < 0 || offset + n > this.numel) {
       throw new RcmError("E_SHAPE", "window outside the tensor", { op: "window", want: this.numel, got: offset + n });
     }
-    return new Tensor(this.device, this.storage, advance(this.ptr, offset * dtypeBytes(this.dtype)), shape, this.dtype);
+    return new Tensor(this.storage, advance(this.ptr, offset * dtypeBytes(this.dtype)), shape, this.dtype);
   }
 
   zero(): this {
@@ -298,7 +300,7 @@ export class Tensor {
 
   /** Fills the tensor with bytes of a file, in its own dtype. Throws: E_IO naming the file. */
   setFile(path: string, offset: number): this {
-    readFileWindow(this.device.lib, path, this.ptr, offset, this.bytes);
+    readFileWindow(this.device.lib, this.ptr, { path, offset, bytes: this.bytes });
     return this;
   }
 

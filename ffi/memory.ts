@@ -81,8 +81,14 @@ export function memoryStats(lib: Rcm): MemoryStats {
   return { current, peak, reserved, reservedPeak, allocations, blocks };
 }
 
+export interface FileWindow {
+  path: string;
+  offset: number;
+  bytes: number;
+}
+
 /** Fills device memory with a window of a file. Throws: E_IO naming the file, E_ARG for a name with NUL. */
-export function readFileWindow(lib: Rcm, path: string, to: Pointer, offset: number, bytes: number): void {
+export function readFileWindow(lib: Rcm, to: Pointer, { path, offset, bytes }: FileWindow): void {
   if (bytes === 0) return;
   lib.fileRead({ path: cString(path), dst: to, offset, bytes });
 }

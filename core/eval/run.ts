@@ -85,7 +85,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
     const agreement = labelAgreement(scored.logits, labels, n, CLASSIFIER_SIZES.classes);
     return {
       name, steps, guidanceEvals: evaluations, fd: frechetDistance(realStats, stats), fdStd: spread.std, ...p,
-      vendi: vendiScore(scored.features, n, d), vendiWithin: withinPromptVendi(scored.features, labels, n, d),
+      vendi: vendiScore(scored.features, n, d), vendiWithin: withinPromptVendi(scored.features, labels, [n, d]),
       agreement: agreement.agreement, agreementLow: agreement.low, agreementHigh: agreement.high, secondsPerSample: seconds / n, speedup: Number.NaN, grid,
     };
   };

@@ -16,7 +16,7 @@ export interface FeatureStats {
  * Shapes: x [n, d], n >= 2. Throws: E_ARG, E_SHAPE, E_NONFINITE.
  */
 export function featureStats(x: Float32Array | Float64Array, n: number, d: number): FeatureStats {
-  checkFeatures("featureStats", "x", x, n, d, 2);
+  checkFeatures("featureStats", x, [n, d], 2);
   const mean = new Float64Array(d);
   for (let i = 0; i < n; i++) for (let j = 0; j < d; j++) mean[j] += x[i * d + j];
   for (let j = 0; j < d; j++) mean[j] /= n;
@@ -54,7 +54,7 @@ export function frechetDistance(a: FeatureStats, b: FeatureStats): number {
 function traceOfRootProduct(c1: Float64Array, c2: Float64Array, d: number): number {
   const { values, vectors } = symmetricEigen(c1, d);
   // In the eigenbasis of C1 the middle matrix is L^1/2 (V C2 V^T) L^1/2: the same eigenvalues with one product fewer.
-  const middle = matmulTransposed(matmul(vectors, c2, d, d, d), vectors, d, d, d);
+  const middle = matmulTransposed(matmul(vectors, c2, [d, d, d]), vectors, [d, d, d]);
   const root = values.map((value) => Math.sqrt(Math.max(0, value)));
   for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) middle[i * d + j] *= root[i] * root[j];
   let sum = 0;

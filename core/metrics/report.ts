@@ -41,6 +41,8 @@ const AGREEMENT: Figure = {
   range: (r) => [r.agreementLow, r.agreementHigh],
 };
 
+const TRADE = { horizontal: RECALL, vertical: FD, title: "Quality against diversity (best is bottom right)" };
+
 /**
  * One self-contained HTML page: plots, table, sample grids and provenance; it loads no other file and runs no script.
  * Throws: E_ARG if a grid is not a PNG.
@@ -117,7 +119,7 @@ function plots(report: EvalReport): string {
       against(WITHIN, "Vendi score within a prompt against steps"),
     ]),
     part("trade", "Quality, diversity and speed together", [
-      scatterPlot(RECALL, FD, "Quality against diversity (best is bottom right)", series, teacher, reference),
+      scatterPlot(TRADE, series, teacher, reference),
       speedBars(series, teacher),
     ]),
   ].join("\n");

@@ -5,6 +5,9 @@ import { autoScale, linearScale, stepScale, tickText, type Scale } from "./repor
 const WIDTH = 420;
 const HEIGHT = 290;
 const AREA = { x0: 56, y0: 14, x1: WIDTH - 14, y1: HEIGHT - 46 };
+type Extent = readonly [from: number, to: number];
+const HORIZONTAL: Extent = [AREA.x0, AREA.x1];
+const VERTICAL: Extent = [AREA.y1, AREA.y0];
 
 /** How one metric of a row is plotted. */
 export interface Figure {
@@ -41,9 +44,9 @@ export function stepPlot(
     .filter((level) => level.kind === "teacher")
     .map((level) => level.y)
     .concat(rows.map(figure.value));
-  const y = scaleFor(figure, [...main, ...ends, ...levels.map((level) => level.y)], main);
+  const y = scaleFor(figure, [...main, ...ends, ...levels.map((level) => level.y)], main, VERTICAL);
   const x = stepScale(rows.map((row) => row.steps), AREA.x0, AREA.x1);
-  const body = [frame(x, y, "sampling steps", figure.axis, figure.percent ?? false)];
+  const body = [frame(x, y, "sampling steps", figure)];
   for (const level of levels) {
     const tooltip = escapeHtml(`${rowLabel(level.row)}: ${figure.text(level.row)}`);
     const line = `M${AREA.x0} ${xy(y.at(level.y))}H${AREA.x1}`;
@@ -69,9 +72,7 @@ export function stepPlot(
 
 /** Plots two metrics of each row against each other, points labelled with method and steps. */
 export function scatterPlot(
-  horizontal: Figure,
-  vertical: Figure,
-  title: string,
+  { horizontal, vertical, title }: { horizontal: Figure; vertical: Figure; title: string },
   series: readonly Series[],
   teacher: EvalRow,
   reference: EvalRow | undefined,
@@ -82,12 +83,12 @@ export function scatterPlot(
   const rows = [...shown.flatMap((s) => s.rows), ...[teacher, reference].filter(ok)];
   if (rows.length === 0) return emptyFigure(title);
   const main = rows.filter((row) => row !== reference);
-  const x = scaleFor(horizontal, rows.map(horizontal.value), main.map(horizontal.value), AREA.x0, AREA.x1);
-  const y = scaleFor(vertical, rows.map(vertical.value), main.map(vertical.value));
+  const x = scaleFor(horizontal, rows.map(horizontal.value), main.map(horizontal.value), HORIZONTAL);
+  const y = scaleFor(vertical, rows.map(vertical.value), main.map(vertical.value), VERTICAL);
   const place = (row: EvalRow) => ({ x: x.at(horizontal.value(row)), y: y.at(vertical.value(row)) });
   const tip = (row: EvalRow) =>
     `${rowLabel(row)}: ${horizontal.title} ${horizontal.text(row)}, ${vertical.title} ${vertical.text(row)}`;
-  const body = [frame(x, y, horizontal.axis, vertical.axis, vertical.percent ?? false)];
+  const body = [frame(x, y, horizontal.axis, vertical)];
   for (const s of shown) {
     const path = s.rows.map((row) => `${xy(place(row).x)} ${xy(place(row).y)}`).join("L");
     if (s.rows.length > 1) body.push(`<path class="line faint ${colourClass(s.slot)}" d="M${path}"/>`);
@@ -140,12 +141,12 @@ export function speedBars(series: readonly Series[], teacher: EvalRow): string {
 }
 
 /** The axis spans `values`; only the `main` ones (not the reference, not error bars) choose between linear and log. */
-function scaleFor(figure: Figure, values: number[], main: number[], from = AREA.y1, to = AREA.y0): Scale {
+function scaleFor(figure: Figure, values: number[], main: number[], [from, to]: Extent): Scale {
   if (figure.kind === "distance") return autoScale(values, main, from, to);
   return linearScale(values, from, to, figure.kind === "share" ? { cap: 1 } : {});
 }
 
-function frame(x: Scale, y: Scale, xText: string, yText: string, percent: boolean): string {
+function frame(x: Scale, y: Scale, xText: string, { axis, percent = false }: Figure): string {
   const parts: string[] = [];
   for (const tick of y.ticks) {
     const at = xy(y.at(tick));
@@ -169,7 +170,7 @@ function frame(x: Scale, y: Scale, xText: string, yText: string, percent: boolea
   parts.push(
     `<path class="axis" d="M${AREA.x0} ${AREA.y1}H${AREA.x1}"/>`,
     `<text class="name" ${below}>${escapeHtml(xText)}</text>`,
-    `<text class="name" ${left}>${escapeHtml(yText + log)}</text>`,
+    `<text class="name" ${left}>${escapeHtml(axis + log)}</text>`,
   );
   return parts.join("");
 }

@@ -17,10 +17,10 @@ export const VENDI_RBF_MAX_ROWS = 512;
  * Source: Friedman & Dieng 2023, "The Vendi Score", definition 3.1.
  */
 export function vendiScore(x: Float32Array, n: number, d: number, options: VendiKernel = { kernel: "cosine" }): number {
-  checkFeatures("vendiScore", "x", x, n, d);
+  checkFeatures("vendiScore", x, [n, d]);
   if (options.kernel === "rbf") return expEntropy(symmetricEigenvalues(rbfKernel(x, n, d, options.gamma), n), n);
   const unit = unitRows(x, n, d);
-  const gram = d < n ? columnGram(unit, n, d) : matmulTransposed(unit, unit, n, d, n);
+  const gram = d < n ? columnGram(unit, n, d) : matmulTransposed(unit, unit, [n, d, n]);
   return expEntropy(symmetricEigenvalues(gram, Math.min(n, d)), n);
 }
 
@@ -32,12 +32,11 @@ export function vendiScore(x: Float32Array, n: number, d: number, options: Vendi
 export function withinPromptVendi(
   x: Float32Array,
   labels: ArrayLike<number>,
-  n: number,
-  d: number,
+  [n, d]: readonly [number, number],
   options: VendiKernel = { kernel: "cosine" },
 ): number {
   const op = "withinPromptVendi";
-  checkFeatures(op, "x", x, n, d);
+  checkFeatures(op, x, [n, d]);
   if (labels.length !== n) {
     throw new RcmError("E_SHAPE", "one label a row is needed", { op, want: n, got: labels.length });
   }

@@ -40,8 +40,7 @@ export class ParamSet implements ParamSource, Disposable {
     readonly device: Device,
     readonly specs: readonly ParamSpec[],
     readonly dtype: DType,
-    gradients: boolean | Tensor,
-    flat: Tensor | null,
+    { gradients = false, flat = null }: { gradients?: boolean | Tensor; flat?: Tensor | null },
   ) {
     this.byName = new Map(specs.map((spec) => [spec.name, spec]));
     let size = 0;
@@ -74,7 +73,7 @@ export class ParamSet implements ParamSource, Disposable {
    * buffer of at least flatSize(specs) elements that their gradients share with other sets.
    */
   static create(device: Device, specs: readonly ParamSpec[], dtype: DType, gradients: boolean | Tensor): ParamSet {
-    return device.persistent(() => new ParamSet(device, specs, dtype, gradients, null));
+    return device.persistent(() => new ParamSet(device, specs, dtype, { gradients }));
   }
 
   /** Elements of the flat buffer that holds parameters of these specs. */
@@ -84,12 +83,12 @@ export class ParamSet implements ParamSource, Disposable {
 
   /** Frozen parameters over an existing flat buffer. Throws: E_SHAPE unless it has exactly flatSize(specs) elements. */
   static view(device: Device, specs: readonly ParamSpec[], flat: Tensor): ParamSet {
-    return new ParamSet(device, specs, flat.dtype, false, flat);
+    return new ParamSet(device, specs, flat.dtype, { flat });
   }
 
   /** Frozen parameters over an existing flat buffer of the same layout (for example EMA weights). */
   over(flat: Tensor): ParamSet {
-    return new ParamSet(this.device, this.specs, flat.dtype, false, flat);
+    return new ParamSet(this.device, this.specs, flat.dtype, { flat });
   }
 
   get names(): string[] {

@@ -63,12 +63,14 @@ function network(role: "net" | "teacher", dtype: DType) {
     const h1 = activation(
       tape,
       add(
-        tape, linear(tape, flat, params.get("l1x"), null), linear(tape, tr, params.get("l1r"), params.get("l1.bias")),
+        tape,
+        linear(tape, flat, { w: params.get("l1x"), b: null }),
+        linear(tape, tr, { w: params.get("l1r"), b: params.get("l1.bias") }),
       ),
       "tanh",
     );
-    const h2 = activation(tape, linear(tape, h1, params.get("l2.weight"), params.get("l2.bias")), "tanh");
-    return tape.reshape(linear(tape, h2, params.get("l3.weight"), params.get("l3.bias")), x.x.shape);
+    const h2 = activation(tape, linear(tape, h1, { w: params.get("l2.weight"), b: params.get("l2.bias") }), "tanh");
+    return tape.reshape(linear(tape, h2, { w: params.get("l3.weight"), b: params.get("l3.bias") }), x.x.shape);
   };
   return { net, params, hidden, rest };
 }

@@ -68,7 +68,7 @@ export class Umt5Encoder implements Disposable {
     const n = this.norm(`${b}.norm1.weight`, x, dtype);
     const [q, k, v] = ["q", "k", "v"].map((part) => this.linear(`${b}.attn.${part}.weight`, n, dtype));
     // T5 does not scale the scores: the scale is part of its initialisation.
-    x.axpy(this.linear(`${b}.attn.o.weight`, biasAttention(q, k, v, bias, lengths, 1), residual));
+    x.axpy(this.linear(`${b}.attn.o.weight`, biasAttention({ q, k, v }, bias, lengths, 1), residual));
     const m = this.norm(`${b}.norm2.weight`, x, dtype);
     const [gate, up] = ["gate.0", "fc1"].map((part) => this.linear(`${b}.ffn.${part}.weight`, m, dtype));
     // The product of two f16 values may overflow f16.
@@ -77,7 +77,7 @@ export class Umt5Encoder implements Disposable {
   }
 
   private linear(name: string, x: Tensor, dtype: DType): Tensor {
-    return linear(this.tape(), constant(x), this.params.get(name), null, dtype).x;
+    return linear(this.tape(), constant(x), { w: this.params.get(name), b: null }, dtype).x;
   }
 
   private norm(name: string, x: Tensor, dtype: DType): Tensor {

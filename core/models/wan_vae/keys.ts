@@ -14,13 +14,9 @@ export interface VaeConv {
 
 /** Convolutions of a layer that are not 1x1x1 (those are linear layers). */
 export function convsOf(layer: VaeLayer): VaeConv[] {
-  const conv = (name: string, out: number, inner: number, kt = 3, k = 3, upsample = false): VaeConv => ({
-    name,
-    out,
-    in: inner,
-    kt,
-    k,
-    upsample,
+  const conv = (name: string, out: number, inner: number, shape: Partial<VaeConv> = {}): VaeConv => ({
+    ...{ name, out, in: inner, kt: 3, k: 3, upsample: false },
+    ...shape,
   });
   const { name } = layer;
   if (layer.kind === "conv") return [conv(name, layer.out, layer.in)];
@@ -30,14 +26,14 @@ export function convsOf(layer: VaeLayer): VaeConv[] {
   if (layer.kind === "head") return [conv(`${name}.2`, layer.out, layer.in)];
   if (layer.kind === "down") {
     return [
-      conv(`${name}.resample.1`, layer.dim, layer.dim, 1),
-      ...(layer.temporal ? [conv(`${name}.time_conv`, layer.dim, layer.dim, 3, 1)] : []),
+      conv(`${name}.resample.1`, layer.dim, layer.dim, { kt: 1 }),
+      ...(layer.temporal ? [conv(`${name}.time_conv`, layer.dim, layer.dim, { k: 1 })] : []),
     ];
   }
   if (layer.kind === "up") {
     return [
-      conv(`${name}.resample.1`, layer.dim / 2, layer.dim, 1, 3, true),
-      ...(layer.temporal ? [conv(`${name}.time_conv`, 2 * layer.dim, layer.dim, 3, 1)] : []),
+      conv(`${name}.resample.1`, layer.dim / 2, layer.dim, { kt: 1, upsample: true }),
+      ...(layer.temporal ? [conv(`${name}.time_conv`, 2 * layer.dim, layer.dim, { k: 1 })] : []),
     ];
   }
   return [];

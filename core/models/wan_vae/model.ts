@@ -7,6 +7,7 @@ import {
   packConv,
   project,
   toChannelsLast,
+  type Affine,
   type Window,
 } from "../../ops/nondiff/video.ts";
 import { ParamSet } from "../../nn/params.ts";
@@ -24,6 +25,13 @@ export interface WanVaeOptions {
 
 /** Default bytes of one full-resolution activation of a chunk. */
 const PIECE_BYTES = 2 ** 31;
+
+/** Where a tile goes: its first frame, the pixels of a latent cell, and what to apply to its channels. */
+interface Placement {
+  first: number;
+  scale: number;
+  map: Affine | null;
+}
 
 /** Splits n into chunks of at most `size`, as equal as possible. */
 function pieces(n: number, size: number): [from: number, count: number][] {
@@ -102,14 +110,14 @@ export class WanVae implements Vae {
               at: [start, part.y * space, part.x * space],
               size: [frames, part.h * space, part.w * space],
             };
-            const x = toChannelsLast(from, window, this.pixelChannels, this.options.dtype);
+            const x = toChannelsLast(from, window, this.pixelChannels, { dtype: this.dtype });
             const moments = project(
               stream.push(x),
               this.params.tensor("conv1.weight"),
               this.params.tensor("conv1.bias"),
-              out.dtype,
+              { dtype: out.dtype },
             );
-            this.write(moments, to, first, part, 1, map);
+            this.write(moments, to, part, { first, scale: 1, map });
           }
         } finally {
           stream.close();
@@ -148,9 +156,10 @@ export class WanVae implements Vae {
           parts.forEach((part, i) => {
             using _part = device.scope();
             const window: Window = { at: [first, part.y, part.x], size: [count, part.h, part.w] };
-            const z = toChannelsLast(this.sample(latent, b), window, c.zDim, this.options.dtype, map);
+            const z = toChannelsLast(this.sample(latent, b), window, c.zDim, { dtype: this.dtype, map });
             const x = project(z, this.params.tensor("conv2.weight"), this.params.tensor("conv2.bias"));
-            this.write(streams[b * parts.length + i].push(x), this.sample(out, b), 0, part, space, null);
+            const pixels = streams[b * parts.length + i].push(x);
+            this.write(pixels, this.sample(out, b), part, { first: 0, scale: space, map: null });
           });
         }
         sink(out, start);
@@ -197,14 +206,7 @@ export class WanVae implements Vae {
   }
 
   /** Writes x [t, h, w, C'] to frames of y [C, T, Y, X]: a copy for the whole picture, blended for a tile. */
-  private write(
-    x: Tensor,
-    y: Tensor,
-    first: number,
-    part: Tile,
-    scale: number,
-    map: ReturnType<typeof affine> | null,
-  ): void {
+  private write(x: Tensor, y: Tensor, part: Tile, { first, scale, map }: Placement): void {
     if (part.whole) return fromChannelsLast(x, y, first, map);
     const [C, T, Y, X] = y.shape;
     const [t, h, w] = x.shape;

@@ -121,10 +121,10 @@ export class CausalStream {
       for (let row = 0; row < L; row += rows) {
         const count = Math.min(rows, L - row);
         const at = (t * L + row) * C;
-        const scores = project(q.window(at, [count, C]), keys, null, stat);
+        const scores = project(q.window(at, [count, C]), keys, null, { dtype: stat });
         const weights = softmaxRows(scores, 1 / Math.sqrt(C), dtype);
         scores.free();
-        project(weights, v, vBias, dtype, o.window(at, [count, C]));
+        project(weights, v, vBias, { into: o.window(at, [count, C]) });
         weights.free();
       }
       v.free();

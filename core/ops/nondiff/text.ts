@@ -41,9 +41,7 @@ export function geluGate(x: Tensor, gate: Tensor, dtype: DType): Tensor {
  * Shapes: q, k, v [B, L, H*K], bias stat [H, 2L-1] by key - query + L - 1, lengths i32 [B] -> [B, L, H*K].
  */
 export function biasAttention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
+  { q, k, v }: Record<"q" | "k" | "v", Tensor>,
   bias: Tensor,
   lengths: Tensor | null,
   scale: number,

@@ -177,8 +177,7 @@ export function toChannelsLast(
   x: Tensor,
   { at, size }: Window,
   channels: number,
-  dtype: DType,
-  map: Affine | null = null,
+  { dtype, map = null }: { dtype: DType; map?: Affine | null },
 ): Tensor {
   const [C, T, Y, X] = x.shape;
   if (at.some((a, i) => a < 0 || a + size[i] > x.shape[i + 1])) {
@@ -214,8 +213,7 @@ export function project(
   x: Tensor,
   w: Tensor,
   b: Tensor | null,
-  dtype: DType = x.dtype,
-  into: Tensor | null = null,
+  { dtype = x.dtype, into = null }: { dtype?: DType; into?: Tensor | null } = {},
 ): Tensor {
   const [N, K] = w.shape;
   if (x.shape[x.shape.length - 1] !== K || w.numel !== N * K) {

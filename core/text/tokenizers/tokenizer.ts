@@ -32,23 +32,38 @@ interface Front {
   split(text: string): string[];
 }
 
+interface Parts {
+  path: string;
+  hash: string;
+  size: number;
+  /** Prefix of every text. */
+  prefix: string;
+  front: Front;
+  model: Unigram;
+  added: readonly Added[];
+}
+
 /** A unigram tokenizer of the T5 family, from a `tokenizer.json` or a sentencepiece `.model` file. */
 export class Tokenizer {
   private readonly added: Map<string, Added>;
   private readonly finder: RegExp | null;
 
-  private constructor(
-    readonly path: string,
-    /** SHA-256 of the file. */
-    readonly hash: string,
-    /** Prefix of every text. */
-    private readonly prefix: string,
-    private readonly front: Front,
-    private readonly model: Unigram,
-    /** Number of ids. */
-    readonly size: number,
-    added: readonly Added[],
-  ) {
+  readonly path: string;
+  /** SHA-256 of the file. */
+  readonly hash: string;
+  /** Number of ids. */
+  readonly size: number;
+  private readonly prefix: string;
+  private readonly front: Front;
+  private readonly model: Unigram;
+
+  private constructor({ path, hash, size, prefix, front, model, added }: Parts) {
+    this.path = path;
+    this.hash = hash;
+    this.size = size;
+    this.prefix = prefix;
+    this.front = front;
+    this.model = model;
     this.added = new Map(added.map((a) => [a.content, a]));
     const escaped = [...added]
       .sort((a, b) => b.content.length - a.content.length)
@@ -77,7 +92,8 @@ export class Tokenizer {
     const model = unigramOf(parsed, path);
     const added = addedOf(parsed, path);
     const { front, size } = openFront(json, path);
-    const t = new Tokenizer(path, createHash("sha256").update(bytes).digest("hex"), prefix, front, model, size, added);
+    const hash = createHash("sha256").update(bytes).digest("hex");
+    const t = new Tokenizer({ path, hash, size, prefix, front, model, added });
     void [t.end, t.pad];
     return t;
   }
