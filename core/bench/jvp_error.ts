@@ -1,4 +1,5 @@
 import { hostTensor, numel, type DType } from "../dtype.ts";
+import { swappedShape } from "../data/latents.ts";
 import { netSpec, type NetConfig, type NetParam, type NetSpec } from "../models/family.ts";
 import { Network } from "../networks/network.ts";
 import { Rng } from "../rng.ts";
@@ -66,7 +67,7 @@ export function jvpError(device: Device, o: JvpErrorOptions): BenchRow[] {
   const { config, text } = spec;
   using _held = device.scope();
   const w = weights(spec, device, o.dtype);
-  const video = [1, ...o.latent];
+  const video = [1, ...swappedShape(o.latent)];
   const textShape = [1, text.length, text.width];
   const rounded = (v: Float64Array, shape: number[], dtype: DType): Float64Array => device.fromValues(v, shape, dtype).values();
   const residual = o.precise ? "f32" : o.residual;
@@ -135,7 +136,7 @@ export function jvpErrorLarge(device: Device, spec: NetSpec, o: { latent: readon
   for (const [i, param] of family.params(config).entries()) {
     fillNoise(model.params.tensor(param.name), 4096 + i, spread(param), param.init.kind === "ones" ? 1 : 0);
   }
-  const [x, xDot] = [1, 2].map((stream) => noise(device, [1, ...o.latent], o.residual, stream));
+  const [x, xDot] = [1, 2].map((stream) => noise(device, [1, ...swappedShape(o.latent)], o.residual, stream));
   const context = noise(device, [1, text.length, text.width], o.dtype, 3);
   const run = (on: Network, spy: DeviceSpy, dtype: DType): number => {
     const began = performance.now();

@@ -4,6 +4,7 @@ import { criticLoss } from "../losses/critic.ts";
 import { dmdLoss, type DmdDraws } from "../losses/dmd.ts";
 import type { LossResult } from "../losses/loss.ts";
 import { scmLoss, scmParts, type ScmOptions } from "../losses/scm.ts";
+import { swappedShape } from "../data/latents.ts";
 import { allPresets } from "../models/families.ts";
 import { netSpec, tokensOf, type NetSpec } from "../models/family.ts";
 import { AdamW } from "../optim/adamw.ts";
@@ -70,7 +71,7 @@ interface Inputs {
 }
 
 function inputs(device: Device, s: NetworkSize): Inputs {
-  const video = [s.batch, ...s.latent];
+  const video = [s.batch, ...swappedShape(s.latent)];
   const vector = (v: number): Tensor => device.fromValues(new Float64Array(s.batch).fill(v), [s.batch], "f64");
   const [x, xDot, yBar] = [1, 2, 3].map((stream) => noise(device, video, s.residual, stream));
   return { x, xDot, yBar, context: noise(device, [s.batch, s.spec.text.length, s.spec.text.width], s.dtype, 4), t: vector(600), tDot: vector(300) };
@@ -219,7 +220,7 @@ export function benchSample(base: Device, s: NetworkSize, steps: readonly number
   const noise = noiseKeys(0, 0, s.batch);
   return steps.map((n) => {
     const plan = studentPlan({ steps: n, sigmaMax: 80, midTimes: null, form: "trig", mode: "sde" });
-    const call = (): void => void drawNow(net, { plan, shape: s.latent, noise, condition, negative: null });
+    const call = (): void => void drawNow(net, { plan, shape: swappedShape(s.latent), noise, condition, negative: null });
     return row(device, take, `sample, ${n} step${n === 1 ? "" : "s"}`, s, call, ceiling, o);
   });
 }

@@ -1,6 +1,7 @@
 import { openblasRate } from "../../ffi/blas.ts";
 import { hostTensor, numel, type HostTensor } from "../dtype.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
+import { swappedShape } from "../data/latents.ts";
 import { latentShape } from "../recipe/schema.ts";
 import { tokensOf } from "../models/family.ts";
 import { Rng } from "../rng.ts";
@@ -58,7 +59,7 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   // The long phase of a run, with every objective on, begins with the first kind of iteration that counts.
   const start = Math.min(...method.kinds(r).filter((kind) => kind.share > 0).map((kind) => kind.step));
   const batch: HostBatch = {
-    latents: randomHost([r.train.batch, ...latentShape(r)], rng),
+    latents: randomHost([r.train.batch, ...swappedShape(latentShape(r))], rng),
     embeds: randomHost([r.train.batch, text.length, text.width], rng),
   };
   const rows = new Map<RoleName, [ms: number, flop: number][]>();

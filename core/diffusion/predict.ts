@@ -3,7 +3,7 @@ import type { Tensor } from "../tensor.ts";
 import { constant, Tape, type Var } from "../tape.ts";
 import { trigCoefficients, type Curve } from "./path.ts";
 
-/** A time with its tangent, per sample, on the host in f64. */
+/** A time with its tangent, one per sample [B] or per frame [B * T], on the host in f64. */
 export interface Time {
   t: Float64Array;
   dot: Float64Array | null;
@@ -12,7 +12,7 @@ export interface Time {
 /** What the text (or nothing) contributes. Shapes: [B, M, textDim]. */
 export type Condition = Tensor;
 
-/** A rectified-flow network: velocity at an RF time. Shapes: x [B, C, T, Y, X] -> the same. Units: time.t is tRf in [0, 1]. */
+/** A rectified-flow network: velocity at an RF time. Shapes: x [B, T, C, Y, X] -> the same. Units: time.t is tRf in [0, 1]. */
 export type VelocityNet = (tape: Tape, x: Var, tRf: Time, condition: Condition) => Var;
 
 /** What the losses and samplers see of a network. Units: TrigFlow times. */
@@ -50,12 +50,12 @@ export function guided(inner: Denoiser, scale: number, uncondition: (B: number) 
   if (scale === 1) return inner;
   const mix = (tape: Tape, c: Var, u: Var): Var => lincomb(tape, [[{ value: scale }, c], [{ value: 1 - scale }, u]]);
   return {
-    field: (tape, x, time, condition) => mix(tape, inner.field(tape, x, time, condition), inner.field(tape, x, time, uncondition(time.t.length))),
-    x0: (tape, x, time, condition) => mix(tape, inner.x0(tape, x, time, condition), inner.x0(tape, x, time, uncondition(time.t.length))),
+    field: (tape, x, time, condition) => mix(tape, inner.field(tape, x, time, condition), inner.field(tape, x, time, uncondition(condition.shape[0]))),
+    x0: (tape, x, time, condition) => mix(tape, inner.x0(tape, x, time, condition), inner.x0(tape, x, time, uncondition(condition.shape[0]))),
   };
 }
 
-/** Evaluates without record or tangent and frees the intermediates. Shapes: x [B, C, T, Y, X] -> the same. */
+/** Evaluates without record or tangent and frees the intermediates. Shapes: x [B, T, C, Y, X] -> the same. */
 export function evaluate(output: Denoiser["field"], x: Tensor, tTrig: Float64Array, condition: Condition): Tensor {
   const scope = x.device.scope();
   try {

@@ -9,7 +9,7 @@ import { simulate } from "./simulate.ts";
 
 /**
  * Denoising loss of the critic (fake score) on the student's own samples: sum (G - x0_critic(x_t))^2 / sin^2(t), which is
- * flow matching in F. The student runs without record. Shapes: latents [B, C, T, Y, X]. Source: DMD2; rCM section 4.
+ * flow matching in F. The student runs without record. Shapes: latents [B, T, C, Y, X]. Source: DMD2; rCM section 4.
  */
 export function criticLoss(tape: Tape, critic: Denoiser, student: Denoiser, condition: Tensor, draws: DmdDraws, o: { onNonfinite: OnNonfinite }): LossResult & { x0: Tensor } {
   const G = simulate(new Tape(tape.device, { record: false }), student, condition, draws.simulation).x;

@@ -34,7 +34,7 @@ export function dcmTimes(u: Float64Array, o: Pick<DcmOptions, "totalSteps" | "sk
 /**
  * Discrete consistency distillation: the student's x0 at the start of a short teacher trajectory is pulled to its own
  * (constant) x0 at the end. loss = scale * sum (x0(x_t0, t0) - sg x0(x_tk, tk))^2.
- * Shapes: latents [B, C, T, Y, X]. Source: rCM section 5 (dCM baseline), LCM.
+ * Shapes: latents [B, T, C, Y, X]. Source: rCM section 5 (dCM baseline), LCM.
  */
 export function dcmLoss(tape: Tape, student: Denoiser, teacher: Denoiser, { x0, condition }: Batch, { u, eps }: DcmDraws, o: DcmOptions): LossResult & { xk: Tensor; target: Tensor } {
   const times = dcmTimes(u, o);

@@ -22,7 +22,7 @@ export interface DmdOptions {
 /**
  * Distribution matching: the student's sample G moves along the difference of the critic's and the guided teacher's
  * denoised estimates, loss = scale * sum (G - sg(G - q))^2 with q = (x0_critic - x0_teacher) / max(mean|G - x0_teacher|, 1e-5).
- * Shapes: latents [B, C, T, Y, X]. Source: DMD2 (arXiv 2405.14867) eq. 3; rCM eq. 12.
+ * Shapes: latents [B, T, C, Y, X]. Source: DMD2 (arXiv 2405.14867) eq. 3; rCM eq. 12.
  */
 export function dmdLoss(tape: Tape, student: Denoiser, critic: Denoiser, teacher: Denoiser, condition: Tensor, draws: DmdDraws, o: DmdOptions): LossResult & { parts: { G: Tensor; xt: Tensor; critic: Tensor; teacher: Tensor; q: Tensor; spread: Float64Array } } {
   const G = simulate(tape, student, condition, draws.simulation);

@@ -8,7 +8,7 @@ import { finiteWeights, mean, type Batch, type LossResult, type OnNonfinite } fr
 
 /**
  * Rectified-flow matching, the teacher's own objective: mean over elements of (v(x_t, t) - (eps - x0))^2.
- * Shapes: latents [B, C, T, Y, X], tRf [B]. Source: Liu et al. 2022.
+ * Shapes: latents [B, T, C, Y, X], tRf [B]. Source: Liu et al. 2022.
  */
 export function flowLoss(tape: Tape, net: VelocityNet, { x0, condition }: Batch, draws: { tRf: Float64Array; eps: Tensor }, o: { onNonfinite: OnNonfinite }): LossResult {
   const xt = combine([[draws.tRf.map((t) => 1 - t), x0], [draws.tRf, draws.eps]]);

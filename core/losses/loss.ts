@@ -2,7 +2,7 @@ import { RcmError } from "../error.ts";
 import { sampleReduce, type Tensor } from "../tensor.ts";
 import type { Var } from "../tape.ts";
 
-/** A batch of clean latents and their text. Shapes: x0 [B, C, T, Y, X], condition [B, M, textDim]. */
+/** A batch of clean latents and their text. Shapes: x0 [B, T, C, Y, X], condition [B, M, textDim]. */
 export interface Batch {
   x0: Tensor;
   condition: Tensor;
@@ -20,13 +20,13 @@ export interface LossResult {
 export type OnNonfinite = "raise" | "skip" | "zero";
 
 /**
- * Per-sample weights after the finite check: `weight`, or 0 where any tensor holds NaN or infinity.
+ * Weights of samples (or of frames) after the finite check: `weight`, or 0 where any tensor holds NaN or infinity there.
  * Throws: E_NONFINITE naming loss and tensor when `policy` is "raise".
  */
 export function finiteWeights(op: string, weight: Float64Array, policy: OnNonfinite, tensors: Record<string, Tensor>): { weight: Float64Array; skipped: number } {
   const out = Float64Array.from(weight);
   for (const [name, tensor] of Object.entries(tensors)) {
-    const bad = sampleReduce(tensor, "nonfinite");
+    const bad = sampleReduce(tensor.view([weight.length, tensor.numel / weight.length]), "nonfinite");
     bad.forEach((count, b) => {
       if (count === 0) return;
       if (policy === "raise") throw new RcmError("E_NONFINITE", `${name} of sample ${b} holds ${count} values that are not finite`, { op, got: tensor.shape });

@@ -6,7 +6,7 @@ import { sampleReduce, type Tensor } from "../tensor.ts";
 import { constant, Tape, type Var } from "../tape.ts";
 import { finiteWeights, mean, norms, type Batch, type LossResult, type OnNonfinite } from "./loss.ts";
 
-/** Average velocity of the path between RF times r <= t. Shapes: x [B, C, T, Y, X] -> the same. */
+/** Average velocity of the path between RF times r <= t. Shapes: x [B, T, C, Y, X] -> the same. */
 export type MeanVelocityNet = (tape: Tape, x: Var, t: Time, r: Time, condition: Condition) => Var;
 
 /** Where the instantaneous velocity along the path comes from. */
@@ -52,7 +52,7 @@ export interface MeanFlowNets {
 
 /**
  * MeanFlow: u(x_t, t, r) = v - (t - r) du/dt, with du/dt along (v, 1, 0) from the same pass as u.
- * Shapes: latents [B, C, T, Y, X]. Units: RF times. Source: MeanFlow (arXiv 2505.13447) eq. 6-11.
+ * Shapes: latents [B, T, C, Y, X]. Units: RF times. Source: MeanFlow (arXiv 2505.13447) eq. 6-11.
  */
 export function meanflowLoss(tape: Tape, nets: MeanFlowNets, { x0, condition }: Batch, { t, r, eps }: MeanFlowDraws, o: MeanFlowOptions): LossResult & { parts: { xt: Tensor; v: Tensor; u: Tensor; uJvp: Tensor; tangent: Tensor; weight: Float64Array } } {
   const xt = combine([[t.map((v) => 1 - v), x0], [t, eps]]);
@@ -86,7 +86,7 @@ function velocity(nets: MeanFlowNets, xt: Tensor, x0: Tensor, eps: Tensor, t: Fl
   const data = combine([[1, eps], [-1, x0]]);
   if (kind.kind === "data") return data;
   const tape = new Tape(xt.device, { record: false });
-  const uncondition = nets.uncondition?.(t.length) ?? condition;
+  const uncondition = nets.uncondition?.(condition.shape[0]) ?? condition;
   if (kind.kind === "teacher") {
     const teacher = nets.teacher as NonNullable<MeanFlowNets["teacher"]>;
     const c = teacher(tape, constant(xt), at(t), condition).x;

@@ -62,7 +62,7 @@ export interface ScmParts {
  *
  *   g = -cos sqrt(1 - r^2 sin^2) (F - F*) - (r cos sin x_t + D),   D = JVP of F along (cos sin F*, cos sin)
  *   g <- g / (|g| + c)
- * Shapes: latents [B, C, T, Y, X]. Source: sCM Algorithm 1, rCM eq. 9 and its public recipe.
+ * Shapes: latents [B, T, C, Y, X]. Source: sCM Algorithm 1, rCM eq. 9 and its public recipe.
  */
 export function scmParts(tape: Tape, student: Denoiser, teacher: Denoiser, batch: Batch, { tTrig, eps }: ScmDraws, o: ScmOptions): ScmParts {
   const { c, s } = cosSin(tTrig);

@@ -15,11 +15,10 @@ export interface SimulationDraws {
 
 /**
  * Samples the student from pure noise over its own few steps. Only the last step is recorded (tape given).
- * Shapes: noise [B, C, T, Y, X] -> x0 of the same. Source: DMD2 backward simulation; rCM Algorithm 1.
+ * Shapes: noise [B, T, C, Y, X] -> x0 of the same. Source: DMD2 backward simulation; rCM Algorithm 1.
  */
 export function simulate(tape: Tape, student: Denoiser, condition: Condition, draws: SimulationDraws): Var {
-  const B = draws.noise.shape[0];
-  let t = new Float64Array(B).fill(Math.PI / 2);
+  let t = new Float64Array(draws.times[0]?.length ?? draws.noise.shape[0]).fill(Math.PI / 2);
   let x = draws.noise;
   draws.times.forEach((candidates, k) => {
     const x0 = evaluate(student.x0, x, t, condition);

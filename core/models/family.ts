@@ -63,8 +63,8 @@ export interface Net {
   netTime(tRf: Time): Time;
   /**
    * One evaluation; the tangent of the output is formed when x or a time carries one.
-   * Shapes: x [B, C, T, Y, X], times [B] f64 each (a second one for networks with secondTime), context [B, M, D]
-   *   -> [B, C, T, Y, X].
+   * Shapes: x [B, T, C, Y, X], times [B] or one per frame [B * T], f64 (a second one for networks with secondTime),
+   *   context [B, M, D] -> [B, T, C, Y, X].
    * Units: times as `netTime` gives them.
    */
   forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var;

@@ -18,7 +18,7 @@ export interface DrawNet {
 /** One batch of latents to draw. */
 export interface DrawJob {
   plan: SamplePlan;
-  /** Of one latent. Shapes: [C, T, Y, X]. */
+  /** Of one latent: frames, channels, rows, columns. */
   shape: readonly number[];
   /** One key a sample. */
   noise: readonly NoiseKey[];
@@ -48,7 +48,7 @@ export const stopPoint = (asked: (() => boolean) | undefined, op: string, messag
 
 /**
  * Draws a batch of latents. Signals are heard between evaluations, and nothing stays on the device when it throws.
- * Shapes: -> [B, C, T, Y, X] f32. Throws: E_NONFINITE naming a sample; what `stopPoint` throws.
+ * Shapes: -> [B, T, C, Y, X] f32. Throws: E_NONFINITE naming a sample; what `stopPoint` throws.
  */
 export async function draw(net: DrawNet, job: DrawJob, o: DrawOptions = {}): Promise<Tensor> {
   using steps = drawing(net, job, o.onStep);

@@ -4,7 +4,10 @@ import type { Op } from "../op.ts";
 import { expectLike, ptrOf, type Device, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
-/** Per-sample coefficients of one term, value and tangent, on the host in f64. A number applies to every sample. */
+/**
+ * Coefficients of one term, value and tangent, on the host in f64: one per sample, or one per frame of samples
+ * [B, T, ...]. A number applies everywhere.
+ */
 export interface Coefficient {
   value: Float64Array | number;
   dot?: Float64Array | number | null;
@@ -17,7 +20,7 @@ interface LincombParams {
 /** The kernels, for coefficients already on the device. Shapes: coef, coefDot [terms, B] f64. */
 export const lincombKernels = {
   forward(x: readonly Tensor[], coef: Tensor, y: Tensor): void {
-    y.device.lib.lincombFwd({ ...terms(x), coef: coef.ptr, y: y.ptr, ...counts(x) });
+    y.device.lib.lincombFwd({ ...terms(x), coef: coef.ptr, y: y.ptr, ...counts(x, coef) });
   },
   jvp(
     x: readonly Tensor[],
@@ -28,11 +31,11 @@ export const lincombKernels = {
     const [x0Dot, x1Dot, x2Dot, x3Dot] = [0, 1, 2, 3].map((i) => ptrOf(xDot[i]));
     out.y.device.lib.lincombJvp({
       ...terms(x), x0Dot, x1Dot, x2Dot, x3Dot, coef: c.coef.ptr, coefDot: ptrOf(c.coefDot), y: out.y.ptr,
-      yDot: out.yDot.ptr, ...counts(x),
+      yDot: out.yDot.ptr, ...counts(x, c.coef),
     });
   },
   vjp(yBar: Tensor, coef: Tensor, xBar: Tensor, term: number): void {
-    const { B, N, dtype } = counts([yBar]);
+    const { B, N, dtype } = counts([yBar], coef);
     yBar.device.lib.lincombVjp({ yBar: yBar.ptr, coef: coef.ptr, xBar: xBar.ptr, B, N, term, dtype });
   },
 };
@@ -75,9 +78,9 @@ function terms(x: readonly Tensor[]): Record<"x0" | "x1" | "x2" | "x3", Pointer 
   return { x0: ptrOf(x[0]), x1: ptrOf(x[1]), x2: ptrOf(x[2]), x3: ptrOf(x[3]) };
 }
 
-function counts(x: readonly Tensor[]): { B: number; N: number; terms: number; dtype: Code } {
+function counts(x: readonly Tensor[], coef: Tensor): { B: number; N: number; terms: number; dtype: Code } {
   const [first] = x;
-  const B = first.shape[0] ?? 1;
+  const B = coef.shape[1];
   return { B, N: B === 0 ? 0 : first.numel / B, terms: x.length, dtype: first.code };
 }
 
@@ -88,7 +91,24 @@ function check(x: readonly Tensor[], coef: Coefficient[]): { device: Device; B: 
   }
   const [first] = x;
   for (let i = 1; i < x.length; i++) expectLike("lincomb", `x${i}`, x[i], first);
-  return { device: first.device, B: first.shape[0] ?? 1 };
+  return { device: first.device, B: rowsOf(first, coef) };
+}
+
+/** Number of rows of x with separate coefficients: its samples or their frames. Throws: E_SHAPE. */
+function rowsOf({ shape }: Tensor, coef: Coefficient[]): number {
+  const [B, T] = [shape[0] ?? 1, shape[1] ?? 1];
+  let rows = B;
+  coef.forEach(({ value, dot }, i) => {
+    for (const v of [value, dot]) {
+      if (v === null || v === undefined || typeof v === "number" || v.length === B) continue;
+      if (v.length !== B * T) {
+        const text = `coefficient ${i} has not one value per sample or per frame`;
+        throw new RcmError("E_SHAPE", text, { op: "lincomb", want: `${B} or ${B * T}`, got: v.length });
+      }
+      rows = B * T;
+    }
+  });
+  return rows;
 }
 
 function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): Tensor {
@@ -96,18 +116,17 @@ function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): T
   coef.forEach((one, i) => {
     const v = (dot ? one.dot : one.value) ?? 0;
     if (typeof v === "number") return void values.fill(v, i * B, (i + 1) * B);
-    if (v.length !== B) {
-      const text = `coefficient ${i} has not one value a sample`;
-      throw new RcmError("E_SHAPE", text, { op: "lincomb", want: B, got: v.length });
-    }
-    values.set(v, i * B);
+    // A per-sample coefficient applies to every frame of its sample when others are per frame.
+    const each = B / v.length;
+    if (each === 1) return values.set(v, i * B);
+    v.forEach((one, b) => values.fill(one, i * B + b * each, i * B + (b + 1) * each));
   });
   return device.fromValues(values, [coef.length, B], "f64");
 }
 
 /**
  * y[b] = sum_i coef_i[b] x_i[b].
- * Shapes: x_i [B, ...], coefficients [B]. Grad: x_i; coefficients carry tangents only.
+ * Shapes: x_i [B, ...], coefficients [B], or [B * T] for x_i [B, T, ...]. Grad: x_i; coefficients carry tangents only.
  */
 export const lincomb = (tape: Tape, terms: [Coefficient, Var][]): Var =>
   tape.run(lincombOp, terms.map(([, v]) => v), { coef: terms.map(([c]) => c) });

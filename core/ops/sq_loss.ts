@@ -7,17 +7,20 @@ interface SqLossParams {
   /** Constants of x's shape; null: 0. */
   target: Tensor | null;
   delta: Tensor | null;
-  /** Per-sample weights, host. */
+  /** Weights per sample, or per frame, on the host. */
   weight: Float64Array;
 }
 
 function check(x: Tensor, { target, delta, weight }: SqLossParams): number {
   const op = "sq_loss";
-  const B = x.shape[0];
+  const [B, T] = [x.shape[0], x.shape[1] ?? 1];
   if (target) expectLike(op, "target", target, x);
   if (delta) expectLike(op, "delta", delta, x);
-  if (weight.length !== B) throw new RcmError("E_SHAPE", "one weight a sample", { op, want: B, got: weight.length });
-  return B;
+  if (weight.length !== B && weight.length !== B * T) {
+    const want = `${B} or ${B * T}`;
+    throw new RcmError("E_SHAPE", "one weight per sample or per frame", { op, want, got: weight.length });
+  }
+  return weight.length;
 }
 
 /** Constants of the loss, with the weights on the device. Shapes: weight [B] f64. */
@@ -28,7 +31,7 @@ interface SqLossConstants {
 }
 
 function fields(x: Tensor, { target, delta, weight }: SqLossConstants) {
-  const B = x.shape[0];
+  const B = weight.numel;
   return {
     x: x.ptr, target: ptrOf(target), delta: ptrOf(delta), weight: weight.ptr, B, N: B === 0 ? 0 : x.numel / B,
     dtype: x.code,
@@ -76,6 +79,6 @@ export const sqLossOp: Op<[x: Tensor], SqLossParams, readonly [weight: Tensor]> 
 
 /**
  * loss[b] = weight[b] * sum((x - target - delta)^2), residual formed in f64; target and delta carry no gradient.
- * Shapes: x [B, ...] -> [B] f64. Grad: x.
+ * Shapes: x [B, ...], weight [B] -> [B] f64; or x [B, T, ...], weight [B * T] -> [B * T]. Grad: x.
  */
 export const sqLoss = (tape: Tape, x: Var, p: SqLossParams): Var => tape.run(sqLossOp, [x], p);

@@ -13,31 +13,32 @@ export const EXPERT_BOUNDARY = 0.9;
 
 /**
  * What the network sees of the picture: a mask that is 1 in the first latent frame and 0 after it, then the latent of the picture
- * followed by grey frames. Shapes: latent [1, C, T, Y, X] -> [1, 4 + C, T, Y, X] f32. Source: public rCM code of Wan2.2 I2V.
+ * followed by grey frames. Shapes: latent [1, T, C, Y, X] -> [1, T, 4 + C, Y, X] f32. Source: public rCM code of Wan2.2 I2V.
  */
 export function pictureCondition(latent: Tensor): Tensor {
-  const [B, C, T, Y, X] = latent.shape;
+  const [B, T, , Y, X] = latent.shape;
   if (B !== 1) throw new RcmError("E_SHAPE", "one picture at a time", { op: "i2v", want: 1, got: B });
-  const { device } = latent;
-  const out = device.zeros([1, MASK_CHANNELS + C, T, Y, X], "f32");
-  const plane = T * Y * X;
-  for (let c = 0; c < MASK_CHANNELS; c++) out.window(c * plane, [Y * X]).fill(1);
-  out.window(MASK_CHANNELS * plane, [C, T, Y, X]).set(latent);
-  return out;
+  using scope = latent.device.scope();
+  const mask = latent.device.zeros([1, T, MASK_CHANNELS, Y, X], "f32");
+  mask.window(0, [MASK_CHANNELS, Y, X]).fill(1);
+  return scope.keep(concatChannels(mask, latent.to("f32")));
 }
 
-/** Channels of `x`, then those of `more`, which may be one sample for all. Shapes: [B, C, ...], [B | 1, D, ...] -> [B, C + D, ...]. */
+/**
+ * Channels of `x`, then those of `more`, which may be one sample for all.
+ * Shapes: [B, T, C, Y, X], [B | 1, T, D, Y, X] -> [B, T, C + D, Y, X].
+ */
 export function concatChannels(x: Tensor, more: Tensor): Tensor {
-  const [B, C, ...rest] = x.shape;
-  const [one, D, ...same] = more.shape;
-  if ((one !== 1 && one !== B) || same.length !== rest.length || same.some((d, i) => d !== rest[i])) {
+  const [B, T, C, ...rest] = x.shape;
+  const [one, frames, D, ...same] = more.shape;
+  if ((one !== 1 && one !== B) || frames !== T || same.length !== rest.length || same.some((d, i) => d !== rest[i])) {
     throw new RcmError("E_SHAPE", "channels of other latents", { op: "concat", want: x.shape, got: more.shape });
   }
-  const out = x.device.empty([B, C + D, ...rest], x.dtype);
-  const [nx, nm] = [x.numel / B, more.numel / one];
-  for (let b = 0; b < B; b++) {
-    out.window(b * (nx + nm), [nx]).set(x.window(b * nx, [nx]));
-    out.window(b * (nx + nm) + nx, [nm]).set(more.window(one === 1 ? 0 : b * nm, [nm]));
+  const out = x.device.empty([B, T, C + D, ...rest], x.dtype);
+  const [nx, nm] = [x.numel / (B * T), more.numel / (one * T)];
+  for (let frame = 0; frame < B * T; frame++) {
+    out.window(frame * (nx + nm), [nx]).set(x.window(frame * nx, [nx]));
+    out.window(frame * (nx + nm) + nx, [nm]).set(more.window((one === 1 ? frame % T : frame) * nm, [nm]));
   }
   return out;
 }

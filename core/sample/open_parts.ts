@@ -1,4 +1,5 @@
 import type { DType } from "../dtype.ts";
+import { swapOnDevice } from "../data/latents.ts";
 import type { VaeFamily } from "../models/vae.ts";
 import type { Device } from "../tensor.ts";
 import { openVae } from "../weights/vae.ts";
@@ -12,8 +13,11 @@ export function openTiledVae(device: Device, { weights, tile }: { weights: strin
   const vae = openVae(device, weights, dtype, family);
   const tiles = tile === 0 ? null : { size: tile, overlap: overlapOf(tile) };
   return {
-    encode: (video) => vae.encode(video, { tile: tiles }),
-    decode: (latent, sink) => vae.decode(latent, sink, { tile: tiles }),
+    encode: (video) => swapOnDevice(vae.encode(video, { tile: tiles })),
+    decode(latent, sink) {
+      using _scope = device.scope();
+      vae.decode(swapOnDevice(latent), sink, { tile: tiles });
+    },
     [Symbol.dispose]() {
       vae.params[Symbol.dispose]();
       device.trim();

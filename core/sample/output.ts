@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
+import { swappedShape } from "../data/latents.ts";
 import { decodePng } from "../io/png_read.ts";
 import { sampleReduce, type Tensor } from "../tensor.ts";
 import { pushFrames, type FrameSink } from "../video/frames.ts";
@@ -44,9 +45,9 @@ export class VideoWriter {
     this.ffmpeg = o.format === "mp4" ? findFfmpeg() : null;
   }
 
-  /** Decodes one latent into `name.mp4`, `name.png` (a still) or a folder `name`, and its contact sheet. Shapes: latent [1, C, T, Y, X]. */
+  /** Decodes one latent into `name.mp4`, `name.png` (a still) or a folder `name`, and its contact sheet. Shapes: latent [1, T, C, Y, X]. */
   async write(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
-    const { frames } = videoOf(latent.shape.slice(1), this.o.scale.strides);
+    const { frames } = videoOf(swappedShape(latent.shape.slice(1)), this.o.scale.strides);
     if (this.o.format === "mp4" && frames > 1 && this.ffmpeg === null) this.complain("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
     try {
       return await this.once(vae, latent, name);
@@ -70,7 +71,7 @@ export class VideoWriter {
   }
 
   private async once(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
-    const video = videoOf(latent.shape.slice(1), this.o.scale.strides);
+    const video = videoOf(swappedShape(latent.shape.slice(1)), this.o.scale.strides);
     const sink = this.sink(name, video);
     const row = new SheetRow(video, video.frames);
     let count = 0;

@@ -2,7 +2,7 @@ import type { Tensor } from "../tensor.ts";
 import type { Embedder } from "../text/embedder.ts";
 import type { SampleNet } from "../networks/net.ts";
 
-/** Latents to frames in chunks, and frames to latents. Shapes: latent [B, 16, T, Y, X]; frames [B, 3, t, 8Y, 8X] in [-1, 1]. */
+/** Latents to frames in chunks, and frames to latents. Shapes: latent [B, T, C, Y, X]; frames [B, 3, t, 8Y, 8X] in [-1, 1]. */
 export interface VideoVae extends Disposable {
   encode(video: Tensor): Tensor;
   decode(latent: Tensor, sink: (frames: Tensor, first: number) => void): void;

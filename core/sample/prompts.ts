@@ -1,3 +1,4 @@
+import { swappedShape } from "../data/latents.ts";
 import type { HostTensor } from "../dtype.ts";
 import { draw, stopPoint } from "../networks/draw.ts";
 import type { SampleNet } from "../networks/net.ts";
@@ -27,7 +28,7 @@ export interface PromptHooks {
 }
 
 export interface SampleSet {
-  /** [n, C, T, Y, X] f32. */
+  /** [n, T, C, Y, X] f32. */
   latents: Tensor;
   /** Wall time of the sampling alone. */
   seconds: number;
@@ -41,7 +42,7 @@ export async function drawPrompts(device: Device, job: PromptJob, hooks: PromptH
   const { net, plan, recipe, prompts, seed, batch } = job;
   const { text } = net.spec;
   const texts = await promptTexts(device, job, hooks.onTruncated);
-  const shape = latentShape(recipe);
+  const shape = swappedShape(latentShape(recipe));
   const out = device.empty([prompts.length, ...shape], "f32");
   const each = out.numel / prompts.length;
   let [seconds, done] = [0, 0];

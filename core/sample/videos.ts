@@ -7,6 +7,7 @@ import { writeTorch } from "../io/torch.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { firstFrame } from "../video/image.ts";
 import type { Picture } from "../video/sheet.ts";
+import { swapFramesAndChannels, swappedShape } from "../data/latents.ts";
 import { videoOf, type VideoScale } from "../video/sizes.ts";
 import { textBatch, textsOf, type TextShape } from "../text/embedder.ts";
 import { pictureCondition, withPicture } from "./i2v.ts";
@@ -180,7 +181,7 @@ class VideoRun {
         else if (job.offload) this.net?.release();
         if (this.net === null || job.offload) device.trim();
       }
-      for (const [b, item] of items.entries()) await this.finish(item, latents.window((b * latents.numel) / items.length, [1, ...job.shape]), at + b + 1);
+      for (const [b, item] of items.entries()) await this.finish(item, latents.window((b * latents.numel) / items.length, [1, ...swappedShape(job.shape)]), at + b + 1);
       if (job.offload) device.trim();
     }
   }
@@ -205,7 +206,7 @@ class VideoRun {
       const condition = texts(items.map((i) => i.prompt));
       const negative = job.negativePrompt === null ? null : texts([job.negativePrompt]);
       const seen = this.condition ? withPicture(net, this.condition) : net;
-      const batch = { plan, shape, noise, condition, negative };
+      const batch = { plan, shape: swappedShape(shape), noise, condition, negative };
       return scope.keep(await draw(seen, batch, { onStep, stopPoint: stop, nameOf }));
     });
   }
@@ -215,7 +216,7 @@ class VideoRun {
     const { job, parts, stages } = this;
     const entry: ManifestEntry = { index: item.index, prompt: item.prompt, file: `${item.name}.pt`, sheet: null, latents: null };
     if (job.saveLatents || !parts.vae) {
-      stages.run("write", () => writeFileAtomic(join(job.out, `${item.name}.pt`), writeTorch(latent.view(job.shape).toHost())));
+      stages.run("write", () => writeFileAtomic(join(job.out, `${item.name}.pt`), writeTorch({ ...swapFramesAndChannels(latent.toHost()), shape: [...job.shape] })));
       entry.latents = `${item.name}.pt`;
     }
     if (parts.vae) Object.assign(entry, await this.writer.write(await this.openVae(), latent, item.name));

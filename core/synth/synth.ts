@@ -13,6 +13,7 @@ import { drawNet } from "../networks/net.ts";
 import type { Network } from "../networks/network.ts";
 import { teacherPlan } from "../networks/plan.ts";
 import { ShardAppender } from "../data/appender.ts";
+import { swapFramesAndChannels, swappedShape } from "../data/latents.ts";
 
 /** How the teacher is sampled. The defaults of the command are those of the public set. */
 export interface SynthSampler {
@@ -32,7 +33,7 @@ export interface SynthOptions {
   embed: (prompts: readonly string[]) => Promise<HostTensor[]>;
   /** Embedding of the negative prompt. Shapes: [1, length, width]. */
   negative: Tensor | null;
-  /** Latent shape: channels, frames, rows, columns. */
+  /** Shape of a stored latent: channels, frames, rows, columns. */
   shape: readonly number[];
   sampler: SynthSampler;
   time: "exact" | "bf16";
@@ -141,8 +142,9 @@ async function latentsOf(teacher: Network, o: SynthOptions, batch: SynthBatch): 
   embeds.forEach((host, b) => condition.window(b * (condition.numel / embeds.length), host.shape).setHost(host));
   const plan = teacherPlan({ ...s, sampler: s.kind });
   const noise = embeds.map((_, b) => ({ seed: s.seed + first + b, index: 0 }));
-  const job = { plan, shape, noise, condition, negative: o.negative?.to(dtype) ?? null };
+  const job = { plan, shape: swappedShape(shape), noise, condition, negative: o.negative?.to(dtype) ?? null };
   const x = await draw(drawNet(teacher), job, { stopPoint: stop, nameOf: (b) => `prompt ${first + b}` });
   const half = x.to("bf16");
-  return embeds.map((_, b) => half.window(b * (half.numel / embeds.length), shape).toHost());
+  const each = half.numel / embeds.length;
+  return embeds.map((_, b) => swapFramesAndChannels(half.window(b * each, swappedShape(shape)).toHost()));
 }

@@ -4,7 +4,7 @@ import { RcmError } from "../error.ts";
 import type { Sample } from "../io/webdataset.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
 
-/** One micro-batch on the host. Shapes: latents [B, C, T, Y, X], embeds [B, M, D]. */
+/** One micro-batch on the host. Shapes: latents [B, T, C, Y, X] (as stored: [B, C, T, Y, X]), embeds [B, M, D]. */
 export interface HostBatch {
   latents: HostTensor;
   embeds: HostTensor;
@@ -36,7 +36,7 @@ function joinMember(samples: readonly Sample[], { what, pick, stored, cut, shape
   return { dtype: first.dtype, shape: [samples.length, ...shape], data };
 }
 
-/** Joins samples into one batch, latents cut to the recipe's frames. Throws: E_SHAPE naming the sample that differs from the recipe. */
+/** Joins samples into one batch as stored, channels first, latents cut to the recipe's frames. Throws: E_SHAPE naming the sample that differs from the recipe. */
 export function collate(samples: readonly Sample[], recipe: Recipe, embedShape: readonly number[]): HostBatch {
   const shape = latentShape(recipe);
   return {

@@ -1,5 +1,6 @@
 import { countingBackend } from "../../ffi/counting.ts";
 import { counted } from "../../ffi/counting.ts";
+import { swappedShape } from "../data/latents.ts";
 import { dtypeBytes, numel, type HostTensor } from "../dtype.ts";
 import { roundTrip } from "../models/round_trip.ts";
 import { tokensOf } from "../models/family.ts";
@@ -71,8 +72,9 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
   const init = recipe.model.init;
   const student = init === "random" ? null : init === "teacher" ? FROM_TEACHER : nothing;
   const trainer = new Trainer(device, recipe, { teacher: recipe.teacher && nothing, student }, { negative: text, empty: text });
+  const shape = swappedShape(latentShape(recipe));
   const batch: HostBatch = {
-    latents: zeros([train.batch, ...latentShape(recipe)], "bf16"),
+    latents: zeros([train.batch, ...shape], "bf16"),
     embeds: zeros([train.batch, length, width], "bf16"),
   };
   const vae = o.vae ? o.vae.family.create(device, o.vae.config, "bf16") : null;
@@ -94,13 +96,13 @@ export function rehearse(original: Recipe, backend: "cpu" | "cuda", o: Rehearsal
     play(kind.name, () => iterate(kind));
     flopPerStep += kind.share * turns[turns.length - 1].flop;
   }
-  if (vae) play("latents through the VAE", () => void roundTrip(vae, batch.latents));
+  if (vae) play("latents through the VAE", () => void roundTrip(vae, zeros([train.batch, ...latentShape(recipe)], "bf16")));
   if (train.sample_every > 0) {
     play("sample", () => {
       using _scope = device.scope();
       const plan = gridPlans(recipe).reduce((most, p) => (evaluationsOf(p) > evaluationsOf(most) ? p : most));
       const net = drawNet(trainer.sampler("ema"));
-      drawNow(net, { plan, shape: latentShape(recipe), noise: noiseKeys(0, 0, 1), condition: text, negative: text });
+      drawNow(net, { plan, shape, noise: noiseKeys(0, 0, 1), condition: text, negative: text });
     });
   }
   const most = Math.max(...turns.map((t) => t.bytes));

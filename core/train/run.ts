@@ -11,6 +11,7 @@ import { latentShape, type Recipe } from "../recipe/schema.ts";
 import { Device } from "../tensor.ts";
 import { loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
 import { listCheckpoints } from "../weights/run_folder.ts";
+import { swapFramesAndChannels, swappedShape } from "../data/latents.ts";
 import { gridSheet, latentSheet } from "../data/sheet.ts";
 import { VAES } from "../models/families.ts";
 import { breathe, drawNow } from "../networks/draw.ts";
@@ -110,7 +111,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
       const t0 = performance.now();
       const batches = Array.from({ length: train.accumulate }, () => {
         const batch = collate(Array.from({ length: train.batch }, () => stream.next()), recipe, [spec.text.length, spec.text.width]);
-        return vae ? { ...batch, latents: roundTrip(vae, batch.latents) } : batch;
+        return { ...batch, latents: swapFramesAndChannels(vae ? roundTrip(vae, batch.latents) : batch.latents) };
       });
       last = trainer.iterate(batches);
       position = stream.position();
@@ -184,7 +185,7 @@ function drawSamples(trainer: Trainer, { negative, prompts: condition }: Texts, 
   const { recipe, device } = trainer;
   using _scope = device.scope();
   const net = drawNet(trainer.sampler("ema"));
-  const shape = latentShape(recipe);
+  const shape = swappedShape(latentShape(recipe));
   const count = condition.shape[0];
   // One at a time: a batch of videos would need the memory of all.
   const rowOf = (plan: SamplePlan): HostTensor[] =>
@@ -192,7 +193,7 @@ function drawSamples(trainer: Trainer, { negative, prompts: condition }: Texts, 
       using _one = device.scope();
       const text = condition.window(i * (condition.numel / count), [1, ...condition.shape.slice(1)]);
       const noise = noiseKeys(recipe.train.seed, i, 1);
-      return drawNow(net, { plan, shape, noise, condition: text, negative }).toHost();
+      return swapFramesAndChannels(drawNow(net, { plan, shape, noise, condition: text, negative }).toHost());
     });
   const rows = gridPlans(recipe).map(rowOf);
   mkdirSync(join(out, "samples"), { recursive: true });

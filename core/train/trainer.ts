@@ -114,7 +114,7 @@ export class Trainer implements TrainState {
         const next = losses.next();
         if (next.done) break;
         const { tape, result } = next.value;
-        this.backward(tape, result, batches.length);
+        this.backward(tape, result, batch.x0.shape[0] * batches.length);
         skipped += result.skipped;
         for (const [stat, value] of Object.entries(result.stats)) (stats[stat] ??= []).push(value);
       }
@@ -158,10 +158,10 @@ export class Trainer implements TrainState {
     }
   }
 
-  /** Gradient of the batch mean. */
-  private backward(tape: Tape, { loss }: LossResult, micros: number): void {
-    const B = loss.x.numel;
-    tape.backward(loss, this.device.fromValues(new Float64Array(B).fill(1 / (B * micros)), [B], "f64"));
+  /** Gradient of the mean over the global batch of n samples. */
+  private backward(tape: Tape, { loss }: LossResult, n: number): void {
+    const rows = loss.x.numel;
+    tape.backward(loss, this.device.fromValues(new Float64Array(rows).fill(1 / n), [rows], "f64"));
   }
 
   private emaBeta(step: number, updates: number): number {

@@ -12,7 +12,7 @@ import { Tape } from "../../core/tape.ts";
 import type { Device, Tensor } from "../../core/tensor.ts";
 import { type Network, velocityNet } from "../../core/networks/network.ts";
 import { onEachDevice } from "../harness/device.ts";
-import { golden, relativeError } from "../harness/golden.ts";
+import { framesFirst, golden, relativeError } from "../harness/golden.ts";
 import { goldenConfig } from "../harness/golden_wan.ts";
 import { wanNetwork } from "../harness/wan_net.ts";
 
@@ -20,7 +20,7 @@ import { wanNetwork } from "../harness/wan_net.ts";
 
 const G = golden("rcm_losses.safetensors");
 const P = golden("rcm_losses_params.safetensors");
-const values = (name: string): Float64Array => hostValues(G.get(name));
+const values = (name: string): Float64Array => hostValues(framesFirst(G.get(name)));
 
 /** Tolerances of the set's metadata for f32; in f64 what float32 storage leaves. */
 const TOL = {
@@ -36,7 +36,7 @@ function setup(device: Device, dtype: "f32" | "f64") {
     model.load(P.under(`params.${role}.`), role);
     return model;
   };
-  const up = (name: string): Tensor => device.fromHost(G.get(name)).to(dtype);
+  const up = (name: string): Tensor => device.fromHost(framesFirst(G.get(name))).to(dtype);
   const models = { student: net("student", true), teacher: net("teacher", false), critic: net("critic", true) };
   const unconditional = up("uncondition");
   const plainTeacher = trigDenoiser(velocityNet(models.teacher));

@@ -14,7 +14,7 @@ import type { Tensor } from "../../core/tensor.ts";
 import { at } from "../../core/diffusion/predict.ts";
 import { constant, Tape } from "../../core/tape.ts";
 import { cpu } from "../harness/device.ts";
-import { golden, relativeError } from "../harness/golden.ts";
+import { framesFirst, golden, relativeError } from "../harness/golden.ts";
 import { goldenConfig } from "../harness/golden_wan.ts";
 import { answered, type Answers } from "../harness/answer.ts";
 
@@ -22,7 +22,7 @@ type Velocity = NonNullable<Answers["velocity"]>;
 
 const G = golden("samplers.safetensors");
 const P = golden("rcm_losses_params.safetensors");
-const values = (name: string): Float64Array => hostValues(G.get(name));
+const values = (name: string): Float64Array => hostValues(framesFirst(G.get(name)));
 const config = JSON.parse(G.metadata.config);
 
 /** v(x, t) = x A^T + b sin 3t on the host. */
@@ -49,7 +49,7 @@ describe("teacher samplers on an analytic field", () => {
       const stored = values(`${name}.sigmas`).slice(0, config.steps);
       expect(relativeError(times, stored)).toBeLessThan(1e-6);
       const states: number[][] = [];
-      const start = cpu().fromHost(G.get("x_init")).to("f64");
+      const start = cpu().fromHost(framesFirst(G.get("x_init"))).to("f64");
       const out = answered(sampler(start, stored), { velocity: analytic() }, ({ x }) => states.push([...x.values()]));
       states.push([...out.values()]);
       expect(relativeError(states.flat(), values(`${name}.traj`))).toBeLessThan(1e-5);
@@ -66,7 +66,7 @@ describe("teacher samplers on an analytic field", () => {
         { length: steps },
         (_, i) => (config.shift * top * (1 - i / steps)) / (1 + (config.shift - 1) * top * (1 - i / steps)),
       );
-      const x = cpu().fromHost(G.get("x_init")).to("f64");
+      const x = cpu().fromHost(framesFirst(G.get("x_init"))).to("f64");
       return relativeError(answered(sampler(x, times), { velocity: analytic() }).values(), exact);
     };
     expect(Math.log2(error(euler, 80) / error(euler, 160))).toBeGreaterThan(0.85);
@@ -162,7 +162,7 @@ for (const [dtype, tolStudent, tolTeacher] of [["f32", 1e-4, 1e-3], ["f64", 1e-6
       model.load(P.under(`params.${role}.`), role);
       return model;
     };
-    const up = (name: string): Tensor => cpu().fromHost(G.get(name)).to(dtype);
+    const up = (name: string): Tensor => cpu().fromHost(framesFirst(G.get(name))).to(dtype);
     const all = (x: Tensor, t: number): Float64Array => new Float64Array(x.shape[0]).fill(t);
 
     for (const steps of [1, 2, 4]) {

@@ -33,14 +33,14 @@ export function fakeVae(device: Device, log: Log): VideoVae {
       const v = video.values();
       log.push("encode picture");
       return device.fromValues(Float64Array.from({ length: 16 * T * y * x }, (_, i) => {
-        const [c, t, r, q] = [
-          Math.floor(i / (T * y * x)) % 3, Math.floor(i / (y * x)) % T, Math.floor(i / x) % y, i % x,
+        const [t, c, r, q] = [
+          Math.floor(i / (16 * y * x)), (Math.floor(i / (y * x)) % 16) % 3, Math.floor(i / x) % y, i % x,
         ];
         return v[((c * F + Math.min(F - 1, t * 4)) * Y + r * 8) * X + q * 8];
-      }), [1, 16, T, y, x], "f32");
+      }), [1, T, 16, y, x], "f32");
     },
     decode(latent, sink) {
-      const [, , T, y, x] = latent.shape;
+      const [, T, C, y, x] = latent.shape;
       const v = latent.values();
       log.push("decode");
       for (let t = 0, first = 0; t < T; t++) {
@@ -48,7 +48,7 @@ export function fakeVae(device: Device, log: Log): VideoVae {
         using _scope = device.scope();
         const chunk: Tensor = device.fromValues(Float64Array.from({ length: 3 * frames * y * 8 * x * 8 }, (_, i) => {
           const [c, r, q] = [Math.floor(i / (frames * y * x * 64)), Math.floor(i / (x * 8)) % (y * 8), i % (x * 8)];
-          return Math.tanh(v[((c * T + t) * y + (r >> 3)) * x + (q >> 3)]);
+          return Math.tanh(v[((t * C + c) * y + (r >> 3)) * x + (q >> 3)]);
         }), [1, 3, frames, y * 8, x * 8], "f32");
         sink(chunk, first);
         first += frames;

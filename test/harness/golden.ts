@@ -1,3 +1,4 @@
+import { swapFramesAndChannels } from "../../core/data/latents.ts";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { numel, type HostTensor } from "../../core/dtype.ts";
@@ -67,3 +68,6 @@ export function statedBf16Error(g: Golden, ...path: string[]): number | null {
   const found = path.reduce((o, key) => o?.[key], JSON.parse(g.metadata.bf16_rel_err ?? "{}"));
   return typeof found === "number" ? found : null;
 }
+
+/** Latents of the vectors have channels first, those of the program frames first. Shapes: [B, C, T, Y, X] -> [B, T, C, Y, X]; others stay. */
+export const framesFirst = (t: HostTensor): HostTensor => (t.shape.length === 5 ? swapFramesAndChannels(t) : t);

@@ -3,7 +3,7 @@ import { constant, Tape } from "../../core/tape.ts";
 import type { Device } from "../../core/tensor.ts";
 import { loadNetwork, type LoadOptions, type LoadReport } from "../../core/weights/fit.ts";
 import { asPublished, renamed, type Tensors } from "./formats.ts";
-import { golden, relativeError } from "./golden.ts";
+import { framesFirst, golden, relativeError } from "./golden.ts";
 import { goldenConfig } from "./golden_wan.ts";
 import { netTime, wanNetwork } from "./wan_net.ts";
 import type { Network } from "../../core/networks/network.ts";
@@ -25,9 +25,9 @@ export function outputError(
   using _scope = device.scope();
   const model = build(device);
   const report = loadNetwork(model.params, path, o);
-  const up = (name: string) => constant(device.fromHost(dit.get(name)));
+  const up = (name: string) => constant(device.fromHost(framesFirst(dit.get(name))));
   const y = model.forward(
     new Tape(device, { record: false }), up("x"), [netTime(device, hostValues(dit.get("t")))], up("context"),
   );
-  return { error: relativeError(y.x.values(), hostValues(dit.get("y"))), report };
+  return { error: relativeError(y.x.values(), hostValues(framesFirst(dit.get("y")))), report };
 }

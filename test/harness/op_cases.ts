@@ -68,6 +68,17 @@ export const OP_CASES: Record<string, OpCases> = {
         coef: [{ value: Float64Array.of(0.3, -1, 2) }, { value: 0.7 }, { value: Float64Array.of(1, 1.5, -0.25) }],
       }),
     },
+    {
+      name: "a coefficient per frame, one per sample, a number", shapes: [[2, 3, 4], [2, 3, 4], [2, 3, 4]],
+      tangent: [0, 1],
+      params: () => ({
+        coef: [
+          { value: Float64Array.of(0.3, -1, 2, 0.5, -0.25, 1) },
+          { value: Float64Array.of(1, -2) },
+          { value: 0.7 },
+        ],
+      }),
+    },
     { name: "one term, one value", shapes: [[1, 1]], tangent: [0], params: () => ({ coef: [{ value: -2 }] }) },
     {
       name: "long rows", shapes: [[2, 5001], [2, 5001]], tangent: [0, 1],
@@ -226,6 +237,10 @@ export const OP_CASES: Record<string, OpCases> = {
         weight: Float64Array.of(1, 0.5, 3),
       }),
       tangent: [0],
+    },
+    {
+      name: "a weight per frame", shapes: [[2, 3, 5]], tangent: [0],
+      params: () => ({ target: null, delta: null, weight: Float64Array.of(1, 0.5, 3, 0, -1, 2) }),
     },
     {
       name: "plain", shapes: [[2, 4097]], params: () => ({ target: null, delta: null, weight: Float64Array.of(1, 2) }),

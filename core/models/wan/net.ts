@@ -44,32 +44,31 @@ export class WanNet implements Net {
   }
 
   /**
-   * One evaluation. The tangent of the output is formed when x or time carry one.
-   * Shapes: x [B, C, T, Y, X], times [B] f64, context [B, M, textDim] -> [B, C, T, Y, X]. Units: times in network units.
+   * One evaluation. The tangent of the output is formed when x or a time carries one. Times are one per sample, or one per frame:
+   * then every frame is modulated by its own.
+   * Shapes: x [B, T, C, Y, X], times [B] or [B * T] f64, context [B, M, textDim] -> [B, T, C, Y, X]. Units: times in network units.
    */
   forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var {
     const { config: c, options: o } = this;
-    const [B, , T, Y, X] = x.x.shape;
-    expectShape("wan", "x", x.x, [B, c.inDim, T, Y, X]);
-    expectShape("wan", "context", context.x, [B, -1, c.textDim]);
-    for (const time of times) expectShape("wan", "time", time.x, [B]);
-    if (times.length !== (c.secondTime ? 2 : 1)) {
-      throw new RcmError("E_ARG", "a second time goes with secondTime", { op: "wan", want: c.secondTime, got: times.length === 2 });
-    }
-    const grid = [T / c.patch[0], Y / c.patch[1], X / c.patch[2]] as const;
-    const { dtype } = x.x;
+    const [B, T, , Y, X] = x.x.shape;
+    const rows = this.check(x, times, context);
+    const grid = [T, Y / c.patch[1], X / c.patch[2]] as const;
+    const L = grid[0] * grid[1] * grid[2];
     const rope = ropeTables(tape.device, c.dim / c.heads, grid, statDType(o.residual));
+    const { dtype } = x.x;
 
     const embed = tape.block(o.checkpoint, (inner, [raw]) => {
-      const patches = patchify(inner, raw, { patch: c.patch, order: "channel_first", dtype: o.dtype });
-      return dense(inner, this.weights, "patch_embedding", patches, o.residual);
+      const frames = inner.reshape(raw, [B * T, c.inDim, 1, Y, X]);
+      const patches = patchify(inner, frames, { patch: c.patch, order: "channel_first", dtype: o.dtype });
+      const tokens = inner.reshape(patches, [rows, (B * L) / rows, patches.x.shape[2]]);
+      return dense(inner, this.weights, "patch_embedding", tokens, o.residual);
     }, [x]);
     const text = tape.block(o.checkpoint, (inner, [raw]) => {
       const hidden = denseAct(inner, this.weights, "text_embedding.0", raw, "gelu_tanh");
       return dense(inner, this.weights, "text_embedding.2", hidden);
     }, [this.cast(context)]);
     const e = this.timeEmbedding(tape, times);
-    const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [B, 6, c.dim]);
+    const projected = tape.reshape(dense(tape, this.weights, "time_projection.1", activation(tape, e, "silu")), [rows, 6, c.dim]);
 
     let h = embed;
     for (let i = 0; i < c.layers; i++) {
@@ -82,10 +81,28 @@ export class WanNet implements Net {
       const modulation = addModulation(inner, this.weights.get("head.modulation"), e);
       const normed = adaLayerNorm(inner, x, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
       const patches = dense(inner, this.weights, "head.head", normed, o.residual);
-      return unpatchify(inner, patches, { patch: c.patch, order: "channel_last", dtype, shape: [B, c.outDim, T, Y, X] });
-    }, [h, tape.reshape(e, [B, 1, c.dim])]);
+      const frames = inner.reshape(patches, [B * T, L / T, patches.x.shape[2]]);
+      const pixels = unpatchify(inner, frames, { patch: c.patch, order: "channel_last", dtype, shape: [B * T, c.outDim, 1, Y, X] });
+      return inner.reshape(pixels, [B, T, c.outDim, Y, X]);
+    }, [h, tape.reshape(e, [rows, 1, c.dim])]);
     release(tape, h);
     return out;
+  }
+
+  /** Checks the inputs of an evaluation and gives the number of times, B or B * T. Throws: E_SHAPE, E_ARG. */
+  private check(x: Var, times: readonly Var[], context: Var): number {
+    const { config: c } = this;
+    const [B, T, , Y, X] = x.x.shape;
+    expectShape("wan", "x", x.x, [B, T, c.inDim, Y, X]);
+    expectShape("wan", "context", context.x, [B, -1, c.textDim]);
+    if (c.patch[0] !== 1) throw new RcmError("E_ARG", "a patch is of one frame", { op: "wan", want: [1, -1, -1], got: c.patch });
+    if (times.length !== (c.secondTime ? 2 : 1)) {
+      throw new RcmError("E_ARG", "a second time goes with secondTime", { op: "wan", want: c.secondTime, got: times.length === 2 });
+    }
+    const rows = times[0].x.numel;
+    if (rows !== B && rows !== B * T) throw new RcmError("E_SHAPE", "one time per sample or per frame", { op: "wan", want: `${B} or ${B * T}`, got: rows });
+    for (const time of times) expectShape("wan", "time", time.x, [rows]);
+    return rows;
   }
 
   /** e = MLP(sinusoid(t)) (+ MLP_r(sinusoid(r))), in stat dtype. Shapes: [B] -> [B, D]. */
@@ -98,27 +115,35 @@ export class WanNet implements Net {
     return r ? add(tape, e, one("time_embedding_r", r)) : e;
   }
 
+  /** Shapes: x [R, B L / R, D], e [R, 6, D], text [B, M, D], with R times -> as x. */
   private block(tape: Tape, i: number, x: Var, e: Var, text: Var, rope: RopeTables): Var {
     const { config: c, weights: p, options: o } = this;
     const b = `blocks.${i}`;
+    const [R, perTime, D] = x.x.shape;
+    const B = text.x.shape[0];
+    // Modulation sees the tokens of one time as a sample, attention those of a whole sample.
+    const byTime = (v: Var): Var => (R === B ? v : tape.reshape(v, [R, perTime, D]));
+    const bySample = (v: Var): Var => (R === B ? v : tape.reshape(v, [B, (R * perTime) / B, D]));
     const norm = (name: string, v: Var, tables: RopeTables | null): Var =>
-      rmsNormRope(tape, v, p.get(`${b}.${name}.weight`), { heads: c.heads, group: c.dim, rope: tables, pairing: "interleaved", eps: c.eps, dtype: null });
+      rmsNormRope(tape, v, p.get(`${b}.${name}.weight`), {
+        heads: c.heads, group: c.dim, rope: tables, pairing: "interleaved", eps: c.eps, dtype: null,
+      });
     const modulation = addModulation(tape, p.get(`${b}.modulation`), e);
 
-    const s = adaLayerNorm(tape, x, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype });
+    const s = bySample(adaLayerNorm(tape, x, modulation, { shift: 0, scale: 1, eps: c.eps, dtype: o.dtype }));
     const q = norm("self_attn.norm_q", dense(tape, p, `${b}.self_attn.q`, s), rope);
     const k = norm("self_attn.norm_k", dense(tape, p, `${b}.self_attn.k`, s), rope);
     const v = dense(tape, p, `${b}.self_attn.v`, s);
     const self = dense(tape, p, `${b}.self_attn.o`, attention(tape, { q, k, v }, c.heads));
-    const x1 = gateResidual(tape, x, self, { modulation, slot: 2 });
+    const x1 = gateResidual(tape, x, byTime(self), { modulation, slot: 2 });
 
     const [w3, b3] = [p.get(`${b}.norm3.weight`), p.get(`${b}.norm3.bias`)];
-    const n = layerNorm(tape, x1, { w: w3, b: b3, eps: c.eps, dtype: o.dtype });
+    const n = bySample(layerNorm(tape, x1, { w: w3, b: b3, eps: c.eps, dtype: o.dtype }));
     const cq = norm("cross_attn.norm_q", dense(tape, p, `${b}.cross_attn.q`, n), null);
     const ck = norm("cross_attn.norm_k", dense(tape, p, `${b}.cross_attn.k`, text), null);
     const cv = dense(tape, p, `${b}.cross_attn.v`, text);
     const cross = dense(tape, p, `${b}.cross_attn.o`, attention(tape, { q: cq, k: ck, v: cv }, c.heads));
-    const x2 = gateResidual(tape, x1, cross);
+    const x2 = gateResidual(tape, x1, byTime(cross));
 
     const m = adaLayerNorm(tape, x2, modulation, { shift: 3, scale: 4, eps: c.eps, dtype: o.dtype });
     const ffn = dense(tape, p, `${b}.ffn.2`, denseAct(tape, p, `${b}.ffn.0`, m, "gelu_tanh"));

@@ -42,7 +42,7 @@ const places: Record<string, (secondTime: boolean) => Place> = {
     return placed(network, latentShape(recipe));
   },
   video(secondTime) {
-    return placed(tinyWan(cpu(), { ...TINY_WAN, secondTime }, "f32"), [16, 2, 4, 6]);
+    return placed(tinyWan(cpu(), { ...TINY_WAN, secondTime }, "f32"), [2, 16, 4, 6]);
   },
 };
 

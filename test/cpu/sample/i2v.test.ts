@@ -12,20 +12,23 @@ describe("what an I2V network sees", () => {
   test("four mask channels, 1 in the first latent frame only, then the picture's latent", () => {
     using _scope = cpu().scope();
     const [C, T, Y, X] = [16, 3, 2, 4];
-    const latent = cpu().randn([1, C, T, Y, X], "bf16", 1, 1);
+    const latent = cpu().randn([1, T, C, Y, X], "bf16", 1, 1);
     const c = pictureCondition(latent);
-    expect(c.shape).toEqual([1, 20, T, Y, X]);
-    const v = c.values();
-    for (let i = 0; i < 4 * T * Y * X; i++) expect(v[i]).toBe(i % (T * Y * X) < Y * X ? 1 : 0);
-    expect([...v.subarray(4 * T * Y * X)]).toEqual([...latent.values()]);
-    expect(() => pictureCondition(cpu().zeros([2, C, T, Y, X], "f32"))).toThrow(
+    expect(c.shape).toEqual([1, T, 20, Y, X]);
+    const [v, want] = [c.values(), latent.values()];
+    for (let t = 0; t < T; t++) {
+      const frame = v.subarray(t * 20 * Y * X, (t + 1) * 20 * Y * X);
+      expect([...frame.subarray(0, 4 * Y * X)]).toEqual(new Array(4 * Y * X).fill(t === 0 ? 1 : 0));
+      expect([...frame.subarray(4 * Y * X)]).toEqual([...want.subarray(t * C * Y * X, (t + 1) * C * Y * X)]);
+    }
+    expect(() => pictureCondition(cpu().zeros([2, T, C, Y, X], "f32"))).toThrow(
       expect.objectContaining({ code: "E_SHAPE" }),
     );
   });
 
   test("channels of x, then of the condition, for every sample", () => {
     using _scope = cpu().scope();
-    const x = cpu().fromValues([...Array(12).keys()], [2, 2, 1, 1, 3], "f32");
+    const x = cpu().fromValues([...Array(12).keys()], [2, 1, 2, 1, 3], "f32");
     const one = cpu().fromValues([100, 101, 102], [1, 1, 1, 1, 3], "f32");
     expect([...concatChannels(x, one).values()]).toEqual([
       0, 1, 2, 3, 4, 5, 100, 101, 102, 6, 7, 8, 9, 10, 11, 100, 101, 102,
@@ -51,7 +54,7 @@ describe("what an I2V network sees", () => {
       residentNet(tinyWan(cpu(), TINY_WAN, "f32", 1)),
       residentNet(tinyWan(cpu(), TINY_WAN, "f32", 2)),
     );
-    const x = constant(cpu().zeros([2, 16, 1, 2, 2], "f32"));
+    const x = constant(cpu().zeros([2, 1, 16, 2, 2], "f32"));
     const text = cpu().zeros([2, 5, 24], "f32");
     const run = (...t: number[]): unknown =>
       both.velocity(new Tape(cpu(), { record: false }), x, at(Float64Array.from(t)), text);
@@ -65,7 +68,7 @@ test("without record a deep network holds no more than a shallow one", () => {
   const peakOf = (layers: number): number => {
     using _scope = cpu().scope();
     const model = tinyWan(cpu(), { ...TINY_WAN, layers }, "f32");
-    const x = cpu().randn([1, 16, 2, 24, 24], "f32", 1, 1);
+    const x = cpu().randn([1, 2, 16, 24, 24], "f32", 1, 1);
     const text = cpu().zeros([1, 5, 24], "f32");
     const run = (): unknown =>
       velocityNet(model)(new Tape(cpu(), { record: false }), constant(x), at(Float64Array.of(0.5)), text);

@@ -26,7 +26,7 @@ onEachDevice((device, test) => {
         using weights = new StreamedWeights(d, wanParams(config), dtype, (part) => randomize(part), 4);
         const streamed = new WanNet(config, weights, options);
         using _scope = d.scope();
-        const x = d.randn([1, 16, 2, 8, 8], "f32", 3, 1);
+        const x = d.randn([1, 2, 16, 8, 8], "f32", 3, 1);
         const context = d.randn([1, config.textLen, config.textDim], "f32", 3, 2);
         const run = (graph: Net, t: number): Float64Array => {
           const tape = new Tape(d, { record: false });

@@ -31,7 +31,7 @@ describe("latents of the GPU and of the CPU", () => {
         .set(d.fromValues(values(model.params.tensor(name).numel, shape.length > 1 ? 0.2 : 0.1), shape, "f32"));
     const text = (n: number): Tensor => d.fromValues(values(n * 5 * 24, 1), [n, 5, 24], "f32");
     const noise = [4, 9].map((index) => ({ seed: 3, index }));
-    const job = { plan, shape: [16, 2, 4, 6], noise, condition: text(2), negative: text(1) };
+    const job = { plan, shape: [2, 16, 4, 6], noise, condition: text(2), negative: text(1) };
     const out = drawNow(drawNet(model), job).values();
     model.params.flat.free();
     return out;

@@ -2,10 +2,10 @@ import { plain, type Plain } from "./plain.ts";
 
 /**
  * loss[b] = weight[b] sum((x - target - delta)^2); null is zero.
- * Shapes: x, target, delta [B, ...], weight [B] -> [B].
+ * Shapes: x, target, delta [B, ...], weight [B] -> [B]; or [B, T, ...], [B * T] -> [B * T].
  */
 export function sqLoss(x: Plain, target: Plain | null, delta: Plain | null, weight: Float64Array): Plain {
-  const B = x.shape[0];
+  const B = weight.length;
   const N = x.v.length / B;
   const y = plain([B]);
   for (let b = 0; b < B; b++) {
