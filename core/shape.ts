@@ -8,7 +8,6 @@
  * The tangent of x is `xDot`, its cotangent `xBar`. A time names its convention: `tRf` in [0, 1], `tTrig` in [0, pi/2],
  * `sigma` in [0, inf).
  */
-export type LatentShape = readonly [B: number, C: number, T: number, Y: number, X: number];
 
 /** Number of elements of one sample. */
 export const perSample = (shape: readonly number[]): number => shape.slice(1).reduce((n, d) => n * d, 1);
