@@ -1,6 +1,6 @@
 import type { ArgsDef } from "citty";
 import type { DType } from "../core/dtype.ts";
-import { allPresets, presetNet } from "../core/models/families.ts";
+import { allPresets, presetNet, videoNet } from "../core/models/families.ts";
 import type { NetSpec } from "../core/models/family.ts";
 import { latentShape, type Recipe } from "../core/recipe/schema.ts";
 import type { PlanSettings } from "../core/networks/plan.ts";
@@ -13,7 +13,7 @@ import { FEW_STEP_MODES, STUDENT_FORMS, TEACHER_SAMPLERS } from "../core/sampler
 import { MOST_STEPS } from "../core/samplers/times.ts";
 import { recipeNet, wantsSecondTime } from "../core/networks/build.ts";
 import { RESIZE_FILTERS, type ResizeFilter } from "../core/video/image.ts";
-import { ASPECTS, parseSize, RESOLUTIONS, videoOf, videoSize, type VideoSize } from "../core/video/sizes.ts";
+import { parseSize, trainedSize, videoOf, type VideoSize } from "../core/video/sizes.ts";
 import { decimal, deviceOf, flag, integer, oneOf, option, promptsOf, usage } from "./args.ts";
 import { loading } from "./ui.ts";
 import { WEIGHT_KINDS } from "../core/models/layout.ts";
@@ -138,18 +138,23 @@ function promptsOrRecipe(a: Values, rawArgs: string[], recipe: Recipe | null): s
 }
 
 function sizeOf(a: Values, recipe: Recipe | null, i2v: boolean): { size: VideoSize; frames: number } {
-  const ofRecipe = recipe && videoOf(latentShape(recipe));
+  const net = netOf(a, recipe) ?? videoNet();
+  const { video } = net.family;
+  const ofRecipe = recipe && videoOf(latentShape(recipe), net.latent.strides);
   const named = a.resolution !== "" || a.aspect !== "";
   if (named && a.size !== "") throw usage("--size excludes --resolution and --aspect");
   const size = (): VideoSize => {
-    if (a.size !== "") return parseSize(String(a.size));
+    if (a.size !== "") return parseSize(String(a.size), net);
     if (ofRecipe && !named) return ofRecipe;
-    return videoSize(
-      oneOf(String(a.resolution || (i2v ? "720p" : "480p")), "resolution", RESOLUTIONS),
-      oneOf(String(a.aspect || "16:9"), "aspect", ASPECTS),
-    );
+    if (!video) throw usage(`${net.family.title} networks have no named sizes: give --size`);
+    const resolutions = Object.keys(video.sizes);
+    const usual = i2v ? resolutions[resolutions.length - 1] : resolutions[0];
+    const resolution = oneOf(String(a.resolution || usual), "resolution", resolutions);
+    const aspects = Object.keys(video.sizes[resolution]);
+    return trainedSize(video, resolution, oneOf(String(a.aspect || aspects[0]), "aspect", aspects));
   };
-  const fallback = ofRecipe?.frames ?? (i2v || a.teacher === true ? 81 : 77);
+  const usual = video?.frames[i2v || a.teacher === true ? "teacher" : "student"] ?? 1;
+  const fallback = ofRecipe?.frames ?? usual;
   return { size: size(), frames: a.frames === "" ? fallback : integer(String(a.frames), "frames", 1) };
 }
 

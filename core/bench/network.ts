@@ -230,8 +230,8 @@ export function benchStudentStep(setting: BenchSetting, s: NetworkSize): BenchRo
       "whole sCM student step",
       () => {
         const t = tape(true);
-        const { loss_B } = scmLoss(t, denoiser, target, { x0, condition }, { tTrig, eps }, options);
-        t.backward(loss_B, batchMean(device, s.batch));
+        const { loss } = scmLoss(t, denoiser, target, { x0, condition }, { tTrig, eps }, options);
+        t.backward(loss, batchMean(device, s.batch));
         optimizer.step(1e-6, optimizer.gradNorm(), { flat: ema, beta: 0.99 });
       },
     ],
@@ -266,7 +266,7 @@ export function benchRcmStep(setting: BenchSetting, s: NetworkSize): BenchRow[] 
   const back = (loss: (t: Tape) => LossResult): void => {
     using _scope = device.scope();
     const t = new Tape(device, { record: true });
-    t.backward(loss(t).loss_B, batchMean(device, s.batch));
+    t.backward(loss(t).loss, batchMean(device, s.batch));
   };
   const studentStep = (n: number) => (): void => {
     student.params.zeroGrad();

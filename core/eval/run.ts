@@ -114,7 +114,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
       fdStd: spread.std,
       ...p,
       vendi: vendiScore(scored.features, n, d),
-      vendiWithin: withinPromptVendi(scored.features, labels, n, d),
+      vendiWithin: withinPromptVendi(scored.features, labels, [n, d]),
       agreement: agreement.agreement,
       agreementLow: agreement.low,
       agreementHigh: agreement.high,

@@ -48,6 +48,6 @@ export function dcmLoss(tape: Tape, student: Denoiser, teacher: Denoiser, { x0, 
   const target = evaluate(student.x0, xk, times[times.length - 1], condition);
   const prediction = student.x0(tape, constant(start), at(times[0]), condition);
   const { weight, skipped } = finiteWeights("dcm", u.map(() => o.scale), o.onNonfinite, { prediction: prediction.x, target });
-  const loss_B = sqLoss(tape, prediction, { target, delta: null, weight });
-  return { loss_B, skipped, xk, target, stats: { dcm_loss: mean(loss_B.x.values()) } };
+  const loss = sqLoss(tape, prediction, { target, delta: null, weight });
+  return { loss, skipped, xk, target, stats: { dcm_loss: mean(loss.x.values()) } };
 }

@@ -70,15 +70,15 @@ export function meanflowLoss(tape: Tape, nets: MeanFlowNets, { x0, condition }: 
   const size = o.form === "gradient" ? norms(tangent) : sampleReduce(combine([[1, u.x], [-1, tangent]]), "squares");
   const weight = size.map((s) => 1 / (s + o.normConst) ** o.normPower);
   const { weight: kept, skipped } = finiteWeights("meanflow", o.form === "gradient" ? weight.map(() => 1) : weight, o.onNonfinite, { u: u.x, tangent });
-  const loss_B =
+  const loss =
     o.form === "gradient"
       ? sqLoss(tape, u, { target: u.x, delta: combine([[weight, tangent]]), weight: kept })
       : sqLoss(tape, u, { target: tangent, delta: null, weight: kept });
   return {
-    loss_B,
+    loss,
     skipped,
     parts: { xt, v, u: u.x, uJvp, tangent, weight },
-    stats: { meanflow_loss: mean(loss_B.x.values()), meanflow_tangent: mean(norms(tangent)) },
+    stats: { meanflow_loss: mean(loss.x.values()), meanflow_tangent: mean(norms(tangent)) },
   };
 }
 

@@ -145,6 +145,6 @@ export function scmLoss(tape: Tape, student: Denoiser, teacher: Denoiser, batch:
   const parts = scmParts(tape, student, teacher, batch, draws, o);
   const { F, g, gNorm, D } = parts;
   const { weight, skipped } = finiteWeights("scm", gNorm.map(() => o.scale), o.onNonfinite, { F: F.x, g });
-  const loss_B = sqLoss(tape, F, { target: F.x, delta: g, weight });
-  return { loss_B, skipped, stats: { scm_loss: mean(loss_B.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(D)) } };
+  const loss = sqLoss(tape, F, { target: F.x, delta: g, weight });
+  return { loss, skipped, stats: { scm_loss: mean(loss.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(D)) } };
 }

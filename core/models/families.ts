@@ -30,12 +30,21 @@ export const allPresets = (use?: Preset["use"]): Record<string, Preset & { famil
 export function presetNet(name: string): NetSpec {
   const presets = allPresets();
   const found = presets[name];
-  if (!found) throw new RcmError("E_ARG", `no network is called ${name}`, { op: "usage", want: Object.keys(presets).join(", ") });
+  if (!found) {
+    throw new RcmError("E_ARG", `no network is called ${name}`, { op: "usage", want: Object.keys(presets).join(", ") });
+  }
   return netSpec(found.family, found.config);
+}
+
+/** The network whose video sizes apply while none is named: the first preset of a family with videos. Throws: E_ARG. */
+export function videoNet(): NetSpec {
+  const found = Object.entries(allPresets()).find(([, { family }]) => family.video !== null);
+  return presetNet(found?.[0] ?? "");
 }
 
 /** Name of the preset with these sizes; null: none. The number of text tokens is no size of the network. */
 export function presetOf(family: Family, config: NetConfig): string | null {
-  const sizes = (c: NetConfig): string => JSON.stringify({ ...c, secondTime: false, textLen: null }, Object.keys(c).sort());
+  const sizes = (c: NetConfig): string =>
+    JSON.stringify({ ...c, secondTime: false, textLen: null }, Object.keys(c).sort());
   return Object.entries(family.presets).find(([, preset]) => sizes(preset.config) === sizes(config))?.[0] ?? null;
 }

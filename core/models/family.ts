@@ -67,7 +67,7 @@ export interface Net {
   /**
    * One evaluation; the tangent of the output is formed when x or a time carries one.
    * Shapes: x [B, T, C, Y, X], times [B] or one per frame [B * T], f64 (a second one for networks with secondTime),
-   * context [B, M, D] -> [B, T, C, Y, X].
+   *   context [B, M, D] -> [B, T, C, Y, X].
    * Units: times as `netTime` gives them.
    */
   forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var;
@@ -137,8 +137,8 @@ export interface Family<C extends NetConfig = NetConfig> {
   /** How public files spell the names, the family's own spelling first. */
   layouts: readonly Layout[];
   /**
-   * The configuration of a stored network, from shapes; what they cannot say comes from `stated`, a config.json of any program,
-   * and from the presets. Throws: E_FORMAT naming the tensor that does not fit.
+   * The configuration of a stored network, from shapes; what they cannot say comes from `stated`, a config.json of any
+   * program, and from the presets. Throws: E_FORMAT naming the tensor that does not fit.
    */
   configOf(shapes: StoredShapes, stated: Readonly<Record<string, unknown>>, path: string): C;
   /** The configuration as metadata of a weight file, and back; null when the metadata hold none. */
@@ -166,4 +166,5 @@ export const netSpec = (family: Family, config: NetConfig): NetSpec => ({
 });
 
 /** Tokens of one latent. Shapes: latent [C, T, Y, X]. */
-export const tokensOf = ({ patch }: NetConfig, [, T, Y, X]: readonly number[]): number => (T * Y * X) / (patch[0] * patch[1] * patch[2]);
+export const tokensOf = ({ patch }: NetConfig, [, T, Y, X]: readonly number[]): number =>
+  (T * Y * X) / (patch[0] * patch[1] * patch[2]);

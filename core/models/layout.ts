@@ -50,7 +50,9 @@ export function networksIn(layouts: readonly Layout[], keys: Iterable<string>): 
   return found;
 }
 
-/** The network that `kind` means among those found. Null when there is none, or several and `kind` does not say which. */
+/**
+ * The network that `kind` means among those found. Null when there is none, or several and `kind` does not say which.
+ */
 export function preferredOf(found: readonly FoundLayout[], kind: WeightKind): FoundLayout | null {
   if (found.length <= 1) return found[0] ?? null;
   for (const prefix of PREFERRED[kind]) {

@@ -2,7 +2,10 @@ import type { HostTensor } from "../dtype.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Vae } from "./vae.ts";
 
-/** Every frame of a decode in one tensor of the VAE's dtype. Shapes: latent [B, C, t, y, x] -> [B, 3, 1 + s (t - 1), Y, X]. */
+/**
+ * Every frame of a decode in one tensor of the VAE's dtype.
+ * Shapes: latent [B, C, t, y, x] -> [B, 3, 1 + s (t - 1), Y, X].
+ */
 export function decodeWhole(vae: Vae, latent: Tensor): Tensor {
   const { device, strides } = vae;
   const [B, , t, h, w] = latent.shape;

@@ -21,7 +21,10 @@ export interface Vae {
   readonly dtype: DType;
   /** Pixels to normalised latents. Shapes: video [B, 3, 1 + s n, Y, X] in [-1, 1] -> [B, C, 1 + n, Y/r, X/c]. */
   encode(video: Tensor, o?: VaePassOptions): Tensor;
-  /** Latents to pixels, piece by piece; a piece is freed when `sink` returns. Shapes: latent [B, C, t, y, x]; sink gets [B, 3, frames, Y, X]. */
+  /**
+   * Latents to pixels, piece by piece; a piece is freed when `sink` returns.
+   * Shapes: latent [B, C, t, y, x]; sink gets [B, 3, frames, Y, X].
+   */
   decode(latent: Tensor, sink: (frames: Tensor, first: number) => void, o?: VaePassOptions): void;
 }
 

@@ -7,7 +7,7 @@ import type { NetSpec, TimePrecision } from "../models/family.ts";
 import type { WeightKind } from "../models/layout.ts";
 import { Device, type DeviceName } from "../tensor.ts";
 import { ImageFile, type ResizeFilter } from "../video/image.ts";
-import { adaptiveSize, videoLatentShape, type VideoSize } from "../video/sizes.ts";
+import { adaptiveSize, videoLatentShape, videoScale, type VideoSize } from "../video/sizes.ts";
 import { embedAll, type OnTruncated, type TextShape } from "../text/embedder.ts";
 import type { EncoderFiles } from "../text/encoder.ts";
 import { openEmbedder } from "../text/open.ts";
@@ -137,12 +137,12 @@ const PICTURE_SIGMA_MAX = 200;
  */
 export async function sampleRun(o: SampleOptions): Promise<PictureSummary | VideoSummary> {
   const image = o.image && (await ImageFile.open(o.image.path));
-  const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
   const { weights, text, vae } = o;
   const found = ("path" in weights ? [weights.path] : [weights.high, weights.low]).map((path) => findNet(path, o.kind, o.net));
   const [{ spec }] = found;
+  const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size, spec) : o.size;
   const still = spec.latent.vae === null ? o.recipe : null;
-  const shape = still ? latentShape(still) : videoLatentShape(o.frames, size);
+  const shape = still ? latentShape(still) : videoLatentShape(o.frames, size, spec.latent);
   const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
   const fits = found.every((f) => f.spec.latent.inputChannels === channels && f.spec.latent.channels === shape[0]);
   if (!fits) throw new RcmError("E_ARG", image ? "this network takes no picture" : "this network does not make videos of text alone", { op: "sample", want: `${channels} channels in, ${shape[0]} out`, got: `${spec.latent.inputChannels} in, ${spec.latent.channels} out` });
@@ -168,7 +168,7 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
       vae: vae && (() => openTiledVae(device, vae, o.dtype, VAES[spec.latent.vae ?? ""])),
     },
     {
-      items: workItems(prompts, each), shard: o.shard, out, settings: settingsOf(o, plan, unwanted, size), overwrite: o.overwrite, seed, batch, shape, plan,
+      items: workItems(prompts, each), shard: o.shard, out, settings: settingsOf(o, plan, unwanted, size), overwrite: o.overwrite, seed, batch, shape, scale: videoScale(spec), plan,
       negativePrompt, textShape: spec.text, texts, picture: image && o.image ? await image.pixels(size, o.image.resize) : null, format: o.format, saveLatents: o.saveLatents, offload: o.offload,
     },
     o.onEvent,

@@ -160,9 +160,9 @@ export class Trainer implements TrainState {
   }
 
   /** Gradient of the mean over the global batch of n samples. */
-  private backward(tape: Tape, { loss_B }: LossResult, n: number): void {
-    const rows = loss_B.x.numel;
-    tape.backward(loss_B, this.device.fromValues(new Float64Array(rows).fill(1 / n), [rows], "f64"));
+  private backward(tape: Tape, { loss }: LossResult, n: number): void {
+    const rows = loss.x.numel;
+    tape.backward(loss, this.device.fromValues(new Float64Array(rows).fill(1 / n), [rows], "f64"));
   }
 
   private emaBeta(step: number, updates: number): number {

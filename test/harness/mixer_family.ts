@@ -63,8 +63,8 @@ const mixer: Family = {
         const modulation = addModulation(tape, p.get(`mix.${i}.modulation`), e);
         const n = adaLayerNorm(tape, h, modulation, { shift: 0, scale: 1, eps: 1e-6, dtype });
         const [k, v] = ["k", "v"].map((part) => dense(tape, p, `mix.${i}.${part}`, context));
-        const read = gateResidual(tape, h, attention(tape, dense(tape, p, `mix.${i}.q`, n), k, v, config.heads));
-        h = gateResidual(tape, read, dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh")), modulation, 2);
+        const read = gateResidual(tape, h, attention(tape, { q: dense(tape, p, `mix.${i}.q`, n), k, v }, config.heads));
+        h = gateResidual(tape, read, dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh")), { modulation, slot: 2 });
       }
       return unpatchify(tape, dense(tape, p, "pixels", h, residual), { patch: config.patch, order: "channel_last", dtype: x.x.dtype, shape: [...x.x.shape] });
     },
