@@ -1,26 +1,52 @@
+import { gibibytes } from "../core/units.ts";
 import type { RunPlan } from "../core/train/plan.ts";
 import { EXIT } from "./exit.ts";
 import { log, result } from "./ui.ts";
 
-const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2).padStart(8)} GiB`;
 const tera = (flop: number): string => `${(flop / 1e12).toPrecision(4)} TFLOP`;
 
-function text(p: RunPlan): string {
-  const { memory: m, disk, compute: c } = p;
-  const items = m.items.map((i) => `  ${gib(i.bytes)}  ${i.name}${i.dtype === "" ? "" : `, ${i.dtype}`}`);
-  const modes = Object.entries(m.byCheckpoint).map(([mode, bytes]) => `${mode} ${gib(bytes).trim()}`).join(", ");
+const column = (bytes: number): string => gibibytes(bytes, 2).padStart(12);
+const count = (n: number): string => n.toLocaleString("en");
+
+function memoryWords(m: RunPlan["memory"]): string[] {
+  const verdict =
+    m.budget === null
+      ? m.budgetSource
+      : `${gibibytes(m.budget, 2)} available (${m.budgetSource}): ${m.fits ? "fits" : "DOES NOT FIT"}`;
+  const modes = Object.entries(m.byCheckpoint).map(([mode, bytes]) => `${mode} ${gibibytes(bytes, 2)}`);
   return [
-    `${p.recipe}: ${c.parameters.toLocaleString("en")} parameters, ${c.tokens.toLocaleString("en")} tokens a sample`,
-    ...p.weights.map((w) => `${w.role.padEnd(9)} ${w.path}: ${w.format}, ${w.layout} keys, ${w.tensors} tensors, ${gib(w.bytes).trim()}`),
-    ...(p.data ? [`data      ${p.data.path}: ${p.data.shards} shards, ${p.data.firstShard} samples in the first, latents ${p.data.latent}, embeddings ${p.data.embed}`] : []),
     `memory on one ${m.backend === "cuda" ? "card" : "machine"}`,
-    ...items,
-    `  ${gib(m.activations.bytes)}  activations, checkpoint ${m.activations.checkpoint} (${m.activations.turn})`,
-    ...(m.overhead > 0 ? [`  ${gib(m.overhead)}  CUDA context, libraries and gaps (assumed)`] : []),
-    `  ${gib(m.total)}  in all; ${m.budget === null ? m.budgetSource : `${gib(m.budget).trim()} there (${m.budgetSource}): ${m.fits ? "fits" : "DOES NOT FIT"}`}`,
-    `  by checkpoint mode: ${modes}`,
-    `disk      ${gib(disk.checkpoint).trim()} a checkpoint, ${disk.kept} kept: up to ${gib(disk.most).trim()} while one is written, ${gib(disk.free).trim()} free`,
-    `work      ${c.batchTokens.toLocaleString("en")} tokens and ${tera(c.flopPerStep)} a step on average, ${tera(c.run)} the whole run`,
+    ...m.items.map((i) => `  ${column(i.bytes)}  ${i.name}${i.dtype === "" ? "" : `, ${i.dtype}`}`),
+    `  ${column(m.activations.bytes)}  activations, checkpoint ${m.activations.checkpoint} (${m.activations.turn})`,
+    ...(m.overhead > 0 ? [`  ${column(m.overhead)}  CUDA context, libraries and gaps (assumed)`] : []),
+    `  ${column(m.total)}  in all; ${verdict}`,
+    `  by checkpoint mode: ${modes.join(", ")}`,
+  ];
+}
+
+function dataWords({ path, shards, firstShard, latent, embed }: NonNullable<RunPlan["data"]>): string {
+  const contents = `${firstShard} samples in the first, latents ${latent}, embeddings ${embed}`;
+  return `data      ${path}: ${shards} shards, ${contents}`;
+}
+
+function diskWords({ checkpoint, kept, most, free }: RunPlan["disk"]): string {
+  const peak = `up to ${gibibytes(most, 2)} while one is written, ${gibibytes(free, 2)} free`;
+  return `disk      ${gibibytes(checkpoint, 2)} a checkpoint, ${kept} kept: ${peak}`;
+}
+
+function text(p: RunPlan): string {
+  const { compute: c } = p;
+  const run = `${tera(c.flopPerStep)} a step on average, ${tera(c.run)} the whole run`;
+  return [
+    `${p.recipe}: ${count(c.parameters)} parameters, ${count(c.tokens)} tokens a sample`,
+    ...p.weights.map((w) => {
+      const keys = `${w.format}, ${w.layout} keys, ${w.tensors} tensors, ${gibibytes(w.bytes, 2)}`;
+      return `${w.role.padEnd(9)} ${w.path}: ${keys}`;
+    }),
+    ...(p.data ? [dataWords(p.data)] : []),
+    ...memoryWords(p.memory),
+    diskWords(p.disk),
+    `work      ${count(c.batchTokens)} tokens and ${run}`,
     ...c.turns.map((t) => `          ${tera(t.flop).padStart(14)}  ${t.name}`),
     ...p.problems.map((problem) => `PROBLEM   ${problem}`),
   ].join("\n");

@@ -2,32 +2,53 @@ import { defineCommand } from "citty";
 import { OUT_DTYPES } from "../core/export/convert.ts";
 import { FORMATS } from "../core/export/formats.ts";
 import { PATCH_FORMS } from "../core/models/family.ts";
-import { exportWeights, SHARD_BYTES, type ExportSummary } from "../core/export/run.ts";
-import { RcmError } from "../core/error.ts";
-import { DEVICE_ARGS, deviceOf, expectKnown, integer, oneOf, OUTPUT_ARGS } from "./args.ts";
+import { exportWeights, SHARD_BYTES, type ExportProgress, type ExportSummary } from "../core/export/run.ts";
+import {
+  DEVICE_ARGS,
+  deviceOf,
+  expectKnown,
+  flag,
+  integer,
+  oneOf,
+  option,
+  OUTPUT_ARGS,
+  requiredOption,
+  usage,
+} from "./args.ts";
 import { mebibytes, progress, result, seconds } from "./ui.ts";
+import { WEIGHT_KINDS } from "../core/models/layout.ts";
 
 const args = {
-  weights: { type: "positional", required: false, description: "run folder, checkpoint, or weights of any format that can be read", valueHint: "WEIGHTS" },
-  out: { type: "string", required: true, description: "file (.safetensors, .pth, .pt), or folder for diffusers and dcp", valueHint: "PATH" },
-  format: { type: "string", description: "original (by the file's ending), diffusers, comfyui or dcp; of a LoRA comfyui or diffusers", valueHint: "FORMAT" },
-  dtype: { type: "string", default: "bf16", description: "bf16, f16, f32 or f8_e4m3 (matrices of the blocks, each with a scale; the rest bf16)", valueHint: "DTYPE" },
-  kind: { type: "string", default: "ema", description: "weights of a run: ema or student", valueHint: "KIND" },
-  prefix: { type: "string", description: "put before every key instead of the format's own, for example net.", valueHint: "TEXT" },
-  patch: { type: "string", description: "patch embedding as conv3d or linear instead of the format's own form", valueHint: "FORM" },
-  "shard-size": { type: "string", default: String(SHARD_BYTES / 1e9), description: "largest weight file of a diffusers folder, in GB", valueHint: "GB" },
-  lora: { type: "string", description: "write the difference to these base weights as a LoRA", valueHint: "BASE" },
-  rank: { type: "string", default: "64", description: "rank of a LoRA", valueHint: "N" },
-  merge: { type: "string", description: "write TARGET + weight * (WEIGHTS - base), with --base", valueHint: "TARGET" },
-  student: { type: "string", description: "the same as WEIGHTS", valueHint: "WEIGHTS" },
-  base: { type: "string", description: "what WEIGHTS were distilled from, for --merge", valueHint: "BASE" },
-  weight: { type: "string", default: "1", description: "factor of the difference, for --merge", valueHint: "W" },
-  force: { type: "boolean", default: false, description: "replace an output folder that is there" },
+  weights: {
+    type: "positional",
+    required: false,
+    description: "run folder, checkpoint, or weights of any format that can be read",
+    valueHint: "WEIGHTS",
+  },
+  out: requiredOption("file (.safetensors, .pth, .pt), or folder for diffusers and dcp", "PATH"),
+  format: option(
+    "original (by the file's ending), diffusers, comfyui or dcp; of a LoRA comfyui or diffusers",
+    "FORMAT",
+  ),
+  dtype: option(
+    "bf16, f16, f32 or f8_e4m3 (matrices of the blocks, each with a scale; the rest bf16)",
+    "DTYPE",
+    "bf16",
+  ),
+  kind: option("weights of a run: ema or student", "KIND", "ema"),
+  prefix: option("put before every key instead of the format's prefix, for example net.", "TEXT"),
+  patch: option("patch embedding as conv3d or linear instead of the format's form", "FORM"),
+  "shard-size": option("largest weight file of a diffusers folder, in GB", "GB", String(SHARD_BYTES / 1e9)),
+  lora: option("write the difference to these base weights as a LoRA", "BASE"),
+  rank: option("rank of a LoRA", "N", "64"),
+  merge: option("write TARGET + weight * (WEIGHTS - base), with --base", "TARGET"),
+  student: option("the same as WEIGHTS", "WEIGHTS"),
+  base: option("what WEIGHTS were distilled from, for --merge", "BASE"),
+  weight: option("factor of the difference, for --merge", "W", "1"),
+  force: flag("replace an existing output folder"),
   ...DEVICE_ARGS,
   ...OUTPUT_ARGS,
 } as const;
-
-const usage = (message: string): RcmError => new RcmError("E_ARG", message, { op: "usage" });
 
 function number(text: string, flag: string): number {
   const n = Number(text);
@@ -37,27 +58,52 @@ function number(text: string, flag: string): number {
 
 const percent = (v: number): string => `${(100 * v).toPrecision(3)} %`;
 
-/** What a person reads. */
+function describeMerge({ merged, kept, unused }: NonNullable<ExportSummary["merge"]>): string[] {
+  return [
+    `merged ${merged} tensors; ${kept.length} stay the target's; ${unused.length} of the student have no place`,
+    ...kept.map(({ name, why }) => `  kept ${name}: ${why}`),
+    ...unused.map((name) => `  unused ${name}`),
+  ];
+}
+
+function describeLora(l: NonNullable<ExportSummary["lora"]>): string[] {
+  const factors = `rank ${l.rank}, ${l.layers.length} layers, error ${percent(l.error)} of the difference`;
+  const others = `${l.differences} plain differences, ${l.equal} parameters equal, ${l.dropped.length} dropped`;
+  const change = (v: number | null): string => (v === null ? "" : `, change ${percent(v)}`);
+  return [
+    `${factors}; ${others}`,
+    ...l.layers.map((m) => `  ${m.name}: rank ${m.rank}, error ${percent(m.error)}${change(m.change)}`),
+    ...l.dropped.map((d) => `  dropped ${d.name}: ${d.why}${change(d.change)}`),
+  ];
+}
+
+/** The summary as text. */
 function describe(s: ExportSummary): string {
-  const lines = [`${s.out}: ${s.format}, ${s.dtype}, ${s.tensors} tensors, ${s.parameters.toLocaleString("en")} parameters, ${mebibytes(s.bytes)} in ${s.files.length} file${s.files.length === 1 ? "" : "s"}, ${seconds(s.seconds)}, read back and equal (from ${s.source})`];
-  if (s.rounding && s.rounding.relative > 0) lines.push(`rounding: ${percent(s.rounding.relative)} of the weights' norm, at most ${percent(s.rounding.worst?.relative ?? 0)} (${s.rounding.worst?.name})`);
-  if (s.merge) {
-    lines.push(`merged ${s.merge.merged} tensors; ${s.merge.kept.length} stay the target's; ${s.merge.unused.length} of the student have no place`);
-    for (const { name, why } of s.merge.kept) lines.push(`  kept ${name}: ${why}`);
-    for (const name of s.merge.unused) lines.push(`  unused ${name}`);
+  const contents = `${s.format}, ${s.dtype}, ${s.tensors} tensors, ${s.parameters.toLocaleString("en")} parameters`;
+  const files = `${mebibytes(s.bytes)} in ${s.files.length} file${s.files.length === 1 ? "" : "s"}`;
+  const lines = [
+    `${s.out}: ${contents}, ${files}, ${seconds(s.seconds)}, read back and equal (from ${s.source})`,
+  ];
+  if (s.rounding && s.rounding.relative > 0) {
+    const { relative, worst } = s.rounding;
+    const most = `${percent(worst?.relative ?? 0)} (${worst?.name})`;
+    lines.push(`rounding: ${percent(relative)} of the weights' norm, at most ${most}`);
   }
-  if (s.lora) {
-    lines.push(`rank ${s.lora.rank}, ${s.lora.layers.length} layers, error ${percent(s.lora.error)} of the difference; ${s.lora.differences} plain differences, ${s.lora.equal} parameters equal, ${s.lora.dropped.length} dropped`);
-    for (const l of s.lora.layers) lines.push(`  ${l.name}: rank ${l.rank}, error ${percent(l.error)}, change ${percent(l.change)}`);
-    for (const d of s.lora.dropped) lines.push(`  dropped ${d.name}: ${d.why}${d.change === null ? "" : `, change ${percent(d.change)}`}`);
-  }
+  if (s.merge) lines.push(...describeMerge(s.merge));
+  if (s.lora) lines.push(...describeLora(s.lora));
   return lines.join("\n");
+}
+
+function progressWords({ stage, done, total, seconds: s }: ExportProgress): string {
+  if (stage === "lora") return `${done} of ${total} parameters`;
+  const speed = s > 0 && stage === "write" ? `, ${(done / 1e9 / s).toFixed(2)} GB/s` : "";
+  return `${stage}, ${mebibytes(done)} of ${mebibytes(total)}${speed}`;
 }
 
 export default defineCommand({
   meta: {
     name: "export",
-    description: `Write weights as others load them; what is written is read back and compared.
+    description: `Write weights in the formats that other software loads; the output is read back and compared.
 
   rcm export runs/rcm --out rcm.safetensors                              original Wan keys; .pth and .pt too
   rcm export runs/rcm --out wan-rcm --format diffusers                   wan-rcm/transformer for WanTransformer3DModel
@@ -79,7 +125,7 @@ export default defineCommand({
     const summary = exportWeights({
       weights,
       out: a.out,
-      kind: oneOf(a.kind, "kind", ["ema", "student"]),
+      kind: oneOf(a.kind, "kind", WEIGHT_KINDS),
       format: a.format === undefined ? null : oneOf(a.format, "format", FORMATS),
       dtype: oneOf(a.dtype, "dtype", OUT_DTYPES),
       prefix: a.prefix ?? null,
@@ -90,12 +136,11 @@ export default defineCommand({
       lora: a.lora ? { base: a.lora, rank: integer(a.rank, "rank", 1) } : null,
       merge: a.merge && a.base ? { target: a.merge, base: a.base, weight: number(a.weight, "weight") } : null,
       device: { device: deviceOf(a.device), threads: integer(a.threads, "threads") },
-      onProgress({ stage, done, total, seconds: s }) {
-        const percentDone = Math.floor((100 * done) / Math.max(1, total));
+      onProgress(p) {
+        const percentDone = Math.floor((100 * p.done) / Math.max(1, p.total));
         if (percentDone === last) return;
         last = percentDone;
-        const text = stage === "lora" ? `${done} of ${total} parameters` : `${stage}, ${mebibytes(done)} of ${mebibytes(total)}${s > 0 && stage === "write" ? `, ${(done / 1e9 / s).toFixed(2)} GB/s` : ""}`;
-        shown.update(percentDone, 100, text, 10);
+        shown.update(percentDone, 100, progressWords(p), 10);
       },
     });
     shown.end();

@@ -9,6 +9,7 @@ import demo from "./demo.ts";
 import distill from "./distill.ts";
 import doctor from "./doctor.ts";
 import evaluate from "./eval.ts";
+import { usage } from "./args.ts";
 import { EXIT, EXIT_HELP, exitOf } from "./exit.ts";
 import exporter from "./export.ts";
 import recipe from "./recipe.ts";
@@ -20,12 +21,31 @@ import weights from "./weights.ts";
 // biome-ignore lint: commands differ in their arguments
 type AnyCommand = CommandDef<any>;
 
-const subCommands: Record<string, AnyCommand> = { distill, sample, eval: evaluate, export: exporter, weights, data, text, recipe, bench, doctor, demo };
+const subCommands: Record<string, AnyCommand> = {
+  distill,
+  sample,
+  eval: evaluate,
+  export: exporter,
+  weights,
+  data,
+  text,
+  recipe,
+  bench,
+  doctor,
+  demo,
+};
 
 const root = defineCommand({
-  meta: { name: "rcm", version: pkg.version, description: `Distil diffusion models to 1-4 sampling steps.\n\n${EXIT_HELP}` },
+  meta: {
+    name: "rcm",
+    version: pkg.version,
+    description: `Distil diffusion models to 1-4 sampling steps.\n\n${EXIT_HELP}`,
+  },
   subCommands,
 });
+
+const unknownCommand = (word: string, known: string[]): Error =>
+  usage(`unknown command "${word}", allowed ${known.join(", ")}${didYouMean(word, known)}`);
 
 /** Walks from the root along subcommand words; says which command is meant and with what arguments. */
 function find(raw: string[]): { command: AnyCommand; parent: AnyCommand | null; rest: string[]; missing: boolean } {
@@ -37,12 +57,13 @@ function find(raw: string[]): { command: AnyCommand; parent: AnyCommand | null; 
     if (!subs) return { command, parent, rest, missing: false };
     const word = rest[0];
     if (word === undefined || word.startsWith("-")) return { command, parent, rest, missing: true };
-    if (!(word in subs)) throw new RcmError("E_ARG", `unknown command "${word}", allowed ${Object.keys(subs).join(", ")}${didYouMean(word, Object.keys(subs))}`, { op: "usage" });
+    if (!(word in subs))
+      throw unknownCommand(word, Object.keys(subs));
     [parent, command, rest] = [command, subs[word], rest.slice(1)];
   }
 }
 
-/** A command whose subcommands are described by one line each; their own help has the examples and the exit statuses. */
+/** The command with one-line descriptions of its subcommands; the help of each has its examples and exit statuses. */
 function brief(command: AnyCommand): AnyCommand {
   const subs = command.subCommands as Record<string, AnyCommand> | undefined;
   if (!subs) return command;
@@ -71,10 +92,15 @@ try {
   await main(raw);
 } catch (error) {
   const known = error instanceof RcmError;
-  // citty's own errors (a missing argument) are about usage.
+  // Errors that citty throws (a missing argument) are about usage.
   const status = known ? exitOf(error) : (error as Error).name === "CLIError" ? EXIT.usage : EXIT.internal;
-  const message = known ? error.message.replace(/^\[(recipe|usage)\] /, "") : ((error as Error).message ?? String(error));
-  if (raw.includes("--json")) process.stdout.write(`${JSON.stringify({ error: { code: known ? error.code : "E_INTERNAL", message, op: known ? error.op : "rcm", exit: status } })}\n`);
+  const message = known
+    ? error.message.replace(/^\[(recipe|usage)\] /, "")
+    : ((error as Error).message ?? String(error));
+  if (raw.includes("--json")) {
+    const [code, op] = known ? [error.code, error.op] : ["E_INTERNAL", "rcm"];
+    process.stdout.write(`${JSON.stringify({ error: { code, message, op, exit: status } })}\n`);
+  }
   log.error(message);
   if (env.stacks || status === EXIT.internal) process.stderr.write(`${(error as Error).stack ?? ""}\n`);
   process.exitCode = status;

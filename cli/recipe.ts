@@ -1,16 +1,22 @@
 import { defineCommand } from "citty";
 import { recipeJsonSchema } from "../core/recipe/json_schema.ts";
 import { loadRecipe } from "../core/recipe/load.ts";
-import { expectKnown, repeated, SET_ARG } from "./args.ts";
+import { expectKnown, flag, repeated, SET_ARG, withExamples } from "./args.ts";
 
 const args = {
   recipe: { type: "positional", required: true, description: "recipe file" },
   ...SET_ARG,
-  json: { type: "boolean", default: false, description: "print JSON" },
+  json: flag("print JSON"),
 } as const;
 
 const show = defineCommand({
-  meta: { name: "show", description: "Check a recipe and print it with every default.\n\n  rcm recipe show recipes/digits/rcm.yaml --set train.steps=100" },
+  meta: {
+    name: "show",
+    description: withExamples(
+      "Check a recipe and print it with every default.",
+      "rcm recipe show recipes/digits/rcm.yaml --set train.steps=100",
+    ),
+  },
   args,
   run({ args: a, rawArgs }) {
     expectKnown(rawArgs, args);
@@ -28,4 +34,7 @@ const schema = defineCommand({
   },
 });
 
-export default defineCommand({ meta: { name: "recipe", description: "Check and print recipes" }, subCommands: { show, schema } });
+export default defineCommand({
+  meta: { name: "recipe", description: "Check and print recipes" },
+  subCommands: { show, schema },
+});

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a fresh clone ready: npm packages, a BLAS where it may, the native libraries. Quiet when nothing is to be done.
+# Prepares a clone: npm packages, a BLAS if it may install one, the native libraries. Quiet when there is nothing to do.
 set -eu
 unset CDPATH
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -20,7 +20,7 @@ for tool in g++ cmake make; do
 done
 
 has_blas() { ldconfig -p 2>/dev/null | grep -Eq 'libopenblas\.so|libmkl_rt\.so'; }
-# Root itself, or sudo when it asks for nothing.
+# As root, or by sudo when that needs no password.
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=0 -o DPkg::Lock::Timeout=60 "$@" </dev/null >/dev/null 2>&1; }
 if ! has_blas && [ "${RCM_BLAS:-}" != none ]; then

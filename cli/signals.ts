@@ -1,4 +1,4 @@
-/** SIGTERM, SIGUSR1 and the first SIGINT ask the work to stop where it can be taken up again; a second SIGINT ends at once. */
+/** SIGTERM, SIGUSR1 and the first SIGINT request a stop at the next resumable point; a second SIGINT exits at once. */
 export function stopSignals(): { asked: () => boolean; restore: () => void } {
   let asked = false;
   const on = (signal: string): void => {

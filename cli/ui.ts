@@ -5,12 +5,16 @@ import { env } from "../core/env.ts";
 /** Messages go to stderr, results to stdout; colour and redrawing only where a person looks. */
 const person = process.stderr.isTTY === true && !env.noColor && !env.ci;
 
-export const log = createConsola({ stdout: process.stderr, stderr: process.stderr, formatOptions: { date: false, colors: person, compact: true } });
+export const log = createConsola({
+  stdout: process.stderr,
+  stderr: process.stderr,
+  formatOptions: { date: false, colors: person, compact: true },
+});
 
 export interface Progress {
   /** Shows a state; on a terminal it redraws one line, else it prints only every `every`-th. */
   update(done: number, total: number, text: string, every?: number): void;
-  /** A line of its own. */
+  /** Prints a line below the progress line. */
   line(text: string): void;
   end(): void;
 }
@@ -47,11 +51,15 @@ export function result(json: boolean, value: unknown, text: string): void {
   process.stdout.write(json ? `${JSON.stringify(value)}\n` : `${text}\n`);
 }
 
-export const seconds = (s: number): string => (s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`);
+export const seconds = (s: number): string =>
+  s < 90 ? `${s.toFixed(1)} s` : s < 5400 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`;
 export const rateOf = (bytes: number, s: number): string => `${(bytes / 1e9 / Math.max(s, 1e-9)).toFixed(2)} GB/s`;
 
-/** How weights are loaded: whole or not at all, unless --allow-partial; then what does not fit is told. */
-export const loading = (allowPartial: boolean): { allowPartial: boolean; onPartial: (text: string) => void } => ({ allowPartial, onPartial: (text) => log.warn(text) });
+/** How weights are loaded: all of them or not at all; with --allow-partial, warns of those that do not fit. */
+export const loading = (allowPartial: boolean): { allowPartial: boolean; onPartial: (text: string) => void } => ({
+  allowPartial,
+  onPartial: (text) => log.warn(text),
+});
 
 /** Warns of prompts that are cut, and lists them for the result. */
 export function truncations(): { truncated: Truncated[]; onTruncated: OnTruncated } {
@@ -60,7 +68,8 @@ export function truncations(): { truncated: Truncated[]; onTruncated: OnTruncate
     truncated,
     onTruncated(t) {
       truncated.push(t);
-      log.warn(`a prompt of ${t.tokens} tokens is cut to ${t.kept}: "${t.prompt.slice(0, 60)}${t.prompt.length > 60 ? "..." : ""}"`);
+      const start = `${t.prompt.slice(0, 60)}${t.prompt.length > 60 ? "..." : ""}`;
+      log.warn(`a prompt of ${t.tokens} tokens is cut to ${t.kept}: "${start}"`);
     },
   };
 }

@@ -1,10 +1,10 @@
 import { RcmError } from "./error.ts";
 import type { Code } from "../ffi/call.ts";
 
-/** Storage types. The first four are computed with; the others are only stored. */
+/** Storage types. Ops compute in the first four only. */
 export type DType = "f32" | "bf16" | "f16" | "f64" | "i32" | "i64" | "u8" | "bool" | "f8_e4m3";
 
-/** Codes of `rcm_dtype` in rcm.h (8 is known to core alone: no op takes it), and bytes per element. */
+/** Codes of `rcm_dtype` in rcm.h (8 exists in core only: no op takes it), and bytes per element. */
 const TABLE: Record<DType, { code: Code; bytes: number }> = {
   f32: { code: 0, bytes: 4 },
   bf16: { code: 1, bytes: 2 },
@@ -21,7 +21,7 @@ export const dtypeCode = (dtype: DType): Code => TABLE[dtype].code;
 export const dtypeBytes = (dtype: DType): number => TABLE[dtype].bytes;
 export const isFloat = (dtype: DType): boolean => TABLE[dtype].code <= 3;
 
-/** A tensor in host memory: raw little-endian bytes, row-major, no strides. What readers give and writers take. */
+/** A contiguous row-major tensor in host memory, as raw little-endian bytes. Readers return it, writers take it. */
 export interface HostTensor {
   dtype: DType;
   shape: number[];
@@ -31,10 +31,12 @@ export interface HostTensor {
 
 export const numel = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
 
-/** Builds a HostTensor over numbers. Throws: E_SHAPE if the counts differ. */
+/** Builds a HostTensor from numbers. Throws: E_SHAPE if the counts differ. */
 export function hostTensor(dtype: DType, shape: number[], values: ArrayLike<number>): HostTensor {
   const n = numel(shape);
-  if (values.length !== n) throw new RcmError("E_SHAPE", "values do not fill the shape", { op: "hostTensor", want: n, got: values.length });
+  if (values.length !== n) {
+    throw new RcmError("E_SHAPE", "values do not fill the shape", { op: "hostTensor", want: n, got: values.length });
+  }
   const buffer = new ArrayBuffer(n * dtypeBytes(dtype));
   const data = new Uint8Array(buffer);
   if (dtype === "f32") new Float32Array(buffer).set(values);
@@ -107,13 +109,13 @@ export function fromF16Bits(bits: number): number {
   return asF16[0];
 }
 
-/** f8_e4m3 without infinities: the nearest value, an even code in a tie; beyond 448 saturated; NaN stays NaN. */
+/** f8_e4m3 (no infinities): round to nearest even, saturate at 448, keep NaN. */
 export function toF8Bits(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x80 : 0;
   const a = Math.abs(value);
   if (Number.isNaN(a)) return 0x7f;
   if (a >= 448) return sign | 0x7e;
-  // Steps of 2^-9 below 2^-6, then three bits after the leading one.
+  // Subnormals have a spacing of 2^-9 below 2^-6; normal numbers have three mantissa bits.
   const e = Math.max(-6, Math.floor(Math.log2(a)));
   const steps = a * 2 ** (3 - e);
   const low = Math.floor(steps);

@@ -19,7 +19,10 @@ function mulHigh(a: number, b: number): number {
 }
 
 /** One block: four 32-bit words of a 128-bit counter under a 64-bit key. Source: Salmon et al. 2011. */
-export function philox(counter: readonly [number, number, number, number], key: readonly [number, number]): [number, number, number, number] {
+export function philox(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+): [number, number, number, number] {
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
   for (let round = 0; round < 10; round++) {
@@ -34,31 +37,41 @@ export function philox(counter: readonly [number, number, number, number], key: 
 
 const split = (v: number): [number, number] => [v % 0x100000000 >>> 0, Math.floor(v / 0x100000000) >>> 0];
 
-/** What randomness is drawn for. Every use has streams of its own, so adding one never shifts another. */
+/** What randomness is used for. Each use has separate streams, so adding a use never changes the draws of another. */
 const USES = {
-  init: 1, data: 2, time: 3, noise: 4, simulateTime: 5, simulateNoise: 6, dmdTime: 7, dmdNoise: 8, dropout: 9, sample: 10, metric: 11,
+  init: 1,
+  data: 2,
+  time: 3,
+  noise: 4,
+  simulateTime: 5,
+  simulateNoise: 6,
+  dmdTime: 7,
+  dmdNoise: 8,
+  dropout: 9,
+  sample: 10,
+  metric: 11,
 } as const;
 export type RandomUse = keyof typeof USES;
 
-/** What one draw is keyed by. Two keys that differ in any field give independent streams. */
+/** The key of a stream. Two keys that differ in any field give independent streams. */
 export interface StreamKey {
   use: RandomUse;
-  /** Iteration of the run. */
+  /** Training iteration. */
   step?: number;
-  /** Place of the sample in the global batch, so that a draw does not depend on the split into micro-batches or ranks. */
+  /** Index of the sample in the global batch, so that a draw does not depend on micro-batches or ranks. */
   sample?: number;
-  /** Tells draws of one use and sample apart. */
+  /** Distinguishes several draws for the same use and sample. */
   index?: number;
 }
 
-/** How many values each field of a key can take; their product with 32 uses is 2^53, the integers that a number holds. */
+/** Exclusive upper bound of each field. Times 32 uses their product is 2^53, the exact integers of a double. */
 export const KEY_RANGE = { step: 2 ** 24, sample: 2 ** 18, index: 2 ** 6 } as const;
 const USE_RANGE = 32;
 
-/** Distance between the streams of neighbouring samples of a batch. */
+/** Difference of the stream numbers of two consecutive samples of a batch. */
 export const SAMPLE_STRIDE = USE_RANGE * KEY_RANGE.index;
 
-/** Draws of one (seed, stream, step). The state is the three numbers and the count of what was drawn. */
+/** Sequential draws from one (seed, stream); the state is the seed, the stream and the number of words drawn. */
 export class Rng {
   private index = 0;
   private readonly key: [number, number];
@@ -93,24 +106,28 @@ export class Rng {
     return Math.floor(this.uniform() * n);
   }
 
-  /** Standard normal by Box-Muller (one of the pair is dropped, so every draw costs two words). */
+  /** Standard normal by Box-Muller; the second value of the pair is discarded, so every draw uses two words. */
   normal(): number {
     const radius = Math.sqrt(-2 * Math.log(this.uniform()));
     return radius * Math.cos(2 * Math.PI * this.uniform());
   }
 }
 
-/** The stream number of a key: a field each, so no two keys share one. Throws: E_ARG for a field outside KEY_RANGE. */
+/** Packs a key into its stream number; different keys get different numbers. Throws: E_ARG outside KEY_RANGE. */
 export function streamOf({ use, step = 0, sample = 0, index = 0 }: StreamKey): number {
   for (const [field, value] of Object.entries({ step, sample, index }) as [keyof typeof KEY_RANGE, number][]) {
     if (!Number.isSafeInteger(value) || value < 0 || value >= KEY_RANGE[field]) {
-      throw new RcmError("E_ARG", `the ${field} of a random key is out of range`, { op: "rng", want: `0 to ${KEY_RANGE[field] - 1}`, got: value });
+      throw new RcmError("E_ARG", `the ${field} of a random key is out of range`, {
+        op: "rng",
+        want: `0 to ${KEY_RANGE[field] - 1}`,
+        got: value,
+      });
     }
   }
   return (step * KEY_RANGE.sample + sample) * SAMPLE_STRIDE + index * USE_RANGE + USES[use];
 }
 
-/** The key of sample i of a set that no training step draws: its number fills both the step and the sample field. */
+/** The key of sample i outside training: i is split over the step and sample fields. */
 export const setSampleKey = (i: number, index = 0): StreamKey => ({
   use: "sample",
   step: Math.floor(i / KEY_RANGE.sample),

@@ -2,27 +2,27 @@ import type { Pointer } from "../ffi/call.ts";
 import { hostAlloc } from "../ffi/memory.ts";
 import type { Device, Tensor } from "./tensor.ts";
 
-/** Queues of work on the device: ops run on "compute"; "copies" runs in no order with it but that of events. */
+/** Device streams: ops run on "compute"; "copies" is ordered with it by events only. */
 export type StreamName = "compute" | "copies";
 
-/** Numbers of rcm.h. */
+/** Stream codes of rcm.h. */
 const STREAM: Record<StreamName, number> = { compute: 0, copies: 1 };
 const [TO_DEVICE, TO_HOST] = [0, 1];
 
-/** A point in a stream's work. The backend has 64, told apart by `index`. */
+/** A device event. The backend has 64, identified by `index`. */
 export class StreamEvent {
   constructor(
     readonly device: Device,
     readonly index: number,
   ) {}
 
-  /** The caller waits until the stream has passed the point. Throws: E_ARG if it was never recorded. */
+  /** Blocks the host until the event has completed. Throws: E_ARG if it was never recorded. */
   sync(): void {
     this.device.lib.eventSync(this.index);
   }
 }
 
-/** One of the device's two queues of work. */
+/** One of the device's two streams. */
 export class Stream {
   private readonly code: number;
   constructor(
@@ -32,18 +32,18 @@ export class Stream {
     this.code = STREAM[name];
   }
 
-  /** Moves the event to the end of what the stream has been given so far. */
+  /** Records the event after all work queued on the stream so far. */
   record(event: StreamEvent): void {
     this.device.lib.eventRecord({ event: event.index, stream: this.code });
   }
 
-  /** What the stream is given from now on starts after the event. Throws: E_ARG if it was never recorded. */
+  /** Work queued on the stream from now on waits for the event. Throws: E_ARG if it was never recorded. */
   wait(event: StreamEvent): void {
     this.device.lib.streamWait({ stream: this.code, event: event.index });
   }
 }
 
-/** Page-locked host memory: copies between it and the device run on the stream "copies", beside compute. */
+/** Page-locked host memory; its copies run on the stream "copies", concurrently with compute. */
 export class PinnedMemory {
   private readonly ptr: Pointer;
 
@@ -55,23 +55,25 @@ export class PinnedMemory {
     this.ptr = hostAlloc(device.lib, bytes);
   }
 
-  /** Queues a copy into `to`. Neither side may be freed or reused before an event recorded after it. */
+  /**
+   * Queues a copy into `to`. Neither buffer may be freed or reused before an event recorded after the copy completes.
+   */
   upload(to: Tensor): void {
     this.device.lib.copyAsync({ dst: to.ptr, src: this.ptr, bytes: to.bytes, kind: TO_DEVICE });
   }
 
-  /** Queues a copy from `from`; as upload. */
+  /** Queues a copy from `from`, under the same rule. */
   download(from: Tensor): void {
     this.device.lib.copyAsync({ dst: this.ptr, src: from.ptr, bytes: from.bytes, kind: TO_HOST });
   }
 
-  /** The caller has waited for copies that still use it. */
+  /** Call only after every copy that uses this memory has completed. */
   free(): void {
     this.device.lib.hostFree(this.ptr);
   }
 }
 
-/** Calls that were recorded and are queued as one. GPU only. */
+/** A captured CUDA graph: recorded calls that are launched as one. GPU only. */
 export class Graph {
   constructor(
     readonly device: Device,
@@ -87,7 +89,7 @@ export class Graph {
   }
 }
 
-/** Device memory for what recorded calls allocate; its graphs run in the order of their recording. GPU only. */
+/** Memory pool of captured graphs; they must be launched in the order of their capture. GPU only. */
 export class GraphMemory {
   private readonly out = new BigInt64Array(new ArrayBuffer(8));
   private readonly id: number;
@@ -97,7 +99,7 @@ export class GraphMemory {
     this.id = Number(this.out[0]);
   }
 
-  /** Records the calls that `body` makes; they do not run. */
+  /** Captures the calls that `body` makes, without running them. */
   record(body: () => void): Graph {
     this.device.lib.graphBegin(this.id);
     try {

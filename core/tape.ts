@@ -3,24 +3,35 @@ import { RcmError } from "./error.ts";
 import { onlyTangent, type AnyOp, type Cotangents, type Inputs, type Op, type Output, type Tangents } from "./op.ts";
 import { expectLike, sampleReduce, statDType, type Device, type Storage, type Tensor } from "./tensor.ts";
 
-/** Where gradients gather: a leaf (parameter, or an input whose cotangent is wanted) or a recorded op. */
+/** A node of the graph, where cotangents accumulate: a leaf (parameter or differentiated input) or a recorded op. */
 export class Node {
-  /** Cotangent of the output while backward runs. For a parameter: the gradient buffer, added to. */
+  /** Cotangent of the output while backward runs. */
   bar: Tensor | null = null;
-  constructor(
-    readonly op: AnyOp | null,
-    readonly inputs: readonly (Var | null)[],
-    readonly p: unknown,
-    readonly y: Tensor | null,
-    readonly saved: readonly Tensor[],
-    /** Set for parameters: backward adds here and never frees it. */
-    readonly grad: Tensor | null = null,
-  ) {}
+  readonly op: AnyOp | null;
+  readonly inputs: readonly (Var | null)[];
+  readonly p: unknown;
+  readonly y: Tensor;
+  readonly saved: readonly Tensor[];
+  /** Gradient buffer of a parameter: backward adds to it and never frees it. */
+  readonly grad: Tensor | null;
+
+  constructor(recorded: Pick<Node, "op" | "inputs" | "p" | "y" | "saved">, grad: Tensor | null = null) {
+    this.op = recorded.op;
+    this.inputs = recorded.inputs;
+    this.p = recorded.p;
+    this.y = recorded.y;
+    this.saved = recorded.saved;
+    this.grad = grad;
+  }
 }
 
+/** The node of an input to differentiate by or, with its gradient buffer, of a parameter. */
+export const leafNode = (y: Tensor, grad: Tensor | null = null): Node =>
+  new Node({ op: null, inputs: [], p: null, y, saved: [] }, grad);
+
 /**
- * A value on the tape. `dot` is its forward-mode tangent: a plain Tensor, so no gradient can flow through it (the
- * stop-gradient of sCM is a property of this type); null is a symbolic zero. `node` is null for constants.
+ * A value on the tape. `dot` is its forward-mode tangent: a plain Tensor, so no gradient can flow through it (this type
+ * enforces the stop-gradient of sCM); null is a symbolic zero. `node` is null for constants.
  */
 export interface Var {
   readonly x: Tensor;
@@ -30,19 +41,22 @@ export interface Var {
 
 export const constant = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: null });
 
-/** A value whose cotangent is wanted: read it from `node.bar` after backward. */
-export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: new Node(null, [], null, x, []) });
+/** An input to differentiate by: its cotangent is in `node.bar` after backward. */
+export const leaf = (x: Tensor, dot: Tensor | null = null): Var => ({ x, dot, node: leafNode(x) });
 
 /** A parameter: backward adds to `grad`. */
 export const parameter = (x: Tensor, grad: Tensor): Var => ({
-  x, dot: null, node: new Node(null, [], null, x, [], grad),
+  x, dot: null, node: leafNode(x, grad),
 });
 
-/** What backward keeps of a block's forward: everything ("none"), nothing, attention outputs, or matmuls' too. */
+/**
+ * Activation checkpointing of a block. Kept for backward: everything, nothing, attention outputs, or these and matmul
+ * outputs.
+ */
 export const CHECKPOINT_MODES = ["none", "block", "attention", "matmul"] as const;
 export type CheckpointMode = (typeof CHECKPOINT_MODES)[number];
 
-/** What a block's forward keeps of a costly op. */
+/** The output of a costly op that a checkpointed block keeps. */
 type Kept = Output;
 
 /** Values for the inputs I of an op. */
@@ -51,11 +65,11 @@ export type Vars<I extends Inputs> = { readonly [K in keyof I]: I[K] extends Ten
 export interface TapeOptions {
   /** False: inference; nothing is recorded and blocks free their intermediates. */
   record: boolean;
-  /** Test every op's output for NaN and infinity (slow; names the op). */
+  /** Check every op's output for NaN and infinity (slow); the error names the op. */
   checkFinite?: boolean;
 }
 
-/** Runs ops: primal, tangent and record in one pass; then backward over what was recorded. */
+/** Runs ops (primal, tangent and recording in one pass), then backward over the recorded graph. */
 export class Tape {
   private nodes: Node[] = [];
   private refs = new Map<Storage, number>();
@@ -73,8 +87,8 @@ export class Tape {
   }
 
   /**
-   * Applies an op. The tangent is formed iff some input has one; the record is made iff some input has a node.
-   * Throws: E_SHAPE, E_DTYPE when an input does not fit, or a tangent is not like its primal.
+   * Applies an op. It computes a tangent if any input has one, and records if any input has a node.
+   * Throws: E_SHAPE, E_DTYPE for a wrong input, or a tangent that does not match its primal.
    */
   run<I extends Inputs, P, S extends readonly Tensor[]>(op: Op<I, P, S>, inputs: Vars<I>, p: P): Var {
     const vars: readonly (Var | null)[] = inputs;
@@ -87,25 +101,25 @@ export class Tape {
     const out: Output & { yDot?: Tensor } = kept ?? (xDot ? op.jvp(x, xDot, p, saves) : op.forward(x, p, saves));
     if (keeps && this.store) this.store.push({ y: out.y, saved: out.saved });
     if (this.options.checkFinite) this.expectFinite(op.name, out);
-    const node = wantsGrad ? new Node(op, vars, p, out.y, out.saved) : null;
+    const node = wantsGrad ? new Node({ op, inputs: vars, p, y: out.y, saved: out.saved }) : null;
     if (node) this.nodes.push(node);
     return { x: out.y, dot: out.yDot ?? null, node };
   }
 
-  /** The same value under another shape; no work. */
+  /** The same value under another shape, without a copy. */
   reshape(v: Var, shape: readonly number[]): Var {
     return this.run(reshapeOp, [v], { shape });
   }
 
-  /** Cuts a value off the tape: neither gradient nor tangent flows through it. */
+  /** Detaches a value: neither gradient nor tangent flows through it. */
   stop(v: Var): Var {
     return constant(v.x);
   }
 
   /**
-   * Runs a block of the network. Recording with mode "none" is a plain call. "block" keeps only the block's inputs and
-   * computes the primal (never the tangent) again in backward; "attention" also keeps what attention gave, "matmul" that
-   * and the outputs of matmuls. Without recording, the block's intermediates are freed when it ends.
+   * Runs a block of the network with activation checkpointing. "none" is a plain call. "block" keeps only the block's
+   * inputs and recomputes the primal (never the tangent) in backward; "attention" also keeps attention outputs,
+   * "matmul" these and matmul outputs. Without recording, the block's intermediates are freed when it ends.
    */
   block(mode: CheckpointMode, body: (tape: Tape, inputs: Var[]) => Var, inputs: Var[]): Var {
     if (this.record && mode === "none") return body(this, inputs);
@@ -128,16 +142,17 @@ export class Tape {
       scope[Symbol.dispose]();
     }
     if (!this.record) return constant(y, dot);
-    const node = new Node(checkpointOp, inputs, { tape: this, body, mode, kept: inner.store }, y, []);
+    const p: CheckpointParams = { tape: this, body, mode, kept: inner.store };
+    const node = new Node({ op: checkpointOp, inputs, p, y, saved: [] });
     this.nodes.push(node);
     return { x: y, dot, node };
   }
 
-  /** Propagates a cotangent from `y` to every leaf; parameters' gradients are added to. Clears the tape. */
+  /** Propagates a cotangent from `y` to every leaf, accumulating into the parameters' gradients. Clears the tape. */
   backward(y: Var, yBar: Tensor): void {
     if (y.node === null) throw new RcmError("E_INTERNAL", "the value was not recorded", { op: "backward" });
-    this.hold(yBar); // the caller's own reference: never freed here
-    this.give(y.node, yBar);
+    this.retain(yBar); // the caller's reference: not freed here
+    this.add(y.node, yBar);
     const nodes = this.nodes;
     this.nodes = [];
     for (let i = nodes.length - 1; i >= 0; i--) {
@@ -145,9 +160,9 @@ export class Tape {
       const bar = node.bar;
       if (bar === null || node.op === null) continue;
       const x = node.inputs.map((v) => v?.x ?? null);
-      node.op.vjp(this.cotangents(node), bar, x, node.y as Tensor, node.saved, node.p);
+      node.op.vjp(this.cotangents(node), bar, x, node.y, node.saved, node.p);
       node.bar = null;
-      this.drop(bar);
+      this.release(bar);
     }
     this.refs.clear();
   }
@@ -160,19 +175,19 @@ export class Tape {
     };
     return {
       need: (i) => Boolean(node.inputs[i]?.node),
-      put: (i, t) => this.give(target(i), t),
+      put: (i, t) => this.add(target(i), t),
       accumulate: (i) => {
         const into = target(i);
         if (into.grad) return into.grad;
         const x = (node.inputs[i] as Var).x;
-        if (into.bar === null) this.give(into, this.device.zeros(x.shape, statDType(x.dtype)));
-        else this.own(into);
+        if (into.bar === null) this.add(into, this.device.zeros(x.shape, statDType(x.dtype)));
+        else this.unshare(into);
         return into.bar as unknown as Tensor;
       },
     };
   }
 
-  private give(into: Node, bar: Tensor): void {
+  private add(into: Node, bar: Tensor): void {
     if (into.grad) {
       into.grad.axpy(bar);
       if (!this.refs.has(bar.storage)) bar.free();
@@ -180,29 +195,29 @@ export class Tape {
     }
     if (into.bar === null) {
       into.bar = bar;
-      this.hold(bar);
+      this.retain(bar);
       return;
     }
-    this.own(into);
+    this.unshare(into);
     into.bar.axpy(bar);
     if (!this.refs.has(bar.storage)) bar.free();
   }
 
-  /** Makes a node's cotangent its own memory, so that adding to it changes nobody else's. */
-  private own(node: Node): void {
+  /** Copies a node's cotangent if its memory is shared, so that it can be added to in place. */
+  private unshare(node: Node): void {
     const bar = node.bar as Tensor;
     if ((this.refs.get(bar.storage) ?? 0) <= 1) return;
     const copy = this.device.empty(bar.shape, bar.dtype).set(bar);
-    this.drop(bar);
+    this.release(bar);
     node.bar = copy;
-    this.hold(copy);
+    this.retain(copy);
   }
 
-  private hold(t: Tensor): void {
+  private retain(t: Tensor): void {
     this.refs.set(t.storage, (this.refs.get(t.storage) ?? 0) + 1);
   }
 
-  private drop(t: Tensor): void {
+  private release(t: Tensor): void {
     const left = (this.refs.get(t.storage) ?? 1) - 1;
     if (left > 0) this.refs.set(t.storage, left);
     else {
@@ -220,7 +235,7 @@ export class Tape {
     }
   }
 
-  /** Recomputes a checkpointed block with a record and runs its backward. */
+  /** Recomputes a checkpointed block while recording, and runs its backward. */
   static recompute(block: CheckpointParams, x: readonly Tensor[], need: boolean[], yBar: Tensor): (Tensor | null)[] {
     const { tape: outer, body, mode, kept } = block;
     const { device } = outer;
@@ -239,18 +254,18 @@ export class Tape {
   }
 }
 
-/** Values of an op's inputs. The tuple's length and absent places are those of the type. */
+/** Values of an op's inputs; `vars` has the tuple's length, and null for the same inputs. */
 const primals = <I extends Inputs>(vars: readonly (Var | null)[]): I => vars.map((v) => v?.x ?? null) as unknown as I;
 
-/** Tangents of an op's inputs; null when none has one. Throws: E_SHAPE, E_DTYPE when one is not like its primal. */
+/** Tangents of an op's inputs; null when none has one. Throws: E_SHAPE, E_DTYPE when one does not match its primal. */
 function tangents<I extends Inputs>(op: string, vars: readonly (Var | null)[]): Tangents<I> | null {
-  let some = false;
+  let any = false;
   for (const [i, v] of vars.entries()) {
     if (!v?.dot) continue;
     expectLike(op, `tangent ${i}`, v.dot, v.x);
-    some = true;
+    any = true;
   }
-  return some ? (vars.map((v) => v?.dot ?? null) as Tangents<I>) : null;
+  return any ? (vars.map((v) => v?.dot ?? null) as Tangents<I>) : null;
 }
 
 const reshapeOp: Op<[x: Tensor], { shape: readonly number[] }> = {

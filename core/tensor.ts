@@ -7,7 +7,9 @@ import {
 } from "../ffi/memory.ts";
 import type { Rcm } from "../ffi/rcm.gen.ts";
 
-/** One block of device memory, owned by exactly one scope. Views share it. */
+export type { DeviceName } from "../ffi/open.ts";
+
+/** One allocation of device memory, owned by exactly one scope and shared by views. */
 export class Storage {
   scope: Scope | null;
   constructor(
@@ -28,7 +30,7 @@ export class Storage {
   }
 }
 
-/** Frees what was allocated while it was the innermost scope, except tensors that were kept. */
+/** Frees on exit what was allocated while it was the innermost scope, except tensors that were kept. */
 export class Scope implements Disposable {
   readonly owned = new Set<Storage>();
   constructor(
@@ -36,7 +38,7 @@ export class Scope implements Disposable {
     readonly parent: Scope | null,
   ) {}
 
-  /** Hands a tensor to the enclosing scope, so that it outlives this one. */
+  /** Moves a tensor to the enclosing scope, so that it outlives this one. */
   keep<T extends Tensor | null>(tensor: T): T {
     const storage = tensor?.storage;
     if (storage && storage.scope === this) {
@@ -59,7 +61,7 @@ export class Scope implements Disposable {
   }
 }
 
-/** A backend with its scopes: the one handle through which core reaches native code. */
+/** A backend with its allocation scopes: the only way from core to native code. */
 export class Device implements Disposable {
   readonly lib: Rcm;
   readonly root: Scope;
@@ -80,7 +82,7 @@ export class Device implements Disposable {
     return (this.top = new Scope(this, this.top));
   }
 
-  /** Makes a scope's parent the innermost one again. Scopes inside it that an error left open are freed and left with it. */
+  /** Makes a scope's parent the innermost one again. Inner scopes that an error left open are freed too. */
   leave(scope: Scope): void {
     const inner: Scope[] = [];
     for (let at: Scope | null = this.top; at !== null; at = at.parent) {
@@ -94,13 +96,13 @@ export class Device implements Disposable {
     }
   }
 
-  /** Runs `body` in a scope and frees what it allocated, except the tensor that it gives: that one goes to the enclosing scope. */
+  /** Runs `body` in a scope and frees what it allocated, except the tensor it returns. */
   keep<T extends Tensor | null>(body: () => T): T {
     using scope = this.scope();
     return scope.keep(body());
   }
 
-  /** Runs `make` so that what it allocates lives until the device is closed (parameters, optimizer state). */
+  /** Runs `make`; its allocations live until the device is closed (parameters, optimizer state). */
   persistent<T>(make: () => T): T {
     const before = this.top;
     this.top = this.root;
@@ -114,7 +116,7 @@ export class Device implements Disposable {
   empty(shape: readonly number[], dtype: DType): Tensor {
     const bytes = numel(shape) * dtypeBytes(dtype);
     const storage = new Storage(this, alloc(this.lib, Math.max(bytes, 1)), bytes, this.top);
-    return new Tensor(this, storage, storage.ptr, shape, dtype);
+    return new Tensor(storage, storage.ptr, shape, dtype);
   }
 
   zeros(shape: readonly number[], dtype: DType): Tensor {
@@ -137,17 +139,24 @@ export class Device implements Disposable {
     return this.empty(shape, dtype).setRandn(seed, stream);
   }
 
-  /** Standard normal values, row b of the first axis from the stream `stream + b * stride`, so that rows do not depend on which batch they are in. */
-  randnRows(shape: readonly number[], dtype: DType, seed: number, stream: number, stride: number): Tensor {
+  /**
+   * Standard normal values. Row b of the first axis comes from stream `stream + b * stride`, so that a row does not
+   * depend on its batch.
+   */
+  randnRows(shape: readonly number[], dtype: DType, key: { seed: number; stream: number; stride: number }): Tensor {
     const t = this.empty(shape, dtype);
     const rows = shape[0];
     this.lib.randn({
-      out: t.ptr, rows, n: rows === 0 ? 0 : t.numel / rows, seed, stream, streamStep: stride, offset: 0, dtype: t.code,
+      out: t.ptr, rows, n: rows === 0 ? 0 : t.numel / rows, seed: key.seed, stream: key.stream,
+      streamStep: key.stride, offset: 0, dtype: t.code,
     });
     return t;
   }
 
-  /** Runs `body` with products of f32 tensors split in bf16 halves where the backend does that (see rcm_f32_products). */
+  /**
+   * Runs `body` with f32 matmuls computed from bf16 high and low parts, where the backend supports that (see
+   * rcm_f32_products).
+   */
   splitProducts<T>(body: () => T): T {
     this.lib.f32Products(1);
     try {
@@ -157,22 +166,22 @@ export class Device implements Disposable {
     }
   }
 
-  /** Waits until everything queued is done. */
+  /** Blocks until all queued work has completed. */
   sync(): void {
     this.lib.sync();
   }
 
-  /** Returns cached memory to the system. */
+  /** Returns cached free memory to the system. */
   trim(): void {
     this.lib.memoryTrim();
   }
 
-  /** Whether the same inputs give the same bits every run; see rcm_deterministic. */
+  /** Makes results bitwise reproducible between runs; see rcm_deterministic. */
   setDeterministic(on: boolean): void {
     this.lib.deterministic(Number(on));
   }
 
-  /** The peak of memory() starts again at what is in use now. */
+  /** Resets the peak of memory() to the current use. */
   resetPeak(): void {
     this.lib.memoryResetPeak();
   }
@@ -186,16 +195,17 @@ export class Device implements Disposable {
   }
 }
 
-/** A contiguous row-major tensor on a device; a handle, not an owner. */
+/** A contiguous row-major tensor on a device; a handle that does not own its memory. */
 export class Tensor {
+  readonly device: Device;
   readonly numel: number;
   constructor(
-    readonly device: Device,
     readonly storage: Storage,
     readonly ptr: Pointer,
     readonly shape: readonly number[],
     readonly dtype: DType,
   ) {
+    this.device = storage.device;
     this.numel = numel(shape);
   }
 
@@ -208,15 +218,23 @@ export class Tensor {
 
   /** The same memory under another shape. Throws: E_SHAPE if the counts differ. */
   view(shape: readonly number[]): Tensor {
-    if (numel(shape) !== this.numel) throw new RcmError("E_SHAPE", "a view keeps the number of elements", { op: "view", want: this.shape, got: shape });
-    return new Tensor(this.device, this.storage, this.ptr, shape, this.dtype);
+    if (numel(shape) !== this.numel) {
+      throw new RcmError("E_SHAPE", "a view keeps the number of elements", {
+        op: "view",
+        want: this.shape,
+        got: shape,
+      });
+    }
+    return new Tensor(this.storage, this.ptr, shape, this.dtype);
   }
 
-  /** A window of `shape` that starts `offset` elements into this tensor. */
+  /** A view of `shape` that starts `offset` elements into this tensor. Throws: E_SHAPE outside it. */
   window(offset: number, shape: readonly number[]): Tensor {
     const n = numel(shape);
-    if (offset < 0 || offset + n > this.numel) throw new RcmError("E_SHAPE", "window outside the tensor", { op: "window", want: this.numel, got: offset + n });
-    return new Tensor(this.device, this.storage, advance(this.ptr, offset * dtypeBytes(this.dtype)), shape, this.dtype);
+    if (offset < 0 || offset + n > this.numel) {
+      throw new RcmError("E_SHAPE", "window outside the tensor", { op: "window", want: this.numel, got: offset + n });
+    }
+    return new Tensor(this.storage, advance(this.ptr, offset * dtypeBytes(this.dtype)), shape, this.dtype);
   }
 
   zero(): this {
@@ -224,7 +242,9 @@ export class Tensor {
     return this;
   }
 
-  /** Overwrites with standard normal values: element i is value `offset + i` of the stream. `offset` is a multiple of 4. */
+  /**
+   * Overwrites with standard normal values: element i is value `offset + i` of the stream. `offset` is a multiple of 4.
+   */
   setRandn(seed: number, stream: number, offset = 0): this {
     this.device.lib.randn({
       out: this.ptr, rows: 1, n: this.numel, seed, stream, streamStep: 0, offset, dtype: this.code,
@@ -238,11 +258,13 @@ export class Tensor {
   }
 
   /**
-   * Copies or converts another tensor of the same count into this one. `scale` is that of the side in f8: its elements
-   * times the scale are the values.
+   * Copies or converts another tensor of the same count into this one. `scale` belongs to the f8 tensor of the two:
+   * value = element * scale.
    */
   set(from: Tensor, scale = 1): this {
-    if (from.numel !== this.numel) throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
+    if (from.numel !== this.numel) {
+      throw new RcmError("E_SHAPE", "copy between different counts", { op: "set", want: this.numel, got: from.numel });
+    }
     const { lib } = this.device;
     const call = { dst: this.ptr, src: from.ptr, n: this.numel, srcDtype: from.code, dstDtype: this.code, scale };
     if (from.dtype === this.dtype) lib.copy({ dst: this.ptr, src: from.ptr, bytes: this.bytes, kind: 2 });
@@ -253,7 +275,13 @@ export class Tensor {
   }
 
   setHost(host: HostTensor): this {
-    if (numel(host.shape) !== this.numel) throw new RcmError("E_SHAPE", "host values do not fill the tensor", { op: "setHost", want: this.shape, got: host.shape });
+    if (numel(host.shape) !== this.numel) {
+      throw new RcmError("E_SHAPE", "host values do not fill the tensor", {
+        op: "setHost",
+        want: this.shape,
+        got: host.shape,
+      });
+    }
     if (host.dtype === this.dtype) {
       upload(this.device.lib, this.ptr, host.data);
       return this;
@@ -274,33 +302,33 @@ export class Tensor {
 
   /** Fills the tensor with bytes of a file, in its own dtype. Throws: E_IO naming the file. */
   setFile(path: string, offset: number): this {
-    readFileWindow(this.device.lib, path, this.ptr, offset, this.bytes);
+    readFileWindow(this.device.lib, this.ptr, { path, offset, bytes: this.bytes });
     return this;
   }
 
-  /** Waits for the device and copies to the host. */
+  /** Blocks for the device and copies to the host. */
   toHost(): HostTensor {
     const data = new Uint8Array(new ArrayBuffer(this.bytes));
     if (this.bytes > 0) download(this.device.lib, this.ptr, data);
     return { dtype: this.dtype, shape: [...this.shape], data };
   }
 
-  /** The tensor's bytes in pieces of at most `most`, in order; a piece is overwritten by the next. */
+  /** The tensor's bytes in chunks of at most `limit`, in order; each chunk reuses the same buffer. */
   *hostChunks(
-    most = 1 << 26, buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes))),
+    limit = 1 << 26, buffer = new Uint8Array(new ArrayBuffer(Math.min(limit, this.bytes))),
   ): Generator<Uint8Array> {
-    for (let at = 0; at < this.bytes; at += most) {
-      const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
+    for (let at = 0; at < this.bytes; at += limit) {
+      const piece = buffer.subarray(0, Math.min(limit, this.bytes - at));
       download(this.device.lib, advance(this.ptr, at), piece);
       yield piece;
     }
   }
 
-  /** Fills the tensor from pieces of its bytes, in order: `next(buffer, at)` fills a buffer with the bytes from `at`. */
-  setChunks(next: (buffer: Uint8Array, at: number) => void, most = 1 << 26): this {
-    const buffer = new Uint8Array(new ArrayBuffer(Math.min(most, this.bytes)));
-    for (let at = 0; at < this.bytes; at += most) {
-      const piece = buffer.subarray(0, Math.min(most, this.bytes - at));
+  /** Fills the tensor in chunks, in order: `next(buffer, at)` fills a buffer with the bytes from offset `at`. */
+  setChunks(next: (buffer: Uint8Array, at: number) => void, limit = 1 << 26): this {
+    const buffer = new Uint8Array(new ArrayBuffer(Math.min(limit, this.bytes)));
+    for (let at = 0; at < this.bytes; at += limit) {
+      const piece = buffer.subarray(0, Math.min(limit, this.bytes - at));
       next(piece, at);
       upload(this.device.lib, advance(this.ptr, at), piece);
     }
@@ -316,10 +344,10 @@ export class Tensor {
   }
 }
 
-/** Address of a tensor that may be absent; 0: none. */
+/** Address of an optional tensor; 0 for none. */
 export const ptrOf = (t: Tensor | null | undefined): Pointer | 0 => t?.ptr ?? 0;
 
-/** The dtype of norm statistics, modulation and parameter gradients beside activations of `dtype` (see rcm.h). */
+/** The dtype of norm statistics, modulation and parameter gradients for activations of `dtype` (see rcm.h). */
 export const statDType = (dtype: DType): DType => (dtype === "f64" ? "f64" : "f32");
 
 /** Throws: E_SHAPE unless `tensor` has exactly `want`; -1 matches any size. */
@@ -330,7 +358,9 @@ export function expectShape(op: string, name: string, tensor: Tensor, want: read
 
 /** Throws: E_DTYPE unless `tensor` has one of the dtypes. */
 export function expectDType(op: string, name: string, tensor: Tensor, ...want: DType[]): void {
-  if (!want.includes(tensor.dtype)) throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op, want: want.join("|"), got: tensor.dtype });
+  if (!want.includes(tensor.dtype)) {
+    throw new RcmError("E_DTYPE", `${name} has the wrong dtype`, { op, want: want.join("|"), got: tensor.dtype });
+  }
 }
 
 /** Throws: E_SHAPE or E_DTYPE unless `tensor` has shape and dtype of `like`. */
@@ -339,7 +369,7 @@ export function expectLike(op: string, name: string, tensor: Tensor, like: Tenso
   expectShape(op, name, tensor, like.shape);
 }
 
-/** kind of rcm_sample_reduce. */
+/** Codes of `kind` in rcm_sample_reduce. */
 const REDUCE = { sum: 0, abs: 1, squares: 2, max: 3, nonfinite: 4 } as const;
 
 /** Reduces each sample of a [B, ...] tensor to one f64 on the host. Shapes: x [B, ...] -> [B]. */
@@ -348,7 +378,7 @@ export function sampleReduce(x: Tensor, kind: keyof typeof REDUCE): Float64Array
   return sampleReduceInto(x, kind, x.device.empty([x.shape[0] ?? 1], "f64")).values();
 }
 
-/** The same, left on the device. Shapes: x [B, ...], out [B] f64. */
+/** The same, with the result on the device. Shapes: x [B, ...], out [B] f64. */
 export function sampleReduceInto(x: Tensor, kind: keyof typeof REDUCE, out: Tensor): Tensor {
   const B = x.shape[0] ?? 1;
   x.device.lib.sampleReduce({

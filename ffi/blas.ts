@@ -3,17 +3,21 @@ import { dlopen, ptr } from "bun:ffi";
 const NAMES = ["libopenblas.so.0", "libopenblas.so"];
 
 /**
- * Times OpenBLAS itself (its own threads, not ours) on n x n x n f32 matmuls; the yardstick of `rcm bench step`. Returns the best
- * rate in FLOP/s, or null where OpenBLAS is not installed.
+ * Times OpenBLAS with its own threads on n x n x n f32 matmuls, as the baseline of `rcm bench step`. Returns the best
+ * rate in FLOP/s, or null if OpenBLAS is not installed.
  */
 export function openblasRate(n: number, threads: number, repeats = 5): number | null {
   for (const name of NAMES) {
     try {
       const { symbols } = dlopen(name, {
         openblas_set_num_threads: { args: ["i32"], returns: "void" },
-        cblas_sgemm: { args: ["i32", "i32", "i32", "i32", "i32", "i32", "f32", "ptr", "i32", "ptr", "i32", "f32", "ptr", "i32"], returns: "void" },
+        cblas_sgemm: {
+          args: ["i32", "i32", "i32", "i32", "i32", "i32", "f32", "ptr", "i32", "ptr", "i32", "f32", "ptr", "i32"],
+          returns: "void",
+        },
       });
-      const matrix = (): Float32Array => new Float32Array(new ArrayBuffer(4 * n * n)).map((_, i) => ((i * 2654435761) % 1000) / 500 - 1);
+      const matrix = (): Float32Array =>
+        new Float32Array(new ArrayBuffer(4 * n * n)).map((_, i) => ((i * 2654435761) % 1000) / 500 - 1);
       const [a, b, c] = [matrix(), matrix(), matrix()];
       symbols.openblas_set_num_threads(threads);
       let best = 0;

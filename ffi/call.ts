@@ -1,24 +1,24 @@
 import { ptr } from "bun:ffi";
 import { RcmError, type RcmCode } from "./error.ts";
 
-/** Symbols as dlopen gives them; the generated code knows the real signatures. */
+/** Symbols as dlopen returns them; the generated code has their real signatures. */
 export type Symbols = Record<string, (...args: any[]) => any>;
 
 /**
- * Host memory handed to native code: an address, or a view whose address is taken right before the call. A typed array of up to
- * 1000 elements made without a buffer lives in the collector's heap and moves when its `buffer` is first asked for, so a view that
- * outlives the call is built over an ArrayBuffer that was allocated first.
+ * Host memory handed to native code: an address, or a view whose address is taken right before the call. A typed array
+ * of up to 1000 elements created without a buffer is in the collector's heap and moves when its `buffer` is first read,
+ * so build a view that outlives the call over an existing ArrayBuffer.
  */
 export type HostMemory = number | ArrayBufferView;
 
 declare const device: unique symbol;
-/** Address of device memory: a number that no count or code can be passed for. */
+/** Address of device memory: a branded number, so that no count or code can be passed instead. */
 export type Pointer = number & { readonly [device]: true };
 
 /** Counts, kinds and other integers. */
 export type Int = number;
 
-/** Code of a storage type, `rcm_dtype` in rcm.h; 8 is f8, which core alone knows and the library refuses. */
+/** Code of a storage type, `rcm_dtype` in rcm.h; 8 is f8, which exists in core only: ops refuse it. */
 export type Code = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
 
 /** User-space addresses end here, exclusive: 2^47 on x86-64, 2^48 on arm64 (more only when asked for). */
@@ -59,7 +59,15 @@ export function host(v: HostMemory, op: string, name: string): number {
 
 export const optionalHost = (v: HostMemory, op: string, name: string): number => (v === 0 ? 0 : host(v, op, name));
 
-const CODES: Record<number, RcmCode> = { 1: "E_ARG", 2: "E_SHAPE", 3: "E_DTYPE", 4: "E_OOM", 5: "E_BACKEND", 6: "E_INTERNAL", 7: "E_IO" };
+const CODES: Record<number, RcmCode> = {
+  1: "E_ARG",
+  2: "E_SHAPE",
+  3: "E_DTYPE",
+  4: "E_OOM",
+  5: "E_BACKEND",
+  6: "E_INTERNAL",
+  7: "E_IO",
+};
 
 /** Throws: RcmError with the library's own text. */
 export function fail(status: number, op: string, symbols: Symbols): never {

@@ -2,13 +2,16 @@ import { toArrayBuffer, type Pointer } from "bun:ffi";
 import { bind, type Rcm } from "./rcm.gen.ts";
 import type { Backend } from "./open.ts";
 
-/** A library that computes nothing: it hands out addresses and counts the memory behind them. What it copies to the host is zero. */
+/**
+ * A dry-run backend: it computes nothing, returns fake addresses and counts allocated memory. Copies to the host are
+ * zeros.
+ */
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const up = (bytes: number, step: number): number => Math.ceil(bytes / step) * step;
 
-/** What a block of `bytes` costs: size classes of csrc/cpu/memory.cpp, or the grain of csrc/cuda/memory.cu. */
+/** Real size of an allocation of `bytes`: size classes of the CPU allocator, or granularity of the CUDA one. */
 function blockBytes(kind: "cpu" | "cuda", bytes: number): number {
   if (kind === "cuda") return bytes >= 32 * MIB ? up(bytes, 2 * MIB) : up(Math.max(bytes, 1), 512);
   if (bytes <= 4096) return up(Math.max(bytes, 1), 256);
@@ -19,7 +22,7 @@ function blockBytes(kind: "cpu" | "cuda", bytes: number): number {
 /** Bytes per element by dtype code. */
 const WIDTH = [4, 2, 2, 8];
 
-/** A backend whose memory statistics are those of the real one after the same calls, workspaces of a few MiB apart. */
+/** A dry-run backend with the memory statistics of the real one after the same calls, up to workspaces of a few MiB. */
 export function countingBackend(kind: "cpu" | "cuda"): Backend {
   const live = new Map<number, number>();
   let [next, current, peak, allocations] = [1 << 20, 0, 0, 0];
@@ -27,14 +30,14 @@ export function countingBackend(kind: "cpu" | "cuda"): Backend {
     current += bytes;
     peak = Math.max(peak, current);
   };
-  /** Memory that a call takes and gives back by itself. */
+  /** Workspace that a call allocates and frees. */
   const during = (bytes: number): void => {
     grow(blockBytes(kind, bytes));
     current -= blockBytes(kind, bytes);
   };
   const lib: Record<string, unknown> = {};
   for (const name of Object.keys(bind({}))) lib[name] = () => {};
-  const own: Partial<Rcm> = {
+  const overrides: Partial<Rcm> = {
     lastError: () => "",
     alloc({ out, bytes }) {
       const size = blockBytes(kind, bytes);
@@ -59,22 +62,28 @@ export function countingBackend(kind: "cpu" | "cuda"): Backend {
     },
   };
   if (kind === "cuda") {
-    // Without a buffer for the value before the activation the GPU takes one of its own.
+    // Without a buffer for the pre-activation the GPU allocates a workspace.
     const hidden = (a: { h: number; M: number; N: number; yDtype: number }): void => {
       if (a.h === 0) during(a.M * a.N * WIDTH[a.yDtype]);
     };
-    own.linearGeluFwd = hidden;
-    own.linearGeluJvp = hidden;
+    overrides.linearGeluFwd = hidden;
+    overrides.linearGeluJvp = hidden;
   }
-  return { lib: { ...lib, ...own } as unknown as Rcm, kind, path: "", info: { backend: kind, device: "a device that only counts", isa: "", best_isa: "", threads: 1, blas: "" } };
+  return {
+    lib: { ...lib, ...overrides } as unknown as Rcm,
+    kind,
+    path: "",
+    info: { backend: kind, device: "a device that only counts", isa: "", best_isa: "", threads: 1, blas: "" },
+  };
 }
 
-/** Matmuls of an attention tangent: the two of the value, one for each of q', k', v' and one for (P.S') v. */
-export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number => 2 + Number(q) + Number(k) + Number(q || k) + Number(v);
+/** Number of matmuls of an attention tangent: two for the primal, one for each of q', k', v' and one for (P.S') v. */
+export const tangentMatmuls = (q: boolean, k: boolean, v: boolean): number =>
+  2 + Number(q) + Number(k) + Number(q || k) + Number(v);
 
 /**
- * The backend with the FLOP of every matmul and attention counted: 2 a multiply-add; attention forward 4 B H Lq Lk K, its vjp 2.5x,
- * its tangent 3x or, when `exact`, what the tangents that are there ask for. Recorded calls count each time they are launched.
+ * Wraps a backend to count the FLOP of every matmul and attention: 2 per multiply-add; attention forward 4 B H Lq Lk K,
+ * its vjp 2.5x, its tangent 3x or, with `exact`, by the tangents given. Captured calls count at each launch.
  */
 export function counted(base: Backend, exact = false): { backend: Backend; take: () => number } {
   const { lib } = base;
@@ -129,10 +138,10 @@ export function counted(base: Backend, exact = false): { backend: Backend; take:
   };
 }
 
-/** What is said about calls of some functions of the library, from their arguments. */
+/** Descriptions of calls, computed from their arguments, by function. */
 export type Describers<R> = { [Name in keyof Rcm]?: (a: Parameters<Rcm[Name]>[0]) => R };
 
-/** The backend with every call of the described functions handed to `on`, which runs it. */
+/** Wraps a backend so that `on` intercepts, and runs, every call of the described functions. */
 export function observed<R>(
   base: Backend, describers: Describers<R>, on: (describe: () => R, run: () => void) => void,
 ): Backend {

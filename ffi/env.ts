@@ -1,21 +1,23 @@
 /**
  * Every environment variable that TypeScript reads. The native library reads a few more; README lists all of them. Each
- * property looks its variable up when it is asked for, so what runs often asks once and keeps the answer.
+ * property reads its variable on access, so hot code should read it once.
  */
 
 /** An empty variable counts as absent. */
 const text = (name: string): string | null => process.env[name] || null;
 
 export const env = {
-  /** RCM_LIB_DIR: the only folder in which the native libraries are searched. */
+  /** RCM_LIB_DIR: the only folder searched for the native libraries. */
   get libraryFolder(): string | null {
     return text("RCM_LIB_DIR");
   },
-  /** RCM_ISA: the instruction set of the CPU library, instead of the best that the processor runs. */
+  /** RCM_ISA: the instruction set of the CPU library, instead of the best that the processor supports. */
   get isa(): string | null {
     return text("RCM_ISA");
   },
-  /** RCM_CHECK_FINITE=1: training looks for NaN and infinity behind every op, and names the first one with any. */
+  /**
+   * RCM_CHECK_FINITE=1: training checks the output of every op for NaN and infinity, and names the first op with any.
+   */
   get checkFinite(): boolean {
     return process.env.RCM_CHECK_FINITE === "1";
   },

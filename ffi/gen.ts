@@ -8,15 +8,15 @@ import { parseHeader, type Declaration, type Param } from "./parse.ts";
  * `bun ffi/gen.ts --check` only compares.
  *
  * A function of two or more arguments takes ONE object whose fields are the camelCase names of its C parameters, so
- * the order of the C arguments appears in the generated text alone: `lib.fill({ out, n, value: 1, dtype })`. A function
- * of one argument takes it directly (`lib.free(memory)`): there is no order to mistake. Every field must be given; a
+ * only the generated text depends on the order of the C arguments: `lib.fill({ out, n, value: 1, dtype })`. A function
+ * of one argument takes it directly (`lib.free(memory)`): there is no order to confuse. Every field must be given; a
  * pointer that the header marks RCM_OPT may be 0.
  */
 
 const HEADER = join(import.meta.dir, "../csrc/include/rcm.h");
 const TARGET = join(import.meta.dir, "rcm.gen.ts");
 
-/** First 52 bits of the SHA-256 of the header's bytes; the library is built with the same number. */
+/** First 52 bits of the SHA-256 of the header; the library is built with the same number. */
 export const abiHash = (header: Uint8Array): number =>
   Number.parseInt(createHash("sha256").update(header).digest("hex").slice(0, 13), 16);
 
@@ -25,7 +25,7 @@ export const camel = (name: string): string =>
 const pascal = (name: string): string => camel(name).replace(/^./, (c) => c.toUpperCase());
 const ffiType = ({ kind }: Param): string => (kind === "device" || kind === "host" ? "ptr" : kind);
 
-/** TypeScript type of a parameter: i32 named dtype or *_dtype hold the code of a dtype. */
+/** TypeScript type of a parameter; an i32 named dtype or *_dtype is a dtype code. */
 function fieldType({ name, kind, optional }: Param): string {
   if (kind === "device") return optional ? "Pointer | 0" : "Pointer";
   if (kind === "host") return "HostMemory";
@@ -67,9 +67,9 @@ function method({ name, returns, params, section, doc }: Declaration): Method {
   const named = params.length > 1;
   const type = `${pascal(name)}Args`;
   const list = named ? `a: ${type}` : params.map((p, i) => `${fields[i]}: ${fieldType(p)}`).join("");
-  // Fields become local names at once: each is read a single time, which is faster than `a.field` throughout.
-  const taken = `{ ${fields.join(", ")} }: ${type}`;
-  const wrapped = taken.length <= 80 ? taken : `{\n${lines(fields, "      ")}    }: ${type}`;
+  // Destructuring reads each field once, which is faster than repeated `a.field`.
+  const pattern = `{ ${fields.join(", ")} }: ${type}`;
+  const wrapped = pattern.length <= 80 ? pattern : `{\n${lines(fields, "      ")}    }: ${type}`;
   const pass = params.map((p, i) =>
     p.kind === "host" ? `${p.optional ? "optionalHost" : "host"}(${fields[i]}, "${op}", "${fields[i]}")` : fields[i],
   );
@@ -120,7 +120,7 @@ ${methods.map((m) => m.body).join("\n")}
 `;
 }
 
-/** What the generated text takes from call.ts. */
+/** Names that the generated text imports from call.ts. */
 function imports(methods: readonly Method[]): string[] {
   const text = methods.map((m) => `${m.args}${m.signature}${m.body}`).join("");
   const values = ["fail", "finite", "host", "int32", "int64", "optionalHost", "optionalPointer", "pointer"];
@@ -139,7 +139,7 @@ if (import.meta.main) {
     try {
       committed = readFileSync(TARGET, "utf8");
     } catch {
-      // A missing file is a stale one.
+      // A missing file counts as stale.
     }
     if (committed !== text) {
       const [have, want] = [committed.split("\n"), text.split("\n")];

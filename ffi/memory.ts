@@ -7,19 +7,19 @@ export interface MemoryStats {
   /** Bytes in use and their peak. */
   current: number;
   peak: number;
-  /** Bytes held from the system, with cached blocks, and their peak. */
+  /** Bytes allocated from the system, including cached blocks, and their peak. */
   reserved: number;
   reservedPeak: number;
-  /** Allocations so far, and blocks in use now. */
+  /** Allocations so far, and blocks currently in use. */
   allocations: number;
   blocks: number;
 }
 
-// Both are built over a buffer that exists first: a small typed array of its own may be moved by the collector.
+// Built over an ArrayBuffer, as the collector may move small typed arrays.
 const pointerOut = new BigInt64Array(new ArrayBuffer(8));
 const statsOut = new BigInt64Array(new ArrayBuffer(48));
 
-/** The address `bytes` behind another. */
+/** The address `bytes` after another. */
 export const advance = (from: Pointer, bytes: number): Pointer => (from + bytes) as Pointer;
 
 const address = (view: Uint8Array): Pointer => ptr(view) as unknown as Pointer;
@@ -38,12 +38,12 @@ export function hostAlloc(lib: Rcm, bytes: number): Pointer {
   return Number(pointerOut[0]) as Pointer;
 }
 
-// Small arrays cross through here, large ones directly: their bytes lie outside the collector's heap.
+// Small arrays are copied through this buffer; large ones are outside the collector's heap and are passed directly.
 const bounce = new Uint8Array(new ArrayBuffer(1000));
-// Holds the bytes of the running copy, so that they are not collected when the caller has no further use for them.
+// References the bytes of the running copy, so that they are not collected meanwhile.
 const held: { bytes: Uint8Array | null } = { bytes: null };
 
-/** Copies host bytes to device memory; any Uint8Array, however small. */
+/** Copies host bytes to device memory. */
 export function upload(lib: Rcm, to: Pointer, bytes: Uint8Array): void {
   if (bytes.length === 0) return;
   if (bytes.length <= bounce.length) {
@@ -81,13 +81,19 @@ export function memoryStats(lib: Rcm): MemoryStats {
   return { current, peak, reserved, reservedPeak, allocations, blocks };
 }
 
+export interface FileWindow {
+  path: string;
+  offset: number;
+  bytes: number;
+}
+
 /** Fills device memory with a window of a file. Throws: E_IO naming the file, E_ARG for a name with NUL. */
-export function readFileWindow(lib: Rcm, path: string, to: Pointer, offset: number, bytes: number): void {
+export function readFileWindow(lib: Rcm, to: Pointer, { path, offset, bytes }: FileWindow): void {
   if (bytes === 0) return;
   lib.fileRead({ path: cString(path), dst: to, offset, bytes });
 }
 
-/** Zero-terminated UTF-8 over a buffer that stays in place. */
+/** Zero-terminated UTF-8 over an ArrayBuffer that does not move. */
 function cString(text: string): Uint8Array {
   if (text.includes("\0")) throw new RcmError("E_ARG", "a path cannot hold NUL", { op: "file_read", got: text });
   const utf8 = new TextEncoder().encode(text);

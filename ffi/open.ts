@@ -6,15 +6,18 @@ import { RcmError } from "./error.ts";
 import { ABI_HASH, bind, SYMBOLS, type Rcm } from "./rcm.gen.ts";
 import type { Symbols } from "./call.ts";
 
+/** "auto": a GPU if one works, else the CPU. */
+export type DeviceName = "auto" | "cpu" | "cuda";
+
 export interface DeviceChoice {
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   /** GPU index. */
   index?: number;
-  /** Host threads; 0 or absent: all the process may use. */
+  /** Host threads; 0 or absent: all that the process may use. */
   threads?: number;
 }
 
-/** What rcm_runtime_info tells. */
+/** What rcm_runtime_info reports. */
 export interface RuntimeInfo {
   backend: string;
   device: string;
@@ -22,7 +25,7 @@ export interface RuntimeInfo {
   best_isa: string;
   threads: number;
   blas: string;
-  /** "cuDNN 9.19.0", or "none" and why; GPUs only. */
+  /** "cuDNN 9.19.0", or "none" with the reason; GPUs only. */
   cudnn?: string;
 }
 
@@ -33,7 +36,7 @@ export interface Backend {
   info: RuntimeInfo;
 }
 
-/** Instruction sets the CPU library is built for, each one holding those before it. */
+/** Instruction sets that the CPU library is built for, each a superset of those before it. */
 const ISAS = ["baseline", "avx2", "avx512"];
 
 /** Folders searched for the native libraries, first match wins. RCM_LIB_DIR replaces them all. */
@@ -46,19 +49,26 @@ function find(file: string): string | null {
   return libraryFolders().map((f) => join(f, file)).find((p) => existsSync(p)) ?? null;
 }
 
-/** Loads one library file and checks that it was built from the header these bindings were generated from. */
+/** Loads a library and checks that it was built from the same header as these bindings. Throws: E_BACKEND. */
 export function openLibrary(path: string): Rcm {
   let symbols: Symbols;
   try {
     symbols = dlopen(path, SYMBOLS as unknown as Parameters<typeof dlopen>[1]).symbols as unknown as Symbols;
   } catch (cause) {
-    throw new RcmError("E_BACKEND", `cannot load ${path}: ${(cause as Error).message}; run \`npm run build\``, { op: "open", cause });
+    throw new RcmError("E_BACKEND", `cannot load ${path}: ${(cause as Error).message}; run \`npm run build\``, {
+      op: "open",
+      cause,
+    });
   }
   const lib = bind(symbols);
   const hash = new BigInt64Array(new ArrayBuffer(8));
   lib.abiHash(hash);
   if (Number(hash[0]) !== ABI_HASH) {
-    throw new RcmError("E_BACKEND", `${path} was built from another rcm.h; run \`npm run build\``, { op: "open", want: ABI_HASH, got: Number(hash[0]) });
+    throw new RcmError("E_BACKEND", `${path} was built from another rcm.h; run \`npm run build\``, {
+      op: "open",
+      want: ABI_HASH,
+      got: Number(hash[0]),
+    });
   }
   return lib;
 }
@@ -74,7 +84,10 @@ function start(lib: Rcm, path: string, kind: "cpu" | "cuda", { index = 0, thread
   return { lib, kind, path, info: runtimeInfo(lib) };
 }
 
-/** Null when the library does not load or finds no usable GPU. A stale one is an error: a GPU machine must not end up on the CPU unnoticed. */
+/**
+ * Null if the library does not load or finds no usable GPU. A stale library is an error: a GPU machine must not
+ * silently fall back to the CPU.
+ */
 function tryCuda(path: string, choice: DeviceChoice): Backend | null {
   try {
     return start(openLibrary(path), path, "cuda", choice);
@@ -85,7 +98,7 @@ function tryCuda(path: string, choice: DeviceChoice): Backend | null {
   }
 }
 
-/** The best variant that is there and that the processor runs; RCM_ISA forces one. */
+/** Opens the best built variant that the processor supports; RCM_ISA selects another. */
 function openCpu(choice: DeviceChoice): Backend {
   const path = find("librcm_cpu.so");
   if (!path) throw missing("librcm_cpu.so");
@@ -95,7 +108,11 @@ function openCpu(choice: DeviceChoice): Backend {
   const variant = (isa: string): string => (isa === "baseline" ? path : join(dirname(path), `librcm_cpu_${isa}.so`));
   const forced = env.isa;
   if (forced && !runs.includes(forced)) {
-    throw new RcmError("E_BACKEND", "RCM_ISA names no instruction set of this processor", { op: "open", want: runs.join(" | "), got: forced });
+    throw new RcmError("E_BACKEND", "RCM_ISA names no instruction set of this processor", {
+      op: "open",
+      want: runs.join(" | "),
+      got: forced,
+    });
   }
   if (forced && !existsSync(variant(forced))) throw missing(`librcm_cpu_${forced}.so`);
   const chosen = variant(forced || (runs.findLast((isa) => existsSync(variant(isa))) as string));
@@ -103,7 +120,7 @@ function openCpu(choice: DeviceChoice): Backend {
 }
 
 /**
- * Opens the backend of a device choice. "auto" takes CUDA when its library is there and starts, else the CPU.
+ * Opens the backend of a device choice. "auto" uses CUDA if its library exists and starts, else the CPU.
  * Throws: E_BACKEND naming the folders searched.
  */
 export function openBackend(choice: DeviceChoice): Backend {
@@ -115,5 +132,7 @@ export function openBackend(choice: DeviceChoice): Backend {
 }
 
 function missing(file: string): RcmError {
-  return new RcmError("E_BACKEND", `${file} not found in ${libraryFolders().join(", ")}; run \`npm run build\``, { op: "open" });
+  return new RcmError("E_BACKEND", `${file} not found in ${libraryFolders().join(", ")}; run \`npm run build\``, {
+    op: "open",
+  });
 }

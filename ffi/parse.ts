@@ -1,4 +1,4 @@
-/** Reader of rcm.h: the few declaration forms the ABI allows, nothing else. */
+/** Parser of rcm.h: only the declaration forms that the ABI allows. */
 
 export type ParamKind = "i32" | "i64" | "f64" | "device" | "host";
 
@@ -13,20 +13,23 @@ export interface Declaration {
   name: string;
   returns: "status" | "cstring";
   params: Param[];
-  /** Section title the declaration stands under. */
+  /** Title of the section that holds the declaration. */
   section: string;
-  /** First sentence of its comment, or of its op's; may be empty. */
+  /** First sentence of its comment, or of its op's comment; may be empty. */
   doc: string;
 }
 
 const POINTER = /^(?:const )?(?:void|double|int32_t|int64_t|char)\*$/;
 const SCALARS: Record<string, ParamKind> = { int32_t: "i32", int64_t: "i64", double: "f64" };
 const MARKS = ["RCM_OPT", "RCM_HOST"];
-/** Names the generated methods use themselves, and words TypeScript keeps. */
+/** Names that the generated methods use, and reserved words of TypeScript. */
 const TAKEN = new Set(
-  ("s status fail finite host int32 int64 optionalHost optionalPointer pointer arguments await break case catch class const continue " +
-    "default delete do else enum eval export extends false finally for function if import in instanceof new null return super switch this " +
-    "throw true try typeof undefined var void while with yield let static").split(" "),
+  (
+    "s status fail finite host int32 int64 optionalHost optionalPointer pointer arguments await break case " +
+    "catch class const continue default delete do else enum eval export extends false finally for function if " +
+    "import in instanceof new null return super switch this throw true try typeof undefined var void while " +
+    "with yield let static"
+  ).split(" "),
 );
 
 function parseParam(text: string, where: string): Param {
@@ -36,9 +39,13 @@ function parseParam(text: string, where: string): Param {
   const type = words.filter((w) => !MARKS.includes(w)).join(" ");
   if (!/^[A-Za-z_]\w*$/.test(name) || type === "") throw new Error(`${where}: cannot read parameter "${text.trim()}"`);
   if (TAKEN.has(name)) throw new Error(`${where}: parameter name "${name}" is taken by the generated code`);
-  if (POINTER.test(type)) return { name, kind: marks.includes("RCM_HOST") ? "host" : "device", optional: marks.includes("RCM_OPT") };
+  if (POINTER.test(type)) {
+    return { name, kind: marks.includes("RCM_HOST") ? "host" : "device", optional: marks.includes("RCM_OPT") };
+  }
   const kind = Object.hasOwn(SCALARS, type) ? SCALARS[type] : undefined;
-  if (!kind || marks.length > 0) throw new Error(`${where}: type "${[...marks, type].join(" ")}" of "${name}" is not part of the ABI`);
+  if (!kind || marks.length > 0) {
+    throw new Error(`${where}: type "${[...marks, type].join(" ")}" of "${name}" is not part of the ABI`);
+  }
   return { name, kind, optional: false };
 }
 
@@ -57,7 +64,7 @@ const firstSentence = (comment: string): string => {
   return /^.*?\.(?=\s|$)/.exec(text)?.[0] ?? text;
 };
 
-/** What a header may hold, tried in this order at each place: section title, comment, frame, declaration. */
+/** The forms a header may contain, tried in this order: space, section title, comment, frame, declaration. */
 const FORMS = [
   /\s+/y,
   /\/\* -{2,} (.+?) -{2,} \*\//y,
@@ -68,7 +75,7 @@ const FORMS = [
 
 /** Parses every declaration. Throws: Error naming the line of anything outside the allowed forms. */
 export function parseHeader(source: string): Declaration[] {
-  // Directives become empty lines, so that line numbers stay.
+  // Directives become empty lines, to keep line numbers.
   const body = source.replace(/^[ \t]*#.*$/gm, "");
   const out: Declaration[] = [];
   let [section, doc, direct] = ["", "", false];
@@ -82,8 +89,10 @@ export function parseHeader(source: string): Declaration[] {
     if (form === 2) [doc, direct] = [firstSentence(text), true];
     if (form !== 4) continue;
     const declaration = parseDeclaration(text, where);
-    if (out.some((d) => d.name === declaration.name)) throw new Error(`${where}: ${declaration.name} is declared twice`);
-    // The comment of an op holds for all its verbs.
+    if (out.some((d) => d.name === declaration.name)) {
+      throw new Error(`${where}: ${declaration.name} is declared twice`);
+    }
+    // The comment of an op applies to all its verbs.
     out.push({ ...declaration, section, doc: direct || /_(fwd|jvp|vjp)$/.test(declaration.name) ? doc : "" });
     direct = false;
   }

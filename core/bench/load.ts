@@ -14,7 +14,7 @@ import { openNetwork, specOf } from "../weights/resolve.ts";
 import type { BenchRow } from "./time.ts";
 
 export interface LoadBench {
-  /** A checkpoint; null: one is written for the time of the run, of this network, dtype and format. */
+  /** A checkpoint; null: a temporary one of this network, dtype and format is written. */
   path: string | null;
   preset: string;
   stored: DType;
@@ -24,14 +24,17 @@ export interface LoadBench {
   repeats: number;
 }
 
-/** A file of a network's true size and names; every element is the same small number. */
+/** Writes a file with the names and sizes of a whole network; every element is the same small number. */
 function writeFull(path: string, o: LoadBench): void {
   const piece = new Uint8Array(new ArrayBuffer(WINDOW)).fill(0x3c);
   const { family, config } = presetNet(o.preset);
   const tensors = family.params(config).map(({ name, shape }): TensorStream => {
     const bytes = numel(shape) * dtypeBytes(o.stored);
     return {
-      name, dtype: o.stored, shape, bytes,
+      name,
+      dtype: o.stored,
+      shape,
+      bytes,
       *chunks() {
         for (let at = 0; at < bytes; at += WINDOW) yield piece.subarray(0, Math.min(WINDOW, bytes - at));
       },
@@ -43,7 +46,7 @@ function writeFull(path: string, o: LoadBench): void {
   file.commit();
 }
 
-/** Loads a checkpoint several times into its own network; a row each, with the rate end to end and the host memory that it took. */
+/** Loads a checkpoint several times into its network: a row for each, with end-to-end rate and peak host memory. */
 export function benchLoad(device: Device, o: LoadBench): BenchRow[] {
   const folder = o.path === null ? mkdtempSync(join(tmpdir(), "rcm-bench-load-")) : null;
   try {
@@ -55,9 +58,17 @@ export function benchLoad(device: Device, o: LoadBench): BenchRow[] {
     return Array.from({ length: o.repeats }, (_, i) => {
       let peak = 0;
       const began = performance.now();
-      const report = loadNetwork(params, path, { onProgress: () => (peak = Math.max(peak, process.memoryUsage().rss)) });
+      const report = loadNetwork(params, path, {
+        onProgress: () => (peak = Math.max(peak, process.memoryUsage().rss)),
+      });
       const ms = performance.now() - began;
-      return { name: `load ${i + 1} (${report.format}, ${report.layout})`, shape: `${(report.bytes / 1e9).toFixed(2)} GB`, ms, gbs: report.bytes / 1e6 / ms, bytesPeak: Math.max(0, peak - onHost) };
+      return {
+        name: `load ${i + 1} (${report.format}, ${report.layout})`,
+        shape: `${(report.bytes / 1e9).toFixed(2)} GB`,
+        ms,
+        gbs: report.bytes / 1e6 / ms,
+        bytesPeak: Math.max(0, peak - onHost),
+      };
     });
   } finally {
     if (folder !== null) rmSync(folder, { recursive: true, force: true });

@@ -5,7 +5,7 @@ import { swappedShape } from "../data/latents.ts";
 import { latentShape } from "../recipe/schema.ts";
 import { tokensOf } from "../models/family.ts";
 import { Rng } from "../rng.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { createNetwork, recipeNet } from "../networks/build.ts";
 import type { HostBatch } from "../train/batch.ts";
 import type { RoleName } from "../train/role.ts";
@@ -25,10 +25,10 @@ export interface StepBench {
   turns: Record<string, StepRow>;
   /** FLOP/s of a whole cycle (one student iteration and its critic iterations). */
   rate: number;
-  /** FLOP/s of OpenBLAS itself on 2048^3 with the same number of threads, measured in the same run; null without OpenBLAS. */
+  /** FLOP/s of OpenBLAS on 2048^3 with the same number of threads, measured in the same run; null without OpenBLAS. */
   openblas: number | null;
   ratio: number | null;
-  /** Milliseconds of an average iteration, and of it in recorded evaluations on the GPU itself; null when nothing is recorded. */
+  /** Milliseconds of an average iteration, and of its captured graphs on the GPU; null when nothing is captured. */
   recorded: { iterationMs: number; gpuMs: number } | null;
   peakBytes: number;
 }
@@ -44,7 +44,10 @@ function randomHost(shape: number[], rng: Rng): HostTensor {
 }
 
 /** Times training iterations of a recipe on random weights and data. */
-export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cpu" | "cuda"; threads: number; repeats: number; onEvent?: (text: string) => void }): StepBench {
+export function benchStep(
+  { recipe: r }: LoadedRecipe,
+  o: { device: DeviceName; threads: number; repeats: number; onIteration?: (done: number, total: number) => void },
+): StepBench {
   const opened = Device.open({ device: o.device, threads: o.threads });
   const { backend, take } = counted(opened.backend);
   using device = new Device(backend);
@@ -54,7 +57,12 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   source.params.init(1);
   const weights = new Map(source.params.entries());
   const empty = device.persistent(() => device.zeros([1, text.length, text.width], "f32"));
-  const trainer = new Trainer(device, r, { teacher: r.teacher ? weights : null, student: weights }, { negative: empty, empty });
+  const trainer = new Trainer(
+    device,
+    r,
+    { teacher: r.teacher ? weights : null, student: weights },
+    { negative: empty, empty },
+  );
   const { method } = trainer;
   // The long phase of a run, with every objective on, begins with the first kind of iteration that counts.
   const start = Math.min(...method.kinds(r).filter((kind) => kind.share > 0).map((kind) => kind.step));
@@ -73,7 +81,7 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
     const { kind } = trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch), at);
     device.sync();
     if (i >= 2 * freq) rows.set(kind, [...(rows.get(kind) ?? []), [performance.now() - t, take()]]);
-    o.onEvent?.(`${i + 1}/${cycles * freq}`);
+    o.onIteration?.(i + 1, cycles * freq);
   }
   const row = (v: [number, number][]): StepRow => {
     const ms = median(v.map(([m]) => m));
@@ -88,7 +96,21 @@ export function benchStep({ recipe: r }: LoadedRecipe, o: { device: "auto" | "cp
   const { info, kind } = device.backend;
   const openblas = kind === "cpu" ? openblasRate(2048, info.threads) : null;
   return {
-    recipe: r.name, batch: r.train.batch, tokens: tokensOf(config, latentShape(r)), device: info.device, isa: info.isa, threads: info.threads, blas: info.blas,
-    turns: Object.fromEntries([...rows].map(([role, v]) => [role, row(v)])), rate, openblas, recorded: gpuMs === null ? null : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length }, ratio: openblas === null ? null : rate / openblas, peakBytes: device.memory().peak,
+    recipe: r.name,
+    batch: r.train.batch,
+    tokens: tokensOf(config, latentShape(r)),
+    device: info.device,
+    isa: info.isa,
+    threads: info.threads,
+    blas: info.blas,
+    turns: Object.fromEntries([...rows].map(([role, v]) => [role, row(v)])),
+    rate,
+    openblas,
+    recorded:
+      gpuMs === null
+        ? null
+        : { iterationMs: all.reduce((n, [ms]) => n + ms, 0) / all.length, gpuMs: gpuMs / all.length },
+    ratio: openblas === null ? null : rate / openblas,
+    peakBytes: device.memory().peak,
   };
 }

@@ -29,10 +29,20 @@ export interface BenchReport {
 export interface TimeOptions {
   /** Samples whose median is taken. */
   repeats: number;
-  /** Least length of a sample; short calls are queued until one is this long. */
+  /** Shortest sample; short calls are repeated until a sample is this long. */
   sampleMs: number;
-  /** Once the samples took this long together, no more are taken, but at least three. */
+  /** Sampling stops once the samples took this long together, after at least three. */
   budgetMs: number;
+}
+
+/**
+ * What a benchmark of device work is given: where to run, how long to time, and the rate to compare with (null: none).
+ */
+export interface BenchSetting {
+  device: Device;
+  timing: TimeOptions;
+  /** TFLOP/s or GB/s. */
+  ceiling: number | null;
 }
 
 export const TIMING: TimeOptions = { repeats: 20, sampleMs: 20, budgetMs: 20_000 };
@@ -53,8 +63,8 @@ export function relativeL2(a: Float64Array, b: Float64Array): number {
 const MOST = 8192;
 
 /**
- * Median milliseconds of a call: the wall clock around N queued calls that end with one wait for the device. N grows until a
- * sample is long enough; those samples are the warm-up. What a call allocates is freed after it.
+ * Median milliseconds of a call: wall-clock time of N queued calls followed by one device synchronization. N grows
+ * until a sample is long enough; those samples are the warm-up. Allocations of a call are freed after it.
  */
 export function timeCalls(device: Device, call: () => void, o: TimeOptions): number {
   const sample = (n: number): number => {
@@ -83,12 +93,12 @@ export function timeCalls(device: Device, call: () => void, o: TimeOptions): num
   return median(samples);
 }
 
-/** Calls of one recording. */
+/** Calls captured in one graph. */
 const RECORDED = 64;
 
 /**
- * As timeCalls, for calls so short that queueing one takes the host longer than running it takes a GPU: many are recorded and launched as
- * one, so the device's own time is measured. On a CPU it is timeCalls.
+ * As timeCalls, for calls that are shorter than their launch: many are captured in a graph and launched as one, so that
+ * device time is measured and not launch latency. On a CPU it is timeCalls.
  */
 export function timeRecorded(device: Device, call: () => void, o: TimeOptions): number {
   if (device.backend.kind === "cpu") return timeCalls(device, call, o);
@@ -112,21 +122,18 @@ export const rate = (work: { flop?: number; bytes?: number }, ms: number): Pick<
   ...(work.bytes === undefined ? {} : { gbs: work.bytes / ms / 1e6 }),
 });
 
-/** The same row beside a ceiling in the unit of its rate. */
-export function beside(row: BenchRow, ceiling: number | null): BenchRow {
+/** The row with its rate as a fraction of a ceiling in the same unit. */
+export function compared(row: BenchRow, ceiling: number | null): BenchRow {
   const got = row.tflops ?? row.gbs;
   return ceiling === null || got === undefined ? row : { ...row, ceiling, ratio: got / ceiling };
 }
 
-/** Normal values of a standard deviation, drawn on the device; never zeros. */
-export function noise(device: Device, shape: readonly number[], dtype: DType, stream: number, std = 1): Tensor {
-  const out = device.empty(shape, dtype);
-  fillNoise(out, stream, std);
-  return out;
-}
+/** Standard normal values, drawn on the device; never zeros. */
+export const noise = (device: Device, shape: readonly number[], dtype: DType, stream: number): Tensor =>
+  fillNoise(device.empty(shape, dtype), stream, 1);
 
 /** Fills a tensor with normal values around a mean, a piece at a time so that no second copy of it is needed. */
-export function fillNoise(t: Tensor, stream: number, std: number, mean = 0): void {
+export function fillNoise(t: Tensor, stream: number, std: number, mean = 0): Tensor {
   const { device } = t;
   const piece = 1 << 24;
   for (let at = 0; at < t.numel; at += piece) {
@@ -135,4 +142,5 @@ export function fillNoise(t: Tensor, stream: number, std: number, mean = 0): voi
     const drawn = device.empty(part.shape, t.dtype).setRandn(1, stream, at);
     part.fill(mean).axpy(drawn, std);
   }
+  return t;
 }

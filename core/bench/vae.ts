@@ -3,11 +3,15 @@ import { dtypeBytes, type DType } from "../dtype.ts";
 import { VAES } from "../models/families.ts";
 import type { VaeFamily, VaePassOptions } from "../models/vae.ts";
 import { Device } from "../tensor.ts";
-import { beside, noise, rate, timeCalls, type BenchRow, type TimeOptions } from "./time.ts";
+import { compared, fillNoise, rate, timeCalls, type BenchRow, type BenchSetting } from "./time.ts";
 
-/** Autoencoders by the names that `--model` takes. */
+/** Autoencoders by their names in `--model`. */
 export const benchVaes = (): Record<string, { family: VaeFamily; config: unknown }> =>
-  Object.fromEntries(Object.values(VAES).flatMap((family) => Object.entries(family.presets).map(([name, config]) => [name, { family, config }])));
+  Object.fromEntries(
+    Object.values(VAES).flatMap((family) =>
+      Object.entries(family.presets).map(([name, config]) => [name, { family, config }]),
+    ),
+  );
 
 export interface VaeSize extends VaePassOptions {
   family: VaeFamily;
@@ -36,7 +40,7 @@ interface Described extends Work {
 
 const moves = (name: string, shape: string, bytes: number): Described => ({ name, shape, flop: 0, bytes });
 
-/** Every call that the autoencoder makes: its line, FLOP and least bytes of traffic, of elements of `bytes` bytes. */
+/** Each native call of the autoencoder: its row, FLOP and minimal memory traffic; elements have `bytes` bytes. */
 const describers = (bytes: number): Describers<Described> => ({
   conv3d: ({ geometry, r }) => {
     const counts = Array.from(geometry as BigInt64Array, Number);
@@ -53,7 +57,10 @@ const describers = (bytes: number): Describers<Described> => ({
     };
   },
   linearFwd: ({ M, N, K }) => ({
-    name: "linear", shape: `N ${N}, K ${K}`, flop: 2 * M * N * K, bytes: bytes * (M * (N + K) + N * K),
+    name: "linear",
+    shape: `N ${N}, K ${K}`,
+    flop: 2 * M * N * K,
+    bytes: bytes * (M * (N + K) + N * K),
   }),
   channelNorm: ({ M, C, silu }) => moves(`norm${silu ? " + SiLU" : ""}`, `${C} channels`, 2 * bytes * M * C),
   softmaxRows: ({ M, N }) => moves("softmax", `${N} columns`, (bytes + 4) * M * N),
@@ -72,15 +79,20 @@ function pass(device: Device, s: VaeSize, which: VaePass): () => void {
   const [time, rows, columns] = vae.strides;
   const latent = [1, vae.channels, 1 + (s.frames - 1) / time, s.size[0] / rows, s.size[1] / columns];
   const input = which === "decode" ? latent : [1, 3, s.frames, ...s.size];
-  const x = noise(device, input, s.dtype === "f64" ? "f64" : "f32", 7, which === "decode" ? 1 : 0.4);
+  const x = fillNoise(device.empty(input, s.dtype === "f64" ? "f64" : "f32"), 7, which === "decode" ? 1 : 0.4);
   return which === "decode" ? () => vae.decode(x, () => {}, s) : () => void vae.encode(x, s);
 }
 
 /**
- * Times both ways of the autoencoder over random weights. With `layers`, then also one pass with a wait after each call: a row for each
- * kind of layer, summed over its calls.
+ * Times decoding and encoding with random weights. With `layers` also one pass with a synchronization after each call:
+ * a row for each kind of layer, summed over its calls.
  */
-export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], layers: boolean, ceiling: number | null, o: TimeOptions): BenchRow[] {
+export function benchVae(
+  { device: base, timing, ceiling }: BenchSetting,
+  s: VaeSize,
+  passes: readonly VaePass[],
+  layers: boolean,
+): BenchRow[] {
   const shape = `${s.frames}x${s.size.join("x")} ${s.dtype}`;
   return passes.flatMap((which) => {
     let flop = 0;
@@ -97,7 +109,13 @@ export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], l
       base.sync();
       const key = `${work.name} ${work.shape}`;
       const line = lines.get(key) ?? { name: work.name, shape: work.shape, ms: 0, calls: 0, flop: 0, bytes: 0 };
-      lines.set(key, { ...line, ms: line.ms + performance.now() - began, calls: line.calls + 1, flop: line.flop + work.flop, bytes: line.bytes + work.bytes });
+      lines.set(key, {
+        ...line,
+        ms: line.ms + performance.now() - began,
+        calls: line.calls + 1,
+        flop: line.flop + work.flop,
+        bytes: line.bytes + work.bytes,
+      });
     });
     using device = new Device(backend);
     const run = pass(device, s, which);
@@ -110,12 +128,25 @@ export function benchVae(base: Device, s: VaeSize, passes: readonly VaePass[], l
     once("count");
     const total = flop;
     base.resetPeak();
-    const ms = timeCalls(device, run, o);
+    const ms = timeCalls(device, run, timing);
     const bytesPeak = device.memory().peak;
-    const whole = { ...beside({ name: which, shape, ms, ...rate({ flop: total }, ms) }, ceiling), bytesPeak };
+    const whole = { ...compared({ name: which, shape, ms, ...rate({ flop: total }, ms) }, ceiling), bytesPeak };
     if (!layers) return [whole];
     once("time");
     const rows = [...lines.values()].sort((a, b) => b.ms - a.ms);
-    return [whole, ...rows.map((l) => beside({ name: `  ${l.name}`, shape: `${l.shape} (${l.calls} calls)`.trim(), ms: l.ms, ...rate(l.flop > 0 ? { flop: l.flop } : { bytes: l.bytes }, l.ms) }, l.flop > 0 ? ceiling : null))];
+    return [
+      whole,
+      ...rows.map((l) =>
+        compared(
+          {
+            name: `  ${l.name}`,
+            shape: `${l.shape} (${l.calls} calls)`.trim(),
+            ms: l.ms,
+            ...rate(l.flop > 0 ? { flop: l.flop } : { bytes: l.bytes }, l.ms),
+          },
+          l.flop > 0 ? ceiling : null,
+        ),
+      ),
+    ];
   });
 }

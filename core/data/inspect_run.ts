@@ -3,7 +3,7 @@ import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { encodePng, grid } from "../io/png.ts";
 import { latentSheet, threeFrames } from "./sheet.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { pushFrames } from "../video/frames.ts";
 import { shrink } from "../video/sheet.ts";
 import { openVae } from "../weights/vae.ts";
@@ -20,7 +20,7 @@ export interface InspectRunOptions {
   sheet: string | null;
   /** Weights of the VAE that decodes the sheet's frames; null: latent channels are shown. */
   vae: string | null;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   onSample?: (done: number, total: number) => void;
 }
@@ -73,6 +73,9 @@ function decodedSheet(o: InspectRunOptions, weights: string, latents: HostTensor
   const factor = Math.max(1, Math.floor(size.width / CELL));
   const small = cells.map((pixels) => shrink(pixels, size, factor));
   const [{ width, height }] = small;
-  const sheet = grid(small.map((s) => s.pixels), width, height, 3, (columns * cells.length) / latents.length);
+  const sheet = grid(
+    small.map((s) => s.pixels),
+    { width, height, channels: 3, columns: (columns * cells.length) / latents.length },
+  );
   return encodePng(sheet.pixels, sheet.width, sheet.height, 3);
 }

@@ -17,7 +17,7 @@ export function pictures(latents: HostTensor): Uint8Array[] {
 /** A PNG sheet with a row per tensor (or `columns` wide). Shapes: rows of [B, 1, 1, Y, X]. */
 export function gridSheet(rows: HostTensor[], columns = rows[0]?.shape[0] ?? 1, scale = 2): Uint8Array {
   const [, , , Y, X] = rows[0].shape;
-  const sheet = grid(rows.flatMap(pictures), X, Y, 1, columns, 2, scale);
+  const sheet = grid(rows.flatMap(pictures), { width: X, height: Y, channels: 1, columns, scale });
   return encodePng(sheet.pixels, sheet.width, sheet.height, 1);
 }
 
@@ -61,6 +61,6 @@ export function latentSheet(latents: HostTensor[], columns: number): Uint8Array 
   const frames = threeFrames(T);
   const cells = latents.flatMap((l) => latentPreview(l, frames));
   const scale = Math.max(1, Math.floor(256 / X));
-  const sheet = grid(cells, X, Y, 3, columns * frames.length, 2, scale);
+  const sheet = grid(cells, { width: X, height: Y, channels: 3, columns: columns * frames.length, scale });
   return encodePng(sheet.pixels, sheet.width, sheet.height, 3);
 }

@@ -47,10 +47,10 @@ export interface TrigCoefficients {
  * (cos x - x0)/sin with the 1/sin cancelled analytically, so they hold at t = 0.
  * Source: rCM eq. for c_skip, c_out, c_in, c_noise.
  */
-export function trigCoefficients(tTrig_B: Float64Array): TrigCoefficients {
+export function trigCoefficients(tTrig: Float64Array): TrigCoefficients {
   const curve = (value: (c: number, s: number) => number, rate: (c: number, s: number) => number): Curve => ({
-    value: tTrig_B.map((t) => value(Math.cos(t), Math.sin(t))),
-    rate: tTrig_B.map((t) => rate(Math.cos(t), Math.sin(t))),
+    value: tTrig.map((t) => value(Math.cos(t), Math.sin(t))),
+    rate: tTrig.map((t) => rate(Math.cos(t), Math.sin(t))),
   });
   const inverse = curve((c, s) => 1 / (c + s), (c, s) => -(c - s) / (c + s) ** 2);
   return {

@@ -48,20 +48,31 @@ export function trainClassifier(device: Device, o: ClassifierOptions): { accurac
       const rows = order.subarray(from, from + o.batch);
       const x = device.empty([o.batch, 1, 1, SIDE, SIDE], "f32");
       rows.forEach((row, b) => x.window(b * size, [size]).set(train.latents.window(row * size, [size])));
-      // A little noise keeps the features smooth around generated digits.
+      // Noise augmentation keeps the features smooth around generated digits.
       x.axpy(device.randn(x.shape, "f32", o.seed, streamOf({ use: "noise", step: opt.updates })), 0.1);
       const labels = device.fromValues(Array.from(rows, (row) => train.labels[row]), [o.batch], "i32");
       const tape = new Tape(device, { record: true });
       const loss = crossEntropy(tape, model.forward(tape, constant(x)).logits, labels);
       tape.backward(loss, device.fromValues(new Float64Array(o.batch).fill(1 / o.batch), [o.batch], "f64"));
-      const lr = learningRate(opt.updates, { lr: o.lr, warmupSteps: 100, decaySteps: steps - 100, lrMin: 0, totalSteps: steps });
+      const lr = learningRate(opt.updates, {
+        lr: o.lr,
+        warmupSteps: 100,
+        decaySteps: steps - 100,
+        lrMin: 0,
+        totalSteps: steps,
+      });
       opt.step(lr, 0, null);
       total += loss.x.values().reduce((a, b) => a + b, 0);
     }
     accuracy = accuracyOf(model.classify(test.latents).logits, test.labels);
     o.onEpoch?.(epoch, total / n, accuracy);
   }
-  writeSafetensors(o.out, model.params.entries(), { kind: "digit-classifier", accuracy: accuracy.toFixed(4), seed: String(o.seed), epochs: String(o.epochs) });
+  writeSafetensors(o.out, model.params.entries(), {
+    kind: "digit-classifier",
+    accuracy: accuracy.toFixed(4),
+    seed: String(o.seed),
+    epochs: String(o.epochs),
+  });
   return { accuracy, path: o.out };
 }
 

@@ -7,22 +7,22 @@ import type { SourceTensor } from "./source.ts";
 export const OUT_DTYPES = ["bf16", "f16", "f32", "f8_e4m3"] as const;
 export type OutDType = (typeof OUT_DTYPES)[number];
 
-/** A tensor of the output. Its digest is known once its bytes have been asked for. */
+/** A tensor of the output. Its digest is known once its chunks have been read. */
 export interface OutTensor extends TensorStream {
   digest: () => bigint;
 }
 
-/** The one buffer of that size in host memory; what it holds is valid until the next use. */
+/** The only buffer of that size in host memory; its contents are valid until the next use. */
 export const window = new Uint8Array(new ArrayBuffer(WINDOW));
 
 export function* deviceChunks(t: Tensor): Generator<Uint8Array> {
   yield* t.hostChunks(WINDOW, window);
 }
 
-/** Digest of a tensor's bytes, piece after piece; pieces are of WINDOW bytes, the last one shorter. */
+/** Digest of a tensor's bytes, in pieces of WINDOW bytes; the last one may be shorter. */
 export const digest = (chunk: Uint8Array, more: bigint): bigint => Bun.hash.wyhash(chunk, more);
 
-/** A stream that notes the digest of what passes. */
+/** A stream that computes the digest of its bytes. */
 export function digested(stream: TensorStream, onDone: (bytes: number) => void = () => {}): OutTensor {
   let seen: bigint | null = null;
   return {
@@ -43,7 +43,7 @@ export function digested(stream: TensorStream, onDone: (bytes: number) => void =
   };
 }
 
-/** How far what is written lies from what was read: ||W - written|| / ||W||, over all tensors whose dtype changed, and of the worst one. */
+/** Rounding error ||W - written|| / ||W|| of all tensors whose dtype changed together, and of the worst one. */
 export interface Rounding {
   relative: number;
   worst: { name: string; relative: number } | null;
@@ -57,20 +57,22 @@ export class RoundingSum {
   add(name: string, squares: number, errors: number): void {
     this.squares += squares;
     this.errors += errors;
-    const relative = ratio(errors, squares);
+    const relative = relativeNorm(errors, squares);
     if (relative > (this.worst?.relative ?? 0)) this.worst = { name, relative };
   }
   get result(): Rounding {
-    return { relative: ratio(this.errors, this.squares), worst: this.worst };
+    return { relative: relativeNorm(this.errors, this.squares), worst: this.worst };
   }
 }
 
-const ratio = (errors: number, squares: number): number => (errors === 0 ? 0 : Math.sqrt(errors / squares));
+/** ||error|| / ||value|| of their sums of squares; 0 where the value is 0. */
+export const relativeNorm = (errors: number, squares: number): number =>
+  squares === 0 ? 0 : Math.sqrt(errors / squares);
 
 /** Sum of squares of all elements. */
 export const squaresOf = (t: Tensor): number => sampleReduce(t.view([1, t.numel]), "squares")[0];
 
-/** The least power of two with max |W| / scale <= 448: division by it is exact, and so is bf16(f8 * scale). */
+/** The smallest power of two with max |W| / scale <= 448: division by it is exact, and so is bf16(f8 * scale). */
 export function f8Scale(largest: number): number {
   if (largest === 0) return 1;
   let scale = 2 ** Math.ceil(Math.log2(largest / 448));
@@ -79,7 +81,10 @@ export function f8Scale(largest: number): number {
   return Math.max(scale, 2 ** -126);
 }
 
-/** A tensor in the wanted dtype, or in f8 with its scale; `from` is freed by the enclosing scope. Throws: E_NONFINITE naming it. */
+/**
+ * A tensor in the output dtype, or in f8 with its scale; the caller's scope frees `from`. Throws: E_NONFINITE naming
+ * it.
+ */
 export function converted(name: string, from: Tensor, dtype: DType, sum: RoundingSum): { out: Tensor; scale: number } {
   const { device } = from;
   const out = dtype === from.dtype ? from : device.empty(from.shape, dtype);
@@ -91,7 +96,10 @@ export function converted(name: string, from: Tensor, dtype: DType, sum: Roundin
   if (out !== from) out.set(from, scale);
   const tested = dtype === "f8_e4m3" ? from : out;
   if (out.numel > 0 && sampleReduce(tested.view([1, out.numel]), "nonfinite")[0] > 0) {
-    throw new RcmError("E_NONFINITE", `${name} holds values that are not finite${dtype === "f16" ? " in f16" : ""}`, { op: "export", got: dtype });
+    throw new RcmError("E_NONFINITE", `${name} holds values that are not finite${dtype === "f16" ? " in f16" : ""}`, {
+      op: "export",
+      got: dtype,
+    });
   }
   if (dtype !== from.dtype) {
     using _scope = device.scope();
@@ -106,17 +114,17 @@ export interface ConvertOptions {
   dtype: OutDType;
   /** The key of an original name. */
   key: (name: string) => string;
-  /** The shape it is written with. */
+  /** Output shape of a tensor. */
   shape: (name: string, shape: readonly number[]) => readonly number[];
-  /** Whether a weight is one of those that f8 is for. */
+  /** Whether a weight is stored in f8 when the output is f8. */
   blockMatrix: (name: string) => boolean;
-  /** Notes beside f8 weights that ComfyUI's loader looks for. */
+  /** Markers that ComfyUI's loader expects with f8 weights. */
   quantNotes: boolean;
   sum: RoundingSum;
   onDone?: (bytes: number) => void;
 }
 
-/** The tensors of an output, in the order of the source; each is read, converted and let go when a writer asks for it. */
+/** The tensors of an output, in the order of the source; each is read, converted and freed while it is written. */
 export function convertAll(device: Device, tensors: Iterable<SourceTensor>, o: ConvertOptions): OutTensor[] {
   const out: OutTensor[] = [];
   const put = (stream: TensorStream): void => void out.push(digested(stream, o.onDone));
@@ -137,10 +145,24 @@ export function convertAll(device: Device, tensors: Iterable<SourceTensor>, o: C
       },
     });
     if (!f8) continue;
-    put({ name: `${name}_scale`, dtype: "f32", shape: [], bytes: 4, chunks: () => [hostTensor("f32", [], [scale]).data] });
+    put({
+      name: `${name}_scale`,
+      dtype: "f32",
+      shape: [],
+      bytes: 4,
+      chunks: () => [hostTensor("f32", [], [scale]).data],
+    });
     if (o.quantNotes) {
-      const note = new TextEncoder().encode(JSON.stringify({ format: "float8_e4m3fn", full_precision_matrix_mult: true }));
-      put({ name: name.replace(/\.weight$/, ".comfy_quant"), dtype: "u8", shape: [note.length], bytes: note.length, chunks: () => [note] });
+      const note = new TextEncoder().encode(
+        JSON.stringify({ format: "float8_e4m3fn", full_precision_matrix_mult: true }),
+      );
+      put({
+        name: name.replace(/\.weight$/, ".comfy_quant"),
+        dtype: "u8",
+        shape: [note.length],
+        bytes: note.length,
+        chunks: () => [note],
+      });
     }
   }
   return out;

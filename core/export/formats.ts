@@ -14,47 +14,61 @@ import type { OutTensor } from "./convert.ts";
 export const FORMATS = ["original", "diffusers", "comfyui", "dcp"] as const;
 export type ExportFormat = (typeof FORMATS)[number];
 
-/** Layout of a format's keys, what it puts before them when that is not the layout's own prefix, and the form of its patch embedding. */
+/** A format's key layout, its prefix where that is not the layout's, and the form of its patch embedding. */
 export const FORMAT_KEYS: Record<ExportFormat, { layout: string; prefix: string | null; patch: PatchForm }> = {
   original: { layout: "original", prefix: null, patch: "conv3d" },
   diffusers: { layout: "diffusers", prefix: null, patch: "conv3d" },
   comfyui: { layout: "comfyui", prefix: null, patch: "conv3d" },
-  // What the public rCM code trains from: its network is `net`, its patch embedding a linear layer.
+  // The public rCM code trains from this: keys `net.*`, the patch embedding a linear layer.
   dcp: { layout: "original", prefix: "net.", patch: "linear" },
 };
 
 const TORCH = [".pth", ".pt"];
 
-/** The format of a target: the one asked for, else what its ending says. Throws: E_ARG when they do not go together. */
-export function formatOf(out: string, asked: ExportFormat | null): ExportFormat {
+/** The format of a target: the requested one, else by file name extension. Throws: E_ARG when the two conflict. */
+export function formatOf(out: string, requested: ExportFormat | null): ExportFormat {
   const ending = extname(out);
   const file = ending === ".safetensors" || TORCH.includes(ending);
-  const wrong = (want: string): RcmError => new RcmError("E_ARG", `--out does not fit the format ${asked ?? ""}`.trim(), { op: "export", want, got: out });
-  if (asked === null && !file) throw new RcmError("E_ARG", "the output's ending names the format", { op: "export", want: ".safetensors, .pth or .pt; or --format diffusers or dcp for a folder", got: out });
-  if (asked === "comfyui" && ending !== ".safetensors") throw wrong("a .safetensors file");
-  if (asked === "original" && !file) throw wrong(".safetensors, .pth or .pt");
-  if ((asked === "diffusers" || asked === "dcp") && file) throw wrong("a folder");
-  return asked ?? "original";
+  const wrong = (want: string): RcmError =>
+    new RcmError("E_ARG", `--out does not fit the format ${requested ?? ""}`.trim(), { op: "export", want, got: out });
+  if (requested === null && !file)
+    throw new RcmError("E_ARG", "the output's ending names the format", {
+      op: "export",
+      want: ".safetensors, .pth or .pt; or --format diffusers or dcp for a folder",
+      got: out,
+    });
+  if (requested === "comfyui" && ending !== ".safetensors") throw wrong("a .safetensors file");
+  if (requested === "original" && !file) throw wrong(".safetensors, .pth or .pt");
+  if ((requested === "diffusers" || requested === "dcp") && file) throw wrong("a folder");
+  return requested ?? "original";
 }
 
 export interface WriteOptions {
-  /** Bytes of tensors a file of the diffusers folder holds at most. */
+  /** Largest number of tensor bytes in a file of the diffusers folder. */
   shardBytes: number;
   metadata: Record<string, string>;
   source: Pick<ExportSource, "family" | "config" | "tensors">;
-  /** Replaces a folder that is there. */
+  /** Replaces an existing folder. */
   force: boolean;
 }
 
 export interface Written {
-  /** What a reader opens. */
+  /** Path to open for reading. */
   root: string;
   files: { path: string; bytes: number }[];
 }
 
-/** Writes tensors in a format; what is there appears whole or not at all. Throws: E_ARG, E_IO. */
-export function writeFormat(format: ExportFormat, out: string, tensors: readonly OutTensor[], o: WriteOptions): Written {
-  const sized = (root: string, paths: string[]): Written => ({ root, files: paths.map((path) => ({ path, bytes: statSync(path).size })) });
+/** Writes tensors in a format, atomically. Throws: E_ARG, E_IO. */
+export function writeFormat(
+  format: ExportFormat,
+  out: string,
+  tensors: readonly OutTensor[],
+  o: WriteOptions,
+): Written {
+  const sized = (root: string, paths: string[]): Written => ({
+    root,
+    files: paths.map((path) => ({ path, bytes: statSync(path).size })),
+  });
   if (format === "diffusers") {
     const target = join(out, "transformer");
     using folder = new AtomicFolder(target, o.force);
@@ -77,14 +91,30 @@ export function writeFormat(format: ExportFormat, out: string, tensors: readonly
 
 const WEIGHTS = "diffusion_pytorch_model";
 
-/** config.json and one weight file, or shards with their index; gives their names. */
-function writeDiffusers(folder: string, tensors: readonly OutTensor[], { shardBytes, source, metadata }: WriteOptions): string[] {
+/** Writes config.json and one weight file, or shards with an index; returns their names. */
+function writeDiffusers(
+  folder: string,
+  tensors: readonly OutTensor[],
+  { shardBytes, source, metadata }: WriteOptions,
+): string[] {
   const { family, config } = source;
-  if (!config) throw new RcmError("E_FORMAT", "the sizes of this network are not known (heads do not follow from shapes): export from its run folder", { op: "export" });
-  writeFileAtomic(join(folder, "config.json"), `${JSON.stringify(family.diffusers(config, source.tensors), null, 2)}\n`);
+  if (!config)
+    throw new RcmError(
+      "E_FORMAT",
+      "the sizes of this network are not known (heads do not follow from shapes): export from its run folder",
+      { op: "export" },
+    );
+  writeFileAtomic(
+    join(folder, "config.json"),
+    `${JSON.stringify(family.diffusers(config, source.tensors), null, 2)}\n`,
+  );
   const shards = splitIntoShards(tensors, shardBytes);
   const numbered = (i: number): string => String(i).padStart(5, "0");
-  const names = shards.map((_, i) => (shards.length === 1 ? `${WEIGHTS}.safetensors` : `${WEIGHTS}-${numbered(i + 1)}-of-${numbered(shards.length)}.safetensors`));
+  const names = shards.map((_, i) =>
+    shards.length === 1
+      ? `${WEIGHTS}.safetensors`
+      : `${WEIGHTS}-${numbered(i + 1)}-of-${numbered(shards.length)}.safetensors`,
+  );
   shards.forEach((shard, i) => {
     using file = new AtomicFile(join(folder, names[i]));
     streamSafetensors(file, shard, { format: "pt", ...metadata });
@@ -99,7 +129,7 @@ function writeDiffusers(folder: string, tensors: readonly OutTensor[], { shardBy
   return ["config.json", `${WEIGHTS}.safetensors.index.json`, ...names];
 }
 
-/** Cuts a list so that no part holds more than `most` bytes, unless one tensor alone does. */
+/** Splits a list into parts of at most `most` bytes; a larger tensor is a part by itself. */
 export function splitIntoShards(tensors: readonly OutTensor[], most: number): OutTensor[][] {
   const out: OutTensor[][] = [[]];
   let bytes = 0;

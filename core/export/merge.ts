@@ -4,18 +4,28 @@ import type { SourceTensor, ExportSource } from "./source.ts";
 
 export interface MergeReport {
   merged: number;
-  /** Tensors of the target that stay as they are, with the reason. */
+  /** Unchanged tensors of the target, with the reason. */
   kept: { name: string; why: string }[];
-  /** Tensors of the student that the target has no place for. */
+  /** Tensors of the student that the target lacks. */
   unused: string[];
 }
 
 /**
- * W = W_target + weight (W_student - W_base), where all three have it in one shape; every other tensor stays the target's. The
- * difference is formed in f32 first, so a student equal to its base changes nothing. Throws: E_FORMAT when nothing agrees.
+ * W = W_target + weight (W_student - W_base) for tensors with the same shape in all three; the others are copied from
+ * the target. The difference is computed first, in f32, so a student equal to its base changes nothing.
+ * Throws: E_FORMAT when no tensor is in all three.
  */
-export function mergeSources(target: ExportSource, student: ExportSource, base: ExportSource, weight: number): { source: ExportSource; report: MergeReport } {
-  const report: MergeReport = { merged: 0, kept: [], unused: [...student.tensors.keys()].filter((n) => !target.tensors.has(n)) };
+export function mergeSources(
+  target: ExportSource,
+  student: ExportSource,
+  base: ExportSource,
+  weight: number,
+): { source: ExportSource; report: MergeReport } {
+  const report: MergeReport = {
+    merged: 0,
+    kept: [],
+    unused: [...student.tensors.keys()].filter((n) => !target.tensors.has(n)),
+  };
   const tensors = new Map<string, SourceTensor>();
   for (const [name, t] of target.tensors) {
     const [s, b] = [student.tensors.get(name), base.tensors.get(name)];
@@ -28,7 +38,7 @@ export function mergeSources(target: ExportSource, student: ExportSource, base: 
     report.merged++;
     tensors.set(name, {
       ...t,
-      // What is stored no longer is what is loaded: f32 keeps the sum until it is rounded once.
+      // The sum is kept in f32, so that it is rounded only once, when it is stored.
       dtype: "f32",
       load(device, dtype) {
         const out = t.load(device, "f32");
@@ -39,12 +49,18 @@ export function mergeSources(target: ExportSource, student: ExportSource, base: 
       },
     });
   }
-  if (report.merged === 0) throw new RcmError("E_FORMAT", "no tensor of target, student and base agrees in name and shape", { op: "export", got: report.kept.slice(0, 3) });
+  if (report.merged === 0)
+    throw new RcmError("E_FORMAT", "no tensor of target, student and base agrees in name and shape", {
+      op: "export",
+      got: report.kept.slice(0, 3),
+    });
   return { source: { ...target, tensors }, report };
 }
 
 /** Conv3d and linear forms of a patch embedding agree when rows and count do. */
 function reason(...[t, s, b]: SourceTensor[]): string | null {
   const flat = (x: SourceTensor): string => `${x.shape[0] ?? 1}x${numel(x.shape)}`;
-  return flat(t) === flat(s) && flat(t) === flat(b) ? null : `shapes [${t.shape}], student [${s.shape}], base [${b.shape}]`;
+  return flat(t) === flat(s) && flat(t) === flat(b)
+    ? null
+    : `shapes [${t.shape}], student [${s.shape}], base [${b.shape}]`;
 }

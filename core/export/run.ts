@@ -24,18 +24,18 @@ export interface ExportOptions {
   /** Run folder, checkpoint, weight file or folder of any format that can be read. */
   weights: string;
   kind: WeightKind;
-  /** A file, whose ending names the format, or a folder. */
+  /** A file, whose extension names the format, or a folder. */
   out: string;
-  /** Null: what the ending of `out` says. */
+  /** Null: by the extension of `out`. */
   format?: ExportFormat | null;
   dtype: OutDType;
-  /** Put before every key, for example `net.`; null: what the format has. */
+  /** Put before every key, for example `net.`; null: the prefix of the format. */
   prefix?: string | null;
-  /** Form of the patch embedding's weight; null: what the format has. */
+  /** Form of the patch embedding's weight; null: the form of the format. */
   patch?: PatchForm | null;
   /** Largest file of a diffusers folder, in bytes. */
   shardBytes?: number;
-  /** Replaces an output folder that is there. */
+  /** Replaces an existing output folder. */
   force?: boolean;
   /** Written into the headers of safetensors files. */
   metadata: Record<string, string>;
@@ -57,7 +57,7 @@ export interface ExportSummary {
   parameters: number;
   bytes: number;
   seconds: number;
-  /** What the storage dtype cost. */
+  /** Rounding error of the storage dtype. */
   rounding: Rounding | null;
   lora: LoraReport | null;
   merge: MergeReport | null;
@@ -66,8 +66,8 @@ export interface ExportSummary {
 export const SHARD_BYTES = 5e9;
 
 /**
- * Writes network weights in a public format, a tensor at a time, then opens what was written and compares every byte.
- * Throws: E_ARG, E_IO, E_FORMAT, E_NONFINITE, and E_INTERNAL should what is read back differ.
+ * Writes network weights in a public format, a tensor at a time, then reads the output back and compares every byte.
+ * Throws: E_ARG, E_IO, E_FORMAT, E_NONFINITE, and E_INTERNAL when the two differ.
  */
 export function exportWeights(o: ExportOptions): ExportSummary {
   if (o.lora && o.merge) throw new RcmError("E_ARG", "a LoRA and a merge are two exports", { op: "export" });
@@ -86,37 +86,86 @@ export function exportWeights(o: ExportOptions): ExportSummary {
       onLayer: (done, total) => o.onProgress?.({ stage: "lora", done, total, seconds: seconds() }),
     });
     const bytes = Bun.file(o.out).size;
-    return { ...base, format: `lora-${layout}`, files: [{ path: o.out, bytes }], tensors: lora.tensors, parameters: lora.parameters, bytes, seconds: seconds(), rounding: null, lora, merge: null };
+    return {
+      ...base,
+      format: `lora-${layout}`,
+      files: [{ path: o.out, bytes }],
+      tensors: lora.tensors,
+      parameters: lora.parameters,
+      bytes,
+      seconds: seconds(),
+      rounding: null,
+      lora,
+      merge: null,
+    };
   }
-  const merged = o.merge ? mergeSources(openSource(o.merge.target, o.kind), student, openSource(o.merge.base, o.kind), o.merge.weight) : null;
+  const merged = o.merge
+    ? mergeSources(openSource(o.merge.target, o.kind), student, openSource(o.merge.base, o.kind), o.merge.weight)
+    : null;
   const note: Record<string, string> = o.merge ? { merge_weight: String(o.merge.weight) } : {};
-  const written = writeSource(device, merged?.source ?? student, format as ExportFormat, { ...o, metadata: { ...student.origin, ...note, ...o.metadata } }, seconds);
-  return { ...base, format: format as ExportFormat, ...written, seconds: seconds(), lora: null, merge: merged?.report ?? null };
+  const metadata = { ...student.origin, ...note, ...o.metadata };
+  const source = merged?.source ?? student;
+  const written = writeSource({ device, source, format: format as ExportFormat, seconds }, { ...o, metadata });
+  return {
+    ...base,
+    format: format as ExportFormat,
+    ...written,
+    seconds: seconds(),
+    lora: null,
+    merge: merged?.report ?? null,
+  };
 }
 
-/** Layout and dtype of a LoRA. Throws: E_ARG for what a LoRA cannot be. */
+/** Layout and dtype of a LoRA. Throws: E_ARG for formats and dtypes that a LoRA has not. */
 function loraTarget(o: ExportOptions): { layout: LoraLayout; dtype: "bf16" | "f16" | "f32" } {
   const layout = o.format ?? "comfyui";
-  if (layout !== "comfyui" && layout !== "diffusers") throw new RcmError("E_ARG", "a LoRA has another format", { op: "export", want: "comfyui or diffusers", got: layout });
-  if (o.dtype === "f8_e4m3") throw new RcmError("E_ARG", "the factors of a LoRA are not stored in f8", { op: "export", want: "bf16, f16 or f32" });
-  if (!o.out.endsWith(".safetensors")) throw new RcmError("E_ARG", "a LoRA is one .safetensors file", { op: "export", got: o.out });
+  if (layout !== "comfyui" && layout !== "diffusers")
+    throw new RcmError("E_ARG", "a LoRA has another format", {
+      op: "export",
+      want: "comfyui or diffusers",
+      got: layout,
+    });
+  if (o.dtype === "f8_e4m3")
+    throw new RcmError("E_ARG", "the factors of a LoRA are not stored in f8", {
+      op: "export",
+      want: "bf16, f16 or f32",
+    });
+  if (!o.out.endsWith(".safetensors"))
+    throw new RcmError("E_ARG", "a LoRA is one .safetensors file", { op: "export", got: o.out });
   return { layout, dtype: o.dtype };
 }
 
 /** Throws: E_ARG when a family has no such layout. */
 function layoutOf(family: Family, name: string): Layout {
   const found = family.layouts.find((l) => l.name === name);
-  if (!found) throw new RcmError("E_ARG", `${family.title} networks have no ${name} format`, { op: "export", want: family.layouts.map((l) => l.name) });
+  if (!found)
+    throw new RcmError("E_ARG", `${family.title} networks have no ${name} format`, {
+      op: "export",
+      want: family.layouts.map((l) => l.name),
+    });
   return found;
 }
 
-/** The large matrices of the blocks, which f8 is for; norms, biases, modulation, embeddings and the head stay bf16. */
+/** The large matrices of the blocks, stored in f8; norms, biases, modulation, embeddings and the head stay bf16. */
 function blockMatrices({ family, tensors }: ExportSource): (name: string) => boolean {
-  const blocks = new Set([...tensors.keys()].filter((name) => family.blockOf(name) !== null && family.roleOf(name) === "matrix"));
+  const blocks = new Set(
+    [...tensors.keys()].filter((name) => family.blockOf(name) !== null && family.roleOf(name) === "matrix"),
+  );
   return (name) => blocks.has(name);
 }
 
-function writeSource(device: Device, source: ExportSource, format: ExportFormat, o: ExportOptions, seconds: () => number): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
+interface WriteJob {
+  device: Device;
+  source: ExportSource;
+  format: ExportFormat;
+  /** Time since the export began. */
+  seconds: () => number;
+}
+
+function writeSource(
+  { device, source, format, seconds }: WriteJob,
+  o: ExportOptions,
+): Pick<ExportSummary, "files" | "tensors" | "parameters" | "bytes" | "rounding"> {
   const keys = FORMAT_KEYS[format];
   const { family, config } = source;
   const layout = layoutOf(family, keys.layout);
@@ -125,7 +174,10 @@ function writeSource(device: Device, source: ExportSource, format: ExportFormat,
   const sum = new RoundingSum();
   let done = 0;
   let total = 0;
-  const tell = (stage: ExportProgress["stage"]) => (bytes: number): void => o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
+  const report =
+    (stage: ExportProgress["stage"]) =>
+    (bytes: number): void =>
+      o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
   const tensors: OutTensor[] = convertAll(device, source.tensors.values(), {
     dtype: o.dtype,
     key: (name) => prefix + layout.fromOwn(name),
@@ -133,7 +185,7 @@ function writeSource(device: Device, source: ExportSource, format: ExportFormat,
     blockMatrix: blockMatrices(source),
     quantNotes: format === "comfyui",
     sum,
-    onDone: tell("write"),
+    onDone: report("write"),
   });
   total = tensors.reduce((n, t) => n + t.bytes, 0);
   const { root, files } = writeFormat(format, o.out, tensors, {
@@ -143,7 +195,7 @@ function writeSource(device: Device, source: ExportSource, format: ExportFormat,
     force: o.force ?? false,
   });
   done = 0;
-  verifyWritten(root, tensors, tell("verify"));
+  verifyWritten(root, tensors, report("verify"));
   return {
     files,
     tensors: tensors.length,

@@ -10,12 +10,12 @@ import { loadRecipe } from "../recipe/load.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import { openNetwork, specOf, type FoundNetwork } from "../weights/resolve.ts";
 
-/** A weight that is fetched when its turn comes. */
+/** A weight that is read on demand. */
 export interface SourceTensor {
   /** Original name. */
   name: string;
   shape: readonly number[];
-  /** What it is stored in; values of f8 carry their scale. */
+  /** Storage dtype; f8 values have a scale. */
   dtype: DType;
   /** Reads it into device memory as `dtype`. */
   load(device: Device, dtype: DType): Tensor;
@@ -26,9 +26,9 @@ export interface ExportSource {
   path: string;
   family: Family;
   tensors: ReadonlyMap<string, SourceTensor>;
-  /** Sizes of the network; null when neither recipe, file nor shapes tell them. */
+  /** Sizes of the network; null when neither recipe, file nor shapes determine them. */
   config: NetConfig | null;
-  /** Worth keeping in the metadata of what is written: recipe, hash. */
+  /** Metadata to keep in the output: recipe, hash. */
   origin: Record<string, string>;
 }
 
@@ -36,7 +36,12 @@ export interface ExportSource {
 export function openSource(path: string, kind: WeightKind): ExportSource {
   const found = openNetwork(path, kind);
   const { checkpoint, family, tensors } = found;
-  return { path: checkpoint.path, family, ...describe(path, found), tensors: new Map([...tensors].map(([name, t]) => [name, stored(name, t)])) };
+  return {
+    path: checkpoint.path,
+    family,
+    ...describe(path, found),
+    tensors: new Map([...tensors].map(([name, t]) => [name, stored(name, t)])),
+  };
 }
 
 const stored = (name: string, t: Stored): SourceTensor => ({
@@ -50,13 +55,16 @@ const stored = (name: string, t: Stored): SourceTensor => ({
   },
 });
 
-/** Sizes and origin: of the run a checkpoint belongs to, else what an earlier export noted, else what shapes tell. */
+/** Sizes and origin: from the checkpoint's run, else from an earlier export's metadata, else from the shapes. */
 function describe(path: string, found: FoundNetwork): Pick<ExportSource, "config" | "origin"> {
   const folder = existsSync(path) && statSync(path).isDirectory() ? path : join(dirname(path), "..");
   const file = join(folder, "recipe.yaml");
   if (existsSync(file)) {
     const { recipe, hash } = loadRecipe(file);
-    return { config: recipeNet(recipe, wantsSecondTime(recipe)).config, origin: { recipe: recipe.name, recipe_hash: hash } };
+    return {
+      config: recipeNet(recipe, wantsSecondTime(recipe)).config,
+      origin: { recipe: recipe.name, recipe_hash: hash },
+    };
   }
   const { metadata } = found.checkpoint;
   const { recipe, recipe_hash: hash } = metadata;

@@ -1,11 +1,12 @@
 import { hostValues } from "../dtype.ts";
 import { symmetricEigen } from "../metrics/eigen.ts";
 import { times, timesTransposed, transposedTimes } from "../ops/nondiff/matmul.ts";
-import { sampleReduce, type Device, type Tensor } from "../tensor.ts";
+import { sampleReduce, type Tensor } from "../tensor.ts";
 
 /**
- * Truncated singular value decomposition by randomised subspace iteration, all products on the device in f64. The small symmetric
- * problems [l, l] are solved on the host. Source: Halko, Martinsson, Tropp, arXiv 0909.4061, algorithms 4.4 and 5.1.
+ * Truncated singular value decomposition by randomised subspace iteration, all products on the device in f64. The small
+ * symmetric problems [l, l] are solved on the host. Source: Halko, Martinsson, Tropp, arXiv 0909.4061, algorithms 4.4
+ * and 5.1.
  */
 export interface LowRank {
   /** up [N, rank] down [rank, K], f64, both carrying the square root of the singular values. */
@@ -15,38 +16,49 @@ export interface LowRank {
   sigma: Float64Array;
 }
 
-/** Vectors taken beyond the rank: they make the wanted ones converge faster. */
+/** Oversampling: extra vectors beyond the rank make those of the rank converge faster. */
 const OVERSAMPLE = 10;
-/** Rounds of multiplication by the matrix and its transpose; two bring a slowly falling spectrum within a percent of the optimum. */
+/** Power iterations; two bring a slowly decaying spectrum within a percent of the optimum. */
 const ROUNDS = 2;
-/** Directions whose squared length is below this part of the largest are round-off: of a basis, whose Gram matrix has rounded, and of the result. */
+/** Relative eigenvalue below which a direction is rounding error: in a basis (by its Gram matrix) and in the result. */
 const BASIS_FLOOR = 1e-15;
 const FLOOR = 1e-26;
 
 /** Eigenvectors of a Gram matrix above a floor, largest first: rows [kept, l], each times `weigh(eigenvalue)`. */
-function leading(device: Device, gram: Tensor, most: number, floor: number, weigh: (value: number) => number): { rows: Tensor; values: Float64Array } {
+function leading(
+  gram: Tensor,
+  most: number,
+  floor: number,
+  weigh: (value: number) => number,
+): { rows: Tensor; values: Float64Array } {
   const l = gram.shape[0];
   const { values, vectors } = symmetricEigen(hostValues(gram.toHost()), l);
-  const order = Array.from({ length: l }, (_, i) => l - 1 - i).filter((i) => values[i] > floor * values[l - 1] && values[i] > 0).slice(0, most);
+  const order = Array.from({ length: l }, (_, i) => l - 1 - i)
+    .filter((i) => values[i] > floor * values[l - 1] && values[i] > 0)
+    .slice(0, most);
   const rows = new Float64Array(order.length * l);
   order.forEach((from, to) => {
     for (let j = 0; j < l; j++) rows[to * l + j] = vectors[from * l + j] * weigh(values[from]);
   });
-  return { rows: device.fromValues(rows, [order.length, l], "f64"), values: Float64Array.from(order, (i) => values[i]) };
+  return {
+    rows: gram.device.fromValues(rows, [order.length, l], "f64"),
+    values: Float64Array.from(order, (i) => values[i]),
+  };
 }
 
 const inverseRoot = (v: number): number => 1 / Math.sqrt(v);
 
-/** Orthonormal columns that span those of y [N, l]; fewer when they depend on each other. Twice, for the digits the first Gram matrix lost. */
+/** Orthonormal basis of the columns of y [N, l], fewer if y is rank-deficient. Done twice to recover lost precision. */
 function orthonormalColumns(y: Tensor): Tensor {
   let q = y;
-  for (let pass = 0; pass < 2; pass++) q = timesTransposed(q, leading(y.device, transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
+  for (let pass = 0; pass < 2; pass++)
+    q = timesTransposed(q, leading(transposedTimes(q, q), q.shape[1], BASIS_FLOOR, inverseRoot).rows);
   return q;
 }
 
 /**
- * The best approximation of rank at most `rank`, up to the accuracy of the iteration; exact when the matrix has no higher rank. Null
- * for a zero matrix. Deterministic. Shapes: matrix [N, K] f64.
+ * The best approximation of rank at most `rank`, up to the accuracy of the iteration; exact for matrices of that rank.
+ * Null for a zero matrix. Deterministic. Shapes: matrix [N, K] f64.
  */
 export function lowRank(matrix: Tensor, rank: number): LowRank | null {
   const { device } = matrix;
@@ -58,14 +70,14 @@ export function lowRank(matrix: Tensor, rank: number): LowRank | null {
   for (let round = 0; round < ROUNDS; round++) {
     const rows = transposedTimes(orthonormalColumns(y), matrix);
     const gram = timesTransposed(rows, rows);
-    // The rows are orthonormalised before they go back, else the largest direction would swallow the others.
-    y = timesTransposed(matrix, times(leading(device, gram, gram.shape[0], BASIS_FLOOR, inverseRoot).rows, rows));
+    // Rows are orthonormalised before the next product, else all would converge to the largest direction.
+    y = timesTransposed(matrix, times(leading(gram, gram.shape[0], BASIS_FLOOR, inverseRoot).rows, rows));
   }
   const q = orthonormalColumns(y);
   const rows = transposedTimes(q, matrix);
   const gram = timesTransposed(rows, rows);
-  const up = leading(device, gram, rank, FLOOR, (v) => v ** 0.25);
-  const down = leading(device, gram, rank, FLOOR, (v) => v ** -0.25);
+  const up = leading(gram, rank, FLOOR, (v) => v ** 0.25);
+  const down = leading(gram, rank, FLOOR, (v) => v ** -0.25);
   return {
     up: scope.keep(timesTransposed(q, up.rows)),
     down: scope.keep(times(down.rows, rows)),

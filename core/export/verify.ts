@@ -4,22 +4,28 @@ import { isSharded, openCheckpoint } from "../io/checkpoint.ts";
 import { WINDOW } from "../io/tensor_stream.ts";
 import { digest, window, type OutTensor } from "./convert.ts";
 
-/** Opens what was written and compares every name, dtype, shape and byte (by digest). Throws: E_INTERNAL naming the first difference. */
-export function verifyWritten(root: string, tensors: readonly OutTensor[], onDone: (bytes: number) => void = () => {}): void {
-  const differs = (what: string, got?: unknown, want?: unknown): RcmError => new RcmError("E_INTERNAL", `${root} reads back differently: ${what}`, { op: "export", got, want });
+/** Compares the written file by name, dtype, shape and digest. Throws: E_INTERNAL naming the first difference. */
+export function verifyWritten(
+  root: string,
+  tensors: readonly OutTensor[],
+  onDone: (bytes: number) => void = () => {},
+): void {
+  const differs = (what: string, got?: unknown, want?: unknown): RcmError =>
+    new RcmError("E_INTERNAL", `${root} reads back differently: ${what}`, { op: "export", got, want });
   const found = openCheckpoint(root).tensors;
   if (found.size !== tensors.length) throw differs("number of tensors", found.size, tensors.length);
   for (const t of tensors) {
     const back = found.get(t.name);
     if (!back || isSharded(back) || back.strides) throw differs(t.name, back ? "in pieces" : "nothing");
-    if (back.dtype !== t.dtype || back.shape.join() !== t.shape.join()) throw differs(t.name, `${back.dtype} [${back.shape}]`, `${t.dtype} [${t.shape}]`);
+    if (back.dtype !== t.dtype || back.shape.join() !== t.shape.join())
+      throw differs(t.name, `${back.dtype} [${back.shape}]`, `${t.dtype} [${t.shape}]`);
     const seen = digestOf(back.file, back.offset, back.bytes);
     if (seen !== t.digest()) throw differs(t.name, `digest ${seen}`, `digest ${t.digest()}`);
     onDone(t.bytes);
   }
 }
 
-/** Digest of a part of a file; a file that ends too early gives another one. */
+/** Digest of a part of a file; a truncated file gives a different one. */
 function digestOf(path: string, offset: number, bytes: number): bigint {
   const fd = openSync(path, "r");
   try {

@@ -3,17 +3,18 @@ import { dirname } from "node:path";
 import { AtomicFile, writeError } from "./out_file.ts";
 
 /**
- * Replaces a file as a whole: written beside it under a temporary name, synced, renamed, folder synced. On any failure
- * the old file stays as it was. Throws: E_IO naming the path; errors of the chunk source as they are.
+ * Replaces a file atomically: writes a temporary file in the same folder, syncs and renames it, syncs the folder. On
+ * any failure the old file is unchanged. Throws: E_IO naming the path; errors of the chunk source as they are.
  */
 export function writeFileAtomic(path: string, chunks: string | Uint8Array | Iterable<Uint8Array>): void {
-  const source = typeof chunks === "string" ? [new TextEncoder().encode(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks;
+  const source =
+    typeof chunks === "string" ? [new TextEncoder().encode(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks;
   using file = new AtomicFile(path);
   for (const chunk of source) file.write(chunk);
   file.commit();
 }
 
-/** Appends one JSON object a line, each handed to the system at once. */
+/** Appends one JSON object a line, unbuffered. */
 export class JsonlWriter {
   private readonly fd: number;
 

@@ -4,11 +4,12 @@ import { RcmError } from "../error.ts";
 import { MAX_HEADER, partOf, readWhole, withSource } from "./source.ts";
 import { storedTensor, type ShardedTensor, type Stored, type StoredTensor } from "./stored.ts";
 import { locateTorch, TORCH_DTYPES } from "./torch_read.ts";
-import { isGlobal, isObject, unpickle, type PickleObject, type PickleValue } from "./unpickle.ts";
+import { isGlobal, isObject, type PickleObject, type PickleValue } from "./pickle_values.ts";
+import { unpickle } from "./unpickle.ts";
 
 /**
- * A distributed checkpoint of torch is a folder: `.metadata`, a pickle that says which block of which tensor lies where, and data
- * files in which each block is a torch.save of its own. Objects of the pickle are read as plain data.
+ * A distributed checkpoint of torch is a folder: `.metadata`, a pickle that maps each block of each tensor to its
+ * location, and data files in which each block is a separate torch.save. Objects of the pickle are read as plain data.
  * Source: torch/distributed/checkpoint/metadata.py and filesystem.py.
  */
 export const DCP_METADATA = ".metadata";
@@ -21,9 +22,10 @@ interface Block {
   length: number;
 }
 
-const bad = (path: string, message: string, got?: unknown): RcmError => new RcmError("E_FORMAT", `${path}: ${message}`, { op: "dcp", got });
+const bad = (path: string, message: string, got?: unknown): RcmError =>
+  new RcmError("E_FORMAT", `${path}: ${message}`, { op: "dcp", got });
 
-/** Names, shapes and places of every tensor; values that are no tensors are left out. Throws: E_IO, E_FORMAT. */
+/** Name, shape and location of every tensor; other values are ignored. Throws: E_IO, E_FORMAT. */
 export function openDcp(folder: string, verify = false): Stored[] {
   const path = join(folder, DCP_METADATA);
   const root = withSource(path, (source) => unpickle(readWhole(source, MAX_HEADER), path, "metadata"), "dcp");
@@ -31,15 +33,26 @@ export function openDcp(folder: string, verify = false): Stored[] {
   const placed = new Map<Block, StoredTensor>();
   for (const [file, blocks] of files) {
     const full = join(folder, file);
-    withSource(full, (source) => {
-      for (const { name, dtype, block } of blocks) {
-        if (block.offset + block.length > source.size) throw bad(full, `ends before the block of ${name}`, { offset: block.offset, length: block.length, size: source.size });
-        const { tree } = locateTorch(partOf(source, block.offset, block.length, `${full} (${name})`), { verify });
-        if (typeof tree !== "object" || tree === null || Array.isArray(tree) || tree instanceof Map) throw bad(full, `the block of ${name} is no tensor`);
-        if (tree.dtype !== dtype || !same(tree.shape, block.sizes)) throw bad(full, `the block of ${name} is not what ${DCP_METADATA} says`, `${tree.dtype} ${tree.shape}`);
-        placed.set(block, storedTensor(name, full, { ...tree, offset: tree.offset + block.offset }));
-      }
-    }, "dcp");
+    withSource(
+      full,
+      (source) => {
+        for (const { name, dtype, block } of blocks) {
+          if (block.offset + block.length > source.size)
+            throw bad(full, `ends before the block of ${name}`, {
+              offset: block.offset,
+              length: block.length,
+              size: source.size,
+            });
+          const { tree } = locateTorch(partOf(source, block.offset, block.length, `${full} (${name})`), { verify });
+          if (typeof tree !== "object" || tree === null || Array.isArray(tree) || tree instanceof Map)
+            throw bad(full, `the block of ${name} is no tensor`);
+          if (tree.dtype !== dtype || !same(tree.shape, block.sizes))
+            throw bad(full, `the block of ${name} is not what ${DCP_METADATA} says`, `${tree.dtype} ${tree.shape}`);
+          placed.set(block, storedTensor(name, full, { ...tree, offset: tree.offset + block.offset }));
+        }
+      },
+      "dcp",
+    );
   }
   return tensors.map(({ name, dtype, shape, blocks }): Stored => {
     const parts = blocks.map((b) => ({ start: b.start, stored: placed.get(b) as StoredTensor }));
@@ -56,8 +69,11 @@ interface Described {
   blocks: Block[];
 }
 
-/** Names by file of the blocks to look at, and the tensors they make. */
-function parseMetadata(root: PickleValue, path: string): { tensors: Described[]; files: Map<string, { name: string; dtype: DType; block: Block }[]> } {
+/** The blocks by file, and the tensors that they form. */
+function parseMetadata(
+  root: PickleValue,
+  path: string,
+): { tensors: Described[]; files: Map<string, { name: string; dtype: DType; block: Block }[]> } {
   const top = fields(root, "Metadata", path);
   const described = asMap(top.get("state_dict_metadata"), "state_dict_metadata", path);
   const places = new Map<string, { file: string; offset: number; length: number }>();
@@ -65,10 +81,24 @@ function parseMetadata(root: PickleValue, path: string): { tensors: Described[];
     const i = fields(index, "MetadataIndex", path);
     const s = fields(info, "_StorageInfo", path);
     const [name, start] = [i.get("fqn"), i.get("offset") ?? null];
-    const [file, offset, length, transforms] = [s.get("relative_path"), s.get("offset"), s.get("length"), s.get("transform_descriptors") ?? null];
-    if (typeof name !== "string" || (start !== null && !isCounts(start)) || typeof file !== "string" || !isCount(offset) || !isCount(length)) throw bad(path, "has a place of another form");
-    if (file === "" || file === "." || file === ".." || /[/\\\0]/.test(file)) throw bad(path, "names a file outside its folder", file);
-    if (Array.isArray(transforms) && transforms.length > 0) throw bad(path, `${name} is stored compressed or encrypted`);
+    const [file, offset, length, transforms] = [
+      s.get("relative_path"),
+      s.get("offset"),
+      s.get("length"),
+      s.get("transform_descriptors") ?? null,
+    ];
+    if (
+      typeof name !== "string" ||
+      (start !== null && !isCounts(start)) ||
+      typeof file !== "string" ||
+      !isCount(offset) ||
+      !isCount(length)
+    )
+      throw bad(path, "has a place of another form");
+    if (file === "" || file === "." || file === ".." || /[/\\\0]/.test(file))
+      throw bad(path, "names a file outside its folder", file);
+    if (Array.isArray(transforms) && transforms.length > 0)
+      throw bad(path, `${name} is stored compressed or encrypted`);
     places.set(placeKey(name, start), { file, offset, length });
   }
   const tensors: Described[] = [];
@@ -85,8 +115,10 @@ function parseMetadata(root: PickleValue, path: string): { tensors: Described[];
     for (const chunk of chunks) {
       const c = fields(chunk, "ChunkStorageMetadata", path);
       const [start, sizes] = [c.get("offsets"), c.get("sizes")];
-      if (!isCounts(start) || !isCounts(sizes) || start.length !== shape.length || sizes.length !== shape.length) throw bad(path, `describes a block of ${name} in another form`);
-      if (sizes.some((d, i) => start[i] + d > shape[i])) throw bad(path, `a block of ${name} lies outside it`, { shape, start, sizes });
+      if (!isCounts(start) || !isCounts(sizes) || start.length !== shape.length || sizes.length !== shape.length)
+        throw bad(path, `describes a block of ${name} in another form`);
+      if (sizes.some((d, i) => start[i] + d > shape[i]))
+        throw bad(path, `a block of ${name} lies outside it`, { shape, start, sizes });
       if (numel(sizes) === 0 && numel(shape) > 0) continue;
       const place = places.get(placeKey(name, start)) ?? places.get(placeKey(name, null));
       if (!place) throw bad(path, `does not say where a block of ${name} lies`, start);
@@ -102,10 +134,11 @@ function parseMetadata(root: PickleValue, path: string): { tensors: Described[];
   return { tensors, files };
 }
 
-/** Blocks fill a tensor exactly when their counts add up and no two share an element. */
+/** Blocks fill a tensor exactly when their counts add up and no two overlap. */
 function expectCover(name: string, shape: number[], blocks: Block[], path: string): void {
   const total = blocks.reduce((n, b) => n + numel(b.sizes), 0);
-  if (total !== numel(shape) || !Number.isSafeInteger(total * 8)) throw bad(path, `the blocks of ${name} do not fill it`, { shape, elements: total });
+  if (total !== numel(shape) || !Number.isSafeInteger(total * 8))
+    throw bad(path, `the blocks of ${name} do not fill it`, { shape, elements: total });
   if (shape.length === 0 && blocks.length > 1) throw bad(path, `${name} has several blocks of one element`);
   if (blocks.length > 65536) throw bad(path, `${name} has too many blocks`, blocks.length);
   const sorted = [...blocks].sort((a, b) => a.start[0] - b.start[0]);
@@ -113,7 +146,8 @@ function expectCover(name: string, shape: number[], blocks: Block[], path: strin
     const a = sorted[i];
     for (let j = i + 1; j < sorted.length && sorted[j].start[0] < a.start[0] + a.sizes[0]; j++) {
       const b = sorted[j];
-      if (shape.every((_, k) => a.start[k] < b.start[k] + b.sizes[k] && b.start[k] < a.start[k] + a.sizes[k])) throw bad(path, `two blocks of ${name} overlap`);
+      if (shape.every((_, k) => a.start[k] < b.start[k] + b.sizes[k] && b.start[k] < a.start[k] + a.sizes[k]))
+        throw bad(path, `two blocks of ${name} overlap`);
     }
   }
 }
@@ -138,5 +172,6 @@ function asMap(v: PickleValue | undefined, what: string, path: string): Map<Pick
 }
 const isCount = (v: PickleValue | undefined): v is number => Number.isSafeInteger(v) && (v as number) >= 0;
 const isCounts = (v: PickleValue | undefined): v is number[] => Array.isArray(v) && v.every(isCount);
-const same = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((d, i) => d === b[i]);
+const same = (a: readonly number[], b: readonly number[]): boolean =>
+  a.length === b.length && a.every((d, i) => d === b[i]);
 const placeKey = (name: string, start: number[] | null): string => `${name}\0${start?.join(",") ?? ""}`;

@@ -7,8 +7,9 @@ import type { TensorStream } from "./tensor_stream.ts";
 import { streamTorchTensor } from "./torch.ts";
 
 /**
- * A distributed checkpoint of torch with one data file: each tensor is a torch.save of its own in it, and `.metadata` says which
- * bytes. Classes have their names of torch 2.3 and newer. Source: torch/distributed/checkpoint/{metadata,filesystem}.py.
+ * A distributed checkpoint of torch with one data file: each tensor is a separate torch.save in it, located by
+ * `.metadata`. Classes have their names of torch 2.3 and newer. Source:
+ * torch/distributed/checkpoint/{metadata,filesystem}.py.
  */
 const META = "torch.distributed.checkpoint.metadata";
 export const DCP_DATA = "__0_0.distcp";
@@ -21,7 +22,10 @@ interface Placed {
   length: number;
 }
 
-/** Writes data file and metadata into a folder, the metadata last: without them a folder is no checkpoint. Throws: E_IO. */
+/**
+ * Writes data file and metadata into a folder, the metadata last: an interrupted write leaves no valid checkpoint.
+ * Throws: E_IO.
+ */
 export function writeDcp(folder: string, tensors: readonly TensorStream[]): void {
   const placed: Placed[] = [];
   using data = new AtomicFile(join(folder, DCP_DATA));
@@ -40,20 +44,40 @@ const size = (shape: readonly number[]): Pickled => call("torch", "Size", tuple(
 
 function dcpMetadata(placed: readonly Placed[]): Uint8Array {
   const attributes = (items: Record<string, Pickled>): Pickled => dict(Object.entries(items));
-  // Memory format 0 is the contiguous one; neither gradients nor pinned memory are asked for.
+  // Memory format 0 is contiguous; no gradients, no pinned memory.
   const properties = (dtype: DType): Pickled =>
-    object(META, "TensorProperties", tuple(torchDType(dtype), call("torch.serialization", "_get_layout", "torch.strided"), false, call(META, "_MEM_FORMAT_ENCODING", 0), false));
+    object(
+      META,
+      "TensorProperties",
+      tuple(
+        torchDType(dtype),
+        call("torch.serialization", "_get_layout", "torch.strided"),
+        false,
+        call(META, "_MEM_FORMAT_ENCODING", 0),
+        false,
+      ),
+    );
   const described = placed.map(({ name, dtype, shape }): [Pickled, Pickled] => [
     name,
-    object(META, "TensorStorageMetadata", attributes({
-      properties: properties(dtype),
-      size: size(shape),
-      chunks: [object(META, "ChunkStorageMetadata", attributes({ offsets: size(shape.map(() => 0)), sizes: size(shape) }))],
-    })),
+    object(
+      META,
+      "TensorStorageMetadata",
+      attributes({
+        properties: properties(dtype),
+        size: size(shape),
+        chunks: [
+          object(META, "ChunkStorageMetadata", attributes({ offsets: size(shape.map(() => 0)), sizes: size(shape) })),
+        ],
+      }),
+    ),
   ]);
   const places = placed.map(({ name, shape, offset, length }): [Pickled, Pickled] => [
     object(META, "MetadataIndex", attributes({ fqn: name, index: 0, offset: size(shape.map(() => 0)) })),
-    object("torch.distributed.checkpoint.filesystem", "_StorageInfo", attributes({ relative_path: DCP_DATA, offset, length })),
+    object(
+      "torch.distributed.checkpoint.filesystem",
+      "_StorageInfo",
+      attributes({ relative_path: DCP_DATA, offset, length }),
+    ),
   ]);
   return pickle(
     object(META, "Metadata", attributes({

@@ -2,12 +2,12 @@ import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSyn
 import { basename, dirname, join } from "node:path";
 import { RcmError } from "../error.ts";
 
-/** Where a writer puts bytes: one after the other, with places that are filled in later. */
+/** Output of a writer: sequential, with positions that are patched later. */
 export interface OutFile {
   /** Bytes so far. */
   readonly position: number;
   write(chunk: Uint8Array): void;
-  /** Writes at a place, before the end or beyond it; the position stays. */
+  /** Writes at an offset, before or beyond the end; the position does not change. */
   patch(at: number, chunk: Uint8Array): void;
 }
 
@@ -24,8 +24,8 @@ export function syncFolder(folder: string): void {
 }
 
 /**
- * A file that appears whole or not at all: written beside its place under a temporary name, synced and renamed by `commit`. Leaving
- * the scope without a commit removes it. Throws: E_IO naming the path.
+ * An atomic file: written to a temporary file in the same folder, which `commit` syncs and renames. Leaving the scope
+ * without a commit removes it. Throws: E_IO naming the path.
  */
 export class AtomicFile implements OutFile, Disposable {
   position = 0;
@@ -54,7 +54,7 @@ export class AtomicFile implements OutFile, Disposable {
   }
 
   patch(at: number, chunk: Uint8Array): void {
-    // The system may take less at a time.
+    // A write may be partial.
     this.attempt(() => {
       for (let done = 0; done < chunk.length; ) done += writeSync(this.fd, chunk, done, chunk.length - done, at + done);
     });
@@ -77,7 +77,7 @@ export class AtomicFile implements OutFile, Disposable {
       this.fd = -1;
       rmSync(this.temporary, { force: true });
     } catch {
-      // the first failure is the one to tell
+      // The first failure is the one to report.
     }
   }
 }

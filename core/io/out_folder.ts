@@ -4,8 +4,8 @@ import { RcmError } from "../error.ts";
 import { syncFolder, writeError } from "./out_file.ts";
 
 /**
- * A folder that appears whole or not at all: filled beside its place under a temporary name (`at`), moved there by `commit`. Leaving
- * the scope without a commit removes it. Throws: E_ARG when the place is taken and may not be replaced; E_IO.
+ * An atomic folder: filled under a temporary name (`at`) in the same parent, renamed by `commit`. Leaving the scope
+ * without a commit removes it. Throws: E_ARG when the path exists and may not be replaced; E_IO.
  */
 export class AtomicFolder implements Disposable {
   readonly at: string;
@@ -15,7 +15,8 @@ export class AtomicFolder implements Disposable {
     readonly path: string,
     replace: boolean,
   ) {
-    if (existsSync(path) && !replace) throw new RcmError("E_ARG", `${path} is there already; --force replaces it`, { op: "export" });
+    if (existsSync(path) && !replace)
+      throw new RcmError("E_ARG", `${path} exists; --force replaces it`, { op: "export" });
     this.at = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
     this.attempt(() => {
       rmSync(this.at, { recursive: true, force: true });

@@ -1,7 +1,7 @@
 import type { DType } from "../dtype.ts";
 import { STORAGES } from "./torch_read.ts";
 
-/** Writes protocol-2 pickles of what torch's files hold; the counterpart of unpickle.ts. */
+/** Writes protocol-2 pickles of the values in torch's files; the counterpart of unpickle.ts. */
 
 /** A value: numbers are whole; `call` and `object` name a class or function by its module. */
 export type Pickled = null | boolean | number | string | Pickled[] | PickleNode;
@@ -17,9 +17,17 @@ export const dict = (items: [Pickled, Pickled][]): PickleNode => ({ kind: "dict"
 export const orderedDict = (items: [Pickled, Pickled][]): PickleNode => ({ kind: "dict", ordered: true, items });
 export const tuple = (...items: Pickled[]): PickleNode => ({ kind: "tuple", items });
 export const global = (module: string, name: string): PickleNode => ({ kind: "global", module, name });
-export const call = (module: string, name: string, ...args: Pickled[]): PickleNode => ({ kind: "call", fn: global(module, name), args });
-/** An object made without its constructor, then given its attributes (or what its own __setstate__ takes). */
-export const object = (module: string, name: string, state: Pickled): PickleNode => ({ kind: "object", type: global(module, name), state });
+export const call = (module: string, name: string, ...args: Pickled[]): PickleNode => ({
+  kind: "call",
+  fn: global(module, name),
+  args,
+});
+/** An object made without its constructor, and its attributes (or the argument of its __setstate__). */
+export const object = (module: string, name: string, state: Pickled): PickleNode => ({
+  kind: "object",
+  type: global(module, name),
+  state,
+});
 
 /** The bytes of a pickle of one value. */
 export function pickle(value: Pickled): Uint8Array {
@@ -99,15 +107,28 @@ function integer(v: number): number[] {
   return [0x8a, bytes.length, ...bytes];
 }
 
-const STORAGE_OF = Object.fromEntries(Object.entries(STORAGES).map(([name, dtype]) => [dtype, name])) as Partial<Record<DType, string>>;
-/** torch's own names of the dtypes that have no storage class. */
+const STORAGE_OF = Object.fromEntries(Object.entries(STORAGES).map(([name, dtype]) => [dtype, name])) as Partial<
+  Record<DType, string>
+>;
+/** torch's names of the dtypes that have no storage class. */
 const UNTYPED: Partial<Record<DType, string>> = { f8_e4m3: "float8_e4m3fn" };
-const NAMES: Record<DType, string> = { f32: "float32", bf16: "bfloat16", f16: "float16", f64: "float64", i32: "int32", i64: "int64", u8: "uint8", bool: "bool", f8_e4m3: "float8_e4m3fn" };
+const NAMES: Record<DType, string> = {
+  f32: "float32",
+  bf16: "bfloat16",
+  f16: "float16",
+  f64: "float64",
+  i32: "int32",
+  i64: "int64",
+  u8: "uint8",
+  bool: "bool",
+  f8_e4m3: "float8_e4m3fn",
+};
 
 export const torchDType = (dtype: DType): PickleNode => global("torch", NAMES[dtype]);
-export const denseTuple = (shape: readonly number[]): PickleNode => tuple(...shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1)));
+export const denseTuple = (shape: readonly number[]): PickleNode =>
+  tuple(...shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1)));
 
-/** A dense tensor over the whole of a storage of the archive, as torch.save writes it and torch.load(weights_only=True) reads it. */
+/** A dense tensor over a whole storage, as torch.save writes it and torch.load(weights_only=True) reads it. */
 export function tensorPickle(storage: string, dtype: DType, shape: readonly number[]): PickleNode {
   const count = shape.reduce((a, b) => a * b, 1);
   const untyped = UNTYPED[dtype];
@@ -115,5 +136,7 @@ export function tensorPickle(storage: string, dtype: DType, shape: readonly numb
   const id: PickleNode = { kind: "persistent", id: tuple("storage", type, storage, "cpu", count) };
   const hooks = call("collections", "OrderedDict");
   const args = [id, 0, tuple(...shape), denseTuple(shape), false, hooks];
-  return untyped ? call("torch._utils", "_rebuild_tensor_v3", ...args, torchDType(dtype)) : call("torch._utils", "_rebuild_tensor_v2", ...args);
+  return untyped
+    ? call("torch._utils", "_rebuild_tensor_v3", ...args, torchDType(dtype))
+    : call("torch._utils", "_rebuild_tensor_v2", ...args);
 }

@@ -16,12 +16,29 @@ function chunk(type: string, body: Uint8Array): Uint8Array {
   return out;
 }
 
-function checkSize(op: string, pixels: Uint8Array, width: number, height: number, channels: number): void {
+export interface ImageSize {
+  width: number;
+  height: number;
+  channels: 1 | 3;
+}
+
+export interface GridOptions extends ImageSize {
+  columns: number;
+  /** White pixels between and around the images; 2 when absent. */
+  pad?: number;
+  /** Magnification; 1 when absent. */
+  scale?: number;
+}
+
+function checkSize(op: string, pixels: Uint8Array, { width, height, channels }: ImageSize): void {
   const whole = [width, height].every((side) => Number.isInteger(side) && side >= 1 && side < 0x80000000);
-  if (!whole) throw new RcmError("E_ARG", "an image needs positive whole sides below 2^31", { op, got: `${width} x ${height}` });
-  if (channels !== 1 && channels !== 3) throw new RcmError("E_ARG", "an image has 1 or 3 channels", { op, want: "1 or 3", got: channels });
+  if (!whole)
+    throw new RcmError("E_ARG", "an image needs positive whole sides below 2^31", { op, got: `${width} x ${height}` });
+  if (channels !== 1 && channels !== 3)
+    throw new RcmError("E_ARG", "an image has 1 or 3 channels", { op, want: "1 or 3", got: channels });
   const want = width * height * channels;
-  if (pixels.length !== want) throw new RcmError("E_SHAPE", "pixels do not fill the image", { op, want, got: pixels.length });
+  if (pixels.length !== want)
+    throw new RcmError("E_SHAPE", "pixels do not fill the image", { op, want, got: pixels.length });
 }
 
 /**
@@ -31,7 +48,7 @@ function checkSize(op: string, pixels: Uint8Array, width: number, height: number
  * Source: W3C PNG specification, third edition.
  */
 export function encodePng(pixels: Uint8Array, width: number, height: number, channels: 1 | 3): Uint8Array {
-  checkSize("encodePng", pixels, width, height, channels);
+  checkSize("encodePng", pixels, { width, height, channels });
   const stride = width * channels;
   const raw = new Uint8Array((stride + 1) * height);
   for (let y = 0; y < height; y++) {
@@ -63,25 +80,23 @@ function upIsSmaller(row: Uint8Array, above: Uint8Array): boolean {
 }
 
 /**
- * Lays images of one size out in rows of `columns` on white, `pad` pixels apart and around, each pixel drawn `scale` times as large.
+ * Arranges images of one size in rows of `columns` on white, with `pad` pixels between and around, magnified `scale`
+ * times.
  * Shapes: images [height, width, channels] each; the result's pixels are [result.height, result.width, channels].
  * Throws: E_ARG or E_SHAPE if there are no images or the sizes do not fit.
  */
 export function grid(
   images: Uint8Array[],
-  width: number,
-  height: number,
-  channels: 1 | 3,
-  columns: number,
-  pad = 2,
-  scale = 1,
+  { width, height, channels, columns, pad = 2, scale = 1 }: GridOptions,
 ): { pixels: Uint8Array; width: number; height: number } {
   const op = "grid";
   if (images.length === 0) throw new RcmError("E_ARG", "a grid needs at least one image", { op });
-  if (!Number.isInteger(columns) || columns < 1) throw new RcmError("E_ARG", "a grid needs at least one column", { op, got: columns });
-  if (!Number.isInteger(pad) || pad < 0) throw new RcmError("E_ARG", "padding is a whole number of pixels", { op, got: pad });
+  if (!Number.isInteger(columns) || columns < 1)
+    throw new RcmError("E_ARG", "a grid needs at least one column", { op, got: columns });
+  if (!Number.isInteger(pad) || pad < 0)
+    throw new RcmError("E_ARG", "padding is a whole number of pixels", { op, got: pad });
   if (!Number.isInteger(scale) || scale < 1) throw new RcmError("E_ARG", "scale is a whole factor", { op, got: scale });
-  for (const image of images) checkSize(op, image, width, height, channels);
+  for (const image of images) checkSize(op, image, { width, height, channels });
   const across = Math.min(columns, images.length);
   const down = Math.ceil(images.length / columns);
   const [cellWidth, cellHeight] = [width * scale, height * scale];

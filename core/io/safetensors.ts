@@ -5,10 +5,20 @@ import { AtomicFile, type OutFile } from "./out_file.ts";
 import { memorySource, type Source } from "./source.ts";
 import { hostStream, type TensorStream } from "./tensor_stream.ts";
 
-const NAMES: Record<string, DType> = { F32: "f32", BF16: "bf16", F16: "f16", F64: "f64", I32: "i32", I64: "i64", U8: "u8", BOOL: "bool", F8_E4M3: "f8_e4m3" };
+const NAMES: Record<string, DType> = {
+  F32: "f32",
+  BF16: "bf16",
+  F16: "f16",
+  F64: "f64",
+  I32: "i32",
+  I64: "i64",
+  U8: "u8",
+  BOOL: "bool",
+  F8_E4M3: "f8_e4m3",
+};
 const CODES = Object.fromEntries(Object.entries(NAMES).map(([code, dtype]) => [dtype, code])) as Record<DType, string>;
 
-/** Longest header that is read; the format's own limit. */
+/** Longest header; a limit of the format. */
 const MAX_HEADER = 100_000_000;
 
 export interface Safetensors {
@@ -16,7 +26,10 @@ export interface Safetensors {
   tensors: Map<string, HostTensor>;
 }
 
-/** Reads a whole file; tensors are windows into it. Throws: E_IO when it cannot be read, E_FORMAT naming what is wrong where. */
+/**
+ * Reads a whole file; tensors are windows into it. Throws: E_IO when it cannot be read, E_FORMAT naming the fault and
+ * its location.
+ */
 export function readSafetensors(path: string): Safetensors {
   let bytes: Uint8Array;
   try {
@@ -29,10 +42,18 @@ export function readSafetensors(path: string): Safetensors {
 
 export function parseSafetensors(bytes: Uint8Array, path: string): Safetensors {
   const { metadata, entries } = locateSafetensors(memorySource(bytes, path));
-  return { metadata, tensors: new Map(entries.map(({ name, dtype, shape, offset, bytes: n }) => [name, { dtype, shape, data: bytes.subarray(offset, offset + n) }])) };
+  return {
+    metadata,
+    tensors: new Map(
+      entries.map(({ name, dtype, shape, offset, bytes: n }) => [
+        name,
+        { dtype, shape, data: bytes.subarray(offset, offset + n) },
+      ]),
+    ),
+  };
 }
 
-/** Where a tensor lies in its file. */
+/** Location of a tensor in its file. */
 export interface SafetensorsEntry {
   name: string;
   dtype: DType;
@@ -41,12 +62,17 @@ export interface SafetensorsEntry {
   bytes: number;
 }
 
-/** Reads the header alone, and checks that every tensor lies inside the file. Throws: E_IO, E_FORMAT naming what is wrong where. */
+/**
+ * Reads the header alone, and checks that every tensor lies inside the file. Throws: E_IO, E_FORMAT naming the fault
+ * and its location.
+ */
 export function locateSafetensors(source: Source): { metadata: Record<string, string>; entries: SafetensorsEntry[] } {
-  const bad = (message: string, want?: unknown, got?: unknown): RcmError => new RcmError("E_FORMAT", `${source.name}: ${message}`, { op: "safetensors", want, got });
+  const bad = (message: string, want?: unknown, got?: unknown): RcmError =>
+    new RcmError("E_FORMAT", `${source.name}: ${message}`, { op: "safetensors", want, got });
   if (source.size < 8) throw bad("shorter than a header", "at least 8 bytes", `${source.size} bytes`);
   const headerLength = new DataView(source.read(0, 8).slice().buffer).getBigUint64(0, true);
-  if (headerLength > BigInt(Math.min(MAX_HEADER, source.size - 8))) throw bad("header longer than the file", `at most ${Math.min(MAX_HEADER, source.size - 8)}`, String(headerLength));
+  if (headerLength > BigInt(Math.min(MAX_HEADER, source.size - 8)))
+    throw bad("header longer than the file", `at most ${Math.min(MAX_HEADER, source.size - 8)}`, String(headerLength));
   const start = 8 + Number(headerLength);
   let header: unknown;
   try {
@@ -69,16 +95,20 @@ export function locateSafetensors(source: Source): { metadata: Record<string, st
     const { dtype: code, shape, data_offsets: span } = info as Record<string, unknown>;
     const dtype = typeof code === "string" && Object.hasOwn(NAMES, code) ? NAMES[code] : undefined;
     if (dtype === undefined) throw bad(`tensor "${name}" has an unknown dtype`, Object.keys(NAMES), code);
-    if (!isCounts(shape) || !isCounts(span) || span.length !== 2) throw bad(`tensor "${name}" has no valid shape and data_offsets`);
+    if (!isCounts(shape) || !isCounts(span) || span.length !== 2)
+      throw bad(`tensor "${name}" has no valid shape and data_offsets`);
     const size = numel(shape) * dtypeBytes(dtype);
-    if (span[1] > source.size - start || span[1] < span[0]) throw bad(`tensor "${name}" lies outside the file`, `within ${source.size - start} bytes`, span);
-    if (!Number.isSafeInteger(size) || span[1] - span[0] !== size) throw bad(`tensor "${name}" has the wrong size`, size, span[1] - span[0]);
+    if (span[1] > source.size - start || span[1] < span[0])
+      throw bad(`tensor "${name}" lies outside the file`, `within ${source.size - start} bytes`, span);
+    if (!Number.isSafeInteger(size) || span[1] - span[0] !== size)
+      throw bad(`tensor "${name}" has the wrong size`, size, span[1] - span[0]);
     entries.push({ name, dtype, shape, offset: start + span[0], bytes: size });
   }
   const byPlace = [...entries].sort((a, b) => a.offset - b.offset || a.bytes - b.bytes);
   for (let i = 1; i < byPlace.length; i++) {
     const before = byPlace[i - 1];
-    if (byPlace[i].offset < before.offset + before.bytes) throw bad(`tensors "${before.name}" and "${byPlace[i].name}" overlap`);
+    if (byPlace[i].offset < before.offset + before.bytes)
+      throw bad(`tensors "${before.name}" and "${byPlace[i].name}" overlap`);
   }
   return { metadata, entries };
 }
@@ -86,17 +116,25 @@ export function locateSafetensors(source: Source): { metadata: Record<string, st
 const isCounts = (v: unknown): v is number[] => Array.isArray(v) && v.every((d) => Number.isSafeInteger(d) && d >= 0);
 
 /** Writes tensors under their names, atomically. Throws: E_IO, E_ARG when two share a name. */
-export function writeSafetensors(path: string, tensors: Iterable<[string, HostTensor]>, metadata: Record<string, string> = {}): void {
+export function writeSafetensors(
+  path: string,
+  tensors: Iterable<[string, HostTensor]>,
+  metadata: Record<string, string> = {},
+): void {
   using file = new AtomicFile(path);
   streamSafetensors(file, [...tensors].map(([name, t]) => hostStream(name, t)), metadata);
   file.commit();
 }
 
 /**
- * Writes a whole file. The data of wide elements come first, so that every tensor starts at a multiple of its element size, as
- * readers that map the file want it; the header's order, and that in which tensors are asked for their bytes, is the one given.
+ * Writes a whole file. The data of wider elements come first, so that every tensor is aligned to its element size,
+ * which readers that map the file need. The header has the given order, and the tensors are read in that order.
  */
-export function streamSafetensors(file: OutFile, tensors: readonly TensorStream[], metadata: Record<string, string> = {}): void {
+export function streamSafetensors(
+  file: OutFile,
+  tensors: readonly TensorStream[],
+  metadata: Record<string, string> = {},
+): void {
   const header: Record<string, unknown> = { __metadata__: metadata };
   const place = new Map<TensorStream, number>();
   let at = 0;
@@ -105,7 +143,8 @@ export function streamSafetensors(file: OutFile, tensors: readonly TensorStream[
     at += t.bytes;
   }
   for (const t of tensors) {
-    if (Object.hasOwn(header, t.name)) throw new RcmError("E_ARG", `two tensors are named "${t.name}"`, { op: "safetensors" });
+    if (Object.hasOwn(header, t.name))
+      throw new RcmError("E_ARG", `two tensors are named "${t.name}"`, { op: "safetensors" });
     const from = place.get(t) as number;
     header[t.name] = { dtype: CODES[t.dtype], shape: t.shape, data_offsets: [from, from + t.bytes] };
   }
@@ -124,6 +163,7 @@ export function streamSafetensors(file: OutFile, tensors: readonly TensorStream[
       file.patch(from + done, chunk);
       done += chunk.length;
     }
-    if (done !== t.bytes) throw new RcmError("E_INTERNAL", `${t.name} gave ${done} bytes instead of ${t.bytes}`, { op: "safetensors" });
+    if (done !== t.bytes)
+      throw new RcmError("E_INTERNAL", `${t.name} gave ${done} bytes instead of ${t.bytes}`, { op: "safetensors" });
   }
 }

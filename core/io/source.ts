@@ -1,26 +1,35 @@
 import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { RcmError } from "../error.ts";
 
-/** Bytes that are read where they are wanted: a file, memory, or a part of either. */
+/** Bytes with random access: a file, memory, or a part of either. */
 export interface Source {
-  /** What errors call it. */
+  /** Name in error messages. */
   readonly name: string;
   readonly size: number;
-  /** Exactly n bytes from `at`; both must lie inside. Throws: E_IO when the system refuses, E_FORMAT when the file shrank. */
+  /** Exactly n bytes from `at`; both must be inside. Throws: E_IO when reading fails, E_FORMAT when the file shrank. */
   read(at: number, n: number): Uint8Array;
 }
 
-/** Header structures (directories, pickles, indexes) beyond this are damage, never a checkpoint. */
+/** Header structures (directories, pickles, indexes) larger than this are treated as damage. */
 export const MAX_HEADER = 256 * 1024 * 1024;
 
-export const memorySource = (bytes: Uint8Array, name: string): Source => ({ name, size: bytes.length, read: (at, n) => bytes.subarray(at, at + n) });
+export const memorySource = (bytes: Uint8Array, name: string): Source => ({
+  name,
+  size: bytes.length,
+  read: (at, n) => bytes.subarray(at, at + n),
+});
 
-/** A part of a source as a source of its own. The caller has checked the span. */
-export const partOf = (s: Source, base: number, size: number, name = s.name): Source => ({ name, size, read: (at, n) => s.read(base + at, n) });
+/** A part of a source as a source. The caller has checked the span. */
+export const partOf = (s: Source, base: number, size: number, name = s.name): Source => ({
+  name,
+  size,
+  read: (at, n) => s.read(base + at, n),
+});
 
-/** Opens a file for reading at positions beyond 4 GiB too, and closes it whatever happens. Throws: E_IO. */
+/** Opens a file for reading at positions beyond 4 GiB too, and always closes it. Throws: E_IO. */
 export function withSource<T>(path: string, use: (source: Source) => T, op = "checkpoint"): T {
-  const refused = (cause: unknown): RcmError => new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op, cause });
+  const refused = (cause: unknown): RcmError =>
+    new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op, cause });
   let fd: number;
   let size: number;
   try {
@@ -62,7 +71,12 @@ export function readJson(path: string): unknown {
 
 /** All bytes of a source that must be small. Throws: E_FORMAT when it is not. */
 export function readWhole(s: Source, most: number): Uint8Array {
-  if (s.size > most) throw new RcmError("E_FORMAT", `${s.name} is too large for what it should be`, { op: "checkpoint", want: `at most ${most} bytes`, got: s.size });
+  if (s.size > most)
+    throw new RcmError("E_FORMAT", `${s.name} is too large for what it should be`, {
+      op: "checkpoint",
+      want: `at most ${most} bytes`,
+      got: s.size,
+    });
   return s.read(0, s.size);
 }
 

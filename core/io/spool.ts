@@ -4,7 +4,7 @@ import { dtypeBytes, numel, type DType } from "../dtype.ts";
 import { writeError } from "./out_file.ts";
 import { WINDOW, type TensorStream } from "./tensor_stream.ts";
 
-/** Tensors that wait in a temporary file beside the output until all of them are known; gone at the end of the scope. */
+/** Buffers tensors in a temporary file next to the output until all are known; removed at the end of the scope. */
 export class Spool implements Disposable {
   private readonly path: string;
   private readonly fd: number;
@@ -20,7 +20,7 @@ export class Spool implements Disposable {
     }
   }
 
-  /** Takes a tensor in and gives the stream it comes out by. Throws: E_IO. */
+  /** Stores a tensor and returns a stream that reads it back. Throws: E_IO. */
   put(name: string, dtype: DType, shape: readonly number[], chunks: Iterable<Uint8Array>): TensorStream {
     const { fd, path } = this;
     const from = this.at;

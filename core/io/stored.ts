@@ -4,7 +4,7 @@ import type { Tensor } from "../tensor.ts";
 import { copyStrided, denseStrides, isDense } from "./strided.ts";
 import { withSource } from "./source.ts";
 
-/** A tensor as it lies in a file: a window of raw little-endian elements, row-major unless strides say otherwise. */
+/** A tensor in a file: a window of raw little-endian elements, row-major unless it has strides. */
 export interface StoredTensor {
   name: string;
   dtype: DType;
@@ -13,13 +13,13 @@ export interface StoredTensor {
   /** First byte of the window, and its length. */
   offset: number;
   bytes: number;
-  /** Element strides when not dense; the first element lies at `offset`. */
+  /** Element strides when not dense; the first element is at `offset`. */
   strides?: number[];
-  /** Of f8 elements: what each is multiplied with. 1 when absent. */
+  /** Factor of f8 elements; 1 when absent. */
   scale?: number;
 }
 
-/** A tensor that lies in pieces, each a block of the whole; together they fill it exactly. */
+/** A tensor stored in blocks that together fill it exactly. */
 export interface ShardedTensor {
   name: string;
   dtype: DType;
@@ -32,22 +32,35 @@ export type Stored = StoredTensor | ShardedTensor;
 
 export const isSharded = (t: Stored): t is ShardedTensor => "parts" in t;
 
-/** Elements that are converted at a time when the stored dtype is another one. */
+/** Elements converted at a time when the stored dtype differs. */
 const PIECE = 1 << 24;
-/** Largest tensor that is put together on the host. */
+/** Largest tensor that is assembled on the host. */
 const MAX_HOST = 2 ** 31;
 
 /**
- * Fills a device tensor from the file(s); the dtype is converted on the device, and any shape of the same count fits. Dense windows
- * never pass through host memory of this process. Throws: E_SHAPE, E_DTYPE, E_IO naming the file.
+ * Fills a device tensor from the file(s); the dtype is converted on the device, and any shape of the same count is
+ * allowed. Dense windows are not copied through host memory of this process. Throws: E_SHAPE, E_DTYPE, E_IO naming the
+ * file.
  */
 export function readStored(t: Stored, into: Tensor): void {
-  if (numel(t.shape) !== into.numel) throw new RcmError("E_SHAPE", `${t.name} does not fill its target`, { op: "checkpoint", want: into.shape, got: t.shape });
+  if (numel(t.shape) !== into.numel)
+    throw new RcmError("E_SHAPE", `${t.name} does not fill its target`, {
+      op: "checkpoint",
+      want: into.shape,
+      got: t.shape,
+    });
   if (into.numel === 0) return;
   if (isSharded(t)) {
     if (t.parts.every((p) => isRun(p.stored.shape, t.shape))) {
       const strides = denseStrides(t.shape);
-      for (const { start, stored } of t.parts) readStored(stored, into.window(start.reduce((at, s, i) => at + s * strides[i], 0), stored.shape));
+      for (const { start, stored } of t.parts)
+        readStored(
+          stored,
+          into.window(
+            start.reduce((at, s, i) => at + s * strides[i], 0),
+            stored.shape,
+          ),
+        );
     } else into.setHost(readHost(t));
   } else if (t.strides) into.setHost(readHost(t));
   else if (t.dtype === into.dtype) into.setFile(t.file, t.offset);
@@ -64,35 +77,55 @@ export function readStored(t: Stored, into: Tensor): void {
   }
 }
 
-/** Whether a block's elements follow each other in the whole: all but the first axis that is longer than one are full. */
+/** Whether a block is contiguous in the whole tensor: it spans every axis after the first longer than one. */
 function isRun(block: readonly number[], whole: readonly number[]): boolean {
   const cut = block.findIndex((d) => d !== 1);
   return cut < 0 || block.every((d, i) => i <= cut || d === whole[i]);
 }
 
-/** Reads a tensor as it is stored into host memory, dense; a scale is not applied. Throws: E_IO, E_FORMAT when it is too large for that. */
+/**
+ * Reads a stored tensor into dense host memory, without applying a scale. Throws: E_IO, E_FORMAT when it is too large.
+ */
 export function readHost(t: Stored): HostTensor {
   const each = dtypeBytes(t.dtype);
   const size = numel(t.shape) * each;
-  if (size > MAX_HOST || t.bytes > MAX_HOST) throw new RcmError("E_FORMAT", `${t.name} is too large to be put together on the host`, { op: "checkpoint", want: `at most ${MAX_HOST} bytes`, got: Math.max(size, t.bytes) });
+  if (size > MAX_HOST || t.bytes > MAX_HOST)
+    throw new RcmError("E_FORMAT", `${t.name} is too large to be put together on the host`, {
+      op: "checkpoint",
+      want: `at most ${MAX_HOST} bytes`,
+      got: Math.max(size, t.bytes),
+    });
   if (!isSharded(t) && !t.strides) return { dtype: t.dtype, shape: t.shape, data: windowBytes(t) };
   const data = new Uint8Array(new ArrayBuffer(size));
   const to = denseStrides(t.shape);
   for (const { start, stored } of isSharded(t) ? t.parts : [{ start: t.shape.map(() => 0), stored: t }]) {
     const first = start.reduce((at, s, i) => at + s * to[i], 0);
-    copyStrided(windowBytes(stored), stored.strides ?? denseStrides(stored.shape), data.subarray(first * each), to, stored.shape, each);
+    copyStrided(
+      { data: windowBytes(stored), strides: stored.strides ?? denseStrides(stored.shape) },
+      { data: data.subarray(first * each), strides: to },
+      stored.shape,
+      each,
+    );
   }
   return { dtype: t.dtype, shape: t.shape, data };
 }
 
 const windowBytes = (t: StoredTensor): Uint8Array =>
   withSource(t.file, (source) => {
-    if (t.offset + t.bytes > source.size) throw new RcmError("E_IO", `${t.file} ends at byte ${source.size}`, { op: "checkpoint", want: `${t.bytes} bytes from byte ${t.offset} on` });
+    if (t.offset + t.bytes > source.size)
+      throw new RcmError("E_IO", `${t.file} ends at byte ${source.size}`, {
+        op: "checkpoint",
+        want: `${t.bytes} bytes from byte ${t.offset} on`,
+      });
     return source.read(t.offset, t.bytes);
   });
 
-/** A stored tensor of a window that a reader found. */
-export function storedTensor(name: string, file: string, w: { dtype: DType; shape: number[]; offset: number; bytes: number; strides?: number[] }): StoredTensor {
+/** A stored tensor from a window in a torch file. */
+export function storedTensor(
+  name: string,
+  file: string,
+  w: { dtype: DType; shape: number[]; offset: number; bytes: number; strides?: number[] },
+): StoredTensor {
   const { dtype, shape, offset, bytes, strides } = w;
   return { name, dtype, shape, file, offset, bytes, ...(strides && !isDense(shape, strides) ? { strides } : {}) };
 }

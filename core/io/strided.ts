@@ -7,26 +7,39 @@ export function denseStrides(shape: readonly number[]): number[] {
   return out;
 }
 
-/** Whether elements lie row-major without gaps; axes of one element may have any stride. */
+/** Whether elements are row-major without gaps; axes of one element may have any stride. */
 export function isDense(shape: readonly number[], strides: readonly number[]): boolean {
   const dense = denseStrides(shape);
   return numel(shape) === 0 || shape.every((d, i) => d === 1 || strides[i] === dense[i]);
 }
 
-/** Elements from the first to the last, both counted. */
-export const spanOf = (shape: readonly number[], strides: readonly number[]): number => (numel(shape) === 0 ? 0 : shape.reduce((sum, d, i) => sum + (d - 1) * strides[i], 1));
+/** Elements from the first to the last, inclusive. */
+export const spanOf = (shape: readonly number[], strides: readonly number[]): number =>
+  numel(shape) === 0 ? 0 : shape.reduce((sum, d, i) => sum + (d - 1) * strides[i], 1);
 
-/**
- * Copies a block of elements between two layouts. Shapes: `shape` of both; strides in elements of `each` bytes, `from` and `to`
- * start at the block's first element.
- */
-export function copyStrided(from: Uint8Array, fromStrides: readonly number[], to: Uint8Array, toStrides: readonly number[], shape: readonly number[], each: number): void {
+/** Elements from the first of a block on; strides in elements. */
+export interface StridedBytes {
+  data: Uint8Array;
+  strides: readonly number[];
+}
+
+/** Copies a block of elements of `each` bytes between two layouts. Shapes: `shape` of both. */
+export function copyStrided(
+  { data: from, strides: fromStrides }: StridedBytes,
+  { data: to, strides: toStrides }: StridedBytes,
+  shape: readonly number[],
+  each: number,
+): void {
   const n = numel(shape);
   if (n === 0) return;
-  // The trailing axes that are dense on both sides move as one run.
+  // Trailing axes that are dense on both sides are copied as one run.
   const dense = denseStrides(shape);
   let axes = shape.length;
-  while (axes > 0 && (shape[axes - 1] === 1 || (fromStrides[axes - 1] === dense[axes - 1] && toStrides[axes - 1] === dense[axes - 1]))) axes--;
+  while (
+    axes > 0 &&
+    (shape[axes - 1] === 1 || (fromStrides[axes - 1] === dense[axes - 1] && toStrides[axes - 1] === dense[axes - 1]))
+  )
+    axes--;
   const run = numel(shape.slice(axes)) * each;
   const index = shape.slice(0, axes).map(() => 0);
   for (let a = 0, b = 0; ; ) {

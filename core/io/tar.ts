@@ -27,7 +27,7 @@ function bad(path: string, offset: number, what: string, detail: { want?: unknow
 }
 
 /**
- * Opens a file, hands its descriptor and size to `use` and closes it whatever happens.
+ * Opens a file, passes its descriptor and size to `use` and always closes it.
  * Throws: E_IO if the file cannot be opened or is not a regular file.
  */
 export function withFile<T>(path: string, use: (fd: number, size: number) => T): T {
@@ -53,7 +53,9 @@ function sizeOf(fd: number, path: string): number {
   return stat.size;
 }
 
-/** Reads exactly `length` bytes at `at`; the caller has checked them against the file's size. Throws: E_IO, or E_FORMAT if the file shrank. */
+/**
+ * Reads exactly `length` bytes at `at`, a span that the caller has checked. Throws: E_IO, E_FORMAT if the file shrank.
+ */
 export function readAt(fd: number, path: string, at: number, length: number): Uint8Array {
   const out = new Uint8Array(length);
   let done = 0;
@@ -112,7 +114,8 @@ function paxRecords(data: Uint8Array, path: string, offset: number): Map<string,
 }
 
 function paxSize(value: string, path: string, offset: number): number {
-  if (!/^[0-9]{1,15}$/.test(value)) throw bad(path, offset, "the pax size is not a number", { got: value.slice(0, 40) });
+  if (!/^[0-9]{1,15}$/.test(value))
+    throw bad(path, offset, "the pax size is not a number", { got: value.slice(0, 40) });
   return Number(value);
 }
 
@@ -136,20 +139,28 @@ export function* members(fd: number, path: string, fileSize: number): Generator<
     if (at + BLOCK > fileSize) throw bad(path, at, "the tar is cut off: it has no end marker");
     const header = readAt(fd, path, at, BLOCK);
     if (header.every((byte) => byte === 0)) {
-      if (longName !== undefined || size !== undefined) throw bad(path, at, "an extended tar header describes no member");
+      if (longName !== undefined || size !== undefined)
+        throw bad(path, at, "an extended tar header describes no member");
       return;
     }
     const sum = number(header.subarray(148, 156), path, at, "checksum");
-    if (sum !== checksum(header)) throw bad(path, at, "a tar header's checksum is wrong", { want: checksum(header), got: sum });
+    if (sum !== checksum(header))
+      throw bad(path, at, "a tar header's checksum is wrong", { want: checksum(header), got: sum });
     const type = String.fromCharCode(header[156] || 48);
     const extended = type === "x" || type === "g" || type === "L" || type === "K";
     const ownSize = number(header.subarray(124, 136), path, at, "size");
     const length = extended ? ownSize : (size ?? ownSize);
     if (at + BLOCK + length > fileSize) {
-      throw bad(path, at, `the tar is cut off inside ${extended ? "an extended header" : (longName ?? headerName(header))}`, { want: length, got: Math.max(0, fileSize - at - BLOCK) });
+      throw bad(
+        path,
+        at,
+        `the tar is cut off inside ${extended ? "an extended header" : (longName ?? headerName(header))}`,
+        { want: length, got: Math.max(0, fileSize - at - BLOCK) },
+      );
     }
     if (extended) {
-      if (length > EXTENDED_LIMIT) throw bad(path, at, "an extended tar header is too large", { want: `<= ${EXTENDED_LIMIT}`, got: length });
+      if (length > EXTENDED_LIMIT)
+        throw bad(path, at, "an extended tar header is too large", { want: `<= ${EXTENDED_LIMIT}`, got: length });
       const data = readAt(fd, path, at + BLOCK, length);
       if (type === "L") longName = cString(data);
       if (type === "x") {
@@ -159,7 +170,8 @@ export function* members(fd: number, path: string, fileSize: number): Generator<
         if (declared !== undefined) size = paxSize(declared, path, at);
       }
     } else {
-      if (type === "0" || type === "7") yield { name: longName ?? headerName(header), offset: at, start: at + BLOCK, size: length };
+      if (type === "0" || type === "7")
+        yield { name: longName ?? headerName(header), offset: at, start: at + BLOCK, size: length };
       longName = undefined;
       size = undefined;
     }
@@ -183,7 +195,7 @@ function headerOf(name: Uint8Array, size: number, type: string): Uint8Array {
   return header;
 }
 
-/** A pax record's length counts its own digits. */
+/** A pax record's length includes the digits of the length. */
 function paxRecord(key: string, value: string): Uint8Array {
   const rest = utf8.encode(` ${key}=${value}\n`).length;
   let length = rest + String(rest).length;
@@ -191,10 +203,11 @@ function paxRecord(key: string, value: string): Uint8Array {
   return utf8.encode(`${length} ${key}=${value}\n`);
 }
 
-/** Header, extended header where name or size need one, data and padding of one member. Throws: E_ARG for an unusable name. */
+/** Header (extended if name or size need it), data and padding of one member. Throws: E_ARG for an unusable name. */
 export function* tarEntry(name: string, data: Uint8Array): Generator<Uint8Array> {
   const bytes = utf8.encode(name);
-  if (bytes.length === 0 || name.includes("\0")) throw new RcmError("E_ARG", "a tar member needs a name without NUL", { op: "writeTar", got: name });
+  if (bytes.length === 0 || name.includes("\0"))
+    throw new RcmError("E_ARG", "a tar member needs a name without NUL", { op: "writeTar", got: name });
   const records = [
     ...(bytes.length > 100 ? [paxRecord("path", name)] : []),
     ...(data.length > OCTAL_LIMIT ? [paxRecord("size", String(data.length))] : []),
@@ -210,7 +223,7 @@ export function* tarEntry(name: string, data: Uint8Array): Generator<Uint8Array>
   yield new Uint8Array(padded(data.length) - data.length);
 }
 
-/** What ends a tar. */
+/** End marker of a tar. */
 export const TAR_END: Uint8Array = new Uint8Array(2 * BLOCK);
 
 /** The byte after a member and its padding. */
@@ -222,7 +235,7 @@ function* blocks(entries: Iterable<[string, Uint8Array]>): Generator<Uint8Array>
 }
 
 /**
- * Writes regular files (mode 644, owner and time 0, so equal contents give equal bytes) to a tar that appears whole or not at all.
+ * Writes regular files to a tar, atomically; mode 644, owner and time 0, so equal contents give equal bytes.
  * Throws: E_ARG for an unusable name, E_IO if the file cannot be written.
  */
 export function writeTar(path: string, entries: Iterable<[string, Uint8Array]>): void {

@@ -18,7 +18,7 @@ export function crc32c(bytes: Uint8Array): number {
   return ~crc >>> 0;
 }
 
-/** TFRecord's mask: a checksum of data that hold checksums is weak unless changed. */
+/** TFRecord masks checksums, since a CRC of data that contain CRCs is weak. */
 export function maskedCrc(bytes: Uint8Array): number {
   const crc = crc32c(bytes);
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
@@ -41,7 +41,8 @@ const concat = (parts: Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat
 
 /** Protobuf fields by wire type: 0 varint, 1 eight bytes, 2 counted bytes, 5 four bytes. */
 const integer = (field: number, value: number): Uint8Array => concat([varint(field << 3), varint(value)]);
-const counted = (field: number, body: Uint8Array): Uint8Array => concat([varint((field << 3) | 2), varint(body.length), body]);
+const counted = (field: number, body: Uint8Array): Uint8Array =>
+  concat([varint((field << 3) | 2), varint(body.length), body]);
 
 function double(field: number, value: number): Uint8Array {
   const out = new Uint8Array(9);
@@ -72,7 +73,7 @@ function frame(data: Uint8Array): Uint8Array {
 let serial = 0;
 
 /**
- * Appends events to a new file in a folder TensorBoard watches; each event is in the file when its call returns, so a killed run keeps them.
+ * Appends events to a new file in a folder that TensorBoard watches; calls are unbuffered, so a killed run keeps them.
  * Throws: E_IO if the folder or file cannot be written, E_STATE after close.
  * Source: tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto, TFRecord format.
  */
@@ -98,13 +99,13 @@ export class EventWriter {
   }
 
   /** Records an encoded PNG of the given size. */
-  image(tag: string, png: Uint8Array, width: number, height: number, step: number): void {
+  image(tag: string, png: Uint8Array, { width, height }: { width: number; height: number }, step: number): void {
     const channels = png[25] === 0 ? 1 : 3;
     const body = concat([integer(1, height), integer(2, width), integer(3, channels), counted(4, png)]);
     this.summary([counted(1, utf8.encode(tag)), counted(4, body)], step, Date.now() / 1000);
   }
 
-  /** Makes what was written survive a power cut too. */
+  /** Syncs to disk, so that events survive a power failure too. */
   flush(): void {
     if (this.fd === undefined) return;
     try {
@@ -127,12 +128,14 @@ export class EventWriter {
   }
 
   private summary(value: Uint8Array[], step: number, wallTime: number): void {
-    if (!Number.isSafeInteger(step)) throw new RcmError("E_ARG", "an event's step is a whole number", { op: "EventWriter", got: step });
+    if (!Number.isSafeInteger(step))
+      throw new RcmError("E_ARG", "an event's step is a whole number", { op: "EventWriter", got: step });
     this.append([double(1, wallTime), integer(2, step), counted(5, counted(1, concat(value)))]);
   }
 
   private append(event: Uint8Array[]): void {
-    if (this.fd === undefined) throw new RcmError("E_STATE", `the event file ${this.path} is closed`, { op: "EventWriter" });
+    if (this.fd === undefined)
+      throw new RcmError("E_STATE", `the event file ${this.path} is closed`, { op: "EventWriter" });
     const bytes = frame(concat(event));
     try {
       for (let done = 0; done < bytes.length; ) done += writeSync(this.fd, bytes, done, bytes.length - done);

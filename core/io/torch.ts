@@ -12,15 +12,20 @@ import { ZipWriter } from "./torch_zip.ts";
 
 export type TorchValue = TorchTree<HostTensor>;
 
-const bad = (name: string, message: string, got?: unknown): RcmError => new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got });
+const bad = (name: string, message: string, got?: unknown): RcmError =>
+  new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got });
 
-export const isHostTensor = (v: TorchValue): v is HostTensor => typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
+export const isHostTensor = (v: TorchValue): v is HostTensor =>
+  typeof v === "object" && v !== null && !Array.isArray(v) && !(v instanceof Map);
 
 /**
- * Reads a small file of torch.save (zip or legacy) whole: tensors become host tensors, dicts maps. Checksums are compared, nothing is
- * executed. Throws: E_IO, E_FORMAT naming the member.
+ * Reads a small file of torch.save (zip or legacy) whole: tensors become host tensors, dicts maps. Checksums are
+ * verified, nothing is executed. Throws: E_IO, E_FORMAT naming the member.
  */
-export function readTorch(source: string | Uint8Array, name = typeof source === "string" ? source : "tensor file"): TorchValue {
+export function readTorch(
+  source: string | Uint8Array,
+  name = typeof source === "string" ? source : "tensor file",
+): TorchValue {
   const bytes = typeof source === "string" ? readFile(source) : source;
   return mapTree(locateTorch(memorySource(bytes, name), { verify: true }).tree, (w) => toHost(w, bytes));
 }
@@ -45,7 +50,7 @@ function toHost({ dtype, shape, offset, bytes, strides }: TorchWindow, file: Uin
   const data = file.subarray(offset, offset + bytes);
   if (!strides) return { dtype, shape, data };
   const out = new Uint8Array(new ArrayBuffer(numel(shape) * dtypeBytes(dtype)));
-  copyStrided(data, strides, out, denseStrides(shape), shape, dtypeBytes(dtype));
+  copyStrided({ data, strides }, { data: out, strides: denseStrides(shape) }, shape, dtypeBytes(dtype));
   return { dtype, shape, data: out };
 }
 
@@ -57,7 +62,10 @@ export function readTorchTensor(source: string | Uint8Array, name?: string): Hos
 }
 
 /** Reads a state dict, unwrapping one level such as {"state_dict": ...}. Throws: E_FORMAT when there is none. */
-export function readTorchTensors(source: string | Uint8Array, name = typeof source === "string" ? source : "tensor file"): Map<string, HostTensor> {
+export function readTorchTensors(
+  source: string | Uint8Array,
+  name = typeof source === "string" ? source : "tensor file",
+): Map<string, HostTensor> {
   let v = readTorch(source, name);
   if (v instanceof Map && ![...v.values()].some(isHostTensor)) {
     const inner = [...v.values()].filter((one): one is Map<string, TorchValue> => one instanceof Map);
@@ -80,7 +88,11 @@ export function writeTorch(value: HostTensor | Iterable<[string, HostTensor]>): 
 
 /** Appends a state dict as torch.save lays it out; its size is not limited. */
 export function streamTorch(file: OutFile, tensors: readonly TensorStream[]): void {
-  archive(file, pickle(orderedDict(tensors.map((t, i) => [t.name, tensorPickle(String(i), t.dtype, t.shape)]))), tensors);
+  archive(
+    file,
+    pickle(orderedDict(tensors.map((t, i) => [t.name, tensorPickle(String(i), t.dtype, t.shape)]))),
+    tensors,
+  );
 }
 
 /** Appends a single tensor as torch.save lays it out. */

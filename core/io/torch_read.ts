@@ -2,18 +2,50 @@ import { dtypeBytes, numel, type DType } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { headOf, MAX_HEADER, partOf, type Source } from "./source.ts";
 import { isDense, spanOf } from "./strided.ts";
-import { isTensor, unpickleFrom, type PickleStorage, type PickleTensor, type PickleValue } from "./unpickle.ts";
+import { isTensor, type PickleStorage, type PickleTensor, type PickleValue } from "./pickle_values.ts";
+import { unpickleFrom } from "./unpickle.ts";
 import { ZipDirectory } from "./zip_read.ts";
 
-/** Where the tensors of a torch.save file lie: zip members, or the raw storages behind a legacy pickle. Data are not read. */
+/** Locations of the tensors of a torch.save file: zip members, or the storages after a legacy pickle. Reads no data. */
 
-export const STORAGES: Record<string, DType> = { Float: "f32", BFloat16: "bf16", Half: "f16", Double: "f64", Int: "i32", Long: "i64", Byte: "u8", Bool: "bool" };
+export const STORAGES: Record<string, DType> = {
+  Float: "f32",
+  BFloat16: "bf16",
+  Half: "f16",
+  Double: "f64",
+  Int: "i32",
+  Long: "i64",
+  Byte: "u8",
+  Bool: "bool",
+};
 /** torch's names of dtypes. */
 export const TORCH_DTYPES: Record<string, DType> = {
-  float32: "f32", float: "f32", bfloat16: "bf16", float16: "f16", half: "f16", float64: "f64", double: "f64", int32: "i32", int: "i32", int64: "i64", long: "i64", uint8: "u8", bool: "bool", float8_e4m3fn: "f8_e4m3",
+  float32: "f32",
+  float: "f32",
+  bfloat16: "bf16",
+  float16: "f16",
+  half: "f16",
+  float64: "f64",
+  double: "f64",
+  int32: "i32",
+  int: "i32",
+  int64: "i64",
+  long: "i64",
+  uint8: "u8",
+  bool: "bool",
+  float8_e4m3fn: "f8_e4m3",
 };
-/** Element bytes of storages that are stepped over but not read. */
-const OTHER_BYTES: Record<string, number> = { Char: 1, Short: 2, ComplexFloat: 8, ComplexDouble: 16, Untyped: 1, QInt8: 1, QUInt8: 1, QInt32: 4 };
+/** Element bytes of storages that are skipped. */
+const OTHER_BYTES: Record<string, number> = {
+  Char: 1,
+  Short: 2,
+  ComplexFloat: 8,
+  ComplexDouble: 16,
+  Untyped: 1,
+  QInt8: 1,
+  QUInt8: 1,
+  QInt32: 4,
+};
 
 /** A tensor's bytes in the source; strides in elements when it is not dense. */
 export interface TorchWindow {
@@ -33,17 +65,21 @@ type FindStorage = (s: PickleStorage) => { offset: number; size: number };
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6c;
 const LEGACY_PROTOCOL = 1001;
 
-const bad = (name: string, message: string, got?: unknown, want?: unknown): RcmError => new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got, want });
-const own = <T>(table: Record<string, T>, key: string): T | undefined => (Object.hasOwn(table, key) ? table[key] : undefined);
+const bad = (name: string, message: string, got?: unknown, want?: unknown): RcmError =>
+  new RcmError("E_FORMAT", `${name}: ${message}`, { op: "torch", got, want });
+const entryOf = <T>(table: Record<string, T>, key: string): T | undefined =>
+  Object.hasOwn(table, key) ? table[key] : undefined;
 
 export interface LocatedTorch {
   format: "torch" | "torch-legacy";
   tree: TorchTree<TorchWindow>;
 }
 
-/** Reads names, shapes and places; `verify` compares the checksums of all data (reading them). Throws: E_IO, E_FORMAT. */
+/** Reads names, shapes and locations; `verify` also reads all data and checks checksums. Throws: E_IO, E_FORMAT. */
 export function locateTorch(source: Source, { verify }: { verify: boolean }): LocatedTorch {
-  return headOf(source, 1)[0] === 0x80 ? { format: "torch-legacy", tree: locateLegacy(source) } : { format: "torch", tree: locateZip(source, verify) };
+  return headOf(source, 1)[0] === 0x80
+    ? { format: "torch-legacy", tree: locateLegacy(source) }
+    : { format: "torch", tree: locateZip(source, verify) };
 }
 
 function locateZip(source: Source, verify: boolean): TorchTree<TorchWindow> {
@@ -69,7 +105,11 @@ function locateZip(source: Source, verify: boolean): TorchTree<TorchWindow> {
   return convert(value, find, name);
 }
 
-/** Magic, protocol, system, the object, the list of storages, then each storage: int64 count, elements. Source: torch/serialization.py, _legacy_save. */
+/**
+ * The legacy format: magic, protocol, system, the object, the list of storages, then each storage: int64 count,
+ * elements.
+ * Source: torch/serialization.py, _legacy_save.
+ */
 function locateLegacy(source: Source): TorchTree<TorchWindow> {
   const { name } = source;
   let at = 0;
@@ -80,7 +120,8 @@ function locateLegacy(source: Source): TorchTree<TorchWindow> {
   };
   if (next().value !== LEGACY_MAGIC) throw bad(name, "is a pickle, but no file of torch.save");
   const protocol = next().value;
-  if (protocol !== LEGACY_PROTOCOL) throw bad(name, "has an unknown legacy protocol", String(protocol), LEGACY_PROTOCOL);
+  if (protocol !== LEGACY_PROTOCOL)
+    throw bad(name, "has an unknown legacy protocol", String(protocol), LEGACY_PROTOCOL);
   const system = next().value;
   if (system instanceof Map && system.get("little_endian") === false) throw bad(name, "is big-endian");
   const { value, storages } = next();
@@ -89,12 +130,14 @@ function locateLegacy(source: Source): TorchTree<TorchWindow> {
   const places = new Map<string, { offset: number; size: number }>();
   for (const key of keys) {
     const storage = typeof key === "string" ? storages.get(key) : undefined;
-    const dtype = storage && own(STORAGES, storage.dtype);
-    const each = dtype ? dtypeBytes(dtype) : storage && own(OTHER_BYTES, storage.dtype);
-    if (!storage || each === undefined || places.has(storage.storage)) throw bad(name, "lists a storage that nothing describes", String(key));
+    const dtype = storage && entryOf(STORAGES, storage.dtype);
+    const each = dtype ? dtypeBytes(dtype) : storage && entryOf(OTHER_BYTES, storage.dtype);
+    if (!storage || each === undefined || places.has(storage.storage))
+      throw bad(name, "lists a storage that nothing describes", String(key));
     if (at + 8 > source.size) throw bad(name, `ends before storage ${storage.storage}`);
     const count = new DataView(source.read(at, 8).slice().buffer).getBigInt64(0, true);
-    if (count !== BigInt(storage.count)) throw bad(name, `storage ${storage.storage} has another length than it says`, String(count), storage.count);
+    if (count !== BigInt(storage.count))
+      throw bad(name, `storage ${storage.storage} has another length than it says`, String(count), storage.count);
     const size = storage.count * each;
     if (size > source.size - at - 8) throw bad(name, `storage ${storage.storage} runs past the end`, source.size);
     places.set(storage.storage, { offset: at + 8, size });
@@ -125,8 +168,9 @@ function convert(v: PickleValue, find: FindStorage, name: string): TorchTree<Tor
 
 function windowOf(t: PickleTensor, find: FindStorage, name: string): TorchWindow {
   const { tensor: storage, shape, strides } = t;
-  const dtype = t.dtype === null ? own(STORAGES, storage.dtype) : own(TORCH_DTYPES, t.dtype);
-  if (dtype === undefined) throw bad(name, `holds ${t.dtype ?? storage.dtype} values`, undefined, Object.keys(STORAGES));
+  const dtype = t.dtype === null ? entryOf(STORAGES, storage.dtype) : entryOf(TORCH_DTYPES, t.dtype);
+  if (dtype === undefined)
+    throw bad(name, `holds ${t.dtype ?? storage.dtype} values`, undefined, Object.keys(STORAGES));
   const each = dtypeBytes(dtype);
   const place = find(storage);
   const bytes = storage.dtype === "Untyped" ? storage.count : storage.count * each;
@@ -134,10 +178,21 @@ function windowOf(t: PickleTensor, find: FindStorage, name: string): TorchWindow
   const n = numel(shape);
   const first = storage.start + t.offset;
   const span = spanOf(shape, strides);
-  if (!Number.isSafeInteger(n) || !Number.isSafeInteger(span) || !Number.isSafeInteger(first) || (n > 0 && (first + span) * each > place.size)) {
+  if (
+    !Number.isSafeInteger(n) ||
+    !Number.isSafeInteger(span) ||
+    !Number.isSafeInteger(first) ||
+    (n > 0 && (first + span) * each > place.size)
+  ) {
     throw bad(name, `a tensor reaches outside its storage ${storage.storage}`, { shape, strides, offset: t.offset });
   }
   if (n * each > place.size) throw bad(name, "a tensor repeats its storage", shape);
   const dense = isDense(shape, strides);
-  return { dtype, shape, offset: n === 0 ? place.offset : place.offset + first * each, bytes: (dense ? n : span) * each, ...(dense ? {} : { strides }) };
+  return {
+    dtype,
+    shape,
+    offset: n === 0 ? place.offset : place.offset + first * each,
+    bytes: (dense ? n : span) * each,
+    ...(dense ? {} : { strides }),
+  };
 }

@@ -1,65 +1,39 @@
 import { RcmError } from "../error.ts";
+import {
+  DICT,
+  DTYPE,
+  GETATTR,
+  KNOWN,
+  METADATA_CALLS,
+  METADATA_CLASSES,
+  PARAMETER,
+  PATHS,
+  SIZE,
+  STORAGE,
+  TENSOR_CALLS,
+  type PickleKind,
+} from "./pickle_globals.ts";
+import {
+  isCount,
+  isCounts,
+  isGlobal,
+  isMap,
+  isObject,
+  type PickleObject,
+  type PickleStorage,
+  type PickleTensor,
+  type PickleValue,
+} from "./pickle_values.ts";
 import { MAX_HEADER, memorySource, type Source } from "./source.ts";
 
-/** A pickle machine that knows only what torch's files need; it never imports or calls anything. */
-
-export type PickleValue = null | boolean | number | string | PickleValue[] | Map<PickleValue, PickleValue> | PickleGlobal | PickleTensor | PickleStorage | PickleObject;
-/** A name that was mentioned. */
-export interface PickleGlobal {
-  global: string;
-}
-export interface PickleStorage {
-  storage: string;
-  dtype: string;
-  /** Elements; bytes of an untyped storage. */
-  count: number;
-  /** First element; above 0 only in legacy files, where a storage can be a part of another one. */
-  start: number;
-}
-export interface PickleTensor {
-  tensor: PickleStorage;
-  offset: number;
-  shape: number[];
-  strides: number[];
-  /** torch's name of the dtype when the storage has none. */
-  dtype: string | null;
-}
-/** An object as plain data: its class by name, and the state it was given. */
-export interface PickleObject {
-  class: string;
-  args: PickleValue[];
-  state: PickleValue;
-}
-
-const TENSOR_CALLS = ["torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3"];
-const PARAMETER = "torch._utils _rebuild_parameter";
-const DICT = "collections OrderedDict";
-const SIZE = "torch Size";
-const STORAGE = /^torch(?:\.storage)? (\w+)Storage$/;
-const DTYPE = /^torch (?:b?float\d+\w*|float|half|double|u?int\d+|int|long|short|uint8|bool|complex\d+|strided)$/;
-const KNOWN = new Set([...TENSOR_CALLS, PARAMETER, DICT, SIZE]);
-
-/** Names in the metadata of a distributed checkpoint. Classes stay data; a call of the second kind gives its only argument back. */
-const METADATA_CLASSES = /^torch\.distributed\.(?:checkpoint\.(?:metadata|filesystem|_fsspec_filesystem|planner)|_shard\.(?:metadata|sharded_tensor\.metadata)) \w+$/;
-const METADATA_CALLS = /^(?:torch\.serialization _get_layout|torch\.distributed\.(?:checkpoint|_shard\.sharded_tensor)\.metadata _?MEM_FORMAT_ENCODING)$/;
-const PATHS = /^pathlib(?:\._local)? (?:Pure)?(?:Posix|Windows)?Path$/;
-const GETATTR = "builtins getattr";
+/** A pickle machine restricted to the opcodes and globals of torch's files; it never imports or calls anything. */
 
 const MAX_DEPTH = 200;
 const MAX_ITEMS = 5_000_000;
 
-const isMap = (v: unknown): v is Map<PickleValue, PickleValue> => v instanceof Map;
-export const isGlobal = (v: unknown): v is PickleGlobal => typeof v === "object" && v !== null && "global" in v;
-export const isTensor = (v: unknown): v is PickleTensor => typeof v === "object" && v !== null && "tensor" in v;
-export const isObject = (v: unknown): v is PickleObject => typeof v === "object" && v !== null && "class" in v;
-const isCount = (v: PickleValue | undefined): v is number => Number.isSafeInteger(v) && (v as number) >= 0;
-const isCounts = (v: PickleValue | undefined): v is number[] => Array.isArray(v) && v.every(isCount);
-
-/** What a pickle may mention: `tensors` as torch.save writes them, or the `metadata` of a distributed checkpoint. */
-export type PickleKind = "tensors" | "metadata";
-
 /** Runs a pickle. Throws: E_FORMAT naming the opcode, global or call that is not allowed, and its byte. */
-export const unpickle = (bytes: Uint8Array, name: string, kind: PickleKind = "tensors"): PickleValue => unpickleFrom(memorySource(bytes, name), kind).value;
+export const unpickle = (bytes: Uint8Array, name: string, kind: PickleKind = "tensors"): PickleValue =>
+  unpickleFrom(memorySource(bytes, name), kind).value;
 
 export interface Unpickled {
   value: PickleValue;
@@ -98,7 +72,7 @@ class Machine {
     return new RcmError("E_FORMAT", `${this.source.name}: ${message} (pickle byte ${this.at})`, { op: "torch" });
   }
 
-  /** Makes bytes up to `end` available. */
+  /** Reads ahead so that bytes up to `end` are available; false beyond the source. */
   private reach(end: number): boolean {
     if (end <= this.bytes.length) return true;
     if (end > this.source.size || end > MAX_HEADER) return false;
@@ -152,9 +126,12 @@ class Machine {
 
   private global(module: string, member: string): void {
     const id = `${module} ${member}`;
-    const metadata = this.kind === "metadata" && (METADATA_CLASSES.test(id) || METADATA_CALLS.test(id) || PATHS.test(id) || id === GETATTR);
+    const metadata =
+      this.kind === "metadata" &&
+      (METADATA_CLASSES.test(id) || METADATA_CALLS.test(id) || PATHS.test(id) || id === GETATTR);
     if (!KNOWN.has(id) && !STORAGE.test(id) && !DTYPE.test(id) && !metadata) {
-      throw this.fail(`wants the global ${module}.${member}, which is not part of a ${this.kind === "metadata" ? "checkpoint's metadata" : "tensor file"}; refused`);
+      const file = this.kind === "metadata" ? "checkpoint's metadata" : "tensor file";
+      throw this.fail(`wants the global ${module}.${member}, which is not part of a ${file}; refused`);
     }
     this.push({ global: id });
   }
@@ -187,13 +164,21 @@ class Machine {
   }
   private tensor([storage, offset, shape, strides, , , dtype]: PickleValue[]): PickleTensor {
     const whole = typeof storage === "object" && storage !== null && "storage" in storage;
-    if (!whole || !isCount(offset) || !isCounts(shape) || !isCounts(strides) || shape.length !== strides.length) throw this.fail("rebuilds a tensor from values that make none");
-    return { tensor: storage, offset, shape, strides, dtype: isGlobal(dtype) ? dtype.global.slice("torch ".length) : null };
+    if (!whole || !isCount(offset) || !isCounts(shape) || !isCounts(strides) || shape.length !== strides.length)
+      throw this.fail("rebuilds a tensor from values that make none");
+    return {
+      tensor: storage,
+      offset,
+      shape,
+      strides,
+      dtype: isGlobal(dtype) ? dtype.global.slice("torch ".length) : null,
+    };
   }
   private newObject(): PickleObject {
     const args = this.pop();
     const type = this.pop();
-    if (this.kind !== "metadata" || !isGlobal(type) || !METADATA_CLASSES.test(type.global) || !Array.isArray(args)) throw this.fail("makes an object that is not part of a checkpoint; refused");
+    if (this.kind !== "metadata" || !isGlobal(type) || !METADATA_CLASSES.test(type.global) || !Array.isArray(args))
+      throw this.fail("makes an object that is not part of a checkpoint; refused");
     return { class: type.global.split(" ")[1], args, state: null };
   }
   /** Attributes of OrderedDicts carry no data; objects of metadata keep their state. */
@@ -207,13 +192,16 @@ class Machine {
     const id = this.pop();
     const parts = Array.isArray(id) ? id : [];
     const [tag, type, storage, , count, view] = parts;
-    if (tag !== "storage" || !isGlobal(type) || typeof storage !== "string" || !isCount(count)) throw this.fail("has a storage reference of another form");
+    if (tag !== "storage" || !isGlobal(type) || typeof storage !== "string" || !isCount(count))
+      throw this.fail("has a storage reference of another form");
     const dtype = STORAGE.exec(type.global)?.[1];
     if (!dtype) throw this.fail("has a storage of no known type");
     const [, start, length] = Array.isArray(view) ? view : [null, 0, count];
-    if (!isCount(start) || !isCount(length) || start + length > count) throw this.fail("has a view of a storage of another form");
+    if (!isCount(start) || !isCount(length) || start + length > count)
+      throw this.fail("has a view of a storage of another form");
     const known = this.storages.get(storage);
-    if (known && (known.dtype !== dtype || known.count !== count)) throw this.fail(`describes storage ${storage} in two ways`);
+    if (known && (known.dtype !== dtype || known.count !== count))
+      throw this.fail(`describes storage ${storage} in two ways`);
     const found = { storage, dtype, count, start };
     this.storages.set(storage, known ?? found);
     return found;
@@ -230,56 +218,149 @@ class Machine {
     for (;;) {
       const op = this.byte();
       switch (op) {
-        case 0x80: this.take(1); break; // PROTO
-        case 0x95: this.take(8); break; // FRAME
+        case 0x80: // PROTO
+          this.take(1);
+          break;
+        case 0x95: // FRAME
+          this.take(8);
+          break;
         case 0x2e: { // STOP
           const v = this.pop();
           this.expectTree(v);
           return v;
         }
-        case 0x28: this.marks.push(this.stack.length); if (this.marks.length > MAX_ITEMS) throw this.fail("holds too many marks"); break; // MARK
-        case 0x30: this.pop(); break; // POP
-        case 0x4e: this.push(null); break;
-        case 0x88: this.push(true); break;
-        case 0x89: this.push(false); break;
-        case 0x4b: this.push(this.byte()); break; // BININT1
-        case 0x4d: { const from = this.take(2); this.push(this.view.getUint16(from, true)); break; } // BININT2
-        case 0x4a: { const from = this.take(4); this.push(this.view.getInt32(from, true)); break; } // BININT
-        case 0x8a: this.push(this.long(this.byte())); break; // LONG1
-        case 0x47: { const from = this.take(8); this.push(this.view.getFloat64(from, false)); break; } // BINFLOAT
-        case 0x58: this.push(this.text(this.u32())); break; // BINUNICODE
-        case 0x8c: this.push(this.text(this.byte())); break; // SHORT_BINUNICODE
-        case 0x54: this.push(this.text(this.u32())); break; // BINSTRING
-        case 0x55: this.push(this.text(this.byte())); break; // SHORT_BINSTRING
-        case 0x7d: this.push(new Map()); break; // EMPTY_DICT
-        case 0x5d: this.push([]); break; // EMPTY_LIST
-        case 0x29: this.push([]); break; // EMPTY_TUPLE
-        case 0x85: this.push([this.pop()]); break;
-        case 0x86: { const b = this.pop(); this.push([this.pop(), b]); break; }
-        case 0x87: { const c = this.pop(); const b = this.pop(); this.push([this.pop(), b, c]); break; }
-        case 0x74: this.push(this.toMark()); break; // TUPLE
-        case 0x6c: this.push(this.toMark()); break; // LIST
-        case 0x61: this.append([this.pop()]); break;
-        case 0x65: this.append(this.toMark()); break;
-        case 0x73: { const v = this.pop(); this.setItems([this.pop(), v]); break; }
-        case 0x75: this.setItems(this.toMark()); break;
-        case 0x71: this.memo.set(this.byte(), this.top()); break; // BINPUT
-        case 0x72: this.memo.set(this.u32(), this.top()); break; // LONG_BINPUT
-        case 0x94: this.memo.set(this.memo.size, this.top()); break; // MEMOIZE
-        case 0x68: this.recall(this.byte()); break; // BINGET
-        case 0x6a: this.recall(this.u32()); break; // LONG_BINGET
-        case 0x63: { const module = this.line(); this.global(module, this.line()); break; } // GLOBAL
+        case 0x28: // MARK
+          this.marks.push(this.stack.length);
+          if (this.marks.length > MAX_ITEMS) throw this.fail("holds too many marks");
+          break;
+        case 0x30: // POP
+          this.pop();
+          break;
+        case 0x4e:
+          this.push(null);
+          break;
+        case 0x88:
+          this.push(true);
+          break;
+        case 0x89:
+          this.push(false);
+          break;
+        case 0x4b: // BININT1
+          this.push(this.byte());
+          break;
+        case 0x4d: { // BININT2
+          const from = this.take(2);
+          this.push(this.view.getUint16(from, true));
+          break;
+        }
+        case 0x4a: { // BININT
+          const from = this.take(4);
+          this.push(this.view.getInt32(from, true));
+          break;
+        }
+        case 0x8a: // LONG1
+          this.push(this.long(this.byte()));
+          break;
+        case 0x47: { // BINFLOAT
+          const from = this.take(8);
+          this.push(this.view.getFloat64(from, false));
+          break;
+        }
+        case 0x58: // BINUNICODE
+          this.push(this.text(this.u32()));
+          break;
+        case 0x8c: // SHORT_BINUNICODE
+          this.push(this.text(this.byte()));
+          break;
+        case 0x54: // BINSTRING
+          this.push(this.text(this.u32()));
+          break;
+        case 0x55: // SHORT_BINSTRING
+          this.push(this.text(this.byte()));
+          break;
+        case 0x7d: // EMPTY_DICT
+          this.push(new Map());
+          break;
+        case 0x5d: // EMPTY_LIST
+          this.push([]);
+          break;
+        case 0x29: // EMPTY_TUPLE
+          this.push([]);
+          break;
+        case 0x85:
+          this.push([this.pop()]);
+          break;
+        case 0x86: {
+          const b = this.pop();
+          this.push([this.pop(), b]);
+          break;
+        }
+        case 0x87: {
+          const c = this.pop();
+          const b = this.pop();
+          this.push([this.pop(), b, c]);
+          break;
+        }
+        case 0x74: // TUPLE
+          this.push(this.toMark());
+          break;
+        case 0x6c: // LIST
+          this.push(this.toMark());
+          break;
+        case 0x61:
+          this.append([this.pop()]);
+          break;
+        case 0x65:
+          this.append(this.toMark());
+          break;
+        case 0x73: {
+          const v = this.pop();
+          this.setItems([this.pop(), v]);
+          break;
+        }
+        case 0x75:
+          this.setItems(this.toMark());
+          break;
+        case 0x71: // BINPUT
+          this.memo.set(this.byte(), this.top());
+          break;
+        case 0x72: // LONG_BINPUT
+          this.memo.set(this.u32(), this.top());
+          break;
+        case 0x94: // MEMOIZE
+          this.memo.set(this.memo.size, this.top());
+          break;
+        case 0x68: // BINGET
+          this.recall(this.byte());
+          break;
+        case 0x6a: // LONG_BINGET
+          this.recall(this.u32());
+          break;
+        case 0x63: { // GLOBAL
+          const module = this.line();
+          this.global(module, this.line());
+          break;
+        }
         case 0x93: { // STACK_GLOBAL
           const member = this.pop();
           const module = this.pop();
-          if (typeof module !== "string" || typeof member !== "string") throw this.fail("names a global by something that is no text");
+          if (typeof module !== "string" || typeof member !== "string")
+            throw this.fail("names a global by something that is no text");
           this.global(module, member);
           break;
         }
-        case 0x51: this.push(this.persistent()); break; // BINPERSID
-        case 0x52: this.push(this.reduce()); break; // REDUCE
-        case 0x81: this.push(this.newObject()); break; // NEWOBJ
-        case 0x62: this.build(); break; // BUILD
+        case 0x51: // BINPERSID
+          this.push(this.persistent());
+          break;
+        case 0x52: // REDUCE
+          this.push(this.reduce());
+          break;
+        case 0x81: // NEWOBJ
+          this.push(this.newObject());
+          break;
+        case 0x62: // BUILD
+          this.build();
+          break;
         default:
           throw this.fail(`uses opcode 0x${op.toString(16)}, which a tensor file does not need; refused`);
       }
@@ -292,15 +373,22 @@ class Machine {
     this.push(v);
   }
 
-  /** Refuses values nested deeper than a torch file ever is, cycles, and trees that shared parts make huge. */
+  /** Refuses excessive nesting, cycles, and trees that shared parts expand to a huge size. */
   private expectTree(value: PickleValue): void {
     const open = new Set<PickleValue>();
     let visits = 0;
     const walk = (v: PickleValue, depth: number): void => {
       if (++visits > MAX_ITEMS) throw this.fail("repeats its parts too often");
-      if (depth > MAX_DEPTH || open.has(v)) throw this.fail(depth > MAX_DEPTH ? "is nested too deeply" : "contains itself");
+      if (depth > MAX_DEPTH || open.has(v))
+        throw this.fail(depth > MAX_DEPTH ? "is nested too deeply" : "contains itself");
       if (typeof v !== "object" || v === null) return;
-      const children = Array.isArray(v) ? [v] : isMap(v) ? [[...v.keys()], [...v.values()]] : isObject(v) ? [v.args, [v.state]] : [];
+      const children = Array.isArray(v)
+        ? [v]
+        : isMap(v)
+          ? [[...v.keys()], [...v.values()]]
+          : isObject(v)
+            ? [v.args, [v.state]]
+            : [];
       if (children.length === 0) return;
       open.add(v);
       for (const list of children) for (const c of list) walk(c, depth + 1);

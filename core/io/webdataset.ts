@@ -8,7 +8,7 @@ import { Rng, streamOf } from "../rng.ts";
 import { members, readAt, withFile, writeTar, type TarMember } from "./tar.ts";
 import { readTorchTensor, writeTorch } from "./torch.ts";
 
-/** Latent data sets: tar shards whose members `{key}.latent.pt`, `{key}.embed.pt` and `{key}.prompt.txt` make one sample. */
+/** Latent data sets: tar shards; a sample is `{key}.latent.pt`, `{key}.embed.pt` and `{key}.prompt.txt`. */
 
 export interface Sample {
   key: string;
@@ -20,10 +20,10 @@ export interface Sample {
 export const KINDS = ["latent.pt", "embed.pt", "prompt.txt"] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** Where a sample lies: enough to read it without reading its shard. */
+/** Location of a sample, to read it without scanning its shard. */
 export type Entry = { path: string; key: string } & Record<Kind, TarMember>;
 
-/** Bytes of decoded samples a stream keeps, and what a kept sample costs beside its tensors. */
+/** Bytes of decoded samples a stream keeps, and overhead of a cached sample besides its tensors. */
 const CACHE_LIMIT = 512 * 1024 ** 2;
 const CACHE_OVERHEAD = 512;
 
@@ -33,7 +33,9 @@ export function sampleMember(name: string): { key: string; kind: Kind } | null {
   return kind === undefined ? null : { key: name.slice(0, -kind.length - 1), kind };
 }
 
-/** The samples of a shard from its headers alone. Throws: E_IO, E_FORMAT naming what is damaged, doubled or lacking. */
+/**
+ * The samples of a shard from its headers alone. Throws: E_IO, E_FORMAT naming what is damaged, duplicated or missing.
+ */
 export function indexShard(path: string): Entry[] {
   const found = new Map<string, Partial<Record<Kind, TarMember>>>();
   for (const member of withFile(path, (fd, size) => [...members(fd, path, size)])) {
@@ -41,14 +43,19 @@ export function indexShard(path: string): Entry[] {
     if (its === null) continue;
     const { key, kind } = its;
     const parts = found.get(key) ?? {};
-    if (parts[kind]) throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, { op: "webdataset" });
+    if (parts[kind])
+      throw new RcmError("E_FORMAT", `${path} holds ${member.name} twice (byte ${member.offset})`, {
+        op: "webdataset",
+      });
     found.set(key, { ...parts, [kind]: member });
   }
   return Array.from(found, ([key, parts]) => {
     const lacking = KINDS.find((kind) => !parts[kind]);
     if (lacking !== undefined) {
       const at = Math.min(...Object.values(parts).map((m) => m.offset));
-      throw new RcmError("E_FORMAT", `a sample of ${path} (byte ${at}) lacks its member ${key}.${lacking}`, { op: "webdataset" });
+      throw new RcmError("E_FORMAT", `a sample of ${path} (byte ${at}) lacks its member ${key}.${lacking}`, {
+        op: "webdataset",
+      });
     }
     return { path, key, ...(parts as Record<Kind, TarMember>) };
   });
@@ -65,38 +72,54 @@ export function decode(fd: number, entry: Entry): Sample {
     const { name, offset, start, size } = entry[kind];
     return read(readAt(fd, entry.path, start, size), `${entry.path}: ${name} (byte ${offset})`);
   };
-  return { key: entry.key, latent: part("latent.pt", readTorchTensor), embed: part("embed.pt", readTorchTensor), prompt: part("prompt.txt", decodeText) };
+  return {
+    key: entry.key,
+    latent: part("latent.pt", readTorchTensor),
+    embed: part("embed.pt", readTorchTensor),
+    prompt: part("prompt.txt", decodeText),
+  };
 }
 
 /**
  * Reads every sample of a shard in order; members with other suffixes are ignored.
- * Throws: E_IO, or E_FORMAT naming shard, member and byte if something is damaged or lacking.
+ * Throws: E_IO, or E_FORMAT naming shard, member and byte if something is damaged or missing.
  */
 export function readShard(path: string): Sample[] {
   const entries = indexShard(path);
   return withFile(path, (fd) => entries.map((entry) => decode(fd, entry)));
 }
 
-/** Lists a data set's shards (`shard_000000.tar` or `shard-00000.tar`) by number. Throws: E_IO if the folder cannot be read, E_FORMAT if it holds none. */
+/**
+ * Lists a data set's shards (`shard_000000.tar` or `shard-00000.tar`) by number. Throws: E_IO; E_FORMAT if there are
+ * none.
+ */
 export function listShards(dir: string): string[] {
   let names: string[];
   try {
     names = readdirSync(dir).filter((name) => /^shard[_-]\d+\.tar$/.test(name));
   } catch (cause) {
-    throw new RcmError("E_IO", `cannot list ${dir}: ${(cause as Error).message}; give the folder that holds shard_000000.tar`, { op: "webdataset", cause });
+    throw new RcmError(
+      "E_IO",
+      `cannot list ${dir}: ${(cause as Error).message}; give the folder that holds shard_000000.tar`,
+      { op: "webdataset", cause },
+    );
   }
-  if (names.length === 0) throw new RcmError("E_FORMAT", `${dir} holds no shard_NNNNNN.tar; build the data set first or correct data.path`, { op: "webdataset" });
+  if (names.length === 0)
+    throw new RcmError("E_FORMAT", `${dir} holds no shard_NNNNNN.tar; build the data set first or correct data.path`, {
+      op: "webdataset",
+    });
   const number = (name: string): number => Number(name.slice(6, -4));
   return names.sort((a, b) => number(a) - number(b) || (a < b ? -1 : 1)).map((name) => join(dir, name));
 }
 
 export function fileKey(key: string): string {
   const padded = /^\d+$/.test(key) ? key.padStart(9, "0") : key;
-  if (!/^[\w/-]+$/.test(padded)) throw new RcmError("E_ARG", "a sample key is letters, digits, _, - and / only", { op: "writeShards", got: key });
+  if (!/^[\w/-]+$/.test(padded))
+    throw new RcmError("E_ARG", "a sample key is letters, digits, _, - and / only", { op: "writeShards", got: key });
   return padded;
 }
 
-/** A sample's members as they stand in a shard. */
+/** The encoded members of a sample. */
 export function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
   const key = fileKey(sample.key);
   yield [`${key}.latent.pt`, writeTorch(sample.latent)];
@@ -105,7 +128,8 @@ export function* entriesOf(sample: Sample): Generator<[string, Uint8Array]> {
 }
 
 /** `shard_%06d.tar` of a folder. */
-export const shardPath = (dir: string, number: number): string => join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
+export const shardPath = (dir: string, number: number): string =>
+  join(dir, `shard_${String(number).padStart(6, "0")}.tar`);
 
 /** Samples of the leading intact shards; only the last may hold fewer than perShard. */
 function keptEntries(dir: string, perShard: number): Entry[] {
@@ -114,11 +138,15 @@ function keptEntries(dir: string, perShard: number): Entry[] {
     for (let number = 0; existsSync(shardPath(dir, number)); number++) {
       const entries = indexShard(shardPath(dir, number));
       if (kept.length % perShard !== 0 || entries.length > perShard)
-        throw new RcmError("E_STATE", `${dir} was written with another number of samples per shard; use that number or another folder`, { op: "writeShards", got: perShard });
+        throw new RcmError(
+          "E_STATE",
+          `${dir} was written with another number of samples per shard; use that number or another folder`,
+          { op: "writeShards", got: perShard },
+        );
       kept = kept.concat(entries);
     }
   } catch (error) {
-    if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // a damaged shard is written anew
+    if (!(error instanceof RcmError && error.code === "E_FORMAT")) throw error; // a damaged shard is rewritten
   }
   return kept;
 }
@@ -128,17 +156,28 @@ function* skipKept(samples: Iterable<Sample>, kept: Entry[]): Generator<Sample> 
   for (const sample of samples) {
     const known = kept[i++];
     if (!known) yield sample;
-    else if (fileKey(sample.key) !== known.key) throw new RcmError("E_STATE", `${known.path} holds other samples; use another folder`, { op: "writeShards", want: fileKey(sample.key), got: known.key });
+    else if (fileKey(sample.key) !== known.key)
+      throw new RcmError("E_STATE", `${known.path} holds other samples; use another folder`, {
+        op: "writeShards",
+        want: fileKey(sample.key),
+        got: known.key,
+      });
   }
 }
 
 /**
- * Writes samples to shards, one sample in memory at a time, and returns how many the shards now hold; intact shards of an earlier run are kept.
- * A function as source is called with the number of kept samples and gives the rest, so they need not be made again.
+ * Writes samples to shards, one sample in memory at a time, and returns their number; intact shards of an earlier run
+ * are kept. A function as source is called with the number of kept samples and yields the remaining ones.
  * Throws: E_STATE if the folder holds other samples or another shard size, E_ARG for a bad key, E_IO.
  */
-export function writeShards(dir: string, samples: Iterable<Sample> | ((kept: number) => Iterable<Sample>), perShard = 256, onShard?: (path: string, total: number) => void): number {
-  if (!Number.isSafeInteger(perShard) || perShard < 1) throw new RcmError("E_ARG", "a shard holds at least one sample", { op: "writeShards", got: perShard });
+export function writeShards(
+  dir: string,
+  samples: Iterable<Sample> | ((kept: number) => Iterable<Sample>),
+  perShard = 256,
+  onShard?: (path: string, total: number) => void,
+): number {
+  if (!Number.isSafeInteger(perShard) || perShard < 1)
+    throw new RcmError("E_ARG", "a shard holds at least one sample", { op: "writeShards", got: perShard });
   const kept = keptEntries(dir, perShard);
   const source = (typeof samples === "function" ? samples(kept.length) : skipKept(samples, kept))[Symbol.iterator]();
   let total = kept.length;
@@ -162,10 +201,10 @@ export function writeShards(dir: string, samples: Iterable<Sample> | ((kept: num
 
 export type StreamOptions = { paths: string[]; rank?: number; world?: number; seed: number; shuffleBuffer: number };
 
-/** A place in a stream, as plain JSON; `data` is a fingerprint of the rank's shard names and keys. */
+/** A position in a stream, as plain JSON; `data` is a fingerprint of the rank's shard names and keys. */
 export type StreamPosition = Required<Omit<StreamOptions, "paths">> & { epoch: number; index: number; data: number };
 
-/** Draws each next item at random from a window of the items to come; a window as long as the items is a full shuffle. */
+/** Shuffles with a window: draws each item at random from the next ones. A window of all items is a full shuffle. */
 function windowShuffle<T>(items: T[], size: number, rng: Rng): T[] {
   const window = items.slice(0, size);
   return items.map((_, i) => {
@@ -178,8 +217,9 @@ function windowShuffle<T>(items: T[], size: number, rng: Rng): T[] {
 }
 
 /**
- * An endless stream of samples, each exactly once per epoch over all ranks; samples are shared with a cache, so do not change them.
- * Ranks take every world-th shard, or every world-th sample if there are fewer shards than ranks; the order follows from (seed, epoch) alone.
+ * An endless stream of samples, each exactly once per epoch over all ranks; samples are cached, so they must not be
+ * changed. Ranks take every world-th shard, or every world-th sample if there are fewer shards than ranks; the order
+ * depends only on (seed, epoch).
  */
 export class ShardStream {
   private at = { epoch: 0, index: 0 };
@@ -197,7 +237,10 @@ export class ShardStream {
     this.byShard = o.paths.length >= o.world;
     const whole = [o.rank, o.world, o.seed, o.shuffleBuffer].every((n) => Number.isSafeInteger(n) && n >= 0);
     if (!whole || o.rank >= o.world || o.world > 1024 || o.shuffleBuffer < 1 || o.paths.length === 0)
-      throw new RcmError("E_ARG", "a stream needs paths, rank < world <= 1024, a whole seed and shuffleBuffer >= 1", { op: "ShardStream", got: { ...o, paths: o.paths.length } });
+      throw new RcmError("E_ARG", "a stream needs paths, rank < world <= 1024, a whole seed and shuffleBuffer >= 1", {
+        op: "ShardStream",
+        got: { ...o, paths: o.paths.length },
+      });
   }
 
   /** The next sample; decoded on first use. Throws: E_IO or E_FORMAT if a shard cannot be used. */
@@ -219,15 +262,25 @@ export class ShardStream {
     return { ...this.at, seed, rank, world, shuffleBuffer, data: this.data };
   }
 
-  /** Goes to a position of an equal stream. Throws: E_STATE if it belongs to another stream or data set. */
+  /** Seeks to a position of an equal stream. Throws: E_STATE if it belongs to another stream or data set. */
   restore(position: StreamPosition): void {
     const { epoch, index } = position;
-    for (const [field, own] of Object.entries({ ...this.position(), epoch, index })) {
+    for (const [field, expected] of Object.entries({ ...this.position(), epoch, index })) {
       const got = position[field as keyof StreamPosition];
-      if (own !== got || !Number.isSafeInteger(got) || got < 0) throw new RcmError("E_STATE", `the data position does not fit this stream: its ${field} differs`, { op: "ShardStream", want: own, got });
+      if (expected !== got || !Number.isSafeInteger(got) || got < 0)
+        throw new RcmError("E_STATE", `the data position does not fit this stream: its ${field} differs`, {
+          op: "ShardStream",
+          want: expected,
+          got,
+        });
     }
     const order = this.orderOf(epoch);
-    if (index > order.length) throw new RcmError("E_STATE", "the data position is past its epoch", { op: "ShardStream", want: `<= ${order.length}`, got: index });
+    if (index > order.length)
+      throw new RcmError("E_STATE", "the data position is past its epoch", {
+        op: "ShardStream",
+        want: `<= ${order.length}`,
+        got: index,
+      });
     [this.order, this.at] = [order, { epoch, index }];
   }
 
@@ -245,9 +298,12 @@ export class ShardStream {
     const rng = new Rng(seed, streamOf({ use: "data", step: epoch, sample: this.byShard ? rank : 0 }));
     const shards = windowShuffle(this.index(), this.index().length, rng);
     const all = windowShuffle(shards.flat(), shuffleBuffer, rng);
-    const own = this.byShard ? all : all.filter((_, i) => i % world === rank);
-    if (own.length === 0) throw new RcmError("E_FORMAT", `the shards hold too few samples for ${world} ranks: rank ${rank} has none`, { op: "ShardStream" });
-    return own;
+    const mine = this.byShard ? all : all.filter((_, i) => i % world === rank);
+    if (mine.length === 0)
+      throw new RcmError("E_FORMAT", `the shards hold too few samples for ${world} ranks: rank ${rank} has none`, {
+        op: "ShardStream",
+      });
+    return mine;
   }
 
   private load(entry: Entry): Sample {

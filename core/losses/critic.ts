@@ -25,6 +25,6 @@ export function criticLoss(
   const xt = combine([[c, G], [s, draws.eps]]);
   const x0 = critic.x0(tape, constant(xt), at(draws.tTrig), condition);
   const { weight, skipped } = finiteWeights("critic", s.map((v) => 1 / (v * v)), o.onNonfinite, { G, x0: x0.x });
-  const loss_B = sqLoss(tape, x0, { target: G, delta: null, weight });
-  return { loss_B, skipped, x0: x0.x, stats: { critic_loss: mean(loss_B.x.values()) } };
+  const loss = sqLoss(tape, x0, { target: G, delta: null, weight });
+  return { loss, skipped, x0: x0.x, stats: { critic_loss: mean(loss.x.values()) } };
 }

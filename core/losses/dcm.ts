@@ -58,6 +58,6 @@ export function dcmLoss(
   const prediction = student.x0(tape, constant(start), at(times[0]), condition);
   const checked = { prediction: prediction.x, target };
   const { weight, skipped } = finiteWeights("dcm", u.map(() => o.scale), o.onNonfinite, checked);
-  const loss_B = sqLoss(tape, prediction, { target, delta: null, weight });
-  return { loss_B, skipped, xk, target, stats: { dcm_loss: mean(loss_B.x.values()) } };
+  const loss = sqLoss(tape, prediction, { target, delta: null, weight });
+  return { loss, skipped, xk, target, stats: { dcm_loss: mean(loss.x.values()) } };
 }

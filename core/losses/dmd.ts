@@ -61,11 +61,11 @@ export function dmdLoss(
   const spread = sampleReduce(combine([[1, G.x], [-1, x0Teacher]]), "abs").map((v) => Math.max(v / n, 1e-5));
   const q = combine([[spread.map((v) => 1 / v), x0Critic], [spread.map((v) => -1 / v), x0Teacher]]);
   const { weight, skipped } = finiteWeights("dmd", spread.map(() => o.scale), o.onNonfinite, { G: G.x, q });
-  const loss_B = sqLoss(tape, G, { target: G.x, delta: combine([[-1, q]]), weight });
+  const loss = sqLoss(tape, G, { target: G.x, delta: combine([[-1, q]]), weight });
   return {
-    loss_B,
+    loss,
     skipped,
     parts: { G: G.x, xt, critic: x0Critic, teacher: x0Teacher, q, spread },
-    stats: { dmd_loss: mean(loss_B.x.values()), dmd_spread: mean(spread), dmd_q: mean(norms(q)) / Math.sqrt(n) },
+    stats: { dmd_loss: mean(loss.x.values()), dmd_spread: mean(spread), dmd_q: mean(norms(q)) / Math.sqrt(n) },
   };
 }

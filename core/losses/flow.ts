@@ -22,6 +22,6 @@ export function flowLoss(
   const target = combine([[1, draws.eps], [-1, x0]]);
   const n = perSample(x0.shape);
   const { weight, skipped } = finiteWeights("flow", draws.tRf.map(() => 1 / n), o.onNonfinite, { v: v.x });
-  const loss_B = sqLoss(tape, v, { target, delta: null, weight });
-  return { loss_B, skipped, stats: { flow_loss: mean(loss_B.x.values()) } };
+  const loss = sqLoss(tape, v, { target, delta: null, weight });
+  return { loss, skipped, stats: { flow_loss: mean(loss.x.values()) } };
 }

@@ -11,7 +11,7 @@ export interface Batch {
 /** What an objective gives: per-sample losses on the tape, scalars to log, and how many samples were dropped. */
 export interface LossResult {
   /** [B] f64; the training gradient is that of its mean. */
-  loss_B: Var;
+  loss: Var;
   stats: Record<string, number>;
   skipped: number;
 }

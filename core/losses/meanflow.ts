@@ -91,14 +91,14 @@ export function meanflowLoss(
   const weight = size.map((s) => 1 / (s + o.normConst) ** o.normPower);
   const lossWeight = o.form === "gradient" ? weight.map(() => 1) : weight;
   const { weight: finite, skipped } = finiteWeights("meanflow", lossWeight, o.onNonfinite, { u: u.x, tangent });
-  const loss_B = o.form === "gradient"
+  const loss = o.form === "gradient"
     ? sqLoss(tape, u, { target: u.x, delta: combine([[weight, tangent]]), weight: finite })
     : sqLoss(tape, u, { target: tangent, delta: null, weight: finite });
   return {
-    loss_B,
+    loss,
     skipped,
     parts: { xt, v, u: u.x, uJvp, tangent, weight },
-    stats: { meanflow_loss: mean(loss_B.x.values()), meanflow_tangent: mean(norms(tangent)) },
+    stats: { meanflow_loss: mean(loss.x.values()), meanflow_tangent: mean(norms(tangent)) },
   };
 }
 

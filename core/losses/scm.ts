@@ -164,10 +164,10 @@ export function scmLoss(
   const parts = scmParts(tape, student, teacher, batch, draws, o);
   const { F, g, gNorm, D } = parts;
   const { weight, skipped } = finiteWeights("scm", gNorm.map(() => o.scale), o.onNonfinite, { F: F.x, g });
-  const loss_B = sqLoss(tape, F, { target: F.x, delta: g, weight });
+  const loss = sqLoss(tape, F, { target: F.x, delta: g, weight });
   return {
-    loss_B,
+    loss,
     skipped,
-    stats: { scm_loss: mean(loss_B.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(D)) },
+    stats: { scm_loss: mean(loss.x.values()), scm_g: mean(gNorm), scm_tangent: mean(norms(D)) },
   };
 }

@@ -3,7 +3,11 @@ import { RcmError } from "../error.ts";
 /** Requires a whole number of at least `min`. Throws: E_ARG. */
 export function checkCount(op: string, name: string, value: number, min: number): void {
   if (!Number.isInteger(value) || value < min) {
-    throw new RcmError("E_ARG", `${name} is out of range`, { op, want: `a whole number >= ${min}`, got: String(value) });
+    throw new RcmError("E_ARG", `${name} is out of range`, {
+      op,
+      want: `a whole number >= ${min}`,
+      got: String(value),
+    });
   }
 }
 
@@ -20,8 +24,8 @@ export function checkFinite(op: string, name: string, values: ArrayLike<number>,
 }
 
 /** Requires x to be a finite [n, d] matrix with at least `minRows` rows. Throws: E_ARG, E_SHAPE, E_NONFINITE. */
-export function checkFeatures(op: string, name: string, x: ArrayLike<number>, n: number, d: number, minRows = 1): void {
-  checkCount(op, `rows of ${name}`, n, minRows);
-  checkCount(op, `columns of ${name}`, d, 1);
-  checkFinite(op, name, x, n * d);
+export function checkFeatures(op: string, x: ArrayLike<number>, [n, d]: readonly [number, number], minRows = 1): void {
+  checkCount(op, "rows of x", n, minRows);
+  checkCount(op, "columns of x", d, 1);
+  checkFinite(op, "x", x, n * d);
 }

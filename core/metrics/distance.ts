@@ -1,7 +1,9 @@
-/** Rows and columns of one tile: two 64-row blocks of 64 features are 64 KiB, so a tile runs out of cache level 2. */
+/** Rows and columns of one tile: two 64-row blocks of 64 features are 64 KiB, so a tile fits the L2 cache. */
 const BLOCK = 64;
 
-/** Feature rows ready for tiled distances: f64, moved by a common origin, padded with zero rows to a multiple of 4. */
+/**
+ * Feature rows prepared for tiled distances: f64, shifted by a common origin, padded with zero rows to a multiple of 4.
+ */
 export interface Points {
   n: number;
   d: number;
@@ -31,9 +33,9 @@ export function points(rows: Float32Array | Float64Array, n: number, d: number, 
 export type TileVisitor = (i0: number, i1: number, j0: number, j1: number, out: Float64Array, stride: number) => void;
 
 /**
- * Visits all squared distances between rows of a and rows of b tile by tile, so that the full matrix never exists.
- * With `upper` (a and b the same points) tiles wholly below the diagonal are left out. Equal rows give exactly 0, and
- * d(i, j) equals d(j, i) bit by bit, so comparisons with `<=` treat ties properly.
+ * Visits all squared distances between rows of a and rows of b tile by tile, so that the full matrix is never stored.
+ * With `upper` (a and b the same points) tiles below the diagonal are skipped. Equal rows give exactly 0, and d(i, j)
+ * equals d(j, i) bitwise, so that `<=` handles ties.
  */
 export function eachTile(a: Points, b: Points, upper: boolean, visit: TileVisitor): void {
   const out = new Float64Array(BLOCK * BLOCK);
@@ -41,13 +43,15 @@ export function eachTile(a: Points, b: Points, upper: boolean, visit: TileVisito
     const i1 = Math.min(a.n, i0 + BLOCK);
     for (let j0 = upper ? i0 : 0; j0 < b.n; j0 += BLOCK) {
       const j1 = Math.min(b.n, j0 + BLOCK);
-      for (let i = i0; i < i1; i += 2) for (let j = j0; j < j1; j += 4) microTile(a, i, b, j, out, (i - i0) * BLOCK + (j - j0));
+      for (let i = i0; i < i1; i += 2) {
+        for (let j = j0; j < j1; j += 4) microTile(a, i, b, j, out, (i - i0) * BLOCK + (j - j0));
+      }
       visit(i0, i1, j0, j1, out, BLOCK);
     }
   }
 }
 
-/** 2 x 4 distances at once: eight independent sums keep the multiplier busy and each load is used several times. */
+/** 2 x 4 distances at once: eight independent sums hide the latency of the multiplier and reuse each load. */
 function microTile(a: Points, i: number, b: Points, j: number, out: Float64Array, at: number): void {
   const d = a.d;
   const x = a.x;

@@ -10,20 +10,22 @@ export interface Eigen {
 const EPS = 2 ** -52;
 /** QL sweeps allowed per eigenvalue; two is typical. */
 const MAX_SWEEPS = 60;
-/** After so many, what is round-off beside the whole matrix counts as zero, however small its neighbours: they are round-off too. */
+/** After this many, entries below the round-off of the whole matrix count as zero, even between tiny neighbours. */
 const PATIENCE = 20;
 
 /**
  * Decomposes a symmetric matrix, A = sum_i values[i] v_i v_i^T; only its upper triangle is read.
- * Shapes: a [n, n] row-major.
- * Throws: E_ARG, E_SHAPE, E_NONFINITE; E_NONFINITE too if the QL sweeps do not converge.
+ * Shapes: a [n, n] row-major. Throws: E_ARG, E_SHAPE, E_NONFINITE; E_NONFINITE too if the QL sweeps do not converge.
  * Source: Golub & Van Loan, Matrix Computations (4th ed.), algorithms 8.3.1 and 8.3.3.
  */
 export function symmetricEigen(a: Float64Array, n: number): Eigen {
   return decompose(a, n, true);
 }
 
-/** Eigenvalues of a symmetric matrix in ascending order, several times faster than with vectors. Throws: as symmetricEigen. */
+/**
+ * Eigenvalues of a symmetric matrix in ascending order, several times faster than with vectors.
+ * Throws: as symmetricEigen.
+ */
 export function symmetricEigenvalues(a: Float64Array, n: number): Float64Array {
   return decompose(a, n, false).values;
 }
@@ -33,8 +35,8 @@ function decompose(a: Float64Array, n: number, wantVectors: boolean): Eigen {
   checkFinite("symmetricEigen", "a", a, n * n);
   let largest = 0;
   for (let i = 0; i < n; i++) for (let j = i; j < n; j++) largest = Math.max(largest, Math.abs(a[i * n + j]));
-  // A power of two near the largest entry: squares cannot overflow or underflow, and no digit is lost.
-  // Kept within 2^+-1022 so that its reciprocal is a number too.
+  // Scaling by a power of two near the largest entry is exact and keeps squares from over- and underflow. Within
+  // 2^+-1022 its reciprocal is finite too.
   const scale = largest === 0 ? 1 : 2 ** Math.max(-1022, Math.min(1022, Math.floor(Math.log2(largest))));
   const work = Float64Array.from(a, (value) => value / scale);
   const diag = new Float64Array(n);
@@ -64,7 +66,7 @@ function tridiagonalize(w: Float64Array, n: number, diag: Float64Array, off: Flo
       continue;
     }
     const norm = Math.sqrt(head * head + tail);
-    // The sign that adds, so that the head of v does not cancel.
+    // This sign avoids cancellation in the head of v.
     const alpha = head > 0 ? -norm : norm;
     const v0 = head - alpha;
     off[k] = alpha;
@@ -121,11 +123,14 @@ function accumulate(w: Float64Array, n: number, beta: Float64Array): Float64Arra
   return z;
 }
 
-/** QL with implicit Wilkinson shifts on the tridiagonal (diag, off); rotations also turn the rows of z unless it is empty. */
+/**
+ * QL with implicit Wilkinson shifts on the tridiagonal (diag, off); rotations are applied to the rows of z too, unless
+ * it is empty.
+ */
 function implicitQl(diag: Float64Array, off: Float64Array, n: number, z: Float64Array): void {
   let norm = 0;
   for (let i = 0; i < n; i++) norm = Math.max(norm, Math.abs(diag[i]), Math.abs(off[i]));
-  // Entries this far below the norm are round-off of round-off: without the floor a null space could spin on them.
+  // Without this floor the iteration could fail to converge on round-off in a null space.
   const floor = EPS * EPS * norm;
   for (let l = 0; l < n; l++) {
     for (let sweep = 0; ; sweep++) {
@@ -133,7 +138,12 @@ function implicitQl(diag: Float64Array, off: Float64Array, n: number, z: Float64
       const least = sweep < PATIENCE ? floor : EPS * norm;
       while (m < n - 1 && Math.abs(off[m]) > Math.max(least, EPS * (Math.abs(diag[m]) + Math.abs(diag[m + 1])))) m++;
       if (m === l) break;
-      if (sweep === MAX_SWEEPS) throw new RcmError("E_NONFINITE", "QL iteration did not converge", { op: "symmetricEigen", got: `row ${l} of ${n}` });
+      if (sweep === MAX_SWEEPS) {
+        throw new RcmError("E_NONFINITE", "QL iteration did not converge", {
+          op: "symmetricEigen",
+          got: `row ${l} of ${n}`,
+        });
+      }
       qlSweep(diag, off, l, m, z, n);
     }
   }
@@ -152,7 +162,7 @@ function qlSweep(diag: Float64Array, off: Float64Array, l: number, m: number, z:
     const r = Math.sqrt(f * f + g * g);
     off[i + 1] = r;
     if (r === 0) {
-      // The bulge vanished: the matrix splits here, and the next sweep starts on the smaller block.
+      // The bulge vanished: the matrix splits here, and the next sweep runs on the smaller block.
       diag[i + 1] -= p;
       off[m] = 0;
       return;

@@ -1,5 +1,8 @@
+/** Rows, inner size and columns of a product. */
+type Sizes = readonly [n: number, m: number, p: number];
+
 /** Product of two row-major matrices. Shapes: a [n, m], b [m, p] -> [n, p]. */
-export function matmul(a: Float64Array, b: Float64Array, n: number, m: number, p: number): Float64Array {
+export function matmul(a: Float64Array, b: Float64Array, [n, m, p]: Sizes): Float64Array {
   const out = new Float64Array(n * p);
   for (let i = 0; i < n; i++) {
     const to = i * p;
@@ -13,7 +16,7 @@ export function matmul(a: Float64Array, b: Float64Array, n: number, m: number, p
 }
 
 /** Product of a with the transpose of b. Shapes: a [n, m], b [p, m] -> [n, p]. */
-export function matmulTransposed(a: Float64Array, b: Float64Array, n: number, m: number, p: number): Float64Array {
+export function matmulTransposed(a: Float64Array, b: Float64Array, [n, m, p]: Sizes): Float64Array {
   const out = new Float64Array(n * p);
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < p; j++) {

@@ -3,20 +3,20 @@ import { checkCount, checkFinite } from "./check.ts";
 import { eachTile, points, type Points } from "./distance.ts";
 
 export interface Prdc {
-  /** Share of fake rows inside some real row's k-nearest ball. */
+  /** Share of fake rows inside the k-nearest-neighbour ball of at least one real row. */
   precision: number;
-  /** Share of real rows inside some fake row's k-nearest ball. */
+  /** Share of real rows inside the k-nearest-neighbour ball of at least one fake row. */
   recall: number;
   /** Mean number of real balls around a fake row, over k; 1 when the distributions agree, and it may exceed 1. */
   density: number;
-  /** Share of real rows whose own k-nearest ball holds a fake row. */
+  /** Share of real rows whose k-nearest-neighbour ball contains a fake row. */
   coverage: number;
 }
 
 /**
- * Improved precision and recall, density and coverage; a ball reaches its centre's k-th nearest other row and is closed.
- * Shapes: real [n, d], fake [m, d], both with more than k rows.
- * Throws: E_ARG, E_SHAPE, E_NONFINITE.
+ * Improved precision and recall, density and coverage; the radius of a (closed) ball is the distance of its centre to
+ * the k-th nearest other row.
+ * Shapes: real [n, d], fake [m, d], both with more than k rows. Throws: E_ARG, E_SHAPE, E_NONFINITE.
  * Source: Kynkaanniemi et al. 2019 (eq. 1 and 2); Naeem et al. 2020 (eq. 3 and 4).
  */
 export function prdc(real: Float32Array, fake: Float32Array, d: number, k = 5): Prdc {
@@ -54,19 +54,26 @@ export function prdc(real: Float32Array, fake: Float32Array, d: number, k = 5): 
     if (count > 0) inside++;
     balls += count;
   }
-  return { precision: inside / m, recall: share(realIsRecalled), density: balls / (k * m), coverage: share(realIsCovered) };
+  return {
+    precision: inside / m,
+    recall: share(realIsRecalled),
+    density: balls / (k * m),
+    coverage: share(realIsCovered),
+  };
 }
 
 function rowCount(name: string, x: Float32Array, d: number, k: number): number {
   const n = Math.floor(x.length / d);
   checkFinite("prdc", name, x, n * d);
-  if (n <= k) throw new RcmError("E_ARG", `${name} has too few rows for k = ${k}`, { op: "prdc", want: `> ${k}`, got: n });
+  if (n <= k) {
+    throw new RcmError("E_ARG", `${name} has too few rows for k = ${k}`, { op: "prdc", want: `> ${k}`, got: n });
+  }
   return n;
 }
 
 /** Squared distance from each row to its k-th nearest other row. */
 function kthNearest(p: Points, k: number): Float64Array {
-  // Row i keeps its k smallest distances so far in ascending order; most candidates fail the first comparison.
+  // The k smallest distances of each row so far, ascending; most candidates fail the first comparison.
   const nearest = new Float64Array(p.n * k).fill(Infinity);
   const offer = (i: number, distance: number): void => {
     const first = i * k;

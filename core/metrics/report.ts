@@ -16,8 +16,20 @@ const FD: Figure = {
   text: (r) => rows.formatNumber(r.fd),
   range: (r) => (r.fdStd === undefined ? [NaN, NaN] : [r.fd - r.fdStd, r.fd + r.fdStd]),
 };
-const RECALL: Figure = { title: "Recall", axis: "recall (higher is better)", kind: "share", value: (r) => r.recall, text: (r) => r.recall.toFixed(3) };
-const VENDI: Figure = { title: "Vendi", axis: "effective number of samples", kind: "plain", value: (r) => r.vendi, text: (r) => rows.formatNumber(r.vendi) };
+const RECALL: Figure = {
+  title: "Recall",
+  axis: "recall (higher is better)",
+  kind: "share",
+  value: (r) => r.recall,
+  text: (r) => r.recall.toFixed(3),
+};
+const VENDI: Figure = {
+  title: "Vendi",
+  axis: "effective number of samples",
+  kind: "plain",
+  value: (r) => r.vendi,
+  text: (r) => rows.formatNumber(r.vendi),
+};
 const WITHIN: Figure = { ...VENDI, value: (r) => r.vendiWithin, text: (r) => rows.formatNumber(r.vendiWithin) };
 const AGREEMENT: Figure = {
   title: "Agreement",
@@ -29,12 +41,14 @@ const AGREEMENT: Figure = {
   range: (r) => [r.agreementLow, r.agreementHigh],
 };
 
+const TRADE = { horizontal: RECALL, vertical: FD, title: "Quality against diversity (best is bottom right)" };
+
 /**
- * One self-contained HTML page: plots, table, sample grids and provenance; it loads nothing and runs no script.
+ * One self-contained HTML page: plots, table, sample grids and provenance; it loads no other file and runs no script.
  * Throws: E_ARG if a grid is not a PNG.
  */
 export function renderReport(report: EvalReport): string {
-  // The policy makes the browser itself refuse whatever is not in the file.
+  // The policy makes the browser refuse to load anything else.
   const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
   return `<!doctype html>
 <html lang="en">
@@ -66,19 +80,21 @@ ${facts(report)}
 `;
 }
 
-/** The student with the lowest FD beside the teacher, in a sentence and four tiles. */
+/** Compares the student of lowest FD with the teacher, in a sentence and four tiles. */
 function summary(report: EvalReport): string {
   const { teacher } = report;
   const best = report.rows.filter((row) => Number.isFinite(row.fd)).sort((a, b) => a.fd - b.fd)[0];
   if (!best) return "";
-  const tile = (name: string, value: string, old: string) => `<div><dt>${name}</dt><dd>${esc(value)}</dd><dd class="sub">teacher ${esc(old)}</dd></div>`;
+  const tile = (name: string, value: string, old: string) =>
+    `<div><dt>${name}</dt><dd>${esc(value)}</dd><dd class="sub">teacher ${esc(old)}</dd></div>`;
   const tiles = [
     tile("FD, lower is better", rows.formatNumber(best.fd), rows.formatNumber(teacher.fd)),
     tile("Recall", rows.formatNumber(best.recall), rows.formatNumber(teacher.recall)),
     tile("Agreement with the prompt", rows.formatPercent(best.agreement), rows.formatPercent(teacher.agreement)),
     tile("Speed-up", rows.formatSpeedup(best.speedup), `${rows.formatSeconds(teacher.secondsPerSample)} a sample`),
   ];
-  return `<p class="lead">The student with the lowest FD is <strong>${esc(rows.rowLabel(best))}</strong>; the teacher is ${esc(rows.rowLabel(teacher))}.</p>
+  const [winner, other] = [best, teacher].map((row) => esc(rows.rowLabel(row)));
+  return `<p class="lead">The student with the lowest FD is <strong>${winner}</strong>; the teacher is ${other}.</p>
 <dl class="tiles">${tiles.join("")}</dl>`;
 }
 
@@ -87,8 +103,11 @@ function plots(report: EvalReport): string {
   const series = seriesOf(report.rows);
   if (series.length === 0) return "";
   const against = (figure: Figure, title: string) => stepPlot({ ...figure, title }, series, teacher, reference);
-  const part = (id: string, title: string, figures: string[]) =>
-    `<section aria-labelledby="${id}"><h2 id="${id}">${title}</h2>${id === "quality" ? legend(series, teacher, reference) : ""}<div class="plots">${figures.join("")}</div></section>`;
+  const part = (id: string, title: string, figures: string[]) => {
+    const key = id === "quality" ? legend(series, teacher, reference) : "";
+    const body = `${key}<div class="plots">${figures.join("")}</div>`;
+    return `<section aria-labelledby="${id}"><h2 id="${id}">${title}</h2>${body}</section>`;
+  };
   return [
     part("quality", "Quality", [
       against(FD, "Fréchet distance against steps"),
@@ -100,7 +119,7 @@ function plots(report: EvalReport): string {
       against(WITHIN, "Vendi score within a prompt against steps"),
     ]),
     part("trade", "Quality, diversity and speed together", [
-      scatterPlot(RECALL, FD, "Quality against diversity (best is bottom right)", series, teacher, reference),
+      scatterPlot(TRADE, series, teacher, reference),
       speedBars(series, teacher),
     ]),
   ].join("\n");
@@ -117,7 +136,9 @@ function table(report: EvalReport): string {
     const suffix = kind === "student" || row.name.toLowerCase() === kind ? "" : ` <span class="kind">(${kind})</span>`;
     return `<tr class="${kind}-row"><th scope="row">${esc(row.name)}${suffix}</th>${cells.join("")}</tr>`;
   });
-  const key = rows.COLUMNS.map((column) => `<div><dt>${esc(column.head)}</dt><dd>${esc(column.about)}</dd></div>`).join("");
+  const key = rows.COLUMNS.map((column) => `<div><dt>${esc(column.head)}</dt><dd>${esc(column.about)}</dd></div>`).join(
+    "",
+  );
   return `<div class="scroll" role="region" aria-label="All figures" tabindex="0"><table>
 <caption>Bold: best student of the column. ↓ lower is better, ↑ higher is better.</caption>
 <thead><tr><th scope="col">Method</th>${head}</tr></thead>
@@ -132,22 +153,30 @@ function grids(report: EvalReport): string {
     const label = esc(rows.rowLabel(row));
     const data = Buffer.from(row.grid.buffer, row.grid.byteOffset, row.grid.byteLength).toString("base64");
     const alt = kind === "reference" ? `Grid of real samples: ${label}` : `Grid of samples from ${label}`;
-    return [`<figure><figcaption>${label}</figcaption><img src="data:image/png;base64,${data}" width="${width}" height="${height}" alt="${alt}"></figure>`];
+    const image = `<img src="data:image/png;base64,${data}" width="${width}" height="${height}" alt="${alt}">`;
+    return [`<figure><figcaption>${label}</figcaption>${image}</figure>`];
   });
   if (figures.length === 0) return "";
-  return `<section aria-labelledby="samples"><h2 id="samples">Samples</h2><div class="grids">${figures.join("")}</div></section>`;
+  const body = `<div class="grids">${figures.join("")}</div>`;
+  return `<section aria-labelledby="samples"><h2 id="samples">Samples</h2>${body}</section>`;
 }
 
 function facts(report: EvalReport): string {
   const list: [string, string][] = [
     ["Recipe", `${esc(report.recipe)} <code>${esc(report.recipeHash)}</code>`],
     ["Data", esc(report.dataset)],
-    ["Samples", `${rows.formatCount(report.realCount)} real, ${rows.formatCount(report.fakeCount)} generated for each row`],
+    [
+      "Samples",
+      `${rows.formatCount(report.realCount)} real, ${rows.formatCount(report.fakeCount)} generated for each row`,
+    ],
     ["Device", esc(report.device)],
     ["Created", esc(report.created)],
     ["Command", `<code>${esc(report.command)}</code>`],
   ];
-  const notes = report.notes.length > 0 ? `<h3>Notes</h3><ul>${report.notes.map((note) => `<li>${esc(note)}</li>`).join("")}</ul>` : "";
+  const notes =
+    report.notes.length > 0
+      ? `<h3>Notes</h3><ul>${report.notes.map((note) => `<li>${esc(note)}</li>`).join("")}</ul>`
+      : "";
   return `<dl class="facts">${list.map(([name, value]) => `<dt>${name}</dt><dd>${value}</dd>`).join("")}</dl>${notes}`;
 }
 

@@ -1,6 +1,6 @@
 import { escapeHtml, type EvalRow } from "./report_rows.ts";
 
-/** Rows of one method in order of steps; `slot` chooses colour and marker. */
+/** Rows of one method by steps; `slot` selects colour and marker. */
 export interface Series {
   name: string;
   slot: number;
@@ -17,12 +17,12 @@ export function seriesOf(rows: readonly EvalRow[]): Series[] {
   return [...byName].map(([name, list], slot) => ({ name, slot, rows: list.sort((a, b) => a.steps - b.steps) }));
 }
 
-/** Coordinate with two decimals, so that the file stays small. */
+/** A coordinate rounded to two decimals, to keep the file small. */
 export const xy = (value: number): string => String(Math.round(value * 100) / 100);
 
 export const colourClass = (slot: number): string => `s${slot % COLOURS}`;
 
-/** Marker of a method; shapes differ as well as colours, and after 30 methods both repeat. */
+/** Marker of a method; shape and colour both vary, and the combination repeats after 30 methods. */
 export function marker(x: number, y: number, slot: number, title = ""): string {
   const r = 5;
   const point = (px: number, py: number) => `${xy(x + px)},${xy(y + py)}`;
@@ -34,14 +34,17 @@ export function marker(x: number, y: number, slot: number, title = ""): string {
     polygon(point(0, -r - 1.5), point(r + 1.5, 0), point(0, r + 1.5), point(-r - 1.5, 0)),
     polygon(point(0, r + 1.5), point(r + 1, -r + 0.5), point(-r - 1, -r + 0.5)),
   ];
-  return `${shapes[slot % shapes.length]} class="mark ${colourClass(slot)}">${title ? `<title>${escapeHtml(title)}</title>` : ""}</${slot % shapes.length === 0 ? "circle" : "polygon"}>`;
+  const element = slot % shapes.length === 0 ? "circle" : "polygon";
+  const tooltip = title ? `<title>${escapeHtml(title)}</title>` : "";
+  return `${shapes[slot % shapes.length]} class="mark ${colourClass(slot)}">${tooltip}</${element}>`;
 }
 
-/** Cross for the teacher, ring for the reference: neutral colour, apart from every method's marker. */
+/** Cross for the teacher, ring for the reference, in a neutral colour that no method uses. */
 export function neutralMark(x: number, y: number, kind: "teacher" | "reference", title: string): string {
+  const [left, right, top, bottom] = [xy(x - 5), xy(x + 5), xy(y - 5), xy(y + 5)];
   const shape =
     kind === "teacher"
-      ? `<path d="M${xy(x - 5)} ${xy(y - 5)}L${xy(x + 5)} ${xy(y + 5)}M${xy(x - 5)} ${xy(y + 5)}L${xy(x + 5)} ${xy(y - 5)}"/>`
+      ? `<path d="M${left} ${top}L${right} ${bottom}M${left} ${bottom}L${right} ${top}"/>`
       : `<circle cx="${xy(x)}" cy="${xy(y)}" r="5"/>`;
   return `<g class="neutral"><title>${escapeHtml(title)}</title>${shape}</g>`;
 }
@@ -49,8 +52,12 @@ export function neutralMark(x: number, y: number, kind: "teacher" | "reference",
 /** Colour and shape key, shared by all plots. */
 export function legend(series: readonly Series[], teacher: EvalRow, reference: EvalRow | undefined): string {
   const swatch = (body: string) => `<svg width="28" height="16" viewBox="0 0 28 16" aria-hidden="true">${body}</svg>`;
-  const items = series.map((s) => `${swatch(`<path class="line ${colourClass(s.slot)}" d="M0 8H28"/>${marker(14, 8, s.slot)}`)}${escapeHtml(s.name)}`);
-  items.push(`${swatch('<path class="teacher" d="M0 8H28"/>')}${escapeHtml(teacher.name)}${teacher.steps > 0 ? ` (${teacher.steps} steps)` : ""}`);
+  const items = series.map((s) => {
+    const line = `<path class="line ${colourClass(s.slot)}" d="M0 8H28"/>${marker(14, 8, s.slot)}`;
+    return swatch(line) + escapeHtml(s.name);
+  });
+  const steps = teacher.steps > 0 ? ` (${teacher.steps} steps)` : "";
+  items.push(`${swatch('<path class="teacher" d="M0 8H28"/>')}${escapeHtml(teacher.name)}${steps}`);
   if (reference) items.push(`${swatch('<path class="reference" d="M0 8H28"/>')}${escapeHtml(reference.name)}`);
   return `<ul class="legend" aria-label="Plot key">${items.map((item) => `<li>${item}</li>`).join("")}</ul>`;
 }
@@ -63,11 +70,11 @@ interface Box {
 }
 
 /**
- * Places a text beside each point, at the first of eight sides where it hits no other text, marker or edge.
- * Where all sides are taken the text is left out (the marker keeps its tooltip).
+ * Labels each point at the first of eight positions where the text overlaps no other text, marker or edge. Without such
+ * a position it gets no label (its marker has a tooltip).
  */
 export function placeLabels(points: { x: number; y: number; text: string }[], area: Box): string {
-  const taken: Box[] = points.map((p) => ({ x0: p.x - 7, y0: p.y - 7, x1: p.x + 7, y1: p.y + 7 }));
+  const occupied: Box[] = points.map((p) => ({ x0: p.x - 7, y0: p.y - 7, x1: p.x + 7, y1: p.y + 7 }));
   return points
     .map((p) => {
       // No text metrics without a browser: 6.4 units is a wide average at this font size.
@@ -80,9 +87,10 @@ export function placeLabels(points: { x: number; y: number; text: string }[], ar
         const left = p.x + dx - (anchor === "start" ? 0 : anchor === "end" ? width : width / 2);
         const box = { x0: left, y0: p.y + dy, x1: left + width, y1: p.y + dy + 12 };
         const inside = box.x0 >= area.x0 && box.x1 <= area.x1 && box.y0 >= area.y0 && box.y1 <= area.y1;
-        if (!inside || taken.some((t) => t.x0 < box.x1 && box.x0 < t.x1 && t.y0 < box.y1 && box.y0 < t.y1)) continue;
-        taken.push(box);
-        return `<text class="label" x="${xy(p.x + dx)}" y="${xy(box.y0 + 10)}" text-anchor="${anchor}">${escapeHtml(p.text)}</text>`;
+        if (!inside || occupied.some((t) => t.x0 < box.x1 && box.x0 < t.x1 && t.y0 < box.y1 && box.y0 < t.y1)) continue;
+        occupied.push(box);
+        const place = `x="${xy(p.x + dx)}" y="${xy(box.y0 + 10)}" text-anchor="${anchor}"`;
+        return `<text class="label" ${place}>${escapeHtml(p.text)}</text>`;
       }
       return "";
     })

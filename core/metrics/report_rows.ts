@@ -87,7 +87,8 @@ export function formatSpeedup(value: number): string {
 function interval(row: EvalRow): string {
   if (!Number.isFinite(row.agreement)) return MISSING;
   if (!Number.isFinite(row.agreementLow) || !Number.isFinite(row.agreementHigh)) return formatPercent(row.agreement);
-  return `${formatPercent(row.agreement)} (${(100 * row.agreementLow).toFixed(1)}–${(100 * row.agreementHigh).toFixed(1)})`;
+  const [low, high] = [row.agreementLow, row.agreementHigh].map((end) => (100 * end).toFixed(1));
+  return `${formatPercent(row.agreement)} (${low}–${high})`;
 }
 
 function withError(row: EvalRow): string {
@@ -100,17 +101,83 @@ function withError(row: EvalRow): string {
 
 export const COLUMNS: readonly Column[] = [
   { head: "Steps", about: "sampling steps", better: null, value: (r) => r.steps, text: (r) => count(r.steps) },
-  { head: "Evals", about: "network evaluations per sample, guidance included", better: null, value: (r) => r.guidanceEvals, text: (r) => count(r.guidanceEvals) },
-  { head: "FD", about: "Fréchet distance of features to the real samples, ± bootstrap standard error", better: "low", value: (r) => r.fd, text: withError },
-  { head: "Precision", about: "share of samples that look real", better: "high", value: (r) => r.precision, text: (r) => ratio(r.precision) },
-  { head: "Recall", about: "share of real samples that the model can make", better: "high", value: (r) => r.recall, text: (r) => ratio(r.recall) },
-  { head: "Density", about: "precision that outliers cannot inflate; 1 is ideal, more is possible", better: "high", value: (r) => r.density, text: (r) => ratio(r.density) },
-  { head: "Coverage", about: "share of real samples with a generated neighbour", better: "high", value: (r) => r.coverage, text: (r) => ratio(r.coverage) },
-  { head: "Vendi", about: "effective number of distinct samples", better: "high", value: (r) => r.vendi, text: (r) => formatNumber(r.vendi) },
-  { head: "Vendi/prompt", about: "the same among samples of one prompt, mean over prompts", better: "high", value: (r) => r.vendiWithin, text: (r) => formatNumber(r.vendiWithin) },
-  { head: "Agreement", about: "share that a classifier sees as the prompt asked, with Wilson 95% interval", better: "high", value: (r) => r.agreement, text: interval },
-  { head: "Time/sample", about: "wall-clock time per sample", better: "low", value: (r) => r.secondsPerSample, text: (r) => formatSeconds(r.secondsPerSample) },
-  { head: "Speed-up", about: "against the teacher", better: "high", value: (r) => r.speedup, text: (r) => formatSpeedup(r.speedup) },
+  {
+    head: "Evals",
+    about: "network evaluations per sample, guidance included",
+    better: null,
+    value: (r) => r.guidanceEvals,
+    text: (r) => count(r.guidanceEvals),
+  },
+  {
+    head: "FD",
+    about: "Fréchet distance of features to the real samples, ± bootstrap standard error",
+    better: "low",
+    value: (r) => r.fd,
+    text: withError,
+  },
+  {
+    head: "Precision",
+    about: "share of samples that look real",
+    better: "high",
+    value: (r) => r.precision,
+    text: (r) => ratio(r.precision),
+  },
+  {
+    head: "Recall",
+    about: "share of real samples that the model can make",
+    better: "high",
+    value: (r) => r.recall,
+    text: (r) => ratio(r.recall),
+  },
+  {
+    head: "Density",
+    about: "precision that outliers cannot inflate; 1 is ideal, more is possible",
+    better: "high",
+    value: (r) => r.density,
+    text: (r) => ratio(r.density),
+  },
+  {
+    head: "Coverage",
+    about: "share of real samples with a generated neighbour",
+    better: "high",
+    value: (r) => r.coverage,
+    text: (r) => ratio(r.coverage),
+  },
+  {
+    head: "Vendi",
+    about: "effective number of distinct samples",
+    better: "high",
+    value: (r) => r.vendi,
+    text: (r) => formatNumber(r.vendi),
+  },
+  {
+    head: "Vendi/prompt",
+    about: "the same among samples of one prompt, mean over prompts",
+    better: "high",
+    value: (r) => r.vendiWithin,
+    text: (r) => formatNumber(r.vendiWithin),
+  },
+  {
+    head: "Agreement",
+    about: "share that a classifier sees as the prompt asked, with Wilson 95% interval",
+    better: "high",
+    value: (r) => r.agreement,
+    text: interval,
+  },
+  {
+    head: "Time/sample",
+    about: "wall-clock time per sample",
+    better: "low",
+    value: (r) => r.secondsPerSample,
+    text: (r) => formatSeconds(r.secondsPerSample),
+  },
+  {
+    head: "Speed-up",
+    about: "against the teacher",
+    better: "high",
+    value: (r) => r.speedup,
+    text: (r) => formatSpeedup(r.speedup),
+  },
 ];
 
 /** What kind of row a table line shows. */
@@ -128,7 +195,9 @@ export function heading(column: Column): string {
   return column.better === null ? column.head : `${column.head} ${column.better === "low" ? "↓" : "↑"}`;
 }
 
-/** Rows whose cell in this column is bold: the students that print the best value (ties count, unless all are equal). */
+/**
+ * Rows whose cell in this column is bold: the students that print the best value (ties count, unless all are equal).
+ */
 export function bestRows(column: Column, rows: readonly EvalRow[]): Set<EvalRow> {
   const valid = rows.filter((row) => Number.isFinite(column.value(row)) && column.text(row) !== MISSING);
   if (column.better === null || valid.length === 0) return new Set();

@@ -5,7 +5,7 @@ export interface Scale {
   log: boolean;
 }
 
-/** Above this ratio of largest to smallest value a log axis shows more than a linear one. */
+/** Ratio of largest to smallest value above which the axis is logarithmic. */
 const LOG_RATIO = 30;
 
 /** Steps of 1, 2 or 5 times a power of ten that span [low, high] with about `target` intervals. */
@@ -14,12 +14,19 @@ export function niceTicks(low: number, high: number, target: number): number[] {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = power * ([1, 2, 5, 10].find((m) => m * power >= raw * 0.999) ?? 10);
   const ticks: number[] = [];
-  for (let i = Math.floor(low / step + 1e-9); i * step < high + step * (1 - 1e-9); i++) ticks.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.floor(low / step + 1e-9); i * step < high + step * (1 - 1e-9); i++) {
+    ticks.push(Number((i * step).toPrecision(12)));
+  }
   return ticks;
 }
 
 /** Linear scale over round ends; `zero` starts it at 0 and `cap` ends it at most there (for shares of 1). */
-export function linearScale(values: number[], from: number, to: number, options: { zero?: boolean; cap?: number } = {}): Scale {
+export function linearScale(
+  values: number[],
+  from: number,
+  to: number,
+  options: { zero?: boolean; cap?: number } = {},
+): Scale {
   let low = Math.min(...values);
   let high = Math.max(...values);
   if (options.zero) low = Math.min(0, low);
@@ -64,7 +71,7 @@ export function autoScale(values: number[], main: number[], from: number, to: nu
   return wide && Math.min(...values) > 0 ? logScale(values, from, to) : linearScale(values, from, to, { zero: true });
 }
 
-/** Step counts on a log axis (each doubling takes the same room), marked at the counts that occur; a lone count is in the middle. */
+/** Step counts on a log axis, marked at the counts that occur; a single count is in the middle. */
 export function stepScale(steps: number[], from: number, to: number): Scale {
   const ticks = [...new Set(steps)].sort((a, b) => a - b);
   const low = Math.log2(ticks[0]);
@@ -75,7 +82,7 @@ export function stepScale(steps: number[], from: number, to: number): Scale {
   return { at, ticks, log: true };
 }
 
-/** Tick text: as few digits as tell the ticks apart. */
+/** Tick text with as few digits as distinguish the ticks. */
 export function tickText(value: number, scale: Scale, percent: boolean): string {
   const factor = percent ? 100 : 1;
   const step = scale.log ? Math.abs(value) : scale.ticks[1] - scale.ticks[0];

@@ -1,14 +1,17 @@
 /**
- * Style sheet of report.html. Method colours are the Okabe-Ito palette (safe for colour-blind readers), darkened or
- * lightened until each stands out at 3:1 against the page in its theme.
+ * Style sheet of report.html. Method colours are the Okabe-Ito palette (safe for colour-blind readers), adjusted to a
+ * contrast of at least 3:1 with the page in both themes.
  */
 export const REPORT_CSS = `
-:root{color-scheme:light dark;--page:#fff;--panel:#f6f7f9;--text:#1a1f25;--muted:#59636e;--rule:#d8dde3;--neutral:#59636e;
+:root{color-scheme:light dark;--page:#fff;--panel:#f6f7f9;--text:#1a1f25;--muted:#59636e;--rule:#d8dde3;
+--neutral:#59636e;
 --s0:#0072b2;--s1:#d55e00;--s2:#00825f;--s3:#b4548c;--s4:#a87400;--s5:#2b86b8}
-@media (prefers-color-scheme:dark){:root{--page:#13171b;--panel:#1b2026;--text:#e5e9ed;--muted:#9ba6b1;--rule:#303841;--neutral:#aab4be;
+@media (prefers-color-scheme:dark){:root{--page:#13171b;--panel:#1b2026;--text:#e5e9ed;--muted:#9ba6b1;--rule:#303841;
+--neutral:#aab4be;
 --s0:#4aa8e0;--s1:#f5833a;--s2:#2bbd92;--s3:#dd92bb;--s4:#e0ae2a;--s5:#8ccbf2}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+body{margin:0;background:var(--page);color:var(--text);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:32px 20px 56px}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 6px;overflow-wrap:anywhere}
 h2{font-size:1.15rem;margin:44px 0 14px;padding-bottom:6px;border-bottom:1px solid var(--rule)}
@@ -50,14 +53,16 @@ table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:
 caption{text-align:left;padding:10px 12px;color:var(--muted);font-size:.85rem}
 th,td{padding:8px 12px;text-align:right;white-space:nowrap;border-top:1px solid var(--rule)}
 thead th{font-weight:600;background:var(--panel)}
-th:first-child{text-align:left;position:sticky;left:0;background:var(--page);max-width:46vw;overflow:hidden;text-overflow:ellipsis}
+th:first-child{text-align:left;position:sticky;left:0;background:var(--page);max-width:46vw;overflow:hidden;
+text-overflow:ellipsis}
 thead th:first-child{background:var(--panel)}
 tbody th{font-weight:500}
 tr.teacher-row td,tr.teacher-row th{background:var(--panel);border-bottom:2px solid var(--rule)}
 tr.reference-row td,tr.reference-row th{color:var(--muted);border-top:2px solid var(--rule)}
 td strong{font-weight:700}
 .kind{color:var(--muted);font-weight:400}
-.key{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(300px,100%),1fr));gap:4px 24px;margin:14px 0 0;font-size:.85rem;color:var(--muted)}
+.key{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(300px,100%),1fr));gap:4px 24px;margin:14px 0 0;
+font-size:.85rem;color:var(--muted)}
 .key div{display:flex;gap:8px}
 .key dt{font-weight:600;color:var(--text);white-space:nowrap}
 .key dd{margin:0}
@@ -67,6 +72,7 @@ td strong{font-weight:700}
 .facts dt{color:var(--muted)}
 .facts dd{margin:0;overflow-wrap:anywhere;min-width:0}
 code{font:.88em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
-@media (max-width:560px){main{padding:20px 14px 40px}.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:8px}svg text{font-size:13px}}
+@media (max-width:560px){main{padding:20px 14px 40px}.facts{grid-template-columns:1fr;gap:0}
+.facts dd{margin-bottom:8px}svg text{font-size:13px}}
 @media print{.scroll{overflow:visible}h2,figure{break-inside:avoid}}
 `;

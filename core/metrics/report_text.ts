@@ -1,4 +1,13 @@
-import { bestRows, COLUMNS, formatCount, heading, orderedRows, type EvalReport, type EvalRow, type RowKind } from "./report_rows.ts";
+import {
+  bestRows,
+  COLUMNS,
+  formatCount,
+  heading,
+  orderedRows,
+  type EvalReport,
+  type EvalRow,
+  type RowKind,
+} from "./report_rows.ts";
 
 /** All figures as an aligned plain-text table for terminals; `*` marks the best student of each column. */
 export function renderTable(report: EvalReport): string {
@@ -13,9 +22,10 @@ export function renderTable(report: EvalReport): string {
 export function renderMarkdown(report: EvalReport): string {
   const rows = cells(report, (text, best) => (best ? `**${text}**` : text), escapeMarkdown);
   const line = (row: string[]) => `| ${row.join(" | ")} |`;
+  const samples = `${formatCount(report.realCount)} real, ${formatCount(report.fakeCount)} generated samples a row`;
   const facts = [
     `Recipe ${escapeMarkdown(report.recipe)} (${escapeMarkdown(report.recipeHash)})`,
-    `${escapeMarkdown(report.dataset)}: ${formatCount(report.realCount)} real, ${formatCount(report.fakeCount)} generated samples a row`,
+    `${escapeMarkdown(report.dataset)}: ${samples}`,
     `${escapeMarkdown(report.device)}, ${escapeMarkdown(report.created)}`,
   ];
   const parts = [
@@ -29,7 +39,11 @@ export function renderMarkdown(report: EvalReport): string {
 }
 
 /** Heading row and one row of texts for each table line. */
-function cells(report: EvalReport, mark: (text: string, best: boolean) => string, clean: (text: string) => string): string[][] {
+function cells(
+  report: EvalReport,
+  mark: (text: string, best: boolean) => string,
+  clean: (text: string) => string,
+): string[][] {
   const best = COLUMNS.map((column) => bestRows(column, report.rows));
   const head = ["Method", ...COLUMNS.map((column) => mark(heading(column), false))];
   const body = orderedRows(report).map(({ row, kind }) => [
@@ -48,13 +62,17 @@ function pad(text: string, width: number, left: boolean): string {
   return left ? text + space : space + text;
 }
 
-/** Drops control characters, so that a name cannot steer the terminal. */
+/** Removes control characters, so that a name cannot control the terminal. */
 function printable(text: string): string {
   return text.replace(/\p{Cc}+/gu, " ");
 }
 
 function escapeMarkdown(text: string): string {
-  return printable(text).replace(/[\\`*_[\]|#~]/g, "\\$&").replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  return printable(text)
+    .replace(/[\\`*_[\]|#~]/g, "\\$&")
+    .replace(/&/g, "&amp;")
+    .replace(/</g, "&lt;")
+    .replace(/>/g, "&gt;");
 }
 
 /** A fenced block whose fence is longer than any run of backticks inside. */

@@ -17,10 +17,10 @@ export const VENDI_RBF_MAX_ROWS = 512;
  * Source: Friedman & Dieng 2023, "The Vendi Score", definition 3.1.
  */
 export function vendiScore(x: Float32Array, n: number, d: number, options: VendiKernel = { kernel: "cosine" }): number {
-  checkFeatures("vendiScore", "x", x, n, d);
+  checkFeatures("vendiScore", x, [n, d]);
   if (options.kernel === "rbf") return expEntropy(symmetricEigenvalues(rbfKernel(x, n, d, options.gamma), n), n);
   const unit = unitRows(x, n, d);
-  const gram = d < n ? columnGram(unit, n, d) : matmulTransposed(unit, unit, n, d, n);
+  const gram = d < n ? columnGram(unit, n, d) : matmulTransposed(unit, unit, [n, d, n]);
   return expEntropy(symmetricEigenvalues(gram, Math.min(n, d)), n);
 }
 
@@ -32,13 +32,14 @@ export function vendiScore(x: Float32Array, n: number, d: number, options: Vendi
 export function withinPromptVendi(
   x: Float32Array,
   labels: ArrayLike<number>,
-  n: number,
-  d: number,
+  [n, d]: readonly [number, number],
   options: VendiKernel = { kernel: "cosine" },
 ): number {
   const op = "withinPromptVendi";
-  checkFeatures(op, "x", x, n, d);
-  if (labels.length !== n) throw new RcmError("E_SHAPE", "one label a row is needed", { op, want: n, got: labels.length });
+  checkFeatures(op, x, [n, d]);
+  if (labels.length !== n) {
+    throw new RcmError("E_SHAPE", "one label a row is needed", { op, want: n, got: labels.length });
+  }
   const groups = new Map<number, number[]>();
   for (let i = 0; i < n; i++) {
     const rows = groups.get(labels[i]);
@@ -68,13 +69,19 @@ function unitRows(x: Float32Array, n: number, d: number): Float64Array {
 
 function rbfKernel(x: Float32Array, n: number, d: number, gamma: number): Float64Array {
   const op = "vendiScore";
-  if (!(gamma > 0 && Number.isFinite(gamma))) throw new RcmError("E_ARG", "gamma is out of range", { op, want: "> 0", got: String(gamma) });
-  if (n > VENDI_RBF_MAX_ROWS) throw new RcmError("E_ARG", "too many rows for the rbf kernel", { op, want: `<= ${VENDI_RBF_MAX_ROWS}`, got: n });
+  if (!(gamma > 0 && Number.isFinite(gamma))) {
+    throw new RcmError("E_ARG", "gamma is out of range", { op, want: "> 0", got: String(gamma) });
+  }
+  if (n > VENDI_RBF_MAX_ROWS) {
+    throw new RcmError("E_ARG", "too many rows for the rbf kernel", { op, want: `<= ${VENDI_RBF_MAX_ROWS}`, got: n });
+  }
   const p = points(x, n, d, x.subarray(0, d));
   const kernel = new Float64Array(n * n);
   eachTile(p, p, false, (i0, i1, j0, j1, out, stride) => {
     for (let i = i0; i < i1; i++) {
-      for (let j = j0; j < j1; j++) kernel[i * n + j] = Math.exp(-gamma * Math.max(0, out[(i - i0) * stride + (j - j0)]));
+      for (let j = j0; j < j1; j++) {
+        kernel[i * n + j] = Math.exp(-gamma * Math.max(0, out[(i - i0) * stride + (j - j0)]));
+      }
     }
   });
   return kernel;

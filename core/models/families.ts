@@ -37,6 +37,12 @@ export function presetNet(name: string): NetSpec {
   return netSpec(found.family, found.config);
 }
 
+/** The network whose video sizes apply when none is named: the first preset of a family with videos. Throws: E_ARG. */
+export function videoNet(): NetSpec {
+  const found = Object.entries(allPresets()).find(([, { family }]) => family.video !== null);
+  return presetNet(found?.[0] ?? "");
+}
+
 /** Name of the preset with these sizes, or null. The number of text tokens is not compared. */
 export function presetOf(family: Family, config: NetConfig): string | null {
   const sizes = (c: NetConfig): string =>

@@ -45,14 +45,17 @@ export interface NetParam extends ParamSpec {
   block: number | null;
 }
 
+export const TIME_PRECISIONS = ["exact", "bf16"] as const;
+/** "bf16" rounds the network's time and its tangent, as the public code does. */
+export type TimePrecision = (typeof TIME_PRECISIONS)[number];
+
 export interface NetOptions {
   /** Storage of weights and of activations inside a block. */
   dtype: DType;
   /** Storage of the residual stream and its tangent; "f32" with bf16 weights keeps the tangent accurate. */
   residual: DType;
   checkpoint: CheckpointMode;
-  /** "bf16" rounds the network's time and its tangent, as the public code does. */
-  time?: "exact" | "bf16";
+  time?: TimePrecision;
 }
 
 /** A network over a source of weights: one graph for value, tangent and gradient. */
@@ -64,7 +67,7 @@ export interface Net {
   /**
    * One evaluation; the output has a tangent when x or a time has one.
    * Shapes: x [B, T, C, Y, X], times [B] or one per frame [B * T], f64 (a second one for networks with secondTime),
-   * context [B, M, D] -> [B, T, C, Y, X].
+   *   context [B, M, D] -> [B, T, C, Y, X].
    * Units: times as `netTime` gives them.
    */
   forward(tape: Tape, x: Var, times: readonly Var[], context: Var): Var;

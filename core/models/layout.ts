@@ -16,8 +16,9 @@ export interface FoundLayout {
   prefix: string;
 }
 
+export const WEIGHT_KINDS = ["ema", "student"] as const;
 /** Which weights of a training run are meant. */
-export type WeightKind = "ema" | "student";
+export type WeightKind = (typeof WEIGHT_KINDS)[number];
 
 /** The prefix of ComfyUI's diffusion networks, whatever their family. */
 export const COMFYUI_PREFIX = "model.diffusion_model.";

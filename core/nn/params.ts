@@ -4,7 +4,7 @@ import { statDType, type Device, type Tensor } from "../tensor.ts";
 import { constant, parameter, type Var } from "../tape.ts";
 import { streamOf } from "../rng.ts";
 
-/** How a fresh parameter is drawn. `normal` has the given standard deviation. */
+/** Initialisation of a parameter; `normal` has the given standard deviation. */
 export type Init = { kind: "zeros" } | { kind: "ones" } | { kind: "normal"; std: number };
 
 export interface ParamSpec {
@@ -13,20 +13,20 @@ export interface ParamSpec {
   init: Init;
 }
 
-/** What a network asks for: a parameter by its key, when it is needed. */
+/** Parameters by name, as a network reads them. */
 export interface ParamSource {
-  /** Throws: E_INTERNAL when there is none of this name. */
+  /** Throws: E_INTERNAL for an unknown name. */
   get(name: string): Var;
-  /** Whether there is a parameter of this name. */
+  /** Whether a parameter of this name exists. */
   has(name: string): boolean;
 }
 
-/** Each parameter starts at a multiple of this many elements, so that rows stay aligned and shards can be cut anywhere. */
+/** Parameters are aligned to this many elements, so that rows stay aligned and shards can be cut anywhere. */
 const ALIGN = 64;
 
 /**
- * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA, norm
- * and sharding each are a single pass over flat memory.
+ * The parameters of one network in one flat buffer, with one flat gradient buffer when trainable: optimizer, EMA,
+ * gradient norm and sharding are single passes over flat memory.
  */
 export class ParamSet implements ParamSource, Disposable {
   readonly flat: Tensor;
@@ -40,19 +40,27 @@ export class ParamSet implements ParamSource, Disposable {
     readonly device: Device,
     readonly specs: readonly ParamSpec[],
     readonly dtype: DType,
-    gradients: boolean | Tensor,
-    flat: Tensor | null,
+    { gradients = false, flat = null }: { gradients?: boolean | Tensor; flat?: Tensor | null },
   ) {
     this.byName = new Map(specs.map((spec) => [spec.name, spec]));
     let size = 0;
     for (const { name, shape } of specs) {
-      if (this.offsets.has(name)) throw new RcmError("E_INTERNAL", "two parameters of one name", { op: "params", got: name });
+      if (this.offsets.has(name)) {
+        throw new RcmError("E_INTERNAL", "two parameters of one name", { op: "params", got: name });
+      }
       this.offsets.set(name, size);
       size += Math.ceil(numel(shape) / ALIGN) * ALIGN;
     }
     this.flat = flat ?? device.zeros([size], dtype);
-    if (this.flat.numel !== size) throw new RcmError("E_SHAPE", "flat buffer of another layout", { op: "params", want: size, got: this.flat.numel });
-    this.grad = gradients === true ? device.zeros([size], statDType(dtype)) : gradients ? gradients.window(0, [size]) : null;
+    if (this.flat.numel !== size) {
+      throw new RcmError("E_SHAPE", "flat buffer of another layout", {
+        op: "params",
+        want: size,
+        got: this.flat.numel,
+      });
+    }
+    this.grad =
+      gradients === true ? device.zeros([size], statDType(dtype)) : gradients ? gradients.window(0, [size]) : null;
     this.sharesGrad = typeof gradients !== "boolean";
     for (const spec of specs) {
       const x = this.tensor(spec.name);
@@ -61,11 +69,11 @@ export class ParamSet implements ParamSource, Disposable {
   }
 
   /**
-   * Allocates parameters of `dtype`, zero filled, for as long as the device lives. `gradients`: whether they are trainable, or
-   * the buffer of at least flatSize(specs) elements that their gradients share with other sets.
+   * Allocates zeroed parameters of `dtype`, which live until disposed. `gradients`: whether they are trainable, or the
+   * buffer of at least flatSize(specs) elements that their gradients share with other sets.
    */
   static create(device: Device, specs: readonly ParamSpec[], dtype: DType, gradients: boolean | Tensor): ParamSet {
-    return device.persistent(() => new ParamSet(device, specs, dtype, gradients, null));
+    return device.persistent(() => new ParamSet(device, specs, dtype, { gradients }));
   }
 
   /** Elements of the flat buffer that holds parameters of these specs. */
@@ -75,12 +83,12 @@ export class ParamSet implements ParamSource, Disposable {
 
   /** Frozen parameters over an existing flat buffer. Throws: E_SHAPE unless it has exactly flatSize(specs) elements. */
   static view(device: Device, specs: readonly ParamSpec[], flat: Tensor): ParamSet {
-    return new ParamSet(device, specs, flat.dtype, false, flat);
+    return new ParamSet(device, specs, flat.dtype, { flat });
   }
 
   /** Frozen parameters over an existing flat buffer of the same layout (for example EMA weights). */
   over(flat: Tensor): ParamSet {
-    return new ParamSet(this.device, this.specs, flat.dtype, false, flat);
+    return new ParamSet(this.device, this.specs, flat.dtype, { flat });
   }
 
   get names(): string[] {
@@ -113,7 +121,7 @@ export class ParamSet implements ParamSource, Disposable {
     return v;
   }
 
-  /** Draws every parameter from its spec. Element values depend only on seed and position in the list. */
+  /** Initialises every parameter from its spec; values depend only on the seed and the position in the list. */
   init(seed: number): void {
     this.specs.forEach((spec, i) => {
       const t = this.tensor(spec.name);
@@ -125,18 +133,26 @@ export class ParamSet implements ParamSource, Disposable {
     });
   }
 
-  /** Loads values by name. Throws: E_STATE naming missing and unexpected keys, E_SHAPE for a wrong shape. */
+  /** Loads values by name. Throws: E_STATE naming missing and unexpected keys, E_SHAPE. */
   load(from: ReadonlyMap<string, HostTensor>, what: string): void {
     const missing = this.names.filter((n) => !from.has(n));
     const known = new Set(this.names);
     const unexpected = [...from.keys()].filter((n) => !known.has(n));
     if (missing.length > 0 || unexpected.length > 0) {
-      const list = (names: string[]): string => (names.length === 0 ? "none" : `${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`);
-      throw new RcmError("E_STATE", `parameter names do not fit: missing ${list(missing)}; unexpected ${list(unexpected)}`, { op: what });
+      const list = (names: string[]): string =>
+        names.length === 0
+          ? "none"
+          : `${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`;
+      throw new RcmError(
+        "E_STATE",
+        `parameter names do not fit: missing ${list(missing)}; unexpected ${list(unexpected)}`,
+        { op: what },
+      );
     }
     for (const [name, host] of from) {
       const t = this.tensor(name);
-      const flatShape = host.shape.length > 2 && t.shape.length === 2 ? [host.shape[0], numel(host.shape.slice(1))] : host.shape;
+      const flatShape =
+        host.shape.length > 2 && t.shape.length === 2 ? [host.shape[0], numel(host.shape.slice(1))] : host.shape;
       if (flatShape.length !== t.shape.length || flatShape.some((d, i) => d !== t.shape[i])) {
         throw new RcmError("E_SHAPE", `${name} has the wrong shape`, { op: what, want: t.shape, got: host.shape });
       }
@@ -144,7 +160,7 @@ export class ParamSet implements ParamSource, Disposable {
     }
   }
 
-  /** Copies values to the host, from `flat` (default: the parameters themselves), in `dtype`. */
+  /** Yields values on the host in `dtype`, read from `flat` (by default the parameters). */
   *entries(flat: Tensor = this.flat, dtype: DType = flat.dtype): Generator<[string, HostTensor]> {
     for (const { name } of this.specs) {
       using _scope = this.device.scope();
@@ -160,7 +176,7 @@ export class ParamSet implements ParamSource, Disposable {
     this.grad?.zero();
   }
 
-  /** Frees the weights, and gradients that are not shared. */
+  /** Frees the weights, and the gradients unless they are shared. */
   [Symbol.dispose](): void {
     this.flat.free();
     if (!this.sharesGrad) this.grad?.free();

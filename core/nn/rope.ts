@@ -2,15 +2,15 @@ import type { DType } from "../dtype.ts";
 import type { Device, Tensor } from "../tensor.ts";
 import type { RopeTables } from "../ops/rms_norm_rope.ts";
 
-/** Share of a head's width that turns with the frame, the row and the column: [K - 4 floor(K/6), 2 floor(K/6), 2 floor(K/6)]. */
+/** How a head's width K is split over the frame, row and column axes: K - 4 floor(K/6) and twice 2 floor(K/6). */
 export function ropeSplit(headDim: number): [number, number, number] {
   const side = 2 * Math.floor(headDim / 6);
   return [headDim - 2 * side, side, side];
 }
 
 /**
- * Angles of 3D rotary embedding, frame, row, column in turn. Shapes: grid [T, Y, X] tokens -> [L, K/2] row-major.
- * Source: Wan2.1; base 10000, angle = position * base^(-2i/part).
+ * Angles of 3D rotary embedding, for frame, row and column in that order.
+ * Shapes: grid [T, Y, X] tokens -> [L, K/2] row-major. Source: Wan2.1; base 10000, angle = position * base^(-2i/part).
  */
 export function ropeAngles(headDim: number, grid: readonly [number, number, number]): Float64Array {
   const parts = ropeSplit(headDim);
@@ -30,11 +30,16 @@ export function ropeAngles(headDim: number, grid: readonly [number, number, numb
   return out;
 }
 
-/** Tables by what they depend on; they live as long as their device, so every network with such heads shares them. */
+/** Tables by head width, grid and dtype. They live as long as their device, and networks share them. */
 const made = new WeakMap<Device, Map<string, RopeTables>>();
 
-/** cos and sin of the angles on the device, made once. Shapes: [L, K/2] each. */
-export function ropeTables(device: Device, headDim: number, grid: readonly [number, number, number], dtype: DType): RopeTables {
+/** cos and sin of the angles on the device, cached. Shapes: [L, K/2] each. */
+export function ropeTables(
+  device: Device,
+  headDim: number,
+  grid: readonly [number, number, number],
+  dtype: DType,
+): RopeTables {
   const known = made.get(device) ?? new Map<string, RopeTables>();
   made.set(device, known);
   const key = [headDim, ...grid, dtype].join(" ");
@@ -42,7 +47,8 @@ export function ropeTables(device: Device, headDim: number, grid: readonly [numb
   if (found) return found;
   const angles = ropeAngles(headDim, grid);
   const shape = [grid[0] * grid[1] * grid[2], headDim / 2];
-  const table = (f: (angle: number) => number): Tensor => device.persistent(() => device.fromValues(angles.map(f), shape, dtype));
+  const table = (f: (angle: number) => number): Tensor =>
+    device.persistent(() => device.fromValues(angles.map(f), shape, dtype));
   const tables = { cos: table(Math.cos), sin: table(Math.sin) };
   known.set(key, tables);
   return tables;

@@ -23,7 +23,7 @@ function sizes([x, modulation]: AdaLayerNormInputs) {
   return { B, L, D, modStride: modulation.shape[1] * D };
 }
 
-/** Address of a slot of the first sample. */
+/** Address of a modulation slot; the kernels add the sample's stride. */
 const slot = (modulation: Tensor, i: number): Pointer => {
   const D = modulation.shape[2];
   return modulation.window(i * D, [D]).ptr;

@@ -5,7 +5,7 @@ import type { Tape, Var } from "../tape.ts";
 
 interface AttentionParams {
   heads: number;
-  /** Factor of the scores; null: 1/sqrt(K). */
+  /** Scale of the scores; null: 1/sqrt(K). */
   scale: number | null;
 }
 
@@ -67,5 +67,6 @@ export const attentionOp: Op<AttentionInputs, AttentionParams, readonly [lse: Te
  * Shapes: q [B, Lq, H*K], k [B, Lk, H*K], v [B, Lk, H*Kv] -> [B, Lq, H*Kv]. Grad: q, k, v.
  * Source: FlashAttention-2 and its Jacobian-vector product, rCM (arXiv 2510.08431) section 3.
  */
-export const attention = (tape: Tape, q: Var, k: Var, v: Var, heads: number, scale: number | null = null): Var =>
-  tape.run(attentionOp, [q, k, v], { heads, scale });
+export const attention = (
+  tape: Tape, { q, k, v }: Record<"q" | "k" | "v", Var>, heads: number, scale: number | null = null,
+): Var => tape.run(attentionOp, [q, k, v], { heads, scale });

@@ -22,7 +22,7 @@ function sizes([x, h, modulation]: GateResidualInputs) {
   return { B, L, D, gateStride: modulation ? modulation.shape[1] * D : 0, xDtype: x.code, hDtype: h.code };
 }
 
-/** Address of the gate of the first sample; 0: no gate. */
+/** Address of the gate's slot; 0 for no gate. */
 function gateOf(modulation: Tensor | null, { gate }: GateResidualParams): Pointer | 0 {
   if (!modulation) return 0;
   const D = modulation.shape[2];
@@ -63,8 +63,9 @@ export const gateResidualOp: Op<GateResidualInputs, GateResidualParams> = {
 };
 
 /**
- * y = x + gate * h with the gate in a slot of a modulation tensor; modulation null: y = x + h.
+ * y = x + gate * h with the gate in a slot of a modulation tensor; without gate: y = x + h.
  * Shapes: x, h [B, L, D], modulation [B, S, D] (stat dtype). Grad: x, h; modulation accumulates.
  */
-export const gateResidual = (tape: Tape, x: Var, h: Var, modulation: Var | null = null, gate = 0): Var =>
-  tape.run(gateResidualOp, [x, h, modulation], { gate });
+export const gateResidual = (
+  tape: Tape, x: Var, h: Var, gate: { modulation: Var; slot: number } | null = null,
+): Var => tape.run(gateResidualOp, [x, h, gate?.modulation ?? null], { gate: gate?.slot ?? 0 });

@@ -66,5 +66,5 @@ export const layerNormOp: Op<LayerNormInputs, LayerNormParams, readonly [mean: T
  * Shapes: x [..., N], w, b [N] or null. Grad: x; w and b accumulate.
  */
 export const layerNorm = (
-  tape: Tape, x: Var, w: Var | null, b: Var | null, eps: number, dtype: DType | null = null,
-): Var => tape.run(layerNormOp, [x, w, b], { eps, dtype });
+  tape: Tape, x: Var, { w, b, ...p }: LayerNormParams & { w: Var | null; b: Var | null },
+): Var => tape.run(layerNormOp, [x, w, b], p);

@@ -5,8 +5,8 @@ import { expectLike, ptrOf, type Device, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
 /**
- * Coefficients of one term: value and tangent, on the host in f64. One per sample, or one per frame of samples whose second axis
- * is frames; a number holds for all.
+ * Coefficients of one term, value and tangent, on the host in f64: one per sample, or one per frame of samples
+ * [B, T, ...]. A number applies everywhere.
  */
 export interface Coefficient {
   value: Float64Array | number;
@@ -17,7 +17,7 @@ interface LincombParams {
   coef: Coefficient[];
 }
 
-/** The kernels on coefficients that are on the device already. Shapes: coef, coefDot [terms, B] f64. */
+/** The kernels, for coefficients already on the device. Shapes: coef, coefDot [terms, B] f64. */
 export const lincombKernels = {
   forward(x: readonly Tensor[], coef: Tensor, y: Tensor): void {
     y.device.lib.lincombFwd({ ...terms(x), coef: coef.ptr, y: y.ptr, ...counts(x, coef) });
@@ -94,7 +94,7 @@ function check(x: readonly Tensor[], coef: Coefficient[]): { device: Device; B: 
   return { device: first.device, B: rowsOf(first, coef) };
 }
 
-/** How many rows of x have coefficients of their own: its samples, or their frames. Throws: E_SHAPE. */
+/** Number of rows of x with separate coefficients: its samples or their frames. Throws: E_SHAPE. */
 function rowsOf({ shape }: Tensor, coef: Coefficient[]): number {
   const [B, T] = [shape[0] ?? 1, shape[1] ?? 1];
   let rows = B;
@@ -116,7 +116,7 @@ function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): T
   coef.forEach((one, i) => {
     const v = (dot ? one.dot : one.value) ?? 0;
     if (typeof v === "number") return void values.fill(v, i * B, (i + 1) * B);
-    // A coefficient per sample beside others per frame holds for every frame of its sample.
+    // A per-sample coefficient applies to every frame of its sample when others are per frame.
     const each = B / v.length;
     if (each === 1) return values.set(v, i * B);
     v.forEach((one, b) => values.fill(one, i * B + b * each, i * B + (b + 1) * each));
@@ -126,12 +126,12 @@ function upload(device: Device, coef: Coefficient[], B: number, dot: boolean): T
 
 /**
  * y[b] = sum_i coef_i[b] x_i[b].
- * Shapes: x_i [B, ...], coefficients [B], or [B * T] for x_i [B, T, ...]. Grad: to x_i; coefficients have a tangent only.
+ * Shapes: x_i [B, ...], coefficients [B], or [B * T] for x_i [B, T, ...]. Grad: x_i; coefficients carry tangents only.
  */
 export const lincomb = (tape: Tape, terms: [Coefficient, Var][]): Var =>
   tape.run(lincombOp, terms.map(([, v]) => v), { coef: terms.map(([c]) => c) });
 
-/** The same on plain tensors, with neither record nor tangent. */
+/** The same on plain tensors, without recording or tangents. */
 export function combine(terms: [Float64Array | number, Tensor][]): Tensor {
   return lincombOp.forward(terms.map(([, t]) => t), { coef: terms.map(([value]) => ({ value })) }, false).y;
 }

@@ -8,6 +8,12 @@ interface LinearParams {
   dtype: DType | null;
 }
 
+/** Weight and bias of a linear layer. */
+export interface Weights {
+  w: Var;
+  b: Var | null;
+}
+
 export type LinearInputs = [x: Tensor, w: Tensor, b: Tensor | null];
 
 /** Sizes and codes of x [..., K] against w [N, K] and b [N], and the shape of the product. Throws: E_SHAPE, E_DTYPE. */
@@ -57,5 +63,5 @@ export const linearOp: Op<LinearInputs, LinearParams> = {
 };
 
 /** y = x w^T + b. Shapes: x [..., K], w [N, K], b [N] or null -> [..., N]. Grad: x; w and b accumulate. */
-export const linear = (tape: Tape, x: Var, w: Var, b: Var | null, dtype: DType | null = null): Var =>
+export const linear = (tape: Tape, x: Var, { w, b }: Weights, dtype: DType | null = null): Var =>
   tape.run(linearOp, [x, w, b], { dtype });

@@ -2,13 +2,13 @@ import { onlyTangent, type Op } from "../op.ts";
 import { ptrOf, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 import { activationCode, type ActivationKind } from "./activation.ts";
-import { linearSizes, type LinearInputs } from "./linear.ts";
+import { linearSizes, type LinearInputs, type Weights } from "./linear.ts";
 
 interface LinearGeluParams {
   kind: ActivationKind;
 }
 
-/** h = x w^T + b, the value before the activation, is saved. */
+/** Saves the pre-activation h = x w^T + b for the vjp. */
 export const linearGeluOp: Op<LinearInputs, LinearGeluParams, readonly [h: Tensor]> = {
   name: "linear_gelu",
   costly: "matmul",
@@ -58,5 +58,5 @@ export const linearGeluOp: Op<LinearInputs, LinearGeluParams, readonly [h: Tenso
  * Shapes: x [..., K], w [N, K], b [N] -> [..., N]. Grad: as linear.
  */
 export const linearGelu = (
-  tape: Tape, x: Var, w: Var, b: Var | null, kind: ActivationKind = "gelu_tanh",
+  tape: Tape, x: Var, { w, b }: Weights, kind: ActivationKind = "gelu_tanh",
 ): Var => tape.run(linearGeluOp, [x, w, b], { kind });

@@ -4,7 +4,7 @@ import { onlyTangent, type Op } from "../op.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
-/** Order of a patch's elements: channel first (c pt py px) or channel last (pt py px c). */
+/** Memory order of a patch's elements: channel first (c pt py px) or channel last (pt py px c). */
 export type PatchOrder = "channel_first" | "channel_last";
 
 export interface PatchParams {
@@ -14,7 +14,10 @@ export interface PatchParams {
   dtype: DType | null;
 }
 
-/** Sizes of a latent [B, C, T, Y, X] in patches, and the shape of its tokens. Throws: E_SHAPE for a broken patch. */
+/**
+ * Sizes of a latent [B, C, T, Y, X] in patches, and the shape of its tokens.
+ * Throws: E_SHAPE unless patches divide it.
+ */
 export function patchSizes(op: string, shape: readonly number[], { patch, order }: PatchParams) {
   const [B, C, T, Y, X] = shape;
   const [pt, py, px] = patch;
@@ -52,5 +55,5 @@ export const patchifyOp: Op<[x: Tensor], PatchParams> = {
   },
 };
 
-/** Cuts a latent into flat patches, tokens in (t y x) order. Shapes: x [B, C, T, Y, X] -> [B, L, P]. */
+/** Flattens a latent into patches, tokens in (t y x) order. Shapes: x [B, C, T, Y, X] -> [B, L, P]. */
 export const patchify = (tape: Tape, x: Var, p: PatchParams): Var => tape.run(patchifyOp, [x], p);

@@ -4,7 +4,10 @@ import { onlyTangent, type Op } from "../op.ts";
 import { expectDType, expectShape, ptrOf, statDType, type Tensor } from "../tensor.ts";
 import type { Tape, Var } from "../tape.ts";
 
-/** Rotary tables: cos and sin of the angle of each (token, pair); stat dtype. Shapes: [L, K/2] each. */
+/**
+ * Rotary embedding tables: cos and sin of the angle of each (token, pair), in the stat dtype.
+ * Shapes: [L, K/2] each.
+ */
 export interface RopeTables {
   cos: Tensor;
   sin: Tensor;
@@ -12,7 +15,7 @@ export interface RopeTables {
 
 interface RmsNormRopeParams {
   heads: number;
-  /** Elements that share one RMS: the whole width D (Wan) or one head (Cosmos). */
+  /** Elements normalised together: the whole width D (Wan) or one head (Cosmos). */
   group: number;
   rope: RopeTables | null;
   /** Pairing: (2i, 2i+1) or (i, i + K/2). */
@@ -43,7 +46,7 @@ function sizesOf([x, w]: RmsNormRopeInputs, { heads, group, rope, pairing }: Rms
   };
 }
 
-/** Elements of rstd: one for each group of each row. */
+/** Shape of rstd: one element per normalised group. */
 const groups = (x: Tensor, { group }: RmsNormRopeParams): number[] => [x.numel / group];
 
 export const rmsNormRopeOp: Op<RmsNormRopeInputs, RmsNormRopeParams, readonly [rstd: Tensor]> = {

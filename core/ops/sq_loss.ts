@@ -7,7 +7,7 @@ interface SqLossParams {
   /** Constants of x's shape; null: 0. */
   target: Tensor | null;
   delta: Tensor | null;
-  /** Weights of samples, or of their frames; on the host. */
+  /** Weights per sample, or per frame, on the host. */
   weight: Float64Array;
 }
 
@@ -17,12 +17,13 @@ function check(x: Tensor, { target, delta, weight }: SqLossParams): number {
   if (target) expectLike(op, "target", target, x);
   if (delta) expectLike(op, "delta", delta, x);
   if (weight.length !== B && weight.length !== B * T) {
-    throw new RcmError("E_SHAPE", "one weight per sample or per frame", { op, want: `${B} or ${B * T}`, got: weight.length });
+    const want = `${B} or ${B * T}`;
+    throw new RcmError("E_SHAPE", "one weight per sample or per frame", { op, want, got: weight.length });
   }
   return weight.length;
 }
 
-/** What does not depend on x, with the weights on the device. Shapes: weight [B] f64. */
+/** Constants of the loss, with the weights on the device. Shapes: weight [B] f64. */
 interface SqLossConstants {
   target: Tensor | null;
   delta: Tensor | null;
@@ -37,7 +38,7 @@ function fields(x: Tensor, { target, delta, weight }: SqLossConstants) {
   };
 }
 
-/** The kernels on weights that are on the device already. */
+/** The kernels, for weights already on the device. */
 export const sqLossKernels = {
   forward(x: Tensor, c: SqLossConstants, loss: Tensor): void {
     x.device.lib.sqLossFwd({ ...fields(x, c), loss: loss.ptr });
@@ -50,7 +51,7 @@ export const sqLossKernels = {
   },
 };
 
-/** The weights are saved as they are on the device. */
+/** The vjp reuses the uploaded weights. */
 export const sqLossOp: Op<[x: Tensor], SqLossParams, readonly [weight: Tensor]> = {
   name: "sq_loss",
   forward([x], p) {

@@ -11,12 +11,14 @@ export interface AdamWOptions {
   maxGradNorm: number;
 }
 
-/** AdamW over a flat parameter buffer: f32 masters (beside bf16 weights) and moments, clip and EMA in the same pass. */
+/**
+ * AdamW over a flat parameter buffer, with f32 moments, f32 master weights for bf16, and clipping and EMA in one pass.
+ */
 export class AdamW {
   readonly master: Tensor | null;
   readonly m: Tensor | null;
   readonly v: Tensor;
-  /** Updates made. */
+  /** Number of updates so far. */
   updates = 0;
 
   constructor(
@@ -25,7 +27,9 @@ export class AdamW {
   ) {
     const { device, flat, dtype, grad } = params;
     if (!grad) throw new RcmError("E_INTERNAL", "parameters without gradients", { op: "adamw" });
-    if (dtype === "f64" || dtype === "f16") throw new RcmError("E_DTYPE", "trainable weights are f32 or bf16", { op: "adamw", got: dtype });
+    if (dtype === "f64" || dtype === "f16") {
+      throw new RcmError("E_DTYPE", "trainable weights are f32 or bf16", { op: "adamw", got: dtype });
+    }
     const state = (): Tensor => device.persistent(() => device.zeros(flat.shape, "f32"));
     this.master = dtype === "f32" ? null : state();
     this.m = options.betas[0] > 0 ? state() : null;
@@ -33,23 +37,23 @@ export class AdamW {
     this.syncMaster();
   }
 
-  /** Restarts the masters from the weights (after loading weights without masters). */
+  /** Resets the master weights from the weights, after loading a checkpoint without masters. */
   syncMaster(): void {
     this.master?.set(this.params.flat);
   }
 
-  /** Flat f32 values of full precision: the masters, or the weights themselves. */
+  /** The weights in full precision, flat f32: the masters, or the weights themselves. */
   get values(): Tensor {
     return this.master ?? this.params.flat;
   }
 
-  /** Global L2 norm of the gradient, reading it to the host. */
+  /** Global L2 norm of the gradient. Blocks for the device. */
   gradNorm(): number {
     const grad = this.params.grad as Tensor;
     return Math.sqrt(sampleReduce(grad.view([1, grad.numel]), "squares")[0]);
   }
 
-  /** One update from the gathered gradient, which is cleared. Source: Loshchilov & Hutter 2019. */
+  /** One update from the accumulated gradient, which is then cleared. Source: Loshchilov & Hutter 2019. */
   step(lr: number, gradNorm: number, ema: { flat: Tensor; beta: number } | null): void {
     const { params, options: o } = this;
     const grad = params.grad as Tensor;

@@ -1,6 +1,7 @@
 /**
  * Exponent of the power-function EMA of relative width s: the largest real root of
- * x^3 + 7 x^2 + (16 - s^-2) x + (12 - s^-2). Source: Karras et al. 2024 (EDM2) eq. 126.
+ * x^3 + 7 x^2 + (16 - s^-2) x + (12 - s^-2).
+ * Source: Karras et al. 2024 (EDM2) eq. 126.
  */
 export function powerEmaGamma(length: number): number {
   const q = length ** -2;

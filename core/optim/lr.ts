@@ -7,10 +7,13 @@ export interface LrSchedule {
   totalSteps: number;
 }
 
-/** Factor of the warm-up's first step. */
+/** Initial factor of the warm-up. */
 const START = 1e-6;
 
-/** Learning rate of update n (0-based): linear from 1e-6 lr to lr over warmupSteps, constant, then optional cosine decay. */
+/**
+ * Learning rate of update n (0-based): linear from 1e-6 lr to lr over warmupSteps, constant, then optional cosine
+ * decay.
+ */
 export function learningRate(n: number, s: LrSchedule): number {
   if (n < s.warmupSteps) return s.lr * (START + ((1 - START) * n) / s.warmupSteps);
   const left = s.totalSteps - n;

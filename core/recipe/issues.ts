@@ -1,7 +1,7 @@
 import type * as v from "valibot";
 import { didYouMean } from "./suggest.ts";
 
-/** Words for valibot's issues: what was found, what is allowed. */
+/** Texts of valibot's issues: what was found, what is allowed. */
 
 interface AnySchema {
   type: string;
@@ -13,14 +13,14 @@ interface AnySchema {
   literal?: unknown;
 }
 
-/** The schema below optional, nullable and pipes. */
+/** The schema inside optional, nullable and pipe wrappers. */
 function core(schema: AnySchema): AnySchema {
   if (schema.wrapped) return core(schema.wrapped);
   if (schema.pipe && schema.pipe[0] !== schema) return core(schema.pipe[0]);
   return schema;
 }
 
-/** Maps a value may be at a path, following the `kind` that the value states. */
+/** Map schemas allowed at a path; a value's `kind` selects among variants. */
 export function mapsAt(root: unknown, path: readonly string[], value: unknown): AnySchema[] {
   let at = [core(root as AnySchema)];
   let here = value;
@@ -41,11 +41,18 @@ export function mapsAt(root: unknown, path: readonly string[], value: unknown): 
 }
 
 /** Keys allowed in the map at a path. */
-export const keysAt = (root: unknown, path: readonly string[], value: unknown): string[] => [...new Set(mapsAt(root, path, value).flatMap((s) => Object.keys(s.entries ?? {})))];
+export const keysAt = (root: unknown, path: readonly string[], value: unknown): string[] => [
+  ...new Set(mapsAt(root, path, value).flatMap((s) => Object.keys(s.entries ?? {}))),
+];
 
 const show = (x: unknown): string => (x === undefined ? "nothing" : JSON.stringify(x));
 
-/** One issue in words, without its place. */
+function oneOf(found: unknown, allowed: readonly string[]): string {
+  const suggestion = typeof found === "string" ? didYouMean(found, allowed) : "";
+  return `found ${show(found)}, allowed ${allowed.join(", ")}${suggestion}`;
+}
+
+/** The text of an issue, without its location. */
 export function describeIssue(issue: v.BaseIssue<unknown>, root: unknown, value: unknown): string {
   const path = (issue.path ?? []).map((p) => String(p.key));
   const last = path[path.length - 1] ?? "";
@@ -57,15 +64,26 @@ export function describeIssue(issue: v.BaseIssue<unknown>, root: unknown, value:
   if (issue.type === "variant") {
     const maps = mapsAt(root, path.slice(0, -1), undefined);
     const kinds = maps.flatMap((s) => (s.entries?.kind ? [String(core(s.entries.kind).literal)] : []));
-    const found = typeof issue.input === "object" && issue.input !== null ? (issue.input as Record<string, unknown>).kind : issue.input;
-    return `found ${show(found)}, allowed ${kinds.join(", ")}${typeof found === "string" ? didYouMean(found, kinds) : ""}`;
+    const found =
+      typeof issue.input === "object" && issue.input !== null
+        ? (issue.input as Record<string, unknown>).kind
+        : issue.input;
+    return oneOf(found, kinds);
   }
   if (issue.type === "picklist") {
     const allowed = (issue.expected ?? "").replace(/^\(|\)$/g, "").split(" | ").map((s) => s.replace(/^"|"$/g, ""));
-    return `found ${show(issue.input)}, allowed ${allowed.join(", ")}${typeof issue.input === "string" ? didYouMean(issue.input, allowed) : ""}`;
+    return oneOf(issue.input, allowed);
   }
-  const limits: Record<string, string> = { min_value: "at least", max_value: "at most", gt_value: "more than", lt_value: "less than" };
-  if (issue.type in limits) return `found ${show(issue.input)}, allowed ${limits[issue.type]} ${show((issue as unknown as { requirement: unknown }).requirement)}`;
+  const limits: Record<string, string> = {
+    min_value: "at least",
+    max_value: "at most",
+    gt_value: "more than",
+    lt_value: "less than",
+  };
+  if (issue.type in limits) {
+    const bound = "requirement" in issue ? issue.requirement : undefined;
+    return `found ${show(issue.input)}, allowed ${limits[issue.type]} ${show(bound)}`;
+  }
   if (issue.type === "integer") return `found ${show(issue.input)}, allowed whole numbers`;
   if (issue.type === "finite") return `found ${show(issue.input)}, allowed finite numbers`;
   if (issue.type === "min_length") return "found an empty value, allowed a value that is not empty";

@@ -10,11 +10,11 @@ import { didYouMean } from "./suggest.ts";
 
 export interface LoadedRecipe {
   recipe: Recipe;
-  /** The file it was read from. */
+  /** The file that was read. */
   path: string;
   /** YAML with every default; loads again to the same recipe. */
   resolved: string;
-  /** First 16 hex digits of the SHA-256 of the recipe as canonical JSON, machine paths left out. */
+  /** First 16 hex digits of the SHA-256 of the recipe as canonical JSON, without machine-dependent paths. */
   hash: string;
 }
 
@@ -28,7 +28,7 @@ function canonical(value: unknown): string {
   return `{${entries.map(([k, x]) => `${JSON.stringify(k)}:${canonical(x)}`).join(",")}}`;
 }
 
-/** The recipe without the paths of this machine: what a hash should depend on. */
+/** The recipe without machine-dependent paths, for the hash. */
 function portable(r: Recipe): unknown {
   const init = ["teacher", "random"].includes(r.model.init) ? r.model.init : "file";
   return {
@@ -41,7 +41,7 @@ function portable(r: Recipe): unknown {
   };
 }
 
-/** Lays `--set a.b=v` on a recipe. Throws: E_RECIPE for a malformed assignment or an unknown key. */
+/** Applies `--set a.b=v` to a recipe. Throws: E_RECIPE for a malformed assignment or an unknown key. */
 function applySet(base: Sourced, text: string): Sourced {
   const equals = text.indexOf("=");
   const key = text.slice(0, equals).trim();
@@ -56,7 +56,9 @@ function applySet(base: Sourced, text: string): Sourced {
   path.forEach((word, i) => {
     const allowed = keysAt(recipeSchema, path.slice(0, i), base.value);
     if (!allowed.includes(word)) {
-      throw new RcmError("E_RECIPE", `--set ${key}: unknown key "${word}", allowed ${allowed.length > 0 ? allowed.join(", ") : "no keys here"}${didYouMean(word, allowed)}`, { op: "recipe" });
+      const keys = allowed.length > 0 ? allowed.join(", ") : "no keys here";
+      const problem = `unknown key "${word}", allowed ${keys}${didYouMean(word, allowed)}`;
+      throw new RcmError("E_RECIPE", `--set ${key}: ${problem}`, { op: "recipe" });
     }
   });
   const place = `--set ${key}`;
@@ -66,7 +68,7 @@ function applySet(base: Sourced, text: string): Sourced {
   return merge(base, { value, places });
 }
 
-/** Where a key stands, or the nearest map above it. */
+/** The location of a key, or of the nearest map above it. */
 function placeOf(places: ReadonlyMap<string, string>, key: string): string {
   for (let at = key; ; at = at.slice(0, Math.max(0, at.lastIndexOf(".")))) {
     const found = places.get(at);
@@ -76,8 +78,8 @@ function placeOf(places: ReadonlyMap<string, string>, key: string): string {
 }
 
 /**
- * Reads, extends, overrides and checks a recipe. Throws: E_IO when it cannot be read; E_RECIPE with a line for each problem:
- * place, key, what was found, what is allowed.
+ * Reads, extends, overrides and checks a recipe. Throws: E_IO when it cannot be read; E_RECIPE with a line for each
+ * problem: location, key, what was found, what is allowed.
  */
 export function loadRecipe(path: string, sets: readonly string[] = []): LoadedRecipe {
   const sourced = sets.reduce(applySet, readExtended(path));
@@ -88,13 +90,16 @@ export function loadRecipe(path: string, sets: readonly string[] = []): LoadedRe
       const key = (issue.path ?? []).map((p) => String(p.key)).join(".");
       problems.push(`${placeOf(sourced.places, key)} ${key}: ${describeIssue(issue, recipeSchema, sourced.value)}`);
     }
-  } else for (const [key, message] of crossChecks(result.output)) problems.push(`${placeOf(sourced.places, key)} ${key}: ${message}`);
+  } else
+    for (const [key, message] of crossChecks(result.output))
+      problems.push(`${placeOf(sourced.places, key)} ${key}: ${message}`);
   if (!result.success || problems.length > 0) {
     const more = problems.length > MOST ? [`and ${problems.length - MOST} more`] : [];
     throw new RcmError("E_RECIPE", [...problems.slice(0, MOST), ...more].join("\n"), { op: "recipe" });
   }
   const recipe = result.output;
   const hash = createHash("sha256").update(canonical(portable(recipe))).digest("hex").slice(0, 16);
-  const resolved = `# Resolved from ${path}; recipe hash ${hash}. Every default is written out; this file loads as it stands.\n${stringify(recipe, { lineWidth: 0 })}`;
+  const header = `# Resolved from ${path}; recipe hash ${hash}. Every default is written out; this file can be loaded.`;
+  const resolved = `${header}\n${stringify(recipe, { lineWidth: 0 })}`;
   return { recipe, path, resolved, hash };
 }

@@ -3,6 +3,7 @@ import { allPresets } from "../models/families.ts";
 import { FEW_STEP_MODES, STUDENT_FORMS, TEACHER_SAMPLERS } from "../samplers/list.ts";
 import { MOST_STEPS } from "../samplers/times.ts";
 import { CHECKPOINT_MODES } from "../tape.ts";
+import { TIME_PRECISIONS } from "../models/family.ts";
 
 /** The recipe language. Keys are snake_case; every default below is written into the resolved recipe of a run. */
 
@@ -30,16 +31,25 @@ const modelSchema = v.strictObject({
   heads: v.optional(count),
   layers: v.optional(count),
   ffn_dim: v.optional(count),
-  dtype: v.pipe(v.optional(dtype, "f32"), note("storage of weights and activations; masters and optimizer state are f32")),
+  dtype: v.pipe(
+    v.optional(dtype, "f32"),
+    note("storage of weights and activations; masters and optimizer state are f32"),
+  ),
   residual: v.pipe(v.optional(dtype, "f32"), note("storage of the residual stream and its tangent")),
   checkpoint: v.pipe(v.optional(v.picklist(CHECKPOINT_MODES), "none"), note("what backward recomputes")),
-  time: v.pipe(v.optional(v.picklist(["exact", "bf16"]), "exact"), note("exact: times stay f64 up to the sinusoid; bf16: rounded as the public code does")),
+  time: v.pipe(
+    v.optional(v.picklist(TIME_PRECISIONS), "exact"),
+    note("exact: times stay f64 up to the sinusoid; bf16: rounded as the public code does"),
+  ),
   init: v.pipe(v.optional(text, "teacher"), note("starting weights: teacher, random, or the path of a checkpoint")),
 });
 
 const optimizerSchema = v.strictObject({
   lr: positive,
-  betas: v.optional(v.strictTuple([v.pipe(v.number(), v.minValue(0), v.ltValue(1)), v.pipe(v.number(), v.minValue(0), v.ltValue(1))]), [0, 0.999]),
+  betas: v.optional(
+    v.strictTuple([v.pipe(v.number(), v.minValue(0), v.ltValue(1)), v.pipe(v.number(), v.minValue(0), v.ltValue(1))]),
+    [0, 0.999],
+  ),
   eps: v.optional(positive, 1e-8),
   weight_decay: v.optional(nonNegative, 0.01),
   warmup_steps: v.pipe(v.optional(whole, 100), note("linear warm-up of the learning rate, optimizer steps")),
@@ -54,10 +64,25 @@ const scmSchema = v.strictObject({
   times: v.optional(timesSchema, { kind: "log_normal", mean: -0.8, std: 1.6 }),
   tangent: v.optional(v.picklist(["jvp", "semi_continuous", "finite_difference"]), "jvp"),
   fd_size: v.optional(positive, 1e-4),
-  tangent_warmup: v.pipe(v.optional(whole, 0), note("steps over which the tangent ramps up; with dmd also the pure-consistency phase")),
-  passes: v.pipe(v.optional(v.picklist(["one", "two"]), "one"), note("one: value and tangent share a pass; two: separate passes, as the public code")),
-  tangent_precision: v.pipe(v.optional(v.picklist(["storage", "f32"]), "storage"), note("storage: the tangent is rounded as activations are; f32: it comes from a pass of its own in f32-grade arithmetic")),
-  ramp_scope: v.pipe(v.optional(v.picklist(["x_t", "second_term"]), "x_t"), note("x_t: as the public code; second_term: as the sCM paper")),
+  tangent_warmup: v.pipe(
+    v.optional(whole, 0),
+    note("steps over which the tangent ramps up; with dmd also the pure-consistency phase"),
+  ),
+  passes: v.pipe(
+    v.optional(v.picklist(["one", "two"]), "one"),
+    note("one: value and tangent share a pass; two: separate passes, as the public code"),
+  ),
+  tangent_precision: v.pipe(
+    v.optional(v.picklist(["storage", "f32"]), "storage"),
+    note(
+      "storage: the tangent is rounded as activations are; " +
+        "f32: it is computed by a separate pass in f32-grade arithmetic",
+    ),
+  ),
+  ramp_scope: v.pipe(
+    v.optional(v.picklist(["x_t", "second_term"]), "x_t"),
+    note("x_t: as the public code; second_term: as the sCM paper"),
+  ),
 });
 
 const dcmSchema = v.strictObject({
@@ -72,8 +97,14 @@ const dmdSchema = v.strictObject({
   scale: v.optional(positive, 1),
   times: v.optional(timesSchema, { kind: "log_normal", mean: 0, std: 1.6 }),
   simulation_steps: v.pipe(v.optional(count, 4), note("most steps of the backward simulation")),
-  fixed_times: v.pipe(v.optional(v.nullable(v.array(positive)), null), note("TrigFlow times of the simulation's steps after the first; null: drawn")),
-  student_every: v.pipe(v.optional(count, 5), note("one student step per this many iterations; the others train the critic")),
+  fixed_times: v.pipe(
+    v.optional(v.nullable(v.array(positive)), null),
+    note("TrigFlow times of the simulation's steps after the first; null: drawn"),
+  ),
+  student_every: v.pipe(
+    v.optional(count, 5),
+    note("one student step per this many iterations; the others train the critic"),
+  ),
   critic: v.pipe(optimizerSchema, note("optimizer of the critic (fake score)")),
 });
 
@@ -81,7 +112,10 @@ const meanflowSchema = v.strictObject({
   kind: v.literal("meanflow"),
   times: v.optional(timesSchema, { kind: "log_normal", mean: -0.4, std: 1 }),
   equal_fraction: v.pipe(v.optional(fraction, 0.25), note("share of samples with r = t")),
-  velocity: v.pipe(v.optional(v.picklist(["data", "teacher", "self"]), "teacher"), note("source of the instantaneous velocity; teacher uses teacher.guidance")),
+  velocity: v.pipe(
+    v.optional(v.picklist(["data", "teacher", "self"]), "teacher"),
+    note("source of the instantaneous velocity; teacher uses teacher.guidance"),
+  ),
   self_scale: v.optional(positive, 1),
   self_mix: v.optional(nonNegative, 0),
   tangent: v.optional(v.picklist(["jvp", "finite_difference"]), "jvp"),
@@ -106,10 +140,13 @@ export const recipeSchema = v.strictObject({
   teacher: v.optional(
     v.nullable(
       v.strictObject({
-        weights: v.pipe(text, note("checkpoint of any known format; relative paths are beside the recipe")),
+        weights: v.pipe(text, note("checkpoint of any known format; relative paths start at the folder of the recipe")),
         guidance: v.pipe(v.optional(v.pipe(v.number(), v.minValue(1)), 5), note("classifier-free guidance scale")),
         negative_prompt: v.optional(v.string(), ""),
-        negative_embed: v.pipe(v.optional(v.nullable(text), null), note("torch file with the embedding of the negative prompt; null: negative_prompt is encoded")),
+        negative_embed: v.pipe(
+          v.optional(v.nullable(text), null),
+          note("torch file with the embedding of the negative prompt; null: negative_prompt is encoded"),
+        ),
       }),
     ),
     null,
@@ -129,22 +166,49 @@ export const recipeSchema = v.strictObject({
   ),
   data: v.strictObject({
     path: v.pipe(text, note("folder of webdataset shards")),
-    shape: v.pipe(v.strictTuple([count, count, count, count]), note("shape of the stored latents: channels, frames, rows, columns")),
-    frames: v.pipe(v.optional(v.nullable(count), null), note("train on the first N latent frames of each sample; null: all")),
-    vae_round_trip: v.pipe(v.optional(v.nullable(text), null), note("weights of the VAE: each latent is decoded to pixels and encoded again, as the public code does; null: stored latents are used as they are")),
+    shape: v.pipe(
+      v.strictTuple([count, count, count, count]),
+      note("shape of the stored latents: channels, frames, rows, columns"),
+    ),
+    frames: v.pipe(
+      v.optional(v.nullable(count), null),
+      note("train on the first N latent frames of each sample; null: all"),
+    ),
+    vae_round_trip: v.pipe(
+      v.optional(v.nullable(text), null),
+      note(
+        "weights of the VAE: each latent is decoded to pixels and encoded again, as the public code does; " +
+          "null: stored latents are used unchanged",
+      ),
+    ),
     shuffle_buffer: v.optional(count, 1000),
   }),
   objective: v.strictObject({
-    consistency: v.pipe(v.optional(v.nullable(v.variant("kind", [scmSchema, dcmSchema, meanflowSchema, flowSchema])), null), note("trajectory objective; null: pure dmd")),
+    consistency: v.pipe(
+      v.optional(v.nullable(v.variant("kind", [scmSchema, dcmSchema, meanflowSchema, flowSchema])), null),
+      note("trajectory objective; null: pure dmd"),
+    ),
     dmd: v.pipe(v.optional(v.nullable(dmdSchema), null), note("score regularizer; null: pure consistency")),
-    on_nonfinite: v.pipe(v.optional(v.picklist(["raise", "skip", "zero"]), "raise"), note("raise: stop; skip: drop and count samples whose target is not finite; zero: drop them silently, as the public code")),
+    on_nonfinite: v.pipe(
+      v.optional(v.picklist(["raise", "skip", "zero"]), "raise"),
+      note(
+        "raise: stop; skip: drop and count samples whose target is not finite; " +
+          "zero: drop them silently, as the public code",
+      ),
+    ),
   }),
   optimizer: optimizerSchema,
   ema: v.optional(
     v.strictObject({
-      length: v.pipe(v.optional(v.pipe(v.number(), v.gtValue(0), v.ltValue(0.289)), 0.05), note("relative width of the power-function EMA")),
+      length: v.pipe(
+        v.optional(v.pipe(v.number(), v.gtValue(0), v.ltValue(0.289)), 0.05),
+        note("relative width of the power-function EMA"),
+      ),
       shift: v.optional(whole, 0),
-      counter: v.pipe(v.optional(v.picklist(["updates", "iterations"]), "updates"), note("updates: student updates made; iterations: warm-up + rest / student_every, as the public code")),
+      counter: v.pipe(
+        v.optional(v.picklist(["updates", "iterations"]), "updates"),
+        note("updates: student updates made; iterations: warm-up + rest / student_every, as the public code"),
+      ),
     }),
     { length: 0.05, shift: 0, counter: "updates" },
   ),
@@ -152,9 +216,18 @@ export const recipeSchema = v.strictObject({
     steps: v.pipe(count, note("iterations, student and critic together")),
     batch: count,
     accumulate: v.optional(count, 1),
-    graphs: v.pipe(v.optional(v.picklist(["auto", "on", "off"]), "auto"), note("GPU: evaluations recorded once and launched as one; auto: where networks are too small to keep a GPU busy")),
+    graphs: v.pipe(
+      v.optional(v.picklist(["auto", "on", "off"]), "auto"),
+      note("GPU: evaluations recorded once and launched as one; auto: where networks are too small to keep a GPU busy"),
+    ),
     seed: v.optional(whole, 0),
-    deterministic: v.pipe(v.optional(v.boolean(), true), note("true: the same seed gives the same bits every run, and so does a resumed one; false: GPU kernels may sum in another order every run where that is faster")),
+    deterministic: v.pipe(
+      v.optional(v.boolean(), true),
+      note(
+        "true: the same seed gives the same bits every run, also when resumed; " +
+          "false: GPU kernels may sum in any order where that is faster",
+      ),
+    ),
     log_every: v.optional(count, 50),
     checkpoint_every: v.optional(count, 500),
     keep_checkpoints: v.optional(count, 2),
@@ -171,7 +244,7 @@ export const recipeSchema = v.strictObject({
       form: v.optional(v.picklist(STUDENT_FORMS), "rf"),
       mode: v.pipe(
         v.optional(v.picklist(FEW_STEP_MODES), "sde"),
-        note("student: a step goes on with fresh noise (sde) or deterministically (ode)"),
+        note("student: each step adds new noise (sde) or is deterministic (ode)"),
       ),
       teacher_steps: v.optional(count, 50),
       teacher_sampler: v.optional(v.picklist(TEACHER_SAMPLERS), "euler"),
@@ -194,8 +267,13 @@ export const recipeSchema = v.strictObject({
   ),
 });
 
-/** Shape of the latents that are trained on and sampled: the stored one, cut to data.frames. */
-export const latentShape = ({ data: { shape, frames } }: Recipe): [number, number, number, number] => [shape[0], frames ?? shape[1], shape[2], shape[3]];
+/** Latent shape of training and sampling: the stored shape, truncated to data.frames. */
+export const latentShape = ({ data: { shape, frames } }: Recipe): [number, number, number, number] => [
+  shape[0],
+  frames ?? shape[1],
+  shape[2],
+  shape[3],
+];
 
 export type Recipe = v.InferOutput<typeof recipeSchema>;
 export type RecipeInput = v.InferInput<typeof recipeSchema>;

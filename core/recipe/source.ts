@@ -4,19 +4,30 @@ import { isMap, isPair, isScalar, isSeq, LineCounter, parseDocument, type Node }
 import { env } from "../env.ts";
 import { RcmError } from "../error.ts";
 
-/** Plain values with the place each came from. Places are "file:line:column", keyed by the dotted path. */
+/** Plain values and their locations, "file:line:column" by dotted path. */
 export interface Sourced {
   value: unknown;
   places: Map<string, string>;
 }
 
-/** Keys whose values are paths, and words that stand for no path. */
-const PATHS = new Set(["teacher.weights", "data.path", "eval.classifier", "eval.data", "model.init", "teacher.negative_embed", "text.encoder", "text.tokenizer", "text.cache", "data.vae_round_trip"]);
+/** Keys whose values are paths, and values of these keys that are not paths. */
+const PATHS = new Set([
+  "teacher.weights",
+  "data.path",
+  "eval.classifier",
+  "eval.data",
+  "model.init",
+  "teacher.negative_embed",
+  "text.encoder",
+  "text.tokenizer",
+  "text.cache",
+  "data.vae_round_trip",
+]);
 const NOT_PATHS = new Set(["teacher", "random"]);
 
 const isRecord = (v: unknown): v is Record<string, unknown> => typeof v === "object" && v !== null && !Array.isArray(v);
 
-/** Reads one YAML file with positions. Throws: E_IO, E_RECIPE listing every syntax error with its place. */
+/** Reads one YAML file with locations. Throws: E_IO, E_RECIPE listing every syntax error with its location. */
 export function readYaml(path: string): Sourced {
   let text: string;
   try {
@@ -28,7 +39,7 @@ export function readYaml(path: string): Sourced {
     return parseYaml(text, path);
   } catch (cause) {
     if (cause instanceof RcmError) throw cause;
-    // Of the library or the stack: aliases to nothing or without end, nesting without end.
+    // Thrown by the YAML library or the stack: undefined or recursive aliases, unlimited nesting.
     throw new RcmError("E_RECIPE", `${path}:1:1: ${(cause as Error).message}`, { op: "recipe", cause });
   }
 }
@@ -37,7 +48,9 @@ function parseYaml(text: string, path: string): Sourced {
   const lines = new LineCounter();
   const doc = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true, version: "1.2" });
   if (doc.errors.length > 0) {
-    const all = doc.errors.map((e) => `${path}:${lines.linePos(e.pos[0]).line}:${lines.linePos(e.pos[0]).col}: ${e.message}`);
+    const all = doc.errors.map(
+      (e) => `${path}:${lines.linePos(e.pos[0]).line}:${lines.linePos(e.pos[0]).col}: ${e.message}`,
+    );
     throw new RcmError("E_RECIPE", all.slice(0, 10).join("\n"), { op: "recipe" });
   }
   const places = new Map<string, string>();
@@ -71,27 +84,33 @@ function parseYaml(text: string, path: string): Sourced {
  */
 export function settle(value: unknown, at: string, folder: string, places: ReadonlyMap<string, string>): unknown {
   const unset: string[] = [];
-  const settled = settleInto(value, at, folder, places, unset);
+  const fill = (text: string, key: string): string =>
+    text.replace(
+      /\$\{(\w+)(?::([-?])([^}]*))?\}/g,
+      (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
+        const set = env.variable(name);
+        if (set !== null) return set;
+        if (form === "-") return rest as string;
+        const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
+        unset.push(`${places.get(key) ?? key} ${key}: the environment variable ${name} is not set; ${what}`);
+        return "";
+      },
+    );
+  const walk = (part: unknown, key: string): unknown => {
+    if (Array.isArray(part)) return part.map((v, i) => walk(v, `${key}.${i}`));
+    if (isRecord(part))
+      return Object.fromEntries(Object.entries(part).map(([k, v]) => [k, walk(v, key === "" ? k : `${key}.${k}`)]));
+    if (typeof part !== "string") return part;
+    const filled = fill(part, key);
+    const relative = PATHS.has(key) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled);
+    return relative ? resolve(folder, filled) : filled;
+  };
+  const settled = walk(value, at);
   if (unset.length > 0) throw new RcmError("E_RECIPE", unset.join("\n"), { op: "recipe" });
   return settled;
 }
 
-function settleInto(value: unknown, at: string, folder: string, places: ReadonlyMap<string, string>, unset: string[]): unknown {
-  if (Array.isArray(value)) return value.map((v, i) => settleInto(v, `${at}.${i}`, folder, places, unset));
-  if (isRecord(value)) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, settleInto(v, at === "" ? k : `${at}.${k}`, folder, places, unset)]));
-  if (typeof value !== "string") return value;
-  const filled = value.replace(/\$\{(\w+)(?::([-?])([^}]*))?\}/g, (_, name: string, form: "-" | "?" | undefined, rest: string | undefined) => {
-    const set = env.variable(name);
-    if (set !== null) return set;
-    if (form === "-") return rest as string;
-    const what = form === "?" && rest !== "" ? `set ${name} to ${rest}` : `set it, or write \${${name}:-default}`;
-    unset.push(`${places.get(at) ?? at} ${at}: the environment variable ${name} is not set; ${what}`);
-    return "";
-  });
-  return PATHS.has(at) && !NOT_PATHS.has(filled) && filled !== "" && !isAbsolute(filled) ? resolve(folder, filled) : filled;
-}
-
-/** Lays `over` on `base` key by key. Lists, scalars and null replace; so does a map of another `kind`. */
+/** Merges `over` into `base` key by key. Lists, scalars, null and maps of another `kind` replace. */
 export function merge(base: Sourced, over: Sourced): Sourced {
   const places = new Map(base.places);
   const join = (a: unknown, b: unknown, at: string): unknown => {
@@ -109,14 +128,28 @@ export function merge(base: Sourced, over: Sourced): Sourced {
   return { value, places };
 }
 
-/** Reads a recipe and, below it, the one it extends. Throws: E_RECIPE on a cycle. */
+/** Reads a recipe merged over the one it extends. Throws: E_RECIPE on a cycle. */
 export function readExtended(path: string, seen: string[] = []): Sourced {
   const absolute = resolve(path);
-  if (seen.includes(absolute)) throw new RcmError("E_RECIPE", `extends runs in a circle: ${[...seen, absolute].join(" -> ")}`, { op: "recipe" });
-  const own = readYaml(path);
-  if (!isRecord(own.value)) throw new RcmError("E_RECIPE", `${path}:1:1: found ${own.value === null ? "nothing" : typeof own.value}, allowed a map of keys`, { op: "recipe" });
-  const { extends: parent, ...rest } = own.value;
-  if (parent === undefined) return own;
-  if (typeof parent !== "string") throw new RcmError("E_RECIPE", `${own.places.get("extends")} extends: found ${JSON.stringify(parent)}, allowed one path`, { op: "recipe" });
-  return merge(readExtended(resolve(dirname(absolute), parent), [...seen, absolute]), { value: rest, places: own.places });
+  if (seen.includes(absolute))
+    throw new RcmError("E_RECIPE", `extends runs in a circle: ${[...seen, absolute].join(" -> ")}`, { op: "recipe" });
+  const file = readYaml(path);
+  if (!isRecord(file.value))
+    throw new RcmError(
+      "E_RECIPE",
+      `${path}:1:1: found ${file.value === null ? "nothing" : typeof file.value}, allowed a map of keys`,
+      { op: "recipe" },
+    );
+  const { extends: parent, ...rest } = file.value;
+  if (parent === undefined) return file;
+  if (typeof parent !== "string")
+    throw new RcmError(
+      "E_RECIPE",
+      `${file.places.get("extends")} extends: found ${JSON.stringify(parent)}, allowed one path`,
+      { op: "recipe" },
+    );
+  return merge(readExtended(resolve(dirname(absolute), parent), [...seen, absolute]), {
+    value: rest,
+    places: file.places,
+  });
 }

@@ -9,7 +9,7 @@ import { pushFrames, type FrameSink } from "../video/frames.ts";
 import { findFfmpeg, Mp4Sink } from "../video/mp4.ts";
 import { PngFolderSink, PngSink } from "../video/png_frames.ts";
 import { pngOf, SheetRow, stack } from "../video/sheet.ts";
-import { videoOf } from "../video/sizes.ts";
+import { videoOf, type VideoScale } from "../video/sizes.ts";
 import type { VideoVae } from "./parts.ts";
 import type { Stages } from "./stages.ts";
 import type { ManifestEntry } from "../io/manifest.ts";
@@ -26,6 +26,12 @@ export interface WrittenVideo {
   sheet: string;
 }
 
+export interface WriterOptions {
+  format: VideoFormat;
+  scale: VideoScale;
+  stages: Stages;
+}
+
 /** Writes decoded videos into a folder. Without ffmpeg, or when it fails, it warns once and writes frames as PNGs. */
 export class VideoWriter {
   private ffmpeg: string | null;
@@ -33,11 +39,10 @@ export class VideoWriter {
 
   constructor(
     readonly folder: string,
-    readonly format: VideoFormat,
-    readonly stages: Stages,
+    private readonly o: WriterOptions,
     private readonly warn: (message: string) => void,
   ) {
-    this.ffmpeg = format === "mp4" ? findFfmpeg() : null;
+    this.ffmpeg = o.format === "mp4" ? findFfmpeg() : null;
   }
 
   /**
@@ -45,8 +50,8 @@ export class VideoWriter {
    * Shapes: latent [1, T, C, Y, X].
    */
   async write(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
-    const { frames } = videoOf(swappedShape(latent.shape.slice(1)));
-    if (this.format === "mp4" && frames > 1 && this.ffmpeg === null) {
+    const { frames } = videoOf(swappedShape(latent.shape.slice(1)), this.o.scale.strides);
+    if (this.o.format === "mp4" && frames > 1 && this.ffmpeg === null) {
       this.warnOnce("ffmpeg is not there (install it, or name one in RCM_FFMPEG): frames are written as PNGs");
     }
     try {
@@ -66,19 +71,22 @@ export class VideoWriter {
 
   private sink(name: string, size: { width: number; height: number; frames: number }): FrameSink {
     if (size.frames === 1) return new PngSink(join(this.folder, `${name}.png`), size);
-    if (this.ffmpeg !== null) return new Mp4Sink(join(this.folder, `${name}.mp4`), size, this.ffmpeg);
+    if (this.ffmpeg !== null) {
+      const { rate } = this.o.scale;
+      return new Mp4Sink(join(this.folder, `${name}.mp4`), { ...size, rate }, this.ffmpeg);
+    }
     return new PngFolderSink(join(this.folder, name), size);
   }
 
   private async decodeTo(vae: VideoVae, latent: Tensor, name: string): Promise<WrittenVideo> {
-    const video = videoOf(swappedShape(latent.shape.slice(1)));
+    const video = videoOf(swappedShape(latent.shape.slice(1)), this.o.scale.strides);
     const sink = this.sink(name, video);
     const row = new SheetRow(video, video.frames);
     let count = 0;
     try {
-      this.stages.run("decode", () =>
+      this.o.stages.run("decode", () =>
         vae.decode(latent, (chunk) => {
-          this.stages.run("write", () => {
+          this.o.stages.run("write", () => {
             if (sampleReduce(chunk, "nonfinite").some((n) => n > 0)) {
               const message = `frames of sample ${name} hold values that are not finite`;
               throw new RcmError("E_NONFINITE", message, { op: "decode" });
@@ -95,7 +103,7 @@ export class VideoWriter {
       sink.abort();
       throw error;
     }
-    return this.stages.runAsync("write", async () => {
+    return this.o.stages.runAsync("write", async () => {
       const path = await sink.close();
       const sheet = `${name}_sheet.png`;
       writeFileAtomic(join(this.folder, sheet), pngOf(row.row()));

@@ -3,11 +3,11 @@ import { basename } from "node:path";
 import type { DType, HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import { VAES } from "../models/families.ts";
-import type { NetSpec } from "../models/family.ts";
+import type { NetSpec, TimePrecision } from "../models/family.ts";
 import type { WeightKind } from "../models/layout.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { ImageFile, type ResizeFilter } from "../video/image.ts";
-import { adaptiveSize, videoLatentShape, type VideoSize } from "../video/sizes.ts";
+import { adaptiveSize, videoLatentShape, videoScale, type VideoSize } from "../video/sizes.ts";
 import { embedAll, type OnTruncated, type TextShape } from "../text/embedder.ts";
 import type { EncoderFiles } from "../text/encoder.ts";
 import { openEmbedder } from "../text/open.ts";
@@ -58,9 +58,9 @@ export interface SampleOptions {
   dtype: DType;
   residual: DType;
   /** Network times: exact, or rounded to bf16 as the public code does. */
-  time: "exact" | "bf16";
+  time: TimePrecision;
   offload: boolean;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   onEvent?: (e: SampleEvent) => void;
   onTruncated?: OnTruncated;
@@ -147,13 +147,13 @@ const PICTURE_SIGMA_MAX = 200;
  */
 export async function sampleRun(o: SampleOptions): Promise<PictureSummary | VideoSummary> {
   const image = o.image && (await ImageFile.open(o.image.path));
-  const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size) : o.size;
   const { weights, text, vae } = o;
   const paths = "path" in weights ? [weights.path] : [weights.high, weights.low];
   const found = paths.map((path) => findNet(path, o.kind, o.net));
   const [{ spec }] = found;
+  const size = image && o.image?.adaptive ? adaptiveSize(o.size, image.size, spec) : o.size;
   const still = spec.latent.vae === null ? o.recipe : null;
-  const shape = still ? latentShape(still) : videoLatentShape(o.frames, size);
+  const shape = still ? latentShape(still) : videoLatentShape(o.frames, size, spec.latent);
   const channels = image ? MASK_CHANNELS + 2 * shape[0] : shape[0];
   const fits = found.every((f) => f.spec.latent.inputChannels === channels && f.spec.latent.channels === shape[0]);
   if (!fits) {
@@ -207,6 +207,7 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
       seed,
       batch,
       shape,
+      scale: videoScale(spec),
       plan,
       negativePrompt,
       textShape: spec.text,

@@ -8,7 +8,7 @@ import type { Device, Tensor } from "../tensor.ts";
 import { firstFrame } from "../video/image.ts";
 import type { Picture } from "../video/sheet.ts";
 import { swapFramesAndChannels, swappedShape } from "../data/latents.ts";
-import { videoOf } from "../video/sizes.ts";
+import { videoOf, type VideoScale } from "../video/sizes.ts";
 import { textBatch, textsOf, type TextShape } from "../text/embedder.ts";
 import { pictureCondition, withPicture } from "./i2v.ts";
 import type { SampleNet } from "../networks/net.ts";
@@ -32,6 +32,7 @@ export interface VideoJob {
   batch: number;
   /** Latent of one sample: [C, T, Y, X]. */
   shape: readonly [number, number, number, number];
+  scale: VideoScale;
   plan: SamplePlan;
   /** Null without guidance. */
   negativePrompt: string | null;
@@ -89,7 +90,7 @@ export async function runVideos(
 ): Promise<VideoSummary> {
   const started = performance.now();
   const all = ofShard(job.items, job.shard);
-  const manifest = Manifest.open(job.out, job.shard, job.settings, job.items, job.overwrite);
+  const manifest = Manifest.open(job.out, job);
   const pending = all.filter((item) => manifest.entryOf(item) === null);
   const run = new VideoRun(device, { parts, job, manifest, pending, onEvent });
   if (pending.length > 0) {
@@ -141,7 +142,8 @@ class VideoRun {
     this.onEvent = onEvent;
     this.stages = new Stages(device);
     this.known = new Map(job.texts);
-    this.writer = new VideoWriter(job.out, job.format, this.stages, (message) => {
+    const { format, scale } = job;
+    this.writer = new VideoWriter(job.out, { format, scale, stages: this.stages }, (message) => {
       this.warnings.push(message);
       onEvent({ kind: "warning", message });
     });
@@ -173,7 +175,7 @@ class VideoRun {
   private async encodePicture(picture: Picture): Promise<Tensor> {
     this.device.trim();
     const vae = await this.openVae();
-    const { frames } = videoOf(this.job.shape);
+    const { frames } = videoOf(this.job.shape, this.job.scale.strides);
     const condition = this.stages.run("encode picture", () => {
       using _scope = this.device.scope();
       const latent = vae.encode(firstFrame(this.device, picture, frames));
@@ -276,7 +278,7 @@ class VideoRun {
 
   summary(seconds: number, skipped: number, sheet: string | null): VideoSummary {
     const { job, stages } = this;
-    const { width, height, frames } = videoOf(job.shape);
+    const { width, height, frames } = videoOf(job.shape, job.scale.strides);
     const drawn = this.files.length * frames;
     const rate = (s: number): number | null => (drawn === 0 ? null : drawn / s);
     const report = stages.report();

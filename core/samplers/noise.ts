@@ -21,7 +21,7 @@ export function sampleNoise(device: Device, shape: readonly number[], keys: read
   const stream = (index: number): number => streamOf(setSampleKey(index, draw));
   const [first] = keys;
   if (keys.every(({ seed, index }, b) => seed === first.seed && index === first.index + b)) {
-    return device.randnRows(whole, "f32", first.seed, stream(first.index), SAMPLE_STRIDE);
+    return device.randnRows(whole, "f32", { seed: first.seed, stream: stream(first.index), stride: SAMPLE_STRIDE });
   }
   const out = device.empty(whole, "f32");
   const each = out.numel / keys.length;

@@ -1,7 +1,7 @@
 import type { HostTensor } from "../dtype.ts";
 import { RcmError } from "../error.ts";
 import type { Shard } from "../io/shard.ts";
-import { Device, type Tensor } from "../tensor.ts";
+import { Device, type DeviceName, type Tensor } from "../tensor.ts";
 import { Network } from "../networks/network.ts";
 import { loadFound } from "../weights/fit.ts";
 import { openNetwork, specOf } from "../weights/resolve.ts";
@@ -11,6 +11,7 @@ import { openEmbedder } from "../text/open.ts";
 import { readPrompts } from "../text/prompts.ts";
 import { readStoredText, StoredEmbedder } from "../text/stored.ts";
 import { fileIdentity, synthesize, type SynthSampler, type SynthSummary } from "./synth.ts";
+import type { TimePrecision } from "../models/family.ts";
 
 export interface SynthRunOptions {
   weights: string;
@@ -27,13 +28,13 @@ export interface SynthRunOptions {
   negativePrompt: string;
   shape: readonly number[];
   sampler: SynthSampler;
-  time: "exact" | "bf16";
+  time: TimePrecision;
   dtype: "bf16" | "f32";
   residual: "bf16" | "f32";
   batch: number;
   perShard: number;
   job: Shard;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   shouldStop: () => boolean;
   onEvent?: (done: number, total: number, secondsPerSample: number) => void;

@@ -14,6 +14,7 @@ import type { Network } from "../networks/network.ts";
 import { teacherPlan } from "../networks/plan.ts";
 import { ShardAppender } from "../data/appender.ts";
 import { swapFramesAndChannels, swappedShape } from "../data/latents.ts";
+import type { TimePrecision } from "../models/family.ts";
 
 /** How the teacher is sampled. The command's defaults are those of the public data set. */
 export interface SynthSampler {
@@ -36,7 +37,7 @@ export interface SynthOptions {
   /** Shape of a stored latent: channels, frames, rows, columns. */
   shape: readonly number[];
   sampler: SynthSampler;
-  time: "exact" | "bf16";
+  time: TimePrecision;
   batch: number;
   perShard: number;
   /** This job writes the tars whose number is `index` modulo `count`. */

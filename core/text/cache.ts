@@ -7,7 +7,7 @@ import { eachOnce, type Embedder } from "./embedder.ts";
 import type { NetworkEmbedder } from "./encoder.ts";
 import { place, sha256 } from "./identity.ts";
 
-/** Embeddings of prompts on disk: one file each, named by the hash of everything that it depends on. */
+/** Prompt embeddings on disk: one file each, named by the hash of everything that it depends on. */
 export class PromptCache {
   constructor(readonly folder: string) {
     try {
@@ -48,7 +48,7 @@ export class PromptCache {
   }
 }
 
-/** An encoder whose embeddings are kept on disk: its weights are read for the first prompt without an entry. */
+/** A text encoder with a disk cache: its weights are loaded only for the first prompt that is not cached. */
 export class CachedEmbedder implements Embedder {
   constructor(
     readonly inner: NetworkEmbedder,

@@ -1,19 +1,41 @@
 import { fixC1, NAMED, unescapeHtml } from "./html.ts";
 
 /**
- * Prompt cleaning of Wan2.1's public code: ftfy.fix_text, html.unescape twice, runs of white space to one space, ends trimmed.
- * All of ftfy 6.3's steps are here but one: the repair of mojibake (UTF-8 that somebody read as another encoding), which rests on a
- * large statistical table of which character sequences look wrong. Such text stays as it was given.
+ * Prompt cleaning of Wan2.1's public code: ftfy.fix_text, html.unescape twice, runs of white space to one space, ends
+ * trimmed. All steps of ftfy 6.3 except the repair of mojibake (UTF-8 decoded as another encoding), which needs a large
+ * statistical table of suspicious character sequences. Such text stays unchanged.
  */
 
-/** Latin ligatures and digraphs, taken apart. */
+/** Latin ligatures and digraphs, decomposed. */
 const LIGATURES: Record<string, string> = {
-  "\u0132": "IJ", "\u0133": "ij", "\u0149": "\u02bcn", "\u01f1": "DZ", "\u01f2": "Dz", "\u01f3": "dz", "\u01c4": "D\u017d", "\u01c5": "D\u017e", "\u01c6": "d\u017e",
-  "\u01c7": "LJ", "\u01c8": "Lj", "\u01c9": "lj", "\u01ca": "NJ", "\u01cb": "Nj", "\u01cc": "nj",
-  "\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\ufb05": "\u017ft", "\ufb06": "st",
+  "\u0132": "IJ",
+  "\u0133": "ij",
+  "\u0149": "\u02bcn",
+  "\u01f1": "DZ",
+  "\u01f2": "Dz",
+  "\u01f3": "dz",
+  "\u01c4": "D\u017d",
+  "\u01c5": "D\u017e",
+  "\u01c6": "d\u017e",
+  "\u01c7": "LJ",
+  "\u01c8": "Lj",
+  "\u01c9": "lj",
+  "\u01ca": "NJ",
+  "\u01cb": "Nj",
+  "\u01cc": "nj",
+  "\ufb00": "ff",
+  "\ufb01": "fi",
+  "\ufb02": "fl",
+  "\ufb03": "ffi",
+  "\ufb04": "ffl",
+  "\ufb05": "\u017ft",
+  "\ufb06": "st",
 };
 
-/** References that end in a semicolon; names in capitals also stand for the capital of what the small name means. */
+/**
+ * Decodes references that end in a semicolon; an unknown upper-case name means the upper case of what its lower-case
+ * form names.
+ */
 function strictUnescape(text: string): string {
   return text.replace(/&(#?)([0-9A-Za-z]{1,24});/g, (whole, hash: string, name: string) => {
     if (hash !== "") {
@@ -45,7 +67,10 @@ function fixOnce(text: string, html: boolean): string {
     .normalize("NFC");
 }
 
-/** The character fixes of ftfy, line by line, each until nothing changes. From the first line with "<" on, text is taken for markup. */
+/**
+ * The character fixes of ftfy, applied to each line until nothing changes. From the first line with "<" on, references
+ * are left alone, as the text is markup.
+ */
 export function fixText(text: string): string {
   let html = true;
   return text
@@ -61,10 +86,10 @@ export function fixText(text: string): string {
     .join("");
 }
 
-/** White space as Python's `\s` has it for text. */
+/** White space as in Python's `\s`. */
 const SPACES = /[\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/g;
 
-/** A prompt as the public code hands it to the tokenizer. */
+/** A prompt as the public code passes it to the tokenizer. */
 export function cleanPrompt(prompt: string): string {
   return unescapeHtml(unescapeHtml(fixText(prompt))).replace(SPACES, " ").replace(/^ | $/g, "");
 }

@@ -3,21 +3,18 @@ import { RcmError } from "../error.ts";
 import type { TextSpec } from "../models/family.ts";
 import type { Device, Tensor } from "../tensor.ts";
 
-/** The text that a network reads: the width of a row and the number of rows. */
+/** Shape of the text embeddings that a network takes: width and number of rows. */
 export type TextShape = Readonly<Pick<TextSpec, "width" | "length">>;
 
-/**
- * Turns prompts into embeddings. Disposing it frees what it holds on the device; it may be used again afterwards and
- * then reads its weights again.
- */
+/** Turns prompts into embeddings. Disposing frees its device memory; later use loads the weights again. */
 export interface Embedder extends TextShape, Disposable {
-  /** What an embedding depends on apart from the prompt; equal identities give equal embeddings. */
+  /** Identifies everything but the prompt that an embedding depends on; equal identities give equal embeddings. */
   readonly identity: string;
-  /** Shapes: [rows <= length, width] each, without the zero rows behind the text. */
+  /** Shapes: [rows <= length, width] each, without zero padding. */
   embed(prompts: readonly string[]): Promise<HostTensor[]>;
 }
 
-/** A prompt that is longer than the encoder takes. */
+/** A prompt that was truncated to the length of the encoder. */
 export interface Truncated {
   prompt: string;
   /** Tokens of the whole prompt, and how many of them were embedded. */
@@ -27,7 +24,7 @@ export interface Truncated {
 
 export type OnTruncated = (t: Truncated) => void;
 
-/** Calls `report` once for each prompt that is cut. */
+/** Calls `report` once for each prompt that is truncated. */
 export function truncationReport(report: OnTruncated | undefined): OnTruncated {
   const seen = new Set<string>();
   return (t) => {
@@ -37,7 +34,7 @@ export function truncationReport(report: OnTruncated | undefined): OnTruncated {
   };
 }
 
-/** Rows up to the last one that is not all zero. Shapes: [rows, width], leading ones allowed. */
+/** Number of rows up to the last one that is not all zero. Shapes: [rows, width], leading ones allowed. */
 export function usedRows({ shape, data }: HostTensor): number {
   const rows = shape.at(-2) ?? 1;
   const each = data.length / rows;
@@ -45,19 +42,23 @@ export function usedRows({ shape, data }: HostTensor): number {
   return 0;
 }
 
-/** An embedding without the zero rows behind the text. Shapes: [rows, width] -> [used, width]. */
+/** Removes the zero padding of an embedding. Shapes: [rows, width] -> [used, width]. */
 export function trimmed({ dtype, shape, data }: HostTensor): HostTensor {
   const [rows, width] = shape;
   const used = rows === 0 ? 0 : usedRows({ dtype, shape, data });
   return { dtype, shape: [used, width], data: data.slice(0, used * width * dtypeBytes(dtype)) };
 }
 
-/** An embedding in full length, zero behind the text. Shapes: [rows <= length, width] -> [length, width]. */
+/** Pads an embedding with zero rows to `length`. Shapes: [rows <= length, width] -> [length, width]. */
 export function padded(text: HostTensor, length: number, dtype: DType = text.dtype): HostTensor {
   const [rows, width] = text.shape;
   if (text.shape.length !== 2 || rows > length) {
     const want = [length, width];
-    throw new RcmError("E_SHAPE", "an embedding is longer than the network's text", { op: "text", want, got: text.shape });
+    throw new RcmError("E_SHAPE", "an embedding is longer than the network's text", {
+      op: "text",
+      want,
+      got: text.shape,
+    });
   }
   const { data: used } = dtype === text.dtype ? text : hostTensor(dtype, [rows, width], hostValues(text));
   const data = new Uint8Array(new ArrayBuffer(length * width * dtypeBytes(dtype)));
@@ -65,7 +66,10 @@ export function padded(text: HostTensor, length: number, dtype: DType = text.dty
   return { dtype, shape: [length, width], data };
 }
 
-/** Embeddings as one tensor in the dtype of the first, zero behind each. Shapes: n of [rows, width] -> [n, length, width]. */
+/**
+ * Embeddings as one zero-padded tensor, in the dtype of the first.
+ * Shapes: n of [rows, width] -> [n, length, width].
+ */
 export function textBatch(device: Device, texts: readonly HostTensor[], { width, length }: TextShape): Tensor {
   const out = device.zeros([texts.length, length, width], texts[0]?.dtype ?? "f32");
   texts.forEach((text, b) => {
@@ -79,7 +83,7 @@ export function textBatch(device: Device, texts: readonly HostTensor[], { width,
   return out;
 }
 
-/** Embeddings of prompts, each different one made once. */
+/** Embeddings of prompts, computed once per distinct prompt. */
 export function eachOnce(prompts: readonly string[], embed: (prompt: string) => HostTensor): HostTensor[] {
   const known = new Map<string, HostTensor>();
   return prompts.map((prompt) => {
@@ -96,7 +100,7 @@ export async function embedAll(embedder: Embedder, prompts: readonly string[]): 
   return new Map(unique.map((prompt, i) => [prompt, texts[i]]));
 }
 
-/** The embeddings of some prompts among those made. Throws: E_INTERNAL for one that was not embedded. */
+/** Looks up the embeddings of prompts. Throws: E_INTERNAL for one that was not embedded. */
 export const textsOf = (known: ReadonlyMap<string, HostTensor>, prompts: readonly string[]): HostTensor[] =>
   prompts.map((prompt) => {
     const text = known.get(prompt);

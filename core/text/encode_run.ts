@@ -5,22 +5,22 @@ import { RcmError } from "../error.ts";
 import { writeFileAtomic } from "../io/atomic.ts";
 import { writeTorch } from "../io/torch.ts";
 import { ENCODERS } from "../models/families.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { padded, type Truncated } from "./embedder.ts";
 import type { EncoderFiles, EncoderOptions } from "./encoder.ts";
 import { openEncoder } from "./open.ts";
 import type { EncoderLoadReport } from "../weights/encoder.ts";
 
-/** Name under which the public code looks for the embedding of the negative prompt. */
+/** File name by which the public code finds the embedding of the negative prompt. */
 const NEGATIVE_FILE = ENCODERS[Object.keys(ENCODERS)[0]].negativeFile;
 
 export interface EncodeOptions extends EncoderFiles, Omit<EncoderOptions, "width" | "onLoad"> {
   prompts: string[];
   negative: string | null;
-  /** A .pt file for one text; else a folder. */
+  /** A .pt file for a single text, else a folder. */
   out: string;
   dtype: DType;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   onPrompt?: (done: number, total: number) => void;
 }
@@ -29,9 +29,9 @@ export interface EncodeSummary {
   files: { path: string; prompt: string; tokens: number; truncated: boolean }[];
   shape: number[];
   dtype: DType;
-  /** Prompts that were cut to the length asked for. */
+  /** Prompts that were truncated to the requested length. */
   truncated: Truncated[];
-  /** What the embeddings depend on apart from the prompt. */
+  /** Identity of the embedder. */
   identity: string;
   encoded: number;
   cached: number;
@@ -42,8 +42,8 @@ export interface EncodeSummary {
 }
 
 /**
- * Writes embeddings as the public data have them: torch files with one tensor [length, D], zeros past the tokens. In a
- * folder, `000000.embed.pt` and `000000.prompt.txt` for each prompt, and the negative prompt under the public name.
+ * Writes embeddings in the format of the public data: torch files with one tensor [length, D], zero-padded. A folder
+ * gets `000000.embed.pt` and `000000.prompt.txt` for each prompt, and the negative prompt under its public name.
  */
 export async function encodeToFiles(o: EncodeOptions): Promise<EncodeSummary> {
   const began = performance.now();

@@ -14,20 +14,20 @@ export interface EncoderFiles {
   weights: string;
   /** tokenizer.json or sentencepiece .model. */
   tokenizer: string;
-  /** Folder that keeps embeddings between runs; null: none. */
+  /** Folder that caches embeddings between runs; null: none. */
   cache: string | null;
 }
 
 export interface EncoderOptions {
   /** Rows of an embedding. */
   length: number;
-  /** Width that the network wants; null: the encoder's own. */
+  /** Width that the network takes; null: that of the encoder. */
   width?: number | null;
-  /** Storage of weights and embeddings; the published ones are bf16. */
+  /** dtype of weights and embeddings; the published ones are bf16. */
   dtype?: DType;
-  /** Called when the weights have been read. */
+  /** Called when the weights have been loaded. */
   onLoad?: (report: EncoderLoadReport) => void;
-  /** Called as they are read: bytes so far, bytes in all. */
+  /** Called while they load, with the bytes so far and in total. */
   onProgress?: (done: number, total: number) => void;
   onTruncated?: OnTruncated;
 }
@@ -41,18 +41,21 @@ export interface TokenizedPrompt {
   full: number;
 }
 
-/** Version of cleaning and graph, which the other parts of an identity do not show. */
+/** Version of prompt cleaning and graph, which the other parts of an identity do not cover. */
 const CACHE_VERSION = 1;
 
-/** Tokens are padded to a multiple of this, so that few matrix shapes occur; padding changes no bit of the result. */
+/**
+ * Tokens are padded to a multiple of this, so that few matrix shapes occur; padding does not change a bit of the
+ * result.
+ */
 const GRAIN = 16;
 
 /**
- * A text encoder network: cleaning, tokens, network. Each prompt runs alone, so its embedding does not depend on the
- * others. The weights are read for the first prompt and freed when this is disposed.
+ * Embeds prompts with a text encoder network: cleaning, tokenization, forward pass. Each prompt runs alone, so its
+ * embedding does not depend on the others. The weights are loaded for the first prompt and freed on dispose.
  */
 export class NetworkEmbedder implements Embedder {
-  /** Prompts that went through the network, and those that a cache had. */
+  /** Prompts that were encoded, and those found in the cache. */
   readonly counts = { encoded: 0, cached: 0 };
   readonly length: number;
   readonly dtype: DType;
@@ -71,7 +74,7 @@ export class NetworkEmbedder implements Embedder {
     this.report = truncationReport(o.onTruncated);
   }
 
-  /** Reads the tokenizer; the weights wait. Throws: E_IO, E_FORMAT, E_ARG. */
+  /** Reads the tokenizer; the weights load on first use. Throws: E_IO, E_FORMAT, E_ARG. */
   static open(device: Device, files: EncoderFiles, o: EncoderOptions): NetworkEmbedder {
     if (!Number.isSafeInteger(o.length) || o.length < 1) {
       const message = "an embedding needs a positive number of rows";
@@ -84,7 +87,7 @@ export class NetworkEmbedder implements Embedder {
     return this.o.width ?? this.network().config.dim;
   }
 
-  /** Everything that an embedding depends on but the prompt, by name. */
+  /** Everything but the prompt that an embedding depends on, by name. */
   get parts(): Record<string, string | number> {
     const { files, tokenizer, length, dtype } = this;
     const weights = (this.weights ??= weightsIdentity(files.weights, files.cache));
@@ -99,7 +102,10 @@ export class NetworkEmbedder implements Embedder {
   private network(): TextEncoderNet {
     if (this.loaded) return this.loaded;
     const { files, o, tokenizer } = this;
-    const { encoder, report } = loadEncoder(this.device, files.weights, { dtype: this.dtype, onProgress: o.onProgress });
+    const { encoder, report } = loadEncoder(this.device, files.weights, {
+      dtype: this.dtype,
+      onProgress: o.onProgress,
+    });
     const { vocab, dim } = encoder.config;
     try {
       if (tokenizer.size > vocab) {
@@ -125,7 +131,7 @@ export class NetworkEmbedder implements Embedder {
     return { prompt, clean, ids, full };
   }
 
-  /** Whether rows made before are those of a prompt: as many as tokens, and as wide as wanted. */
+  /** Whether cached rows fit a prompt: one per token, of the right width. */
   fits({ shape: [rows, width] }: HostTensor, { ids }: TokenizedPrompt): boolean {
     return rows === ids.length && width === (this.o.width ?? this.loaded?.config.dim ?? width);
   }

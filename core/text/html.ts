@@ -1,22 +1,31 @@
 import table from "./html_entities.json" with { type: "json" };
 
-/** Named character references of HTML: the table of the WHATWG standard. `legacy` names also stand without a semicolon. */
+/** Named character references of HTML, from the WHATWG standard. `legacy` names need no semicolon. */
 export const NAMED: ReadonlyMap<string, string> = new Map(Object.entries<string>(table.named));
 const LEGACY: ReadonlySet<string> = new Set(table.legacy.split(" "));
 
-/** What Windows-1252 has at 0x80 to 0x9f; the five bytes it leaves free stay as they are. */
-const WINDOWS_1252 = "\u20ac\u0081\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u008d\u017d\u008f\u0090\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u009d\u017e\u0178";
+/** Characters of Windows-1252 at 0x80 to 0x9f; its five undefined bytes map to themselves. */
+const WINDOWS_1252 =
+  "\u20ac\u0081\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u008d\u017d\u008f" +
+  "\u0090\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u009d\u017e\u0178";
 
-/** C1 controls as the characters that Windows-1252 has there. */
-export const fixC1 = (text: string): string => text.replace(/[\u0080-\u009f]/g, (c) => WINDOWS_1252[c.charCodeAt(0) - 0x80]);
+/** Replaces C1 controls by the characters of Windows-1252 at the same codes. */
+export const fixC1 = (text: string): string =>
+  text.replace(/[\u0080-\u009f]/g, (c) => WINDOWS_1252[c.charCodeAt(0) - 0x80]);
 
-/** The character of a numeric reference by HTML's rules for wrong ones, as Python's html.unescape applies them: some are dropped. */
+/** Decodes a numeric reference; invalid ones are replaced or dropped, as in Python's html.unescape. */
 function numeric(digits: string, base: 10 | 16): string {
   const significant = digits.replace(/^0+/, "");
   const code = significant.length > 7 ? Number.POSITIVE_INFINITY : Number.parseInt(significant || "0", base);
   if (code === 0 || (code >= 0xd800 && code <= 0xdfff) || code > 0x10ffff) return "\ufffd";
   if (code >= 0x80 && code <= 0x9f) return fixC1(String.fromCharCode(code));
-  const dropped = code <= 8 || code === 0xb || (code >= 0xe && code <= 0x1f) || code === 0x7f || (code >= 0xfdd0 && code <= 0xfdef) || (code & 0xfffe) === 0xfffe;
+  const dropped =
+    code <= 8 ||
+    code === 0xb ||
+    (code >= 0xe && code <= 0x1f) ||
+    code === 0x7f ||
+    (code >= 0xfdd0 && code <= 0xfdef) ||
+    (code & 0xfffe) === 0xfffe;
   return dropped ? "" : String.fromCodePoint(code);
 }
 
@@ -30,8 +39,10 @@ function named(name: string): string {
   return `&${name}`;
 }
 
-/** Decodes every character reference of HTML, with and without semicolon, as Python's html.unescape does. */
+/** Decodes all character references of HTML, with and without semicolon, as Python's html.unescape. */
 export const unescapeHtml = (text: string): string =>
-  text.replace(/&(?:#([0-9]+);?|#[xX]([0-9a-fA-F]+);?|([^\t\n\f <&#;]{1,32};?))/gu, (_, decimal: string | undefined, hex: string | undefined, name: string) =>
-    decimal !== undefined ? numeric(decimal, 10) : hex !== undefined ? numeric(hex, 16) : named(name),
+  text.replace(
+    /&(?:#([0-9]+);?|#[xX]([0-9a-fA-F]+);?|([^\t\n\f <&#;]{1,32};?))/gu,
+    (_, decimal: string | undefined, hex: string | undefined, name: string) =>
+      decimal !== undefined ? numeric(decimal, 10) : hex !== undefined ? numeric(hex, 16) : named(name),
   );

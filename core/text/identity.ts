@@ -16,7 +16,7 @@ export const sha256 = (...parts: (string | Uint8Array)[]): string => {
   return hash.digest("hex");
 };
 
-/** Moves a finished file into place; of two processes that make the same file, one wins. Throws: E_IO. */
+/** Writes a file atomically by renaming a temporary one; the last of several writers wins. Throws: E_IO. */
 export const place = (path: string, write: (temporary: string) => void): void => {
   // Unique among processes and machines: the folder may be shared.
   const temporary = `${path}.${randomBytes(8).toString("hex")}`;
@@ -40,7 +40,9 @@ function contentsOf(path: string): string[] {
   }
 }
 
-/** Hash of sizes and of windows spread over the files: training changes bytes everywhere, so some window differs. */
+/**
+ * Hash of file sizes and of windows spread over the files. Training changes weights everywhere, so a window differs.
+ */
 function sampleHash(files: string[]): string {
   const hash = createHash("sha256");
   const buffer = new Uint8Array(WINDOW);
@@ -61,12 +63,12 @@ function sampleHash(files: string[]): string {
   return hash.digest("hex");
 }
 
-/** Hash of a file or folder by samples of its content, so that a copy has the same. Throws: E_IO. */
+/** Hash of a file or folder by samples of its content; independent of its path. Throws: E_IO. */
 export const contentIdentity = (path: string): string => sampleHash(contentsOf(path));
 
 /**
- * Content hash of an encoder's weights. The folder `notes` remembers it by path, size and time of change, so that known
- * weights are not opened again; null: none. Throws: E_IO.
+ * Content hash of an encoder's weights. The folder `notes` caches it by path, size and modification time, so that known
+ * weights are not read again; null: no cache. Throws: E_IO.
  */
 export function weightsIdentity(path: string, notes: string | null): string {
   const files = contentsOf(encoderFolder(path));

@@ -10,25 +10,25 @@ import { openStored, readStoredText, StoredEmbedder } from "./stored.ts";
 import { ByteEmbedder } from "./tokenizers/bytes.ts";
 
 export interface EmbedderSettings {
-  /** The text that the network reads. */
+  /** Shape of the text that the network takes. */
   shape: TextShape;
-  /** File or folder of embeddings made before; it goes before the encoder. */
+  /** File or folder of precomputed embeddings; it takes precedence over the encoder. */
   stored?: string | null;
-  /** What the stored embeddings stand for, in order; absent: names made of the file's. */
+  /** Prompts of the stored embeddings, in order; by default names derived from the file. */
   prompts?: readonly string[];
   encoder?: EncoderFiles | null;
-  /** Whether the network reads the byte-level encoder's text, for want of another. */
+  /** Whether the network uses the byte-level encoder, which needs no files. */
   bytes?: boolean;
   onTruncated?: OnTruncated;
 }
 
-/** A text encoder network, with its cache if it has one. Throws: E_IO, E_FORMAT, E_ARG. */
+/** Opens a text encoder network, with a disk cache if `files` names one. Throws: E_IO, E_FORMAT, E_ARG. */
 export function openEncoder(device: Device, files: EncoderFiles, o: EncoderOptions): NetworkEmbedder | CachedEmbedder {
   const network = NetworkEmbedder.open(device, files, o);
   return files.cache === null ? network : new CachedEmbedder(network, new PromptCache(files.cache));
 }
 
-/** The embedder of a command's settings. Throws: E_ARG when nothing can embed a prompt. */
+/** Opens the embedder that a command's settings name. Throws: E_ARG when they name none. */
 export function openEmbedder(device: Device, o: EmbedderSettings): Embedder {
   const { shape, stored, encoder, onTruncated } = o;
   if (stored) return new StoredEmbedder(openStored(stored), shape, o.prompts);
@@ -42,7 +42,7 @@ export function openEmbedder(device: Device, o: EmbedderSettings): Embedder {
 export const recipeEncoder = ({ text }: Recipe): EncoderFiles | null =>
   text ? { weights: text.encoder, tokenizer: text.tokenizer, cache: text.cache } : null;
 
-/** The embedder of a recipe's prompts. Throws: E_RECIPE when it needs a text encoder and has none. */
+/** Opens the embedder of a recipe's prompts. Throws: E_RECIPE when it needs a text encoder and names none. */
 export function recipeEmbedder(
   device: Device,
   recipe: Recipe,
@@ -57,7 +57,7 @@ export function recipeEmbedder(
   return openEmbedder(device, { shape: text, encoder: recipeEncoder(recipe), bytes, onTruncated });
 }
 
-/** The negative prompt's embedding that a recipe names a file for, as bf16; null: it is embedded as any prompt. */
+/** The precomputed embedding of a recipe's negative prompt, as bf16; null if the recipe names no file. */
 export function storedNegative({ teacher }: Recipe, shape: TextShape): HostTensor | null {
   return teacher?.negative_embed ? padded(readStoredText(teacher.negative_embed, shape), shape.length, "bf16") : null;
 }

@@ -4,21 +4,21 @@ import { RcmError } from "../error.ts";
 
 const NEWLINE = 0x0a;
 
-/** Line and byte in the line, from 1, of the first character that is not UTF-8. */
+/** 1-based line and byte of the first invalid UTF-8 character. */
 function placeOf(bytes: Uint8Array): string {
   let line = 1;
   let start = 0;
   const endOf = (from: number): number => (bytes.indexOf(NEWLINE, from) + 1 || bytes.length + 1) - 1;
   for (; isUtf8(bytes.subarray(start, endOf(start))); line++) start = endOf(start) + 1;
-  const its = bytes.subarray(start, endOf(start));
-  // Decoding replaces what is invalid, so the text differs from the file there.
-  const replaced = new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(its));
-  return `line ${line}, byte ${its.findIndex((byte, i) => byte !== replaced[i]) + 1}`;
+  const lineBytes = bytes.subarray(start, endOf(start));
+  // Decoding replaces invalid bytes, so the first difference is the place.
+  const replaced = new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(lineBytes));
+  return `line ${line}, byte ${lineBytes.findIndex((byte, i) => byte !== replaced[i]) + 1}`;
 }
 
 /**
- * The prompts of a UTF-8 file, one a line. A byte order mark, CRLF line ends and a last newline change nothing; blank
- * lines are left out. Throws: E_IO; E_FORMAT when there is no prompt, or naming the place that is not UTF-8.
+ * Reads the prompts of a UTF-8 file, one per line. Ignores a byte order mark, CRLF and blank lines.
+ * Throws: E_IO; E_FORMAT for a file without prompts, or naming the position of invalid UTF-8.
  */
 export function readPrompts(path: string): string[] {
   let bytes: Uint8Array;

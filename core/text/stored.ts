@@ -9,7 +9,7 @@ import { fileKey, indexShard, KINDS, listShards } from "../io/webdataset.ts";
 import { trimmed, type Embedder, type TextShape } from "./embedder.ts";
 import { contentIdentity } from "./identity.ts";
 
-/** Embeddings made before, by number. */
+/** Precomputed embeddings by index. */
 export interface StoredTexts {
   readonly path: string;
   readonly count: number;
@@ -17,7 +17,7 @@ export interface StoredTexts {
   read(index: number): HostTensor;
 }
 
-/** One text embedding, or several. Shapes: [M, D], or [n, M, D] -> n of [M, D]. Throws: E_FORMAT. */
+/** Splits one tensor into text embeddings. Shapes: [M, D], or [n, M, D] -> n of [M, D]. Throws: E_FORMAT. */
 function split({ dtype, shape, data }: HostTensor, source: string): HostTensor[] {
   const [n, M, D] = shape.length === 2 ? [1, ...shape] : shape;
   if (shape.length < 2 || shape.length > 3 || numel(shape) === 0) {
@@ -38,7 +38,10 @@ function single(t: HostTensor, source: string): HostTensor {
   return texts[0];
 }
 
-/** The embeddings of a .pt, .pth or .safetensors file with one tensor. Shapes: n of [M, D]. Throws: E_IO, E_FORMAT. */
+/**
+ * Reads the embeddings of a .pt, .pth or .safetensors file with one tensor.
+ * Shapes: n of [M, D]. Throws: E_IO, E_FORMAT.
+ */
 export function readEmbeddings(path: string): HostTensor[] {
   let found: HostTensor[];
   if (extname(path) === ".safetensors") found = [...readSafetensors(path).tensors.values()];
@@ -72,7 +75,7 @@ function openFolder(path: string): StoredTexts {
     read(index) {
       const key = fileKey(String(index));
       const name = `${key}.${KINDS[1]}`;
-      // Six digits are what `rcm text encode` writes.
+      // `rcm text encode` writes names of six digits.
       const file = [name, `${String(index).padStart(6, "0")}.${KINDS[1]}`].find((n) => files.has(n));
       if (file !== undefined) return single(readTorchTensor(join(path, file)), join(path, file));
       const entry = entries.get(key);
@@ -87,7 +90,7 @@ function openFolder(path: string): StoredTexts {
   };
 }
 
-/** Embeddings of a file, or of a folder of `{index:09d}.embed.pt` files or of shards whose samples are numbered so. */
+/** Opens the embeddings of a file, of a folder of `{index:09d}.embed.pt` files, or of shards with such keys. */
 export function openStored(path: string): StoredTexts {
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return openFolder(path);
   const texts = readEmbeddings(path);
@@ -102,14 +105,14 @@ export function openStored(path: string): StoredTexts {
   };
 }
 
-/** Embeddings made before; of a prompt that comes twice, the first. */
+/** Looks prompts up in precomputed embeddings; of duplicate prompts the first counts. */
 export class StoredEmbedder implements Embedder {
   readonly width: number;
   readonly length: number;
   private readonly indices = new Map<string, number>();
   private hash: string | null = null;
 
-  /** `prompts`: what the stored texts stand for, in order; null: their own names. */
+  /** `prompts`: prompts of the stored texts, in order; by default names derived from the file. */
   constructor(
     readonly texts: StoredTexts,
     { width, length }: TextShape,
@@ -136,7 +139,7 @@ export class StoredEmbedder implements Embedder {
     });
   }
 
-  /** The text of a number. Shapes: [used rows, width]. Throws: E_SHAPE naming the source, E_IO, E_FORMAT. */
+  /** The embedding at an index. Shapes: [used rows, width]. Throws: E_SHAPE naming the source, E_IO, E_FORMAT. */
   read(index: number): HostTensor {
     const text = this.texts.read(index);
     const [rows, width] = text.shape;
@@ -151,12 +154,15 @@ export class StoredEmbedder implements Embedder {
   [Symbol.dispose](): void {}
 }
 
-/** Names of stored texts that come without prompts. */
+/** Default names of stored texts without prompts. */
 function namesOf({ path, count }: StoredTexts): string[] {
   return Array.from({ length: count }, (_, i) => `${basename(path)}#${i}`);
 }
 
-/** The one embedding of a file. Shapes: [used rows, width]. Throws: E_FORMAT when there are several, E_SHAPE, E_IO. */
+/**
+ * Reads the single embedding of a file.
+ * Shapes: [used rows, width]. Throws: E_FORMAT when there are several, E_SHAPE, E_IO.
+ */
 export function readStoredText(path: string, shape: TextShape): HostTensor {
   const texts = openStored(path);
   expectOne(texts.count, path);

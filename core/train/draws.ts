@@ -26,6 +26,7 @@ export class Draws {
   /** Noise in the shape and dtype of a latent. Shapes: like [B, ...] -> the same. */
   noise(use: RandomUse, like: Tensor, index = 0): Tensor {
     this.stream(use, Math.max(0, like.shape[0] - 1), index); // throws if the last sample's key is out of range
-    return like.device.randnRows(like.shape, like.dtype, this.seed, this.stream(use, 0, index), SAMPLE_STRIDE);
+    const key = { seed: this.seed, stream: this.stream(use, 0, index), stride: SAMPLE_STRIDE };
+    return like.device.randnRows(like.shape, like.dtype, key);
   }
 }

@@ -16,6 +16,8 @@ import { openNetwork } from "../weights/resolve.ts";
 import { vaeIn } from "../weights/vae.ts";
 import { recipeNet, wantsSecondTime } from "../networks/build.ts";
 import { rehearse, type Rehearsal } from "./rehearsal.ts";
+import type { DeviceName } from "../tensor.ts";
+import { gibibytes as gib } from "../units.ts";
 
 export interface CheckedWeights {
   role: string;
@@ -72,7 +74,7 @@ const CUDA_OVERHEAD = 1.5 * 2 ** 30;
 export interface PlanOptions {
   recipe: Recipe;
   out: string;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   /** Memory of the card in bytes; null: asked of nvidia-smi. */
   memory: number | null;
 }
@@ -179,7 +181,6 @@ export function planRun({ recipe, out, device, memory }: PlanOptions): RunPlan {
   };
 }
 
-const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(bytes < 2 ** 30 ? 2 : 1)} GiB`;
 
 /** Names the fastest checkpoint mode that fits, for the message that the recipe's mode does not. */
 function lighterMode(by: Record<CheckpointMode, number>, bytes: number): string {

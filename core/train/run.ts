@@ -8,7 +8,7 @@ import { EventWriter } from "../io/tfevents.ts";
 import { listShards, ShardStream, type StreamPosition } from "../io/webdataset.ts";
 import type { LoadedRecipe } from "../recipe/load.ts";
 import { latentShape, type Recipe } from "../recipe/schema.ts";
-import { Device } from "../tensor.ts";
+import { Device, type DeviceName } from "../tensor.ts";
 import { loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.ts";
 import { listCheckpoints } from "../weights/run_folder.ts";
 import { swapFramesAndChannels, swappedShape } from "../data/latents.ts";
@@ -31,7 +31,7 @@ import { Trainer, type StepResult } from "./trainer.ts";
 export interface DistillOptions {
   recipe: LoadedRecipe;
   out: string;
-  device: "auto" | "cpu" | "cuda";
+  device: DeviceName;
   threads?: number;
   resume: boolean;
   /** How starting weights are loaded. */
@@ -225,7 +225,8 @@ class MetricsLog {
   image(step: number, path: string): void {
     const png = new Uint8Array(readFileSync(path));
     const view = new DataView(png.buffer, png.byteOffset);
-    this.events.image("samples", png, view.getUint32(16), view.getUint32(20), step);
+    const size = { width: view.getUint32(16), height: view.getUint32(20) };
+    this.events.image("samples", png, size, step);
   }
 
   close(): void {

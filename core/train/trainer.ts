@@ -19,6 +19,7 @@ import { Nets } from "./nets.ts";
 import type { Role, RoleName } from "./role.ts";
 import { createRoles, type StartingWeights } from "./roles.ts";
 import type { TrainState } from "./state.ts";
+import type { WeightKind } from "../models/layout.ts";
 
 export interface StepResult {
   /** The role that was trained. */
@@ -85,7 +86,7 @@ export class Trainer implements TrainState {
   }
 
   /** The student for sampling: over its EMA in the model's dtype, or over the trained weights. */
-  sampler(kind: "ema" | "student"): Network {
+  sampler(kind: WeightKind): Network {
     const { network, ema } = this.role("student");
     return network.withWeights(kind === "ema" && ema ? ema.to(network.params.dtype) : network.params.flat);
   }
@@ -180,9 +181,9 @@ export class Trainer implements TrainState {
   }
 
   /** Gradient of the mean over the global batch of n samples. */
-  private backward(tape: Tape, { loss_B }: LossResult, n: number): void {
-    const rows = loss_B.x.numel;
-    tape.backward(loss_B, this.device.fromValues(new Float64Array(rows).fill(1 / n), [rows], "f64"));
+  private backward(tape: Tape, { loss }: LossResult, n: number): void {
+    const rows = loss.x.numel;
+    tape.backward(loss, this.device.fromValues(new Float64Array(rows).fill(1 / n), [rows], "f64"));
   }
 
   private emaBeta(step: number, updates: number): number {

@@ -4,9 +4,9 @@ import { basename, dirname, join } from "node:path";
 import { env } from "../env.ts";
 import { RcmError } from "../error.ts";
 import type { FrameSink } from "./frames.ts";
-import { FPS, type VideoSize } from "./sizes.ts";
+import type { VideoScale, VideoSize } from "./sizes.ts";
 
-/** The ffmpeg to use: RCM_FFMPEG, else the one on PATH; null when there is none. */
+/** The ffmpeg to use: RCM_FFMPEG, else the one on PATH; null if not found. */
 export function findFfmpeg(): string | null {
   const named = env.ffmpeg;
   if (named !== null) return existsSync(named) ? named : null;
@@ -14,14 +14,20 @@ export function findFfmpeg(): string | null {
 }
 
 /**
- * A pipe whose writing end blocks, made of a named one. Frames come from a synchronous decoder, so no event loop runs that could
- * drain a buffered stream; a blocking write hands each frame over and holds the decoder back when ffmpeg is slower.
+ * A pipe with a blocking writing end, made from a named pipe. Frames come from synchronous code, so no event loop runs
+ * that could drain a buffered stream; a blocking write applies back-pressure when ffmpeg is slower.
  */
 function blockingPipe(path: string): { read: number; write: number } {
   rmSync(path, { force: true });
   const made = spawnSync("mkfifo", ["-m", "600", path]);
-  if (made.status !== 0) throw new RcmError("E_IO", `cannot make a pipe in ${dirname(path)}: ${String(made.stderr ?? made.error?.message).trim()}`, { op: "ffmpeg" });
-  // Opened for both first: neither end then waits for the other.
+  if (made.status !== 0) {
+    throw new RcmError(
+      "E_IO",
+      `cannot make a pipe in ${dirname(path)}: ${String(made.stderr ?? made.error?.message).trim()}`,
+      { op: "ffmpeg" },
+    );
+  }
+  // Opening read-write first keeps the other two opens from blocking.
   const both = openSync(path, "r+");
   const [read, write] = [openSync(path, "r"), openSync(path, "w")];
   closeSync(both);
@@ -29,14 +35,17 @@ function blockingPipe(path: string): { read: number; write: number } {
   return { read, write };
 }
 
-/** What ffmpeg encodes with: x264 at visually lossless quality, the pixel format that every player takes. */
-const encoding = (size: VideoSize): string[] => [
+/** Size and frame rate of the video to encode. */
+export type EncodedVideo = VideoSize & Pick<VideoScale, "rate">;
+
+/** Arguments of ffmpeg: x264 at visually lossless quality, in the pixel format that every player supports. */
+const encoding = ({ width, height, rate }: EncodedVideo): string[] => [
   "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-f", "rawvideo", "-pixel_format", "rgb24",
-  "-video_size", `${size.width}x${size.height}`, "-framerate", String(FPS), "-i", "pipe:0", "-an",
+  "-video_size", `${width}x${height}`, "-framerate", String(rate), "-i", "pipe:0", "-an",
   "-c:v", "libx264", "-crf", "18", "-preset", "medium", "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4",
 ];
 
-/** An mp4 that ffmpeg encodes while frames come; under its own name only once it is whole. */
+/** An mp4 that ffmpeg encodes as frames arrive; renamed to its path once it is complete. */
 export class Mp4Sink implements FrameSink {
   private readonly temporary: string;
   private readonly log: string;
@@ -47,7 +56,7 @@ export class Mp4Sink implements FrameSink {
 
   constructor(
     readonly path: string,
-    size: VideoSize,
+    video: EncodedVideo,
     ffmpeg: string,
   ) {
     const hidden = (ending: string): string => join(dirname(path), `.${basename(path)}.${process.pid}.${ending}`);
@@ -57,7 +66,7 @@ export class Mp4Sink implements FrameSink {
     const errors = openSync(this.log, "w");
     const { read, write } = blockingPipe(hidden("pipe.tmp"));
     this.pipe = write;
-    this.child = spawn(ffmpeg, [...encoding(size), this.temporary], { stdio: [read, "ignore", errors] });
+    this.child = spawn(ffmpeg, [...encoding(video), this.temporary], { stdio: [read, "ignore", errors] });
     this.ended = new Promise((resolve) => {
       this.child.on("exit", (code) => resolve(code));
       this.child.on("error", (error) => {
@@ -70,7 +79,7 @@ export class Mp4Sink implements FrameSink {
   }
 
   frame(pixels: Uint8Array): void {
-    if (this.failed !== null) return; // the reason comes at close
+    if (this.failed !== null) return; // close() reports the reason
     try {
       for (let at = 0; at < pixels.length; ) at += writeSync(this.pipe, pixels, at, pixels.length - at);
     } catch (cause) {
@@ -79,13 +88,14 @@ export class Mp4Sink implements FrameSink {
   }
 
   async close(): Promise<string> {
-    this.shut();
+    this.closePipe();
     const status = await this.ended;
-    const said = existsSync(this.log) ? readFileSync(this.log, "utf8").trim() : "";
+    const output = existsSync(this.log) ? readFileSync(this.log, "utf8").trim() : "";
     rmSync(this.log, { force: true });
     if (status !== 0 || this.failed !== null) {
       rmSync(this.temporary, { force: true });
-      const why = said.split("\n").slice(-3).join("; ") || (this.failed as Error | null)?.message || `exit status ${status}`;
+      const why =
+        output.split("\n").slice(-3).join("; ") || (this.failed as Error | null)?.message || `exit status ${status}`;
       throw new RcmError("E_IO", `ffmpeg could not write ${this.path}: ${why}`, { op: "ffmpeg", cause: this.failed });
     }
     renameSync(this.temporary, this.path);
@@ -95,11 +105,11 @@ export class Mp4Sink implements FrameSink {
   abort(): void {
     this.failed ??= new Error("given up");
     this.child.kill("SIGKILL");
-    this.shut();
+    this.closePipe();
     for (const f of [this.temporary, this.log]) rmSync(f, { force: true });
   }
 
-  private shut(): void {
+  private closePipe(): void {
     if (this.pipe >= 0) closeSync(this.pipe);
     this.pipe = -1;
   }

@@ -5,7 +5,7 @@ import { encodePng } from "../io/png.ts";
 import type { FrameSink } from "./frames.ts";
 import type { VideoSize } from "./sizes.ts";
 
-/** A folder with a PNG a frame; under its own name only once it is whole. */
+/** A folder with one PNG per frame; renamed to its path once it is complete. */
 export class PngFolderSink implements FrameSink {
   private count = 0;
   private readonly temporary: string;
@@ -35,7 +35,7 @@ export class PngFolderSink implements FrameSink {
   }
 }
 
-/** One PNG: the only frame of a still. */
+/** A single PNG, the frame of a still image. */
 export class PngSink implements FrameSink {
   private png: Uint8Array | null = null;
 

@@ -1,9 +1,9 @@
 import { encodePng, grid } from "../io/png.ts";
 import type { VideoSize } from "./sizes.ts";
 
-/** Frames of a video shown on its contact sheet, at most. */
+/** Maximum number of frames of a video on its contact sheet. */
 const SHOWN = 8;
-/** Width of a frame on the sheet, about. */
+/** Approximate width of a frame on the sheet. */
 const WIDTH = 208;
 const PAD = 4;
 
@@ -13,8 +13,15 @@ export function evenly(count: number, n = SHOWN): number[] {
   return Array.from({ length: shown }, (_, i) => (shown === 1 ? 0 : Math.round((i * (count - 1)) / (shown - 1))));
 }
 
-/** Mean over blocks of factor x factor pixels; a rest at the right and bottom is dropped. Shapes: [Y, X, 3] -> [Y/f, X/f, 3]. */
-export function shrink(pixels: Uint8Array, { width, height }: VideoSize, factor: number): { pixels: Uint8Array; width: number; height: number } {
+/**
+ * Mean over blocks of factor x factor pixels; a remainder at the right and bottom is dropped.
+ * Shapes: [Y, X, 3] -> [Y/f, X/f, 3].
+ */
+export function shrink(
+  pixels: Uint8Array,
+  { width, height }: VideoSize,
+  factor: number,
+): { pixels: Uint8Array; width: number; height: number } {
   const [W, H] = [Math.floor(width / factor), Math.floor(height / factor)];
   const out = new Uint8Array(W * H * 3);
   const area = factor * factor;
@@ -37,7 +44,7 @@ export interface Picture extends VideoSize {
   pixels: Uint8Array;
 }
 
-/** Collects evenly spaced frames of one video in passing; a row of them is the video's contact sheet. */
+/** Collects evenly spaced frames of one video as they are written; they form its row of the contact sheet. */
 export class SheetRow {
   private at = 0;
   private readonly wanted: Set<number>;
@@ -58,20 +65,25 @@ export class SheetRow {
 
   row(): Picture {
     const { width, height } = this.frames[0];
-    return grid(this.frames.map((f) => f.pixels), width, height, 3, this.frames.length, PAD);
+    return grid(
+      this.frames.map((f) => f.pixels),
+      { width, height, channels: 3, columns: this.frames.length, pad: PAD },
+    );
   }
 }
 
 export const pngOf = (p: Picture): Uint8Array => encodePng(p.pixels, p.width, p.height, 3);
 
-/** Rows one below the other, on white, as wide as the widest. */
+/** Stacks rows vertically on white, as wide as the widest. */
 export function stack(rows: readonly Picture[]): Picture {
   const width = Math.max(...rows.map((r) => r.width));
   const height = rows.reduce((n, r) => n + r.height, 0);
   const pixels = new Uint8Array(width * height * 3).fill(255);
   let top = 0;
   for (const r of rows) {
-    for (let y = 0; y < r.height; y++) pixels.set(r.pixels.subarray(y * r.width * 3, (y + 1) * r.width * 3), (top + y) * width * 3);
+    for (let y = 0; y < r.height; y++) {
+      pixels.set(r.pixels.subarray(y * r.width * 3, (y + 1) * r.width * 3), (top + y) * width * 3);
+    }
     top += r.height;
   }
   return { pixels, width, height };

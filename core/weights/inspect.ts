@@ -9,11 +9,11 @@ import { fitOf, type Fit } from "./fit.ts";
 import { filesOf, networkIn, prefixesIn, resolveWeights, specOf } from "./resolve.ts";
 import { vaeIn } from "./vae.ts";
 
-/** A file that goes beside a network. */
+/** A model that accompanies a diffusion network. */
 export interface Companion {
   /** Title of its family. */
   kind: string;
-  /** Sizes in words. */
+  /** Readable description of its sizes. */
   size: string;
 }
 
@@ -27,25 +27,28 @@ export interface WeightsReport {
   /** Number of tensors of each dtype. */
   dtypes: Record<string, number>;
   metadata: Record<string, string>;
-  /** Prefixes of the networks found; the first tensors' names when there are none. */
+  /** Prefixes of the networks found, and the first keys. */
   networks: string[];
   keys: string[];
-  /** Of the network that `kind` means; null when there is none, or it does not say how large it is (then `problem` says why). */
+  /**
+   * Fields of the network that `kind` selects; null if there is none or its size cannot be inferred (`problem` says
+   * why).
+   */
   layout: string | null;
   prefix: string | null;
   config: NetSpec["config"] | null;
   ffnDim: number | null;
   latent: NetSpec["latent"] | null;
   text: NetSpec["text"] | null;
-  /** Name of the published network with these sizes. */
+  /** Name of the preset with these sizes. */
   preset: string | null;
   fit: Fit | null;
-  /** What it is instead, when it holds no diffusion network. */
+  /** The text encoder or autoencoder in it, when it holds no diffusion network. */
   companion: Companion | null;
   problem: string | null;
 }
 
-/** The text encoder or autoencoder in a checkpoint; null when it is neither. Throws: E_FORMAT when it is one and incomplete. */
+/** The text encoder or autoencoder in a checkpoint; null if it is neither. Throws: E_FORMAT if it is incomplete. */
 function companionIn(checkpoint: Checkpoint): Companion | null {
   const encoder = encoderIn(checkpoint);
   if (encoder) return { kind: encoder.family.title, size: encoder.family.describe(encoder.config) };
@@ -54,7 +57,10 @@ function companionIn(checkpoint: Checkpoint): Companion | null {
   return family ? { kind: family.title, size: family.describe(vaeIn(path, family).config) } : null;
 }
 
-/** Reads what a checkpoint is from its headers, and compares it with the network it seems to be; `verify` reads the data and compares checksums where the format has them. Throws: E_IO, E_FORMAT when it cannot be opened. */
+/**
+ * Identifies a checkpoint by its headers and compares it with the network it seems to hold. `verify` also reads the
+ * data and checks checksums where the format has them. Throws: E_IO, E_FORMAT when it cannot be opened.
+ */
 export function inspectWeights(path: string, kind: WeightKind = "ema", { verify = false } = {}): WeightsReport {
   const checkpoint = openCheckpoint(resolveWeights(path), { verify });
   const keys = [...checkpoint.tensors.keys()];
@@ -65,8 +71,26 @@ export function inspectWeights(path: string, kind: WeightKind = "ema", { verify 
     parameters += numel(t.shape);
   }
   const report: WeightsReport = {
-    path: checkpoint.path, format: checkpoint.format, files: filesOf(checkpoint).length, tensors: keys.length, parameters, bytes: checkpoint.bytes, dtypes, metadata: checkpoint.metadata,
-    networks: prefixesIn(checkpoint), keys: keys.slice(0, 5), layout: null, prefix: null, config: null, ffnDim: null, latent: null, text: null, preset: null, fit: null, companion: null, problem: null,
+    path: checkpoint.path,
+    format: checkpoint.format,
+    files: filesOf(checkpoint).length,
+    tensors: keys.length,
+    parameters,
+    bytes: checkpoint.bytes,
+    dtypes,
+    metadata: checkpoint.metadata,
+    networks: prefixesIn(checkpoint),
+    keys: keys.slice(0, 5),
+    layout: null,
+    prefix: null,
+    config: null,
+    ffnDim: null,
+    latent: null,
+    text: null,
+    preset: null,
+    fit: null,
+    companion: null,
+    problem: null,
   };
   try {
     if (report.networks.length === 0) report.companion = companionIn(checkpoint);

@@ -3,7 +3,8 @@ import { join } from "node:path";
 
 const NAME = /^checkpoint_(\d{9})\.safetensors$/;
 
-export const checkpointPath = (folder: string, step: number): string => join(folder, `checkpoint_${String(step).padStart(9, "0")}.safetensors`);
+export const checkpointPath = (folder: string, step: number): string =>
+  join(folder, `checkpoint_${String(step).padStart(9, "0")}.safetensors`);
 
 /** Complete checkpoints of a run, oldest first. */
 export function listCheckpoints(folder: string): { step: number; path: string }[] {

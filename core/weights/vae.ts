@@ -6,7 +6,7 @@ import type { Vae, VaeFamily } from "../models/vae.ts";
 import type { Device } from "../tensor.ts";
 import { describeFit, fitOf, loadParams } from "./fit.ts";
 
-/** An autoencoder in a checkpoint: its sizes from the shapes, its tensors under the family's own names. */
+/** An autoencoder found in a checkpoint: sizes inferred from shapes, tensors by the family's parameter names. */
 export interface FoundVae {
   family: VaeFamily;
   checkpoint: Checkpoint;
@@ -14,16 +14,22 @@ export interface FoundVae {
   tensors: ReadonlyMap<string, Stored>;
 }
 
-/** The autoencoder of a family in a checkpoint. Throws: E_IO, E_FORMAT when there is none or it does not fit. */
+/** Finds the autoencoder of a family in a checkpoint. Throws: E_IO; E_FORMAT if it is missing or does not fit. */
 export function vaeIn(path: string, family: VaeFamily = Object.values(VAES)[0]): FoundVae {
   const checkpoint = openCheckpoint(path);
   const tensors = new Map([...checkpoint.tensors].map(([key, t]) => [family.ownName(key) ?? key, t]));
   const config = family.configOf(tensors);
   if (config === null || [...tensors.values()].every((t) => !isFloat(t.dtype))) {
-    throw new RcmError("E_FORMAT", `${path} holds no ${family.title}`, { op: "vae", want: family.wanted, got: [...checkpoint.tensors.keys()].slice(0, 3) });
+    throw new RcmError("E_FORMAT", `${path} holds no ${family.title}`, {
+      op: "vae",
+      want: family.wanted,
+      got: [...checkpoint.tensors.keys()].slice(0, 3),
+    });
   }
   const problem = describeFit(fitOf({ specs: family.params(config) }, tensors));
-  if (problem !== "") throw new RcmError("E_FORMAT", `${path} does not fit the ${family.title}: ${problem}`, { op: "vae" });
+  if (problem !== "") {
+    throw new RcmError("E_FORMAT", `${path} does not fit the ${family.title}: ${problem}`, { op: "vae" });
+  }
   return { family, checkpoint, config, tensors };
 }
 

@@ -49,7 +49,7 @@ describe("the command line", () => {
       [["sample", base[0], "--weights", "x", "--steps", "four"], "--steps"],
       [["doctor", "--device", "gpu"], "auto, cpu, cuda"],
       [["distill", base[0], "--set", "train.stepz=3"], 'did you mean "steps"'],
-      [["distill", base[0], "--set"], "wants a value"],
+      [["distill", base[0], "--set"], "needs a value"],
     ];
     for (const [args, text] of cases) {
       const r = rcm(args);

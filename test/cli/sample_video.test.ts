@@ -211,7 +211,7 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
       [[...BASE, "--teacher", "--form", "rf"], "students"],
       [[...BASE, "--frames", "6"], "4n + 1"],
       [[...BASE, "--size", "50x32"], "multiples of 16"],
-      [[...BASE, "--aspect", "16:9"], "--size stands alone"],
+      [[...BASE, "--aspect", "16:9"], "--size excludes"],
       [[...BASE, "--mid-times", "1,1.4", "--steps", "3"], "descend"],
       [[...BASE, "--shard", "2/2"], "--shard"],
       [[...BASE, "--model", "wan2.1-2b"], "wan2.1-1.3b"],

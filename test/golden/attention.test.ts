@@ -24,7 +24,7 @@ onEachDevice((device, test) => {
           using _scope = device().scope();
           const tape = new Tape(device(), { record: true });
           const [q, k, v] = ["q", "k", "v"].map((n) => leaf(up(n), up(`t${n}`)));
-          const o = attention(tape, q, k, v, heads);
+          const o = attention(tape, { q, k, v }, heads);
           close(o.x, "o", tolO);
           close(o.dot as Tensor, "to", tolDot);
           tape.backward(o, up("do"));
@@ -36,7 +36,7 @@ onEachDevice((device, test) => {
           test("keys and values without tangent", () => {
             using _scope = device().scope();
             const tape = new Tape(device(), { record: false });
-            const o = attention(tape, leaf(up("q"), up("tq")), leaf(up("k")), leaf(up("v")), heads);
+            const o = attention(tape, { q: leaf(up("q"), up("tq")), k: leaf(up("k")), v: leaf(up("v")) }, heads);
             close(o.dot as Tensor, "to_tkv_zero", tolDot);
           });
         }

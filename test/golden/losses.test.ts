@@ -80,11 +80,11 @@ function settings(kind: string, part: string): string[] {
 
 /** Backpropagates the sum of the per-sample losses and compares with the stored loss and gradients. */
 function expectLoss(s: Setup, name: string, model: Network, tape: Tape, result: LossResult): void {
-  expectClose(`${name}.loss_per_sample`, result.loss_B.x.values(), s.tol.loss);
+  expectClose(`${name}.loss_per_sample`, result.loss.x.values(), s.tol.loss);
   expect(result.skipped).toBe(0);
-  const B = result.loss_B.x.numel;
+  const B = result.loss.x.numel;
   model.params.zeroGrad();
-  tape.backward(result.loss_B, s.device.fromValues(new Float64Array(B).fill(1), [B], "f64"));
+  tape.backward(result.loss, s.device.fromValues(new Float64Array(B).fill(1), [B], "f64"));
   const grad = model.params.grad as Tensor;
   const stored = G.names.filter((n) => n.startsWith(`${name}.grads.`));
   expect(stored.length).toBeGreaterThan(0);
@@ -142,7 +142,7 @@ onEachSetup("sCM", (test) => {
       expectClose(`${name}.t_F`, parts.D.values(), s.tol.fd);
       expectClose(`${name}.g_raw`, parts.gRaw.values(), s.tol.fd);
       const loss = scmLoss(tape, s.student, s.teacher, s.batch, scmDraws(s), options);
-      expectClose(`${name}.loss_per_sample`, loss.loss_B.x.values(), s.tol.loss);
+      expectClose(`${name}.loss_per_sample`, loss.loss.x.values(), s.tol.loss);
     });
   }
 

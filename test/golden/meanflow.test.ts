@@ -63,12 +63,14 @@ function network(role: "net" | "teacher", dtype: DType) {
     const h1 = activation(
       tape,
       add(
-        tape, linear(tape, flat, params.get("l1x"), null), linear(tape, tr, params.get("l1r"), params.get("l1.bias")),
+        tape,
+        linear(tape, flat, { w: params.get("l1x"), b: null }),
+        linear(tape, tr, { w: params.get("l1r"), b: params.get("l1.bias") }),
       ),
       "tanh",
     );
-    const h2 = activation(tape, linear(tape, h1, params.get("l2.weight"), params.get("l2.bias")), "tanh");
-    return tape.reshape(linear(tape, h2, params.get("l3.weight"), params.get("l3.bias")), x.x.shape);
+    const h2 = activation(tape, linear(tape, h1, { w: params.get("l2.weight"), b: params.get("l2.bias") }), "tanh");
+    return tape.reshape(linear(tape, h2, { w: params.get("l3.weight"), b: params.get("l3.bias") }), x.x.shape);
   };
   return { net, params, hidden, rest };
 }
@@ -133,8 +135,8 @@ for (const dtype of ["f32", "f64"] as const) {
         close(result.parts.uJvp.values(), "u_jvp");
         close(result.parts.tangent.values(), "tangent");
         close(result.parts.weight, "weight");
-        close(result.loss_B.x.values(), "loss");
-        tape.backward(result.loss_B, cpu().fromValues(new Float64Array(B).fill(1 / B), [B], "f64"));
+        close(result.loss.x.values(), "loss");
+        tape.backward(result.loss, cpu().fromValues(new Float64Array(B).fill(1 / B), [B], "f64"));
         const grad = student.params.grad as Tensor;
         const at = (n: string): Float64Array => student.params.window(grad, n).values();
         for (const n of ["l1.bias", "l2.weight", "l2.bias", "l3.weight", "l3.bias"]) close(at(n), `grads.${n}`);

@@ -1,6 +1,6 @@
 import type { DType } from "../../core/dtype.ts";
 import type { AnyOp } from "../../core/op.ts";
-import { Node, Tape, type Var } from "../../core/tape.ts";
+import { leafNode, Tape, type Var } from "../../core/tape.ts";
 import { statDType, type Device, type Tensor } from "../../core/tensor.ts";
 
 /** One use of an op: shapes of its inputs and its parameters. */
@@ -88,7 +88,7 @@ export function evaluate({ device, run, c, x, dots, yBar, dtype, kept }: Evaluat
     if (c.constant?.includes(i)) return { x: t, dot, node: null };
     const grad = c.accumulates?.includes(i) ? device.zeros(t.shape, statDType(dtype)) : null;
     if (grad) grad.fill(0.5);
-    return { x: t, dot, node: new Node(null, [], null, t, [], grad) };
+    return { x: t, dot, node: leafNode(t, grad) };
   });
   const out = run(tape, inputs, c.params(device, dtype));
   const [y, yDot] = [out.x.values(), out.dot?.values() ?? null];

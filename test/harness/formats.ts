@@ -44,7 +44,7 @@ export function legacyFile(tensors: Tensors, o: { transposed?: boolean; share?: 
       const [rows, columns] = t.shape;
       [strides[0], strides[1]] = [1, rows];
       data = new Uint8Array(t.data.length);
-      copyStrided(t.data, [columns, 1], data, [1, rows], t.shape, each(t.dtype));
+      copyStrided({ data: t.data, strides: [columns, 1] }, { data, strides: [1, rows] }, t.shape, each(t.dtype));
     }
     if (!o.share || storages.length === 0) storages.push(data);
     else storages[0] = new Uint8Array(Buffer.concat([storages[0], data]));
@@ -171,14 +171,9 @@ function blockOf(t: HostTensor, start: number[], shape: number[]): HostTensor {
   const each = dtypeBytes(t.dtype);
   const strides = denseStrides(t.shape);
   const data = new Uint8Array(new ArrayBuffer(numel(shape) * each));
-  copyStrided(
-    t.data.subarray(start.reduce((at, s, i) => at + s * strides[i], 0) * each),
-    strides,
-    data,
-    denseStrides(shape),
-    shape,
-    each,
-  );
+  const first = start.reduce((at, s, i) => at + s * strides[i], 0);
+  const from = { data: t.data.subarray(first * each), strides };
+  copyStrided(from, { data, strides: denseStrides(shape) }, shape, each);
   return { dtype: t.dtype, shape, data };
 }
 

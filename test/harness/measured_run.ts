@@ -1,6 +1,7 @@
 import { counted } from "../../ffi/counting.ts";
 import { hostTensor, numel, type HostTensor } from "../../core/dtype.ts";
 import { latentShape, type Recipe } from "../../core/recipe/schema.ts";
+import { swappedShape } from "../../core/data/latents.ts";
 import { Rng } from "../../core/rng.ts";
 import { Device } from "../../core/tensor.ts";
 import { FROM_TEACHER, recipeNet } from "../../core/networks/build.ts";
@@ -27,7 +28,7 @@ export function setUp(device: Device, r: Recipe): { trainer: Trainer; batch: Hos
   return {
     trainer,
     batch: {
-      latents: random([r.train.batch, ...latentShape(r)], rng),
+      latents: random([r.train.batch, ...swappedShape(latentShape(r))], rng),
       embeds: random([r.train.batch, length, width], rng),
     },
   };

@@ -58,9 +58,10 @@ FAMILIES.mixer = {
       for (let i = 0; i < layers; i++) {
         const n = adaLayerNorm(tape, h, modulation, { shift: 0, scale: 1, eps: 1e-6, dtype });
         const [k, v] = ["k", "v"].map((part) => dense(tape, p, `mix.${i}.${part}`, context));
-        const read = gateResidual(tape, h, attention(tape, dense(tape, p, `mix.${i}.q`, n), k, v, heads));
+        const q = dense(tape, p, `mix.${i}.q`, n);
+        const read = gateResidual(tape, h, attention(tape, { q, k, v }, heads));
         const mlp = dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh"));
-        h = gateResidual(tape, read, mlp, modulation, 2);
+        h = gateResidual(tape, read, mlp, { modulation, slot: 2 });
       }
       const { dtype: xDtype, shape } = x.x;
       const pixels = dense(tape, p, "pixels", h, residual);

@@ -108,15 +108,15 @@ describe("core/README.md", () => {
       [...rooms.matchAll(/"([\w/]+)"/g)].map(([, room]) => room),
     );
     expect(layers.length).toBeGreaterThan(15);
-    const there = (room: string): boolean => existsSync(join(ROOT, "core", room.endsWith("/") ? room : `${room}.ts`));
-    const rooms = layers.flatMap((layer, i) => layer.filter(there).map((room) => `${i + 1} ${room}`));
+    const present = (room: string): boolean => existsSync(join(ROOT, "core", room.endsWith("/") ? room : `${room}.ts`));
+    const rooms = layers.flatMap((layer, i) => layer.filter(present).map((room) => `${i + 1} ${room}`));
     const rows = [...text.matchAll(/^\| (\d+) \| `([\w/]+)` \| \S.+ \|$/gm)];
     expect(rows.map(([, layer, room]) => `${layer} ${room}`)).toEqual(rooms);
     const folders = readdirSync(join(ROOT, "core"), { withFileTypes: true }).filter((f) => f.isDirectory());
     expect(folders.map((f) => `${f.name}/`).filter((room) => !layers.flat().includes(room))).toEqual([]);
   });
 
-  /** Names that a placeholder stands for: all that are there already. */
+  /** The names that a placeholder covers: every existing one. */
   const NAMES: Record<string, string[]> = {
     "<op>": readdirSync(join(ROOT, "core/ops")).filter((f) => f.endsWith(".ts")).map((f) => f.replace(".ts", "")),
     "<family>": Object.keys(FAMILIES),

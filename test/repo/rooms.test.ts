@@ -4,11 +4,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * The one law of core: a file imports files of earlier layers, or of its own room; rooms of one layer do not know each
- * other. A name without a slash is a file of core itself, the others are folders. core/README.md says what each holds.
+ * The layers of core: a file imports only files of earlier layers or of its own room, never of another room of the same
+ * layer. A name without a slash is a file of core, the others are folders. core/README.md describes each.
  */
 export const LAYERS: readonly (readonly string[])[] = [
-  ["error", "env"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],
+  ["error", "env", "units"], ["dtype", "shape"], ["rng"], ["tensor"], ["stream"], ["op"], ["tape"],
   ["ops/", "io/", "metrics/"],
   ["nn/"],
   ["diffusion/", "optim/", "parallel/"],
@@ -24,8 +24,12 @@ export const LAYERS: readonly (readonly string[])[] = [
 
 const ROOT = join(import.meta.dir, "../..");
 const read = (path: string): string => readFileSync(join(ROOT, path), "utf8");
-const files = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "*.ts"], { cwd: ROOT, encoding: "utf8" })
-  .stdout.split("\n").filter((f) => f !== "" && existsSync(join(ROOT, f)));
+const files = spawnSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "*.ts"], {
+  cwd: ROOT,
+  encoding: "utf8",
+})
+  .stdout.split("\n")
+  .filter((f) => f !== "" && existsSync(join(ROOT, f)));
 const core = files.filter((f) => f.startsWith("core/"));
 const imports = (path: string): string[] =>
   [...read(path).matchAll(/(?:from|import)\s*\(?"(\.[^"]+\.ts)"/g)].map((m) => join(path, "..", m[1]));
@@ -41,9 +45,15 @@ describe("rooms", () => {
 
   test("cli -> core -> ffi, and nobody imports test; cli reaches ffi through core", () => {
     const rank = (p: string): number => ["test", "cli", "core", "ffi"].indexOf(p.split("/")[0]);
-    const back = files.flatMap((f) => imports(f).filter((to) => rank(to) >= 0 && rank(to) < rank(f)).map((to) => `${f} -> ${to}`));
+    const back = files.flatMap((f) =>
+      imports(f)
+        .filter((to) => rank(to) >= 0 && rank(to) < rank(f))
+        .map((to) => `${f} -> ${to}`),
+    );
     expect(back).toEqual([]);
-    const skipping = files.filter((f) => f.startsWith("cli/")).flatMap((f) => imports(f).filter((to) => to.startsWith("ffi/")));
+    const skipping = files
+      .filter((f) => f.startsWith("cli/"))
+      .flatMap((f) => imports(f).filter((to) => to.startsWith("ffi/")));
     expect(skipping).toEqual([]);
   });
 
@@ -71,6 +81,42 @@ describe("rooms", () => {
     expect(broken).toEqual([]);
   });
 
+  /** Code without comments, and without strings unless they count. */
+  const codeOf = (path: string, strings: boolean): string =>
+    read(path).replace(
+      /\/\*[^]*?\*\/|\/\/[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`/g,
+      (part) => (part.startsWith("/") || !strings ? "" : part),
+    );
+  /** A family's name as a whole word, or as a part of a name in camelCase, snake_case or capitals. */
+  const FAMILY = /(?<![A-Za-z])wan(?![a-z])|Wan(?![a-z])|(?<![A-Z])WAN(?![A-Z])|[Uu][Mm][Tt]5/;
+
+  test("the name of a family is recognised as a part of a name, not inside a word", () => {
+    for (const name of [
+      "wan",
+      "wan2.1-14b",
+      "wanVae",
+      "isWan",
+      "WanNet",
+      "WAN_VIDEO",
+      "tiny_wan",
+      "umt5",
+      "UMT5",
+      "../wan/a",
+    ]) {
+      expect([name, FAMILY.test(name)]).toEqual([name, true]);
+    }
+    for (const name of ["want", "wanted", "unwanted", "Unwanted", "WANTED", "swan", "SWAN", "wanders", "gwan"]) {
+      expect([name, FAMILY.test(name)]).toEqual([name, false]);
+    }
+  });
+
+  test("outside core/models no code names a family: in core not even in a string", () => {
+    const others = files.filter((f) => /^(core|cli)\//.test(f) && !f.startsWith("core/models/"));
+    expect(others.length).toBeGreaterThan(100);
+    expect(others.filter((f) => FAMILY.test(codeOf(f, f.startsWith("core/"))))).toEqual([]);
+    expect(core.filter((f) => f.startsWith("core/models/") && FAMILY.test(codeOf(f, true))).length).toBeGreaterThan(5);
+  });
+
   test("no file of a room imports in a circle", () => {
     const state = new Map<string, "open" | "done">();
     const circles: string[] = [];
@@ -88,7 +134,9 @@ describe("rooms", () => {
   test("a name that core exports means one thing", () => {
     const homes = new Map<string, string[]>();
     for (const f of core) {
-      for (const [, name] of read(f).matchAll(/^export (?:async )?(?:abstract )?(?:const|let|function\*?|class|interface|type|enum) (\w+)/gm)) {
+      for (const [, name] of read(f).matchAll(
+        /^export (?:async )?(?:abstract )?(?:const|let|function\*?|class|interface|type|enum) (\w+)/gm,
+      )) {
         if (!homes.get(name)?.includes(f)) homes.set(name, [...(homes.get(name) ?? []), f]);
       }
     }

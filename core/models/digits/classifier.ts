@@ -18,10 +18,15 @@ function specs(): ParamSpec[] {
     { name: `${name}.weight`, shape: [n, k], init: { kind: "normal", std: Math.sqrt(2 / k) } },
     { name: `${name}.bias`, shape: [n], init: { kind: "zeros" } },
   ];
-  return [...layer("local", LOCAL, PATCH * PATCH), ...layer("hidden", HIDDEN, TOKENS * LOCAL), ...layer("features", FEATURES, HIDDEN), ...layer("logits", CLASSES, FEATURES)];
+  return [
+    ...layer("local", LOCAL, PATCH * PATCH),
+    ...layer("hidden", HIDDEN, TOKENS * LOCAL),
+    ...layer("features", FEATURES, HIDDEN),
+    ...layer("logits", CLASSES, FEATURES),
+  ];
 }
 
-/** Labels and features of digits, for evaluation. Shapes: latents [B, 1, 1, 28, 28] -> features [B, 64], logits [B, 10]. */
+/** Classifies digits for evaluation. Shapes: latents [B, 1, 1, 28, 28] -> features [B, 64], logits [B, 10]. */
 export class DigitClassifier {
   private constructor(
     readonly device: Device,
@@ -42,11 +47,17 @@ export class DigitClassifier {
     const B = x.x.shape[0];
     const patches = patchify(tape, x, { patch: [1, PATCH, PATCH], order: "channel_first", dtype: null });
     const local = tape.reshape(denseAct(tape, this.params, "local", patches, "gelu_tanh"), [B, TOKENS * LOCAL]);
-    const features = denseAct(tape, this.params, "features", denseAct(tape, this.params, "hidden", local, "gelu_tanh"), "gelu_tanh");
+    const features = denseAct(
+      tape,
+      this.params,
+      "features",
+      denseAct(tape, this.params, "hidden", local, "gelu_tanh"),
+      "gelu_tanh",
+    );
     return { features, logits: dense(tape, this.params, "logits", features) };
   }
 
-  /** Evaluates in chunks; rows in order. */
+  /** Evaluates in chunks of samples; output rows keep the order. */
   classify(latents: Tensor, chunk = 256): { features: Float32Array; logits: Float32Array } {
     const n = latents.shape[0];
     const features = new Float32Array(n * FEATURES);

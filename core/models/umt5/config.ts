@@ -9,7 +9,7 @@ export interface Umt5Config {
   ffnDim: number;
   heads: number;
   layers: number;
-  /** Rows of each relative bias table, and the distance from which on all share one row. */
+  /** Rows of each relative bias table, and the distance beyond which all keys share one row. */
   buckets: number;
   maxDistance: number;
   eps: number;
@@ -17,7 +17,7 @@ export interface Umt5Config {
 
 const UMT5 = { buckets: 32, maxDistance: 128, eps: 1e-6 } as const;
 
-/** The published encoder of Wan2.1, and one small enough for tests. */
+/** The encoder published with Wan2.1, and a tiny one for tests. */
 export const UMT5_PRESETS = {
   "umt5-xxl": { ...UMT5, vocab: 256384, dim: 4096, dimAttn: 4096, ffnDim: 10240, heads: 64, layers: 24 },
   "umt5-tiny": { ...UMT5, vocab: 384, dim: 32, dimAttn: 32, ffnDim: 48, heads: 4, layers: 2 },
@@ -26,11 +26,15 @@ export const UMT5_PRESETS = {
 export type Umt5Preset = keyof typeof UMT5_PRESETS;
 
 /**
- * Row of the bias table for a key that stands `distance` after its query: half of the rows for each direction; of these, half are one
- * distance each and the rest widen by the logarithm up to `maxDistance`. The logarithm is taken in f32, as the public code does.
+ * Bias table row for a key `distance` positions after its query. Each direction has half of the rows: the first half of
+ * these hold one distance each, the rest grow logarithmically up to `maxDistance`. The logarithm is in f32, as in the
+ * public code.
  * Source: T5 (arXiv 1910.10683), section 2.1.
  */
-export function relativeBucket(distance: number, { buckets, maxDistance }: Pick<Umt5Config, "buckets" | "maxDistance">): number {
+export function relativeBucket(
+  distance: number,
+  { buckets, maxDistance }: Pick<Umt5Config, "buckets" | "maxDistance">,
+): number {
   const half = buckets / 2;
   const first = distance > 0 ? half : 0;
   const far = Math.abs(distance);
@@ -41,15 +45,17 @@ export function relativeBucket(distance: number, { buckets, maxDistance }: Pick<
   return first + Math.min(half - 1, exact + Math.trunc(f(share * (half - exact))));
 }
 
-/** Rows for every distance of L tokens. Shapes: [2L-1], element i for key - query = i - (L - 1). */
+/** Bias table rows for all distances between L tokens. Shapes: [2L-1], element i for key - query = i - (L - 1). */
 export const relativeBuckets = (L: number, c: Pick<Umt5Config, "buckets" | "maxDistance">): Int32Array =>
   Int32Array.from({ length: 2 * L - 1 }, (_, i) => relativeBucket(i - (L - 1), c));
 
-/** The configuration that a checkpoint's shapes (under Wan's names) tell. Throws: E_FORMAT when they tell none. */
+/** Infers the configuration from a checkpoint's shapes, under Wan's names. Throws: E_FORMAT when it is no umT5. */
 export function umt5ConfigOf(shapes: ReadonlyMap<string, readonly number[]>, what: string): Umt5Config {
   const shape = (name: string): readonly number[] => {
     const found = shapes.get(name);
-    if (found?.length !== 2) throw new RcmError("E_FORMAT", `${what}: no umT5 encoder: no matrix ${name}`, { op: "umt5", got: found });
+    if (found?.length !== 2) {
+      throw new RcmError("E_FORMAT", `${what}: no umT5 encoder: no matrix ${name}`, { op: "umt5", got: found });
+    }
     return found;
   };
   const [vocab, dim] = shape("token_embedding.weight");
@@ -58,6 +64,12 @@ export function umt5ConfigOf(shapes: ReadonlyMap<string, readonly number[]>, wha
   const [buckets, heads] = shape("blocks.0.pos_embedding.embedding.weight");
   let layers = 1;
   while (shapes.has(`blocks.${layers}.norm1.weight`)) layers++;
-  if (dimAttn % heads !== 0 || buckets % 4 !== 0) throw new RcmError("E_FORMAT", `${what}: no umT5 encoder`, { op: "umt5", want: "heads that divide the width, buckets in fours", got: { dimAttn, heads, buckets } });
+  if (dimAttn % heads !== 0 || buckets % 4 !== 0) {
+    throw new RcmError("E_FORMAT", `${what}: no umT5 encoder`, {
+      op: "umt5",
+      want: "heads that divide the width, buckets in fours",
+      got: { dimAttn, heads, buckets },
+    });
+  }
   return { ...UMT5, vocab, dim, dimAttn, ffnDim, heads, layers, buckets };
 }

@@ -1,10 +1,11 @@
 import type { ParamSpec } from "../../nn/params.ts";
 import type { Umt5Config } from "./config.ts";
 
-/** Every parameter under its name in Wan's own file, in forward order. Fresh weights as T5 v1.1 draws them. */
+/** Every parameter under its name in Wan's weight file, in forward order, initialised as in T5 v1.1. */
 export function umt5Params(c: Umt5Config): ParamSpec[] {
   const specs: ParamSpec[] = [];
-  const normal = (name: string, shape: number[], std: number): void => void specs.push({ name, shape, init: { kind: "normal", std } });
+  const normal = (name: string, shape: number[], std: number): void =>
+    void specs.push({ name, shape, init: { kind: "normal", std } });
   const ones = (name: string): void => void specs.push({ name, shape: [c.dim], init: { kind: "ones" } });
 
   normal("token_embedding.weight", [c.vocab, c.dim], 1);
@@ -25,7 +26,7 @@ export function umt5Params(c: Umt5Config): ParamSpec[] {
   return specs;
 }
 
-/** Names of the same weights: Wan's file, or transformers (which ComfyUI's files follow). */
+/** Naming schemes of the same weights: Wan's file, or transformers (which ComfyUI uses too). */
 export const UMT5_LAYOUTS = ["wan", "transformers"] as const;
 export type Umt5Layout = (typeof UMT5_LAYOUTS)[number];
 
@@ -46,7 +47,7 @@ const ROOT: readonly (readonly [wan: string, transformers: string])[] = [
   ["norm.weight", "encoder.final_layer_norm.weight"],
 ];
 
-/** A second name of the token embedding, and what ComfyUI puts beside the weights. Neither is a parameter of its own. */
+/** Keys that hold no parameter: an alias of the token embedding, and metadata of ComfyUI. */
 const IGNORED = new Set(["encoder.embed_tokens.weight", "spiece_model", "scaled_fp8"]);
 
 /** The name of a parameter in a layout. */
@@ -59,9 +60,13 @@ export function umt5KeyIn(layout: Umt5Layout, name: string): string {
   return m && part ? `encoder.block.${m[1]}.${part[1]}` : name;
 }
 
-/** The parameter that a key of a layout holds; null: none that the encoder has. */
+/** The parameter that a key of a layout holds; null if the encoder has no such parameter. */
 export function umt5NameOf(layout: Umt5Layout, key: string): string | null {
-  if (layout === "wan") return ROOT.some(([wan]) => wan === key) || LAYER.some(([wan]) => key.replace(/^blocks\.\d+\./, "") === wan) ? key : null;
+  if (layout === "wan") {
+    return ROOT.some(([wan]) => wan === key) || LAYER.some(([wan]) => key.replace(/^blocks\.\d+\./, "") === wan)
+      ? key
+      : null;
+  }
   const root = ROOT.find(([, hf]) => hf === key);
   if (root) return root[0];
   const m = /^encoder\.block\.(\d+)\.(.+)$/.exec(key);
@@ -71,11 +76,11 @@ export function umt5NameOf(layout: Umt5Layout, key: string): string | null {
 
 export interface Umt5Source {
   layout: Umt5Layout;
-  /** What stands before every key. */
+  /** Prefix of every key. */
   prefix: string;
 }
 
-/** Which layout a file has, by its token embedding and first block; null: no umT5 encoder. */
+/** Detects the layout from the token embedding and the first block; null if it is no umT5 encoder. */
 export function detectUmt5Layout(keys: Iterable<string>): Umt5Source | null {
   const all = new Set(keys);
   for (const layout of UMT5_LAYOUTS) {
@@ -89,15 +94,18 @@ export function detectUmt5Layout(keys: Iterable<string>): Umt5Source | null {
   return null;
 }
 
-/** Parameter names by the keys that hold them; keys that hold none are in `unexpected`. */
-export function umt5Keys(source: Umt5Source, keys: Iterable<string>): { names: Map<string, string>; unexpected: string[] } {
+/** Maps each parameter to the key that holds it; other keys are in `unexpected`. */
+export function umt5Keys(
+  source: Umt5Source,
+  keys: Iterable<string>,
+): { names: Map<string, string>; unexpected: string[] } {
   const names = new Map<string, string>();
   const unexpected: string[] = [];
   for (const key of keys) {
-    const own = key.startsWith(source.prefix) ? key.slice(source.prefix.length) : null;
-    const name = own === null ? null : umt5NameOf(source.layout, own);
+    const bare = key.startsWith(source.prefix) ? key.slice(source.prefix.length) : null;
+    const name = bare === null ? null : umt5NameOf(source.layout, bare);
     if (name !== null) names.set(name, key);
-    else if (own === null || !IGNORED.has(own)) unexpected.push(key);
+    else if (bare === null || !IGNORED.has(bare)) unexpected.push(key);
   }
   return { names, unexpected };
 }

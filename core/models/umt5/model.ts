@@ -10,16 +10,19 @@ import { relativeBuckets, type Umt5Config } from "./config.ts";
 import { umt5Params } from "./keys.ts";
 
 export interface Umt5Options {
-  /** Storage of weights and of activations inside a layer. */
+  /** dtype of weights and of activations inside a layer. */
   dtype: DType;
   /**
-   * Storage of the residual stream: f32 beside bf16 and f16 weights unless said otherwise. The public code keeps it in the weights'
-   * dtype: in bf16 each of 48 additions rounds to 8 bits, in f16 the stream overflows.
+   * dtype of the residual stream; f32 by default for bf16 and f16 weights. The public code uses the weights' dtype,
+   * where bf16 rounds each of 48 additions to 8 bits and f16 overflows.
    */
   residual?: DType;
 }
 
-/** The umT5 encoder, inference only. Source: T5 v1.1 encoder with a relative bias per layer (UMT5, arXiv 2304.09151). */
+/**
+ * The umT5 encoder, inference only.
+ * Source: T5 v1.1 encoder with a relative bias per layer (UMT5, arXiv 2304.09151).
+ */
 export class Umt5Encoder implements Disposable {
   private constructor(
     readonly config: Umt5Config,
@@ -28,15 +31,17 @@ export class Umt5Encoder implements Disposable {
     readonly residual: DType,
   ) {}
 
-  /** Allocates the weights, zero filled, until the encoder is disposed. */
+  /** Allocates zeroed weights, which live until the encoder is disposed. */
   static create(device: Device, config: Umt5Config, o: Umt5Options): Umt5Encoder {
     const residual = o.residual ?? statDType(o.dtype);
-    if ((o.dtype === "f64") !== (residual === "f64")) throw new RcmError("E_DTYPE", "f64 does not mix with other dtypes", { op: "umt5", want: o.dtype, got: residual });
+    if ((o.dtype === "f64") !== (residual === "f64")) {
+      throw new RcmError("E_DTYPE", "f64 does not mix with other dtypes", { op: "umt5", want: o.dtype, got: residual });
+    }
     return new Umt5Encoder(config, ParamSet.create(device, umt5Params(config), o.dtype, false), o.dtype, residual);
   }
 
   /**
-   * Encodes token ids. Keys from lengths[b] on count for nobody (null: all count); queries there are computed all the same.
+   * Encodes token ids. Keys from lengths[b] on are masked (null: no mask); rows of masked queries are computed too.
    * Shapes: ids i32 [B, L], lengths i32 [B] -> [B, L, D] of the weights' dtype.
    */
   forward(ids: Tensor, lengths: Tensor | null): Tensor {
@@ -62,29 +67,36 @@ export class Umt5Encoder implements Disposable {
     const bias = relativeBias(this.params.tensor(`${b}.pos_embedding.embedding.weight`), bucket, statDType(dtype));
     const n = this.norm(`${b}.norm1.weight`, x, dtype);
     const [q, k, v] = ["q", "k", "v"].map((part) => this.linear(`${b}.attn.${part}.weight`, n, dtype));
-    // T5 does not scale the scores: the factor is in its weights.
-    x.axpy(this.linear(`${b}.attn.o.weight`, biasAttention(q, k, v, bias, lengths, 1), residual));
+    // T5 does not scale the scores: the scale is part of its initialisation.
+    x.axpy(this.linear(`${b}.attn.o.weight`, biasAttention({ q, k, v }, bias, lengths, 1), residual));
     const m = this.norm(`${b}.norm2.weight`, x, dtype);
     const [gate, up] = ["gate.0", "fc1"].map((part) => this.linear(`${b}.ffn.${part}.weight`, m, dtype));
-    // The product of two f16 values may leave the range of f16.
+    // The product of two f16 values may overflow f16.
     const hidden = geluGate(up, gate, dtype === "f16" ? "f32" : dtype);
     x.axpy(this.linear(`${b}.ffn.fc2.weight`, hidden, residual));
   }
 
   private linear(name: string, x: Tensor, dtype: DType): Tensor {
-    return linear(this.tape(), constant(x), this.params.get(name), null, dtype).x;
+    return linear(this.tape(), constant(x), { w: this.params.get(name), b: null }, dtype).x;
   }
 
   private norm(name: string, x: Tensor, dtype: DType): Tensor {
     const { dim, eps } = this.config;
-    return rmsNormRope(this.tape(), constant(x), this.params.get(name), { heads: 1, group: dim, rope: null, pairing: "interleaved", eps, dtype }).x;
+    return rmsNormRope(this.tape(), constant(x), this.params.get(name), {
+      heads: 1,
+      group: dim,
+      rope: null,
+      pairing: "interleaved",
+      eps,
+      dtype,
+    }).x;
   }
 
   private tape(): Tape {
     return new Tape(this.params.device, { record: false });
   }
 
-  /** Frees the weights and hands their memory back to the system. */
+  /** Frees the weights and returns their memory to the system. */
   [Symbol.dispose](): void {
     this.params.flat.free();
     this.params.device.trim();

@@ -151,19 +151,20 @@ export class WanNet implements Net {
     const q = norm("self_attn.norm_q", dense(tape, p, `${b}.self_attn.q`, s), rope);
     const k = norm("self_attn.norm_k", dense(tape, p, `${b}.self_attn.k`, s), rope);
     const v = dense(tape, p, `${b}.self_attn.v`, s);
-    const self = dense(tape, p, `${b}.self_attn.o`, attention(tape, q, k, v, c.heads));
-    const x1 = gateResidual(tape, x, byTime(self), modulation, 2);
+    const self = dense(tape, p, `${b}.self_attn.o`, attention(tape, { q, k, v }, c.heads));
+    const x1 = gateResidual(tape, x, byTime(self), { modulation, slot: 2 });
 
-    const n = bySample(layerNorm(tape, x1, p.get(`${b}.norm3.weight`), p.get(`${b}.norm3.bias`), c.eps, o.dtype));
+    const [w3, b3] = [p.get(`${b}.norm3.weight`), p.get(`${b}.norm3.bias`)];
+    const n = bySample(layerNorm(tape, x1, { w: w3, b: b3, eps: c.eps, dtype: o.dtype }));
     const cq = norm("cross_attn.norm_q", dense(tape, p, `${b}.cross_attn.q`, n), null);
     const ck = norm("cross_attn.norm_k", dense(tape, p, `${b}.cross_attn.k`, text), null);
     const cv = dense(tape, p, `${b}.cross_attn.v`, text);
-    const cross = dense(tape, p, `${b}.cross_attn.o`, attention(tape, cq, ck, cv, c.heads));
+    const cross = dense(tape, p, `${b}.cross_attn.o`, attention(tape, { q: cq, k: ck, v: cv }, c.heads));
     const x2 = gateResidual(tape, x1, byTime(cross));
 
     const m = adaLayerNorm(tape, x2, modulation, { shift: 3, scale: 4, eps: c.eps, dtype: o.dtype });
     const ffn = dense(tape, p, `${b}.ffn.2`, denseAct(tape, p, `${b}.ffn.0`, m, "gelu_tanh"));
-    return gateResidual(tape, x2, ffn, modulation, 5);
+    return gateResidual(tape, x2, ffn, { modulation, slot: 5 });
   }
 
   private cast(v: Var): Var {

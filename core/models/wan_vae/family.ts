@@ -9,7 +9,8 @@ export const wanVae: VaeFamily<WanVaeConfig> = {
   presets: { "wan2.1-vae": WAN_VAE, "wan-vae-small": { ...WAN_VAE, dim: 8, resBlocks: 1 } },
   params: wanVaeParams,
   ownName: (key) => vaeKeyToOriginal(key, WAN_VAE),
-  recognises: (keys) => [...keys].some((k) => /^(encoder\.conv1|encoder\.conv_in|decoder\.conv1|decoder\.conv_in)\./.test(k)),
+  recognises: (keys) =>
+    [...keys].some((k) => /^(encoder\.conv1|encoder\.conv_in|decoder\.conv1|decoder\.conv_in)\./.test(k)),
   configOf(shapes) {
     const [first, latent] = [shapes.get("encoder.conv1.weight")?.shape, shapes.get("conv2.weight")?.shape];
     return first?.length === 5 && latent && latent[0] === WAN_VAE.zDim ? { ...WAN_VAE, dim: first[0] } : null;

@@ -2,7 +2,7 @@ import { numel } from "../../dtype.ts";
 import type { ParamSpec } from "../../nn/params.ts";
 import { decoderLayers, encoderLayers, type VaeLayer, type WanVaeConfig } from "./config.ts";
 
-/** The convolutions of a network: name, kernel frames and side, and whether the kernel lies on a doubled grid. */
+/** A convolution: name, channels, kernel frames and side, and whether it upsamples 2x first. */
 export interface VaeConv {
   name: string;
   out: number;
@@ -14,25 +14,47 @@ export interface VaeConv {
 
 /** Convolutions of a layer that are not 1x1x1 (those are linear layers). */
 export function convsOf(layer: VaeLayer): VaeConv[] {
-  const one = (name: string, out: number, inner: number, kt = 3, k = 3, upsample = false): VaeConv => ({ name, out, in: inner, kt, k, upsample });
+  const conv = (name: string, out: number, inner: number, shape: Partial<VaeConv> = {}): VaeConv => ({
+    ...{ name, out, in: inner, kt: 3, k: 3, upsample: false },
+    ...shape,
+  });
   const { name } = layer;
-  if (layer.kind === "conv") return [one(name, layer.out, layer.in)];
-  if (layer.kind === "residual") return [one(`${name}.residual.2`, layer.out, layer.in), one(`${name}.residual.6`, layer.out, layer.out)];
-  if (layer.kind === "head") return [one(`${name}.2`, layer.out, layer.in)];
-  if (layer.kind === "down") return [one(`${name}.resample.1`, layer.dim, layer.dim, 1), ...(layer.halves ? [one(`${name}.time_conv`, layer.dim, layer.dim, 3, 1)] : [])];
-  if (layer.kind === "up") return [one(`${name}.resample.1`, layer.dim / 2, layer.dim, 1, 3, true), ...(layer.halves ? [one(`${name}.time_conv`, 2 * layer.dim, layer.dim, 3, 1)] : [])];
+  if (layer.kind === "conv") return [conv(name, layer.out, layer.in)];
+  if (layer.kind === "residual") {
+    return [conv(`${name}.residual.2`, layer.out, layer.in), conv(`${name}.residual.6`, layer.out, layer.out)];
+  }
+  if (layer.kind === "head") return [conv(`${name}.2`, layer.out, layer.in)];
+  if (layer.kind === "down") {
+    return [
+      conv(`${name}.resample.1`, layer.dim, layer.dim, { kt: 1 }),
+      ...(layer.temporal ? [conv(`${name}.time_conv`, layer.dim, layer.dim, { k: 1 })] : []),
+    ];
+  }
+  if (layer.kind === "up") {
+    return [
+      conv(`${name}.resample.1`, layer.dim / 2, layer.dim, { kt: 1, upsample: true }),
+      ...(layer.temporal ? [conv(`${name}.time_conv`, 2 * layer.dim, layer.dim, { k: 1 })] : []),
+    ];
+  }
   return [];
 }
 
 function layerParams(layer: VaeLayer): ParamSpec[] {
   const specs: ParamSpec[] = [];
   const kernel = (name: string, shape: number[]): void => {
-    specs.push({ name: `${name}.weight`, shape, init: { kind: "normal", std: Math.sqrt(1 / numel(shape.slice(1))) } }, { name: `${name}.bias`, shape: [shape[0]], init: { kind: "zeros" } });
+    specs.push(
+      { name: `${name}.weight`, shape, init: { kind: "normal", std: Math.sqrt(1 / numel(shape.slice(1))) } },
+      { name: `${name}.bias`, shape: [shape[0]], init: { kind: "zeros" } },
+    );
   };
-  const gamma = (name: string, shape: number[]): void => void specs.push({ name: `${name}.gamma`, shape, init: { kind: "ones" } });
+  const gamma = (name: string, shape: number[]): void =>
+    void specs.push({ name: `${name}.gamma`, shape, init: { kind: "ones" } });
   const { name } = layer;
-  // Resampling kernels in space are stored as 2D ones.
-  const convs = (): void => convsOf(layer).forEach((c) => kernel(c.name, [c.out, c.in, ...(c.name.endsWith("resample.1") ? [] : [c.kt]), c.k, c.k]));
+  // Spatial resampling kernels are stored as 2D kernels.
+  const convs = (): void =>
+    convsOf(layer).forEach((c) =>
+      kernel(c.name, [c.out, c.in, ...(c.name.endsWith("resample.1") ? [] : [c.kt]), c.k, c.k]),
+    );
   if (layer.kind === "residual") {
     gamma(`${name}.residual.0`, [layer.in, 1, 1, 1]);
     gamma(`${name}.residual.3`, [layer.out, 1, 1, 1]);
@@ -55,15 +77,28 @@ export function wanVaeParams(c: WanVaeConfig): ParamSpec[] {
     { name: `${name}.weight`, shape: [n, n, 1, 1, 1], init: { kind: "normal", std: Math.sqrt(1 / n) } },
     { name: `${name}.bias`, shape: [n], init: { kind: "zeros" } },
   ];
-  return [...encoderLayers(c).flatMap(layerParams), ...point("conv1", 2 * c.zDim), ...point("conv2", c.zDim), ...decoderLayers(c).flatMap(layerParams)];
+  return [
+    ...encoderLayers(c).flatMap(layerParams),
+    ...point("conv1", 2 * c.zDim),
+    ...point("conv2", c.zDim),
+    ...decoderLayers(c).flatMap(layerParams),
+  ];
 }
 
-/** The original key of a key of diffusers' AutoencoderKLWan, or null when it is none of its. Original keys pass. */
+/** Maps a key of diffusers' AutoencoderKLWan to the original one; null for other keys. Original keys stay unchanged. */
 export function vaeKeyToOriginal(key: string, c: WanVaeConfig): string | null {
-  if (/^(encoder\.(conv1|downsamples|middle|head)|decoder\.(conv1|upsamples|middle|head)|conv1|conv2)\./.test(key)) return key;
+  if (/^(encoder\.(conv1|downsamples|middle|head)|decoder\.(conv1|upsamples|middle|head)|conv1|conv2)\./.test(key)) {
+    return key;
+  }
   const rest = (tail: string): string => {
     const named: Record<string, string> = { "norm1.gamma": "residual.0.gamma", "norm2.gamma": "residual.3.gamma" };
-    return named[tail] ?? tail.replace(/^conv1\./, "residual.2.").replace(/^conv2\./, "residual.6.").replace(/^conv_shortcut\./, "shortcut.");
+    return (
+      named[tail] ??
+      tail
+        .replace(/^conv1\./, "residual.2.")
+        .replace(/^conv2\./, "residual.6.")
+        .replace(/^conv_shortcut\./, "shortcut.")
+    );
   };
   let m = /^(quant_conv|post_quant_conv)\.(\w+)$/.exec(key);
   if (m) return `${m[1] === "quant_conv" ? "conv1" : "conv2"}.${m[2]}`;
@@ -74,6 +109,9 @@ export function vaeKeyToOriginal(key: string, c: WanVaeConfig): string | null {
   m = /^encoder\.down_blocks\.(\d+)\.(.+)$/.exec(key);
   if (m) return `encoder.downsamples.${m[1]}.${rest(m[2])}`;
   m = /^decoder\.up_blocks\.(\d+)\.(resnets|upsamplers)\.(\d+)\.(.+)$/.exec(key);
-  if (m) return `decoder.upsamples.${Number(m[1]) * (c.resBlocks + 2) + (m[2] === "resnets" ? Number(m[3]) : c.resBlocks + 1)}.${rest(m[4])}`;
+  if (m) {
+    const inLevel = m[2] === "resnets" ? Number(m[3]) : c.resBlocks + 1;
+    return `decoder.upsamples.${Number(m[1]) * (c.resBlocks + 2) + inLevel}.${rest(m[4])}`;
+  }
   return null;
 }

@@ -1,6 +1,15 @@
 import { dtypeBytes, type DType, type HostTensor } from "../../dtype.ts";
 import { RcmError } from "../../error.ts";
-import { affine, blendTile, fromChannelsLast, packConv, project, toChannelsLast, type Window } from "../../ops/nondiff/video.ts";
+import {
+  affine,
+  blendTile,
+  fromChannelsLast,
+  packConv,
+  project,
+  toChannelsLast,
+  type Affine,
+  type Window,
+} from "../../ops/nondiff/video.ts";
 import { ParamSet } from "../../nn/params.ts";
 import { expectShape, statDType, type Device, type Tensor } from "../../tensor.ts";
 import type { Vae, VaePassOptions } from "../vae.ts";
@@ -10,22 +19,33 @@ import { CausalStream } from "./stream.ts";
 import { tiles, type Tile } from "./tiles.ts";
 
 export interface WanVaeOptions {
-  /** Storage of weights and activations. */
+  /** dtype of weights and activations. */
   dtype: DType;
 }
 
-/** Bytes of one activation at full resolution that a piece is sized for by default. */
+/** Default bytes of one full-resolution activation of a chunk. */
 const PIECE_BYTES = 2 ** 31;
 
-/** Where pieces of `size` begin so that they cover n, as equal as can be. */
+/** Where a tile goes: its first frame, the pixels of a latent cell, and what to apply to its channels. */
+interface Placement {
+  first: number;
+  scale: number;
+  map: Affine | null;
+}
+
+/** Splits n into chunks of at most `size`, as equal as possible. */
 function pieces(n: number, size: number): [from: number, count: number][] {
   const count = Math.ceil(n / size);
-  return Array.from({ length: count }, (_, i) => [Math.floor((i * n) / count), Math.floor(((i + 1) * n) / count) - Math.floor((i * n) / count)]);
+  return Array.from({ length: count }, (_, i) => [
+    Math.floor((i * n) / count),
+    Math.floor(((i + 1) * n) / count) - Math.floor((i * n) / count),
+  ]);
 }
 
 /**
- * The Wan2.1 video autoencoder, frozen. Both ways work on pieces of the video, so that memory does not grow with its length; results
- * do not depend on the pieces. Source: Wan2.1 technical report, section 4.1.
+ * The Wan2.1 video autoencoder, frozen. Encoding and decoding run in chunks of frames, so that memory does not grow
+ * with the length; results do not depend on the chunks.
+ * Source: Wan2.1 technical report, section 4.1.
  */
 export class WanVae implements Vae {
   constructor(
@@ -55,8 +75,9 @@ export class WanVae implements Vae {
   }
 
   /**
-   * Pixels to normalised latents (the mean, no noise). Shapes: video [B, 3, 1 + 4n, Y, X] in [-1, 1] -> [B, z, 1 + n, Y/8, X/8] in f32
-   * (f64 from f64 weights). Throws: E_SHAPE.
+   * Pixels to normalised latents (the mean, no noise).
+   * Shapes: video [B, 3, 1 + 4n, Y, X] in [-1, 1] -> [B, z, 1 + n, Y/8, X/8] in f32 (f64 from f64 weights).
+   * Throws: E_SHAPE.
    */
   encode(video: Tensor, { tile = null, chunk = null }: VaePassOptions = {}): Tensor {
     const { config: c, device } = this;
@@ -64,7 +85,11 @@ export class WanVae implements Vae {
     expectShape("vae encode", "video", video, [-1, 3, -1, -1, -1]);
     const [B, , T, Y, X] = video.shape;
     if (T % time !== 1 % time || T < 1 || Y % space !== 0 || X % space !== 0) {
-      throw new RcmError("E_SHAPE", "a video has 1 + a multiple of the time factor frames, and whole cells", { op: "vae encode", want: [`1 + n ${time}`, `n ${space}`, `n ${space}`], got: [T, Y, X] });
+      throw new RcmError("E_SHAPE", "a video has 1 + a multiple of the time factor frames, and whole cells", {
+        op: "vae encode",
+        want: [`1 + n ${time}`, `n ${space}`, `n ${space}`],
+        got: [T, Y, X],
+      });
     }
     const [t, h, w] = [1 + (T - 1) / time, Y / space, X / space];
     const parts = tiles(h, w, tile);
@@ -81,10 +106,18 @@ export class WanVae implements Vae {
           for (const [first, count] of pieces(t, chunk ?? this.chunkFor(part))) {
             using _piece = device.scope();
             const [start, frames] = first === 0 ? [0, 1 + (count - 1) * time] : [1 + (first - 1) * time, count * time];
-            const window: Window = { at: [start, part.y * space, part.x * space], size: [frames, part.h * space, part.w * space] };
-            const x = toChannelsLast(from, window, this.pixelChannels, this.options.dtype);
-            const moments = project(stream.push(x), this.params.tensor("conv1.weight"), this.params.tensor("conv1.bias"), out.dtype);
-            this.lay(moments, to, first, part, 1, map);
+            const window: Window = {
+              at: [start, part.y * space, part.x * space],
+              size: [frames, part.h * space, part.w * space],
+            };
+            const x = toChannelsLast(from, window, this.pixelChannels, { dtype: this.dtype });
+            const moments = project(
+              stream.push(x),
+              this.params.tensor("conv1.weight"),
+              this.params.tensor("conv1.bias"),
+              { dtype: out.dtype },
+            );
+            this.write(moments, to, part, { first, scale: 1, map });
           }
         } finally {
           stream.close();
@@ -95,10 +128,15 @@ export class WanVae implements Vae {
   }
 
   /**
-   * Normalised latents to pixels, handed on piece by piece; a piece is freed when `sink` returns. Nothing is clamped.
-   * Shapes: latent [B, z, t, h, w]; `sink` gets [B, 3, frames, 8h, 8w] in f32 (f64) and the number of its first frame. Throws: E_SHAPE.
+   * Normalised latents to pixels, passed to `sink` chunk by chunk and freed when it returns. Pixels are not clamped.
+   * Shapes: latent [B, z, t, h, w]; `sink` gets [B, 3, frames, 8h, 8w] in f32 (f64) and the number of its first frame.
+   * Throws: E_SHAPE.
    */
-  decode(latent: Tensor, sink: (frames: Tensor, first: number) => void, { tile = null, chunk = null }: VaePassOptions = {}): void {
+  decode(
+    latent: Tensor,
+    sink: (frames: Tensor, first: number) => void,
+    { tile = null, chunk = null }: VaePassOptions = {},
+  ): void {
     const { config: c, device } = this;
     const [space, time] = [spaceFactor(c), timeFactor(c)];
     expectShape("vae decode", "latent", latent, [-1, c.zDim, -1, -1, -1]);
@@ -118,9 +156,10 @@ export class WanVae implements Vae {
           parts.forEach((part, i) => {
             using _part = device.scope();
             const window: Window = { at: [first, part.y, part.x], size: [count, part.h, part.w] };
-            const z = toChannelsLast(this.sample(latent, b), window, c.zDim, this.options.dtype, map);
+            const z = toChannelsLast(this.sample(latent, b), window, c.zDim, { dtype: this.dtype, map });
             const x = project(z, this.params.tensor("conv2.weight"), this.params.tensor("conv2.bias"));
-            this.lay(streams[b * parts.length + i].push(x), this.sample(out, b), 0, part, space, null);
+            const pixels = streams[b * parts.length + i].push(x);
+            this.write(pixels, this.sample(out, b), part, { first: 0, scale: space, map: null });
           });
         }
         sink(out, start);
@@ -130,28 +169,33 @@ export class WanVae implements Vae {
     }
   }
 
-  /** Where results are put together: tiles are added to zeros. */
+  /** Output buffer; zeroed when tiles will be added to it. */
   private canvas(shape: number[], parts: readonly Tile[]): Tensor {
     const dtype = statDType(this.options.dtype);
     return parts[0].whole ? this.device.empty(shape, dtype) : this.device.zeros(shape, dtype);
   }
 
-  /** Latent frames of a piece of a tile. */
+  /** Latent frames per chunk of a tile. */
   private chunkFor(part: Tile): number {
-    const cell = spaceFactor(this.config) ** 2 * timeFactor(this.config) * this.config.dim * dtypeBytes(this.options.dtype);
+    const cell =
+      spaceFactor(this.config) ** 2 * timeFactor(this.config) * this.config.dim * dtypeBytes(this.options.dtype);
     return Math.max(1, Math.round(PIECE_BYTES / (part.h * part.w * cell)));
   }
 
-  /** Channels that pixels are filled up to: the copy engine of a GPU moves 16 bytes at least. */
+  /** Channels that pixels are padded to: the GPU kernels load at least 16 bytes. */
   private get pixelChannels(): number {
     return dtypeBytes(this.options.dtype) === 2 ? 8 : 3;
   }
 
-  /** Weights as the kernels read them, made anew for each pass: the parameters may have changed. */
+  /** Weights packed for the kernels, for each pass again: the parameters may have changed. */
   private pack(layers: readonly VaeLayer[]): Map<string, Tensor> {
     const packed = (c: VaeConv): Tensor => {
       const channels = c.name === "encoder.conv1" ? this.pixelChannels : c.in;
-      return packConv(this.params.tensor(`${c.name}.weight`), channels, { kernel: c.kt, side: c.k, upsample: c.upsample });
+      return packConv(this.params.tensor(`${c.name}.weight`), channels, {
+        kernel: c.kt,
+        side: c.k,
+        upsample: c.upsample,
+      });
     };
     return new Map(layers.flatMap(convsOf).map((c) => [c.name, packed(c)]));
   }
@@ -161,14 +205,26 @@ export class WanVae implements Vae {
     return t.window((b * t.numel) / t.shape[0], shape);
   }
 
-  /** Writes x [t, h, w, C'] into frames of y [C, T, Y, X]: straight for the whole picture, blended for a tile. */
-  private lay(x: Tensor, y: Tensor, first: number, part: Tile, scale: number, map: ReturnType<typeof affine> | null): void {
+  /** Writes x [t, h, w, C'] to frames of y [C, T, Y, X]: a copy for the whole picture, blended for a tile. */
+  private write(x: Tensor, y: Tensor, part: Tile, { first, scale, map }: Placement): void {
     if (part.whole) return fromChannelsLast(x, y, first, map);
     const [C, T, Y, X] = y.shape;
     const [t, h, w] = x.shape;
     const tile = x.device.empty([C, t, h, w], y.dtype);
     fromChannelsLast(x, tile, 0, map);
-    const ramps = { top: part.top * scale, bottom: part.bottom * scale, left: part.left * scale, right: part.right * scale };
-    for (let c = 0; c < C; c++) blendTile(tile.window(c * t * h * w, [t, h, w]), y.window((c * T + first) * Y * X, [t, Y, X]), [part.y * scale, part.x * scale], ramps);
+    const ramps = {
+      top: part.top * scale,
+      bottom: part.bottom * scale,
+      left: part.left * scale,
+      right: part.right * scale,
+    };
+    for (let c = 0; c < C; c++) {
+      blendTile(
+        tile.window(c * t * h * w, [t, h, w]),
+        y.window((c * T + first) * Y * X, [t, Y, X]),
+        [part.y * scale, part.x * scale],
+        ramps,
+      );
+    }
   }
 }

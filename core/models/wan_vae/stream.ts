@@ -4,12 +4,12 @@ import type { ParamSet } from "../../nn/params.ts";
 import { statDType, type Tensor } from "../../tensor.ts";
 import type { VaeLayer } from "./config.ts";
 
-/** Most bytes of attention scores held at once. */
+/** Maximum bytes of attention scores at once. */
 const SCORE_BYTES = 2 ** 28;
 
 /**
- * The layers of one half of the autoencoder over one video that comes in pieces of any length: each convolution remembers the last
- * frames it saw. What it gives is the same for every way to cut the video. Weights are packed by the caller, `packed` by name.
+ * Runs encoder or decoder over one video that arrives in chunks of any length: each causal convolution caches the last
+ * frames of its input, so the output does not depend on the chunks. `packed`: packed weights by name.
  */
 export class CausalStream {
   private readonly past = new Map<string, Tensor>();
@@ -21,7 +21,7 @@ export class CausalStream {
     private readonly packed: ReadonlyMap<string, Tensor>,
   ) {}
 
-  /** The next frames through all layers; x is freed. Shapes: x [t, Y, X, C]. */
+  /** Runs the next frames through all layers; frees x. Shapes: x [t, Y, X, C]. */
   push(x: Tensor): Tensor {
     const y = this.layers.reduce((h, layer) => this.run(layer, h), x);
     this.started = true;
@@ -54,20 +54,23 @@ export class CausalStream {
     return this.packed.get(name) as Tensor;
   }
 
-  /** Norm and SiLU where x lies. */
+  /** Norm and SiLU. */
   private normed(name: string, x: Tensor, inPlace: boolean): Tensor {
     return channelNorm(x, this.tensor(`${name}.gamma`), true, inPlace ? x : null);
   }
 
-  /** A causal 3x3x3 convolution; x is freed. */
+  /** A causal 3x3x3 convolution; frees x. */
   private through(name: string, x: Tensor, residual: Tensor | null = null): Tensor {
-    const y = conv3d({ x, past: this.past.get(name), w: this.weights(name), b: this.bias(name), residual }, causal(3, 3));
+    const y = conv3d(
+      { x, past: this.past.get(name), w: this.weights(name), b: this.bias(name), residual },
+      causal(3, 3),
+    );
     this.remember(name, x, 2);
     x.free();
     return y;
   }
 
-  /** Keeps the last `frames` of (what was kept before, x) for the next piece. */
+  /** Caches the last `frames` of (cached frames ++ x) for the next chunk. */
   private remember(name: string, x: Tensor, frames: number): void {
     const [T, ...rest] = x.shape;
     const before = this.past.get(name) ?? null;
@@ -77,7 +80,9 @@ export class CausalStream {
     if (keep === 0) return;
     const kept = x.device.persistent(() => x.device.empty([keep, ...rest], x.dtype));
     const fromOld = Math.max(keep - T, 0);
-    if (before && fromOld > 0) kept.window(0, [fromOld * size]).set(before.window((old - fromOld) * size, [fromOld * size]));
+    if (before && fromOld > 0) {
+      kept.window(0, [fromOld * size]).set(before.window((old - fromOld) * size, [fromOld * size]));
+    }
     const fromNew = keep - fromOld;
     kept.window(fromOld * size, [fromNew * size]).set(x.window((T - fromNew) * size, [fromNew * size]));
     before?.free();
@@ -87,14 +92,16 @@ export class CausalStream {
   private residual(layer: VaeLayer & { kind: "residual" }, x: Tensor): Tensor {
     const { name } = layer;
     let skip = x;
-    if (layer.in !== layer.out) skip = project(x, this.tensor(`${name}.shortcut.weight`), this.bias(`${name}.shortcut`));
+    if (layer.in !== layer.out) {
+      skip = project(x, this.tensor(`${name}.shortcut.weight`), this.bias(`${name}.shortcut`));
+    }
     const h = this.through(`${name}.residual.2`, this.normed(`${name}.residual.0`, x, skip !== x));
     const y = this.through(`${name}.residual.6`, this.normed(`${name}.residual.3`, h, true), skip);
     skip.free();
     return y;
   }
 
-  /** One head over the positions of each frame. */
+  /** Single-head attention over the positions of each frame. */
   private attention(name: string, x: Tensor): Tensor {
     const [T, Y, X, C] = x.shape;
     const [L, { device, dtype }] = [Y * X, x];
@@ -107,16 +114,17 @@ export class CausalStream {
     const stat = statDType(dtype);
     const rows = Math.min(L, Math.max(1, Math.floor(SCORE_BYTES / dtypeBytes(stat) / L)));
     for (let t = 0; t < T; t++) {
-      // Values come transposed, as the second product wants them. Rows of probabilities sum to one, so their bias is added behind it.
+      // Values are computed transposed, as the second matmul needs them. Probabilities sum to one, so the bias of the
+      // values can be added after it.
       const v = project(vWeight, n.window(t * L * C, [L, C]), null);
       const keys = k.window(t * L * C, [L, C]);
       for (let row = 0; row < L; row += rows) {
         const count = Math.min(rows, L - row);
         const at = (t * L + row) * C;
-        const scores = project(q.window(at, [count, C]), keys, null, stat);
+        const scores = project(q.window(at, [count, C]), keys, null, { dtype: stat });
         const weights = softmaxRows(scores, 1 / Math.sqrt(C), dtype);
         scores.free();
-        project(weights, v, vBias, dtype, o.window(at, [count, C]));
+        project(weights, v, vBias, { into: o.window(at, [count, C]) });
         weights.free();
       }
       v.free();
@@ -128,12 +136,12 @@ export class CausalStream {
     return y.view([T, Y, X, C]);
   }
 
-  /** Half the rows and columns, then half the frames; the video's first frame passes alone. */
-  private down({ name, halves }: VaeLayer & { kind: "down" }, x: Tensor): Tensor {
+  /** Halves rows and columns, then frames; the video's first frame is only resampled in space. */
+  private down({ name, temporal }: VaeLayer & { kind: "down" }, x: Tensor): Tensor {
     const conv = `${name}.resample.1`;
     const h = conv3d({ x, w: this.weights(conv), b: this.bias(conv) }, causal(1, 3, { stride: 2, pad: 0 }));
     x.free();
-    if (!halves) return h;
+    if (!temporal) return h;
     const time = `${name}.time_conv`;
     const plan = causal(3, 1, { strideT: 2 });
     const [w, b, past] = [this.weights(time), this.bias(time), this.past.get(time)];
@@ -151,10 +159,10 @@ export class CausalStream {
     return y;
   }
 
-  /** Twice the frames, then twice the rows and columns. The video's first frame passes alone, and the others do not see it. */
-  private up({ name, halves }: VaeLayer & { kind: "up" }, x: Tensor): Tensor {
+  /** Doubles frames, then rows and columns. The video's first frame is not doubled, and the others do not see it. */
+  private up({ name, temporal }: VaeLayer & { kind: "up" }, x: Tensor): Tensor {
     let h = x;
-    if (halves) {
+    if (temporal) {
       const time = `${name}.time_conv`;
       const [T, Y, X, C] = x.shape;
       const frame = Y * X * C;
@@ -164,7 +172,10 @@ export class CausalStream {
       if (first > 0) h.window(0, [frame]).set(x.window(0, [frame]));
       if (T > first) {
         const into = h.window(first * frame, [2 * (T - first), Y, X, C]);
-        conv3d({ x: rest, past: this.past.get(time), w: this.weights(time), b: this.bias(time), into }, causal(3, 1, { split: 2 }));
+        conv3d(
+          { x: rest, past: this.past.get(time), w: this.weights(time), b: this.bias(time), into },
+          causal(3, 1, { split: 2 }),
+        );
       }
       this.remember(time, rest, 2);
       x.free();

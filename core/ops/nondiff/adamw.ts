@@ -1,22 +1,22 @@
 import { ptrOf, type Tensor } from "../../tensor.ts";
 
 export interface AdamWStep {
-  /** Flat weights: f32, or bf16 beside an f32 master. */
+  /** Flat weights: f32, or bf16 with f32 master weights. */
   param: Tensor;
   master: Tensor | null;
   grad: Tensor;
   /** First moment; null when beta1 is 0. */
   m: Tensor | null;
   v: Tensor;
-  /** Average of the weights, formed in the same pass. */
+  /** EMA of the weights, updated in the same pass. */
   ema: { flat: Tensor; beta: number } | null;
-  /** Updates with this one, from 1. */
+  /** Number of this update, from 1. */
   t: number;
   lr: number;
   betas: readonly [number, number];
   eps: number;
   weightDecay: number;
-  /** Factor of the gradient, for clipping. */
+  /** Scale of the gradient, for clipping. */
   gradScale: number;
 }
 

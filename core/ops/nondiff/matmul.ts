@@ -1,6 +1,6 @@
 import type { Tensor } from "../../tensor.ts";
 
-/** Products of matrices, for algebra outside a network; the dtype is that of the factors. */
+/** Plain matrix products for linear algebra outside networks; results have the dtype of the first factor. */
 
 /** y = x w^T. Shapes: x [M, K], w [N, K] -> [M, N]. */
 export function timesTransposed(x: Tensor, w: Tensor): Tensor {
@@ -16,7 +16,7 @@ export function timesTransposed(x: Tensor, w: Tensor): Tensor {
 export function transposedTimes(a: Tensor, x: Tensor): Tensor {
   const [M, N, K] = [a.shape[0], a.shape[1], x.shape[1]];
   const y = x.device.zeros([N, K], x.dtype);
-  // Of linear's vjp only the weights' gradient is asked for; its weights are then not read.
+  // The vjp of linear with respect to the weights alone, which does not read the weights.
   x.device.lib.linearVjp({
     x: x.ptr, w: x.ptr, yBar: a.ptr, xBar: 0, wBar: y.ptr, bBar: 0, M, N, K, xDtype: x.code, wDtype: x.code,
     yDtype: a.code,

@@ -1,6 +1,6 @@
 import type { Tensor } from "../../tensor.ts";
 
-/** round(255 (x + 1) / 2), limited to [0, 255], channels last. Shapes: x [B, C, ...] in [-1, 1] -> u8 [B, ..., C]. */
+/** round(255 (x + 1) / 2), clamped to [0, 255], channels last. Shapes: x [B, C, ...] in [-1, 1] -> u8 [B, ..., C]. */
 export function pixels(x: Tensor): Tensor {
   const [B, C, ...grid] = x.shape;
   const out = x.device.empty([B, ...grid, C], "u8");

@@ -2,7 +2,7 @@ import type { DType } from "../../dtype.ts";
 import { RcmError } from "../../error.ts";
 import { expectDType, expectShape, statDType, type Tensor } from "../../tensor.ts";
 
-/** What a text encoder needs besides the differentiable ops: inference only, on plain tensors. */
+/** Inference-only ops of a text encoder, on plain tensors. */
 
 /** Rows of a table by id. Shapes: table [V, D], ids i32 [...] -> [..., D]. */
 export function embedding(table: Tensor, ids: Tensor, dtype: DType): Tensor {
@@ -36,10 +36,16 @@ export function geluGate(x: Tensor, gate: Tensor, dtype: DType): Tensor {
 }
 
 /**
- * softmax(scale q k^T + bias) v over the first lengths[b] keys of each sample (null: all); a sample without keys gives zeros.
+ * softmax(scale q k^T + bias) v over the first lengths[b] keys of each sample (null: all); a sample without keys gives
+ * zeros.
  * Shapes: q, k, v [B, L, H*K], bias stat [H, 2L-1] by key - query + L - 1, lengths i32 [B] -> [B, L, H*K].
  */
-export function biasAttention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, lengths: Tensor | null, scale: number): Tensor {
+export function biasAttention(
+  { q, k, v }: Record<"q" | "k" | "v", Tensor>,
+  bias: Tensor,
+  lengths: Tensor | null,
+  scale: number,
+): Tensor {
   const op = "bias_attention";
   const [B, L, D] = q.shape;
   const H = bias.shape[0];

@@ -4,16 +4,16 @@ import { RcmError } from "../../error.ts";
 import { eachOnce, truncationReport, type Embedder, type OnTruncated, type TextShape } from "../embedder.ts";
 
 /**
- * The built-in text encoder: no weights, no download. A prompt's UTF-8 bytes become tokens by fixed pseudo-random
- * vectors, so a small model can tell prompts apart, and every machine computes the same bits.
+ * The built-in text encoder, without weights. A prompt's UTF-8 bytes become tokens by fixed pseudo-random vectors, so
+ * that a small model can distinguish prompts and every machine computes the same bits.
  */
 
 const LAGS = 3;
 const POSITION_AMPLITUDE = 0.5;
-/** Scale that gives the sum of twelve centred 16-bit uniforms, each doubled to stay an integer, unit variance. */
+/** Scales the sum of twelve centred 16-bit uniforms, doubled to be integers, to unit variance. */
 const UNIT = 1 / Math.sqrt((12 * (65536 * 65536 - 1)) / 3);
 
-/** Finalizer of MurmurHash3: a bijection of 32-bit integers whose output bits are all well mixed. */
+/** Finalizer of MurmurHash3, a bijection of 32-bit integers with good avalanche. */
 function mix(value: number): number {
   let h = value | 0;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
@@ -21,7 +21,7 @@ function mix(value: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
-/** One approximate Gaussian of unit variance: a sum of twelve hashed uniforms (Irwin-Hall), exact until one multiply. */
+/** An approximate unit Gaussian: a sum of twelve hashed uniforms (Irwin-Hall), exact but for one multiplication. */
 function gaussian(byte: number, lag: number, component: number): number {
   const key = mix(mix(byte * LAGS + lag + 0x51ed270b) ^ component);
   let sum = 0;
@@ -32,7 +32,7 @@ function gaussian(byte: number, lag: number, component: number): number {
   return sum * UNIT;
 }
 
-/** Tables by dimension: row (lag * 256 + byte), dim columns, already scaled for a sum over the lags. */
+/** Tables by dimension: rows (lag * 256 + byte), dim columns, scaled for a sum over the lags. */
 const tables = new Map<number, Float32Array>();
 
 function tableOf(dim: number): Float32Array {
@@ -47,7 +47,7 @@ function tableOf(dim: number): Float32Array {
   return table;
 }
 
-/** Sine of a reduced angle |x| <= pi by its Taylor series: Math.sin may differ between machines, + and * may not. */
+/** Sine of |x| <= pi by its Taylor series: Math.sin may differ between machines, + and * do not. */
 function sine(x: number): number {
   const square = x * x;
   let term = x;
@@ -65,7 +65,7 @@ function reduced(angle: number): number {
 
 const positions = new Map<string, Float32Array>();
 
-/** Rows of sin and cos pairs whose rates fall by exact halves from 1 over about eight octaves. */
+/** Rows of sin and cos pairs whose frequencies fall from 1 over about eight octaves, in exact arithmetic. */
 function positionsOf(length: number, dim: number): Float32Array {
   const id = `${length}x${dim}`;
   const known = positions.get(id);
@@ -76,24 +76,34 @@ function positionsOf(length: number, dim: number): Float32Array {
     const octave = (8 * (c >> 1)) / pairs;
     const whole = Math.floor(octave);
     const rate = (1 - (octave - whole) / 2) / (1 << whole);
-    for (let i = 0; i < length; i++) table[i * dim + c] = POSITION_AMPLITUDE * sine(reduced(i * rate + (c % 2) * (Math.PI / 2)));
+    for (let i = 0; i < length; i++) {
+      table[i * dim + c] = POSITION_AMPLITUDE * sine(reduced(i * rate + (c % 2) * (Math.PI / 2)));
+    }
   }
   positions.set(id, table);
   return table;
 }
 
 /**
- * Encodes a prompt: token i is the unit-variance sum of the vectors of bytes i, i-1 and i-2, plus its position; rows past the text are zero.
- * Before the text's start there are no bytes, so the first two tokens sum fewer vectors and are scaled up to match.
+ * Encodes a prompt: token i is the unit-variance sum of the vectors of bytes i, i-1 and i-2, plus a position encoding;
+ * rows past the text are zero. The first two tokens sum fewer vectors and are scaled up to match.
  * Shapes: f32 [length, dim].
  * Throws: E_ARG if the prompt's UTF-8 bytes exceed length, or a size is not a positive integer.
  */
 export function encodeBytes(prompt: string, length: number, dim: number): HostTensor {
   if (!Number.isSafeInteger(length) || length < 1 || !Number.isSafeInteger(dim) || dim < 1)
-    throw new RcmError("E_ARG", "a text embedding needs positive whole sizes", { op: "encodeBytes", want: "length >= 1, dim >= 1", got: `${length}, ${dim}` });
+    throw new RcmError("E_ARG", "a text embedding needs positive whole sizes", {
+      op: "encodeBytes",
+      want: "length >= 1, dim >= 1",
+      got: `${length}, ${dim}`,
+    });
   const bytes = new TextEncoder().encode(prompt);
   if (bytes.length > length)
-    throw new RcmError("E_ARG", `the prompt is too long: the limit is ${length} bytes of UTF-8`, { op: "encodeBytes", want: `<= ${length}`, got: bytes.length });
+    throw new RcmError("E_ARG", `the prompt is too long: the limit is ${length} bytes of UTF-8`, {
+      op: "encodeBytes",
+      want: `<= ${length}`,
+      got: bytes.length,
+    });
   const out = new Float32Array(length * dim);
   if (bytes.length > 0) {
     const table = tableOf(dim);
@@ -111,14 +121,16 @@ export function encodeBytes(prompt: string, length: number, dim: number): HostTe
   return { dtype: "f32", shape: [length, dim], data: new Uint8Array(out.buffer) };
 }
 
-/** The first bytes of a prompt, whole characters only. */
+/** Truncates UTF-8 to at most `length` bytes at a character boundary. */
 function cut(bytes: Uint8Array, length: number): Uint8Array {
   let end = Math.min(length, bytes.length);
   while (!isUtf8(bytes.subarray(0, end))) end--;
   return bytes.subarray(0, end);
 }
 
-/** The byte-level encoder as an embedder: a byte is a token, and a prompt of too many is cut at a character. */
+/**
+ * The byte-level encoder as an embedder: each byte is a token, and long prompts are truncated at a character boundary.
+ */
 export class ByteEmbedder implements Embedder {
   readonly width: number;
   readonly length: number;

@@ -1,6 +1,6 @@
 import { RcmError } from "../../error.ts";
 
-/** One field of a protobuf message: varints and fixed values as numbers, the rest as a window of bytes. */
+/** One field of a protobuf message: varints and fixed values as numbers, length-delimited ones as a view of bytes. */
 export interface ProtoField {
   number: number;
   wire: 0 | 1 | 2 | 5;
@@ -12,12 +12,13 @@ export interface ProtoField {
 
 const NONE = new Uint8Array(0);
 
-/** Reads the fields of one message in order; every length is checked against the bytes that are there. Throws: E_FORMAT. */
+/** Reads the fields of one message in order; every length is checked against the remaining bytes. Throws: E_FORMAT. */
 export function* protoFields(bytes: Uint8Array, what: string): Generator<ProtoField> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;
-  const bad = (message: string): RcmError => new RcmError("E_FORMAT", `${what}: ${message} at byte ${at}`, { op: "protobuf" });
-  /** Low 32 bits unsigned, and whether higher ones are set. */
+  const bad = (message: string): RcmError =>
+    new RcmError("E_FORMAT", `${what}: ${message} at byte ${at}`, { op: "protobuf" });
+  /** The low 32 bits, unsigned, and whether higher bits are set. */
   const varint = (): { low: number; high: boolean } => {
     let [low, high] = [0, false];
     for (let i = 0; i < 10; i++) {

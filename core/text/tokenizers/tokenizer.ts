@@ -4,21 +4,21 @@ import { RcmError } from "../../error.ts";
 import { parseSentencePiece, unigramJson } from "./sentencepiece.ts";
 import { unigramOf, type Unigram } from "./unigram.ts";
 
-/** Longest tokenizer file that is read. */
+/** Maximum size of a tokenizer file. */
 const MOST_BYTES = 256 << 20;
 
 /** T5's end of text and padding. */
 const END = "</s>";
 const PAD = "<pad>";
 
-/** Token ids of one text with its end token, as many as there are. */
+/** Token ids of one text, with the end token and without padding. */
 export interface Encoded {
   ids: number[];
   /** Tokens of the whole text, end included, before truncation. */
   full: number;
 }
 
-/** Pieces that are looked for in the text before anything else. */
+/** Added tokens, which are matched in the text before normalisation. */
 interface Added {
   id: number;
   content: string;
@@ -26,10 +26,21 @@ interface Added {
   rstrip: boolean;
 }
 
-/** What of the `tokenizers` library is used: its normalisers and word splitters. */
+/** The parts of the `tokenizers` library that are used: normaliser and pre-tokenizer. */
 interface Front {
   normalize(text: string): string;
   split(text: string): string[];
+}
+
+interface Parts {
+  path: string;
+  hash: string;
+  size: number;
+  /** Prefix of every text. */
+  prefix: string;
+  front: Front;
+  model: Unigram;
+  added: readonly Added[];
 }
 
 /** A unigram tokenizer of the T5 family, from a `tokenizer.json` or a sentencepiece `.model` file. */
@@ -37,30 +48,41 @@ export class Tokenizer {
   private readonly added: Map<string, Added>;
   private readonly finder: RegExp | null;
 
-  private constructor(
-    readonly path: string,
-    /** SHA-256 of the file. */
-    readonly hash: string,
-    /** What stands before every text. */
-    private readonly prefix: string,
-    private readonly front: Front,
-    private readonly model: Unigram,
-    /** Number of ids. */
-    readonly size: number,
-    added: readonly Added[],
-  ) {
+  readonly path: string;
+  /** SHA-256 of the file. */
+  readonly hash: string;
+  /** Number of ids. */
+  readonly size: number;
+  private readonly prefix: string;
+  private readonly front: Front;
+  private readonly model: Unigram;
+
+  private constructor({ path, hash, size, prefix, front, model, added }: Parts) {
+    this.path = path;
+    this.hash = hash;
+    this.size = size;
+    this.prefix = prefix;
+    this.front = front;
+    this.model = model;
     this.added = new Map(added.map((a) => [a.content, a]));
     const escaped = [...added]
       .sort((a, b) => b.content.length - a.content.length)
-      .map((a) => `${a.lstrip ? "\\s*" : ""}${a.content.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}${a.rstrip ? "\\s*" : ""}`);
+      .map(
+        (a) => `${a.lstrip ? "\\s*" : ""}${a.content.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}${a.rstrip ? "\\s*" : ""}`,
+      );
     this.finder = escaped.length > 0 ? new RegExp(`(${escaped.join("|")})`, "u") : null;
   }
 
-  /** Reads a tokenizer; the content, not the name, says which kind it is. Throws: E_IO, E_FORMAT, E_BACKEND when the library does not load. */
+  /**
+   * Reads a tokenizer; its format is detected from the content.
+   * Throws: E_IO, E_FORMAT, E_BACKEND when the library does not load.
+   */
   static open(path: string): Tokenizer {
     const bytes = readTokenizer(path);
     const isJson = bytes.find((b) => b > 0x20) === 0x7b;
-    const { json, prefix } = isJson ? { json: utf8(bytes, path), prefix: "" } : unigramJson(parseSentencePiece(bytes, path), path);
+    const { json, prefix } = isJson
+      ? { json: utf8(bytes, path), prefix: "" }
+      : unigramJson(parseSentencePiece(bytes, path), path);
     let parsed: unknown;
     try {
       parsed = JSON.parse(json);
@@ -70,14 +92,17 @@ export class Tokenizer {
     const model = unigramOf(parsed, path);
     const added = addedOf(parsed, path);
     const { front, size } = openFront(json, path);
-    const t = new Tokenizer(path, createHash("sha256").update(bytes).digest("hex"), prefix, front, model, size, added);
+    const hash = createHash("sha256").update(bytes).digest("hex");
+    const t = new Tokenizer({ path, hash, size, prefix, front, model, added });
     void [t.end, t.pad];
     return t;
   }
 
   private special(token: string): number {
     const id = this.added.get(token)?.id ?? this.model.idOf(token);
-    if (id === undefined) throw new RcmError("E_FORMAT", `${this.path}: has no piece ${token}`, { op: "tokenizer", want: [END, PAD] });
+    if (id === undefined) {
+      throw new RcmError("E_FORMAT", `${this.path}: has no piece ${token}`, { op: "tokenizer", want: [END, PAD] });
+    }
     return id;
   }
   get end(): number {
@@ -87,32 +112,38 @@ export class Tokenizer {
     return this.special(PAD);
   }
 
-  /** Ids of a text as it stands (not cleaned), at most `length` with the end token. */
+  /** Ids of a text, which is not cleaned here; at most `length` including the end token. */
   encode(text: string, length: number): Encoded {
-    // A lone surrogate is no text: it becomes U+FFFD, as in UTF-8.
+    // A lone surrogate becomes U+FFFD, as in UTF-8.
     const source = text === "" ? "" : this.prefix + text.toWellFormed();
     const ids: number[] = [];
-    // Splitting by a group leaves what it found at the odd places.
+    // Splitting by a capturing group returns the matches at odd indices.
     (this.finder ? source.split(this.finder) : [source]).forEach((part, i) => {
       if (i % 2 === 1) ids.push((this.added.get(part) ?? (this.added.get(part.trim()) as Added)).id);
-      else if (part !== "") for (const word of this.front.split(this.front.normalize(part))) ids.push(...this.model.encode(word));
+      else if (part !== "")
+        for (const word of this.front.split(this.front.normalize(part))) ids.push(...this.model.encode(word));
     });
     return { ids: [...ids.slice(0, length - 1), this.end], full: ids.length + 1 };
   }
 
-  /** The pieces of ids; an id without piece is null. */
+  /** The pieces of ids; null for an unknown id. */
   pieces(ids: readonly number[]): (string | null)[] {
-    return ids.map((id) => this.model.pieceOf(id) ?? [...this.added.values()].find((a) => a.id === id)?.content ?? null);
+    return ids.map(
+      (id) => this.model.pieceOf(id) ?? [...this.added.values()].find((a) => a.id === id)?.content ?? null,
+    );
   }
 }
 
 function openFront(json: string, path: string): { front: Front; size: number } {
   let library: typeof import("tokenizers");
   try {
-    // Loaded only here, so that the other commands start without it.
+    // Loaded lazily, so that other commands start without it.
     library = require("tokenizers");
   } catch (cause) {
-    throw new RcmError("E_BACKEND", `npm package tokenizers does not load here: ${(cause as Error).message}`, { op: "tokenizer", cause });
+    throw new RcmError("E_BACKEND", `npm package tokenizers does not load here: ${(cause as Error).message}`, {
+      op: "tokenizer",
+      cause,
+    });
   }
   try {
     const native = library.Tokenizer.fromString(json);
@@ -131,9 +162,25 @@ function addedOf(json: unknown, path: string): Added[] {
   const list = (json as Record<string, unknown>).added_tokens ?? [];
   if (!Array.isArray(list)) throw new RcmError("E_FORMAT", `${path}: added_tokens is not a list`, { op: "tokenizer" });
   return list.map((entry: unknown, i) => {
-    const { id, content, lstrip, rstrip, single_word: single } = (typeof entry === "object" && entry !== null ? entry : {}) as Record<string, unknown>;
-    if (!Number.isSafeInteger(id) || (id as number) < 0 || typeof content !== "string" || content === "" || single === true) {
-      throw new RcmError("E_FORMAT", `${path}: added token ${i} is of no known kind`, { op: "tokenizer", want: "id, content, not single_word", got: entry });
+    const {
+      id,
+      content,
+      lstrip,
+      rstrip,
+      single_word: single,
+    } = (typeof entry === "object" && entry !== null ? entry : {}) as Record<string, unknown>;
+    if (
+      !Number.isSafeInteger(id) ||
+      (id as number) < 0 ||
+      typeof content !== "string" ||
+      content === "" ||
+      single === true
+    ) {
+      throw new RcmError("E_FORMAT", `${path}: added token ${i} is of no known kind`, {
+        op: "tokenizer",
+        want: "id, content, not single_word",
+        got: entry,
+      });
     }
     return { id: id as number, content, lstrip: lstrip === true, rstrip: rstrip === true };
   });
@@ -146,7 +193,13 @@ function readTokenizer(path: string): Uint8Array {
   } catch (cause) {
     throw new RcmError("E_IO", `cannot read ${path}: ${(cause as Error).message}`, { op: "tokenizer", cause });
   }
-  if (bytes.length === 0 || bytes.length > MOST_BYTES) throw new RcmError("E_FORMAT", `${path}: no tokenizer: wrong size`, { op: "tokenizer", want: `1 to ${MOST_BYTES} bytes`, got: bytes.length });
+  if (bytes.length === 0 || bytes.length > MOST_BYTES) {
+    throw new RcmError("E_FORMAT", `${path}: no tokenizer: wrong size`, {
+      op: "tokenizer",
+      want: `1 to ${MOST_BYTES} bytes`,
+      got: bytes.length,
+    });
+  }
   return bytes;
 }
 

@@ -71,7 +71,7 @@ describe("times per frame", () => {
     const { model, net, x, text } = setup();
     const eps = cpu().randn(SHAPE, "f64", 6, 1);
     const flow = (tRf: Float64Array): Float64Array =>
-      flowLoss(inference(), net, { x0: x, condition: text }, { tRf, eps }, { onNonfinite: "raise" }).loss_B.x.values();
+      flowLoss(inference(), net, { x0: x, condition: text }, { tRf, eps }, { onNonfinite: "raise" }).loss.x.values();
     const perFrame = flow(SPREAD);
     expect(perFrame.length).toBe(B * T);
     const sums = flow(SAMPLE).map((_, b) => perFrame.slice(b * T, (b + 1) * T).reduce((s, v) => s + v, 0));

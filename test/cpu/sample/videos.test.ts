@@ -30,7 +30,7 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const job = (out: string, o: Partial<VideoJob> = {}): VideoJob => ({
   items: workItems(PROMPTS, 2), shard: { index: 0, count: 1 }, out: join(dir, out), settings: { steps: 2, seed: 5 }, overwrite: false, seed: 5, batch: 1,
-  shape: [16, 2, 4, 6], plan: STUDENT, negativePrompt: null, textShape: { width: TINY_WAN.textDim, length: TINY_WAN.textLen }, texts: new Map(), picture: null, format: "png", saveLatents: true, offload: false, ...o,
+  shape: [16, 2, 4, 6], scale: { rate: 16, strides: [4, 8, 8] }, plan: STUDENT, negativePrompt: null, textShape: { width: TINY_WAN.textDim, length: TINY_WAN.textLen }, texts: new Map(), picture: null, format: "png", saveLatents: true, offload: false, ...o,
 });
 const resident = (seed = 1, config = TINY_WAN): SampleNet => (
   log.push("open net"),

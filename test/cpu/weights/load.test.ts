@@ -88,11 +88,11 @@ describe("names", () => {
     const { weights } = writeText(at());
     writeVae(at("vae.safetensors"));
     expect(inspectWeights(weights)).toMatchObject({
-      companion: { kind: "umt5", size: expect.stringContaining("2 layers") },
+      companion: { kind: "umT5", size: expect.stringContaining("2 layers") },
       config: null,
       problem: null,
     });
-    expect(inspectWeights(at("vae.safetensors"))).toMatchObject({ companion: { kind: "wan-vae" }, problem: null });
+    expect(inspectWeights(at("vae.safetensors"))).toMatchObject({ companion: { kind: "Wan VAE" }, problem: null });
     for (const [file, key] of [[weights, "blocks.1.ffn.fc2.weight"], [at("vae.safetensors"), "decoder.head.2.bias"]]) {
       const tensors = new Map(
         [...openCheckpoint(file).tensors].filter(([name]) => name !== key).map(([name, t]) => [name, readHost(t)]),

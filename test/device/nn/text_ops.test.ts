@@ -100,7 +100,7 @@ onEachDevice((device, test) => {
               plainAttention(qkv.map((one) => one.p), bias.p, { heads: H, scale, lengths: keys, stored });
             const counts = keys && device().fromValues(keys, [B], "i32");
             const [q, k, v] = qkv.map((one) => one.t);
-            const y = biasAttention(q, k, v, bias.t, counts, scale).values();
+            const y = biasAttention({ q, k, v }, bias.t, counts, scale).values();
             const plainRun = storedAs(dtype, run((p) => storedAs(dtype, p)));
             expect(relativeError(y, run().v)).toBeLessThan(boundOf(dtype, SUMS, run(), plainRun));
           }
@@ -119,7 +119,7 @@ onEachDevice((device, test) => {
           const filled = n === 0 ? x : x.map((e, i) => (i >= 21 * H * K ? fill : e));
           return device().fromValues(filled, [B, L, H * K], "f32");
         });
-        return biasAttention(q, k, v, bias, device().fromValues([length], [B], "i32"), 1).values();
+        return biasAttention({ q, k, v }, bias, device().fromValues([length], [B], "i32"), 1).values();
       };
       expect(run(Number.NaN, 21)).toEqual(run(0, 21));
       expect(run(Number.NaN, 22).some(Number.isNaN)).toBe(true);
@@ -128,7 +128,7 @@ onEachDevice((device, test) => {
     test("no elements, no work", () => {
       using _scope = device().scope();
       const none = device().empty([0, 4, 8], "f32");
-      expect(biasAttention(none, none, none, device().zeros([2, 7], "f32"), null, 1).shape).toEqual([0, 4, 8]);
+      expect(biasAttention({ q: none, k: none, v: none }, device().zeros([2, 7], "f32"), null, 1).shape).toEqual([0, 4, 8]);
     });
   });
 
@@ -136,11 +136,11 @@ onEachDevice((device, test) => {
     using _scope = device().scope();
     const d = device();
     const q = d.zeros([1, 4, 8], "bf16");
-    expect(code(() => biasAttention(q, q, q, d.zeros([2, 8], "f32"), null, 1))).toBe("E_SHAPE");
-    expect(code(() => biasAttention(q, q, q, d.zeros([2, 7], "bf16"), null, 1))).toBe("E_DTYPE");
-    expect(code(() => biasAttention(q, q, q, d.zeros([3, 7], "f32"), null, 1))).toBe("E_SHAPE");
+    expect(code(() => biasAttention({ q: q, k: q, v: q }, d.zeros([2, 8], "f32"), null, 1))).toBe("E_SHAPE");
+    expect(code(() => biasAttention({ q: q, k: q, v: q }, d.zeros([2, 7], "bf16"), null, 1))).toBe("E_DTYPE");
+    expect(code(() => biasAttention({ q: q, k: q, v: q }, d.zeros([3, 7], "f32"), null, 1))).toBe("E_SHAPE");
     const wide = d.zeros([1, 2, 129], "f32");
-    expect(code(() => biasAttention(wide, wide, wide, d.zeros([1, 3], "f32"), null, 1))).toBe("E_SHAPE");
+    expect(code(() => biasAttention({ q: wide, k: wide, v: wide }, d.zeros([1, 3], "f32"), null, 1))).toBe("E_SHAPE");
     expect(code(() => geluGate(q, d.zeros([1, 4, 8], "f32"), "f32"))).toBe("E_DTYPE");
     expect(code(() => geluGate(q, q, "f64"))).toBe("E_DTYPE");
     expect(code(() => embedding(q.view([4, 8]), d.zeros([2], "f32"), "f32"))).toBe("E_DTYPE");

@@ -51,7 +51,7 @@ onEachDevice((device, test) => {
           const x = device().randn([C, T, Y, X], statDType(dtype), 1, 4);
           const v = x.values();
           const window = { at: [1, 2, 1], size: [2, 3, 4] } as const;
-          const y = toChannelsLast(x, window, channels, dtype, affine(device(), factor, offset));
+          const y = toChannelsLast(x, window, channels, { dtype, map: affine(device(), factor, offset) });
           expect(y.shape).toEqual([2, 3, 4, channels]);
           const want = Float64Array.from({ length: y.numel }, (_, i) => {
             const [c, column] = [i % channels, Math.floor(i / channels) % 4];

@@ -26,7 +26,7 @@ describe("gpu: windows of files", () => {
       const offset = i === 0 ? 0 : rng.below(SIZE);
       const n = i === 0 ? SIZE : 1 + rng.below(Math.min(SIZE - offset, i % 3 === 0 ? 30 << 20 : 3 << 20));
       const into = device().empty([n], "u8");
-      readFileWindow(device().lib, path(), into.ptr, offset, n);
+      readFileWindow(device().lib, into.ptr, { path: path(), offset, bytes: n });
       return { offset, n, into };
     });
     for (const { offset, n, into } of windows)
@@ -38,7 +38,7 @@ describe("gpu: windows of files", () => {
     const into = device().empty([SIZE], "u8");
     const code = (offset: number, n: number, file = path()): string => {
       try {
-        readFileWindow(device().lib, file, into.ptr, offset, n);
+        readFileWindow(device().lib, into.ptr, { path: file, offset, bytes: n });
         return "read";
       } catch (error) {
         return error instanceof RcmError ? `${error.code} ${error.message}` : "other";

@@ -173,7 +173,8 @@ export const GPU_CASES: Record<string, OpCases> = {
       name: shape.join("x"),
       shapes: [shape],
       params: (d, t) => ({
-        target: drawnTensor(d, shape, t, 9, 1), delta: drawnTensor(d, shape, t, 9, 2),
+        target: drawnTensor(d, shape, t, { seed: 9, stream: 1 }),
+        delta: drawnTensor(d, shape, t, { seed: 9, stream: 2 }),
         weight: Float64Array.from({ length: shape[0] }, (_, b) => 1 + b),
       }),
       tangent: [0],

@@ -83,7 +83,7 @@ describe("grid", () => {
 
   test("places images row by row with padding around and a white rest", () => {
     const images = [1, 2, 3].map((value) => new Uint8Array(6).fill(value));
-    const g = grid(images, 3, 2, 1, 2, 1);
+    const g = grid(images, { width: 3, height: 2, channels: 1, columns: 2, pad: 1 });
     expect([g.width, g.height, g.pixels.length]).toEqual([9, 7, 63]);
     expect([at(g, 1, 1), at(g, 3, 2), at(g, 5, 1), at(g, 1, 4), at(g, 7, 2)].flat()).toEqual([1, 1, 2, 3, 2]);
     expect([at(g, 0, 0), at(g, 4, 1), at(g, 1, 3), at(g, 5, 4), at(g, 8, 6)].flat()).toEqual([255, 255, 255, 255, 255]);
@@ -91,7 +91,7 @@ describe("grid", () => {
   });
 
   test("scales by whole factors and keeps channels together", () => {
-    const g = grid([Uint8Array.of(10, 11, 12, 20, 21, 22)], 2, 1, 3, 4, 0, 3);
+    const g = grid([Uint8Array.of(10, 11, 12, 20, 21, 22)], { width: 2, height: 1, channels: 3, columns: 4, pad: 0, scale: 3 });
     expect([g.width, g.height]).toEqual([6, 3]);
     for (let y = 0; y < 3; y++)
       for (let x = 0; x < 6; x++) expect(at(g, x, y, 3)).toEqual(x < 3 ? [10, 11, 12] : [20, 21, 22]);
@@ -99,15 +99,15 @@ describe("grid", () => {
   });
 
   test("is no wider than its images", () => {
-    expect(grid([new Uint8Array(4)], 2, 2, 1, 10).width).toBe(6);
+    expect(grid([new Uint8Array(4)], { width: 2, height: 2, channels: 1, columns: 10 }).width).toBe(6);
   });
 
   test("refuses what cannot be laid out", () => {
     const image = new Uint8Array(4);
-    expect(code(() => grid([], 2, 2, 1, 1))).toBe("E_ARG");
-    expect(code(() => grid([image], 2, 2, 1, 0))).toBe("E_ARG");
-    expect(code(() => grid([image], 2, 2, 1, 1, -1))).toBe("E_ARG");
-    expect(code(() => grid([image], 2, 2, 1, 1, 0, 0))).toBe("E_ARG");
-    expect(code(() => grid([image, new Uint8Array(3)], 2, 2, 1, 1))).toBe("E_SHAPE");
+    expect(code(() => grid([], { width: 2, height: 2, channels: 1, columns: 1 }))).toBe("E_ARG");
+    expect(code(() => grid([image], { width: 2, height: 2, channels: 1, columns: 0 }))).toBe("E_ARG");
+    expect(code(() => grid([image], { width: 2, height: 2, channels: 1, columns: 1, pad: -1 }))).toBe("E_ARG");
+    expect(code(() => grid([image], { width: 2, height: 2, channels: 1, columns: 1, pad: 0, scale: 0 }))).toBe("E_ARG");
+    expect(code(() => grid([image, new Uint8Array(3)], { width: 2, height: 2, channels: 1, columns: 1 }))).toBe("E_SHAPE");
   });
 });

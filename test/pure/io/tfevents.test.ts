@@ -147,7 +147,7 @@ describe("EventWriter", () => {
     const writer = new EventWriter(join(root, "c"));
     for (const channels of [1, 3] as const) {
       const png = encodePng(new Uint8Array(300 * 2 * channels).fill(7), 300, 2, channels);
-      writer.image("samples", png, 300, 2, channels);
+      writer.image("samples", png, { width: 300, height: 2 }, channels);
       const v = value(events(writer.path).at(-1)!);
       expect(string(v.get(1))).toBe("samples");
       const image = parse(v.get(4) as Uint8Array);

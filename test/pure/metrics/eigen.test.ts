@@ -129,7 +129,7 @@ test("matrix helpers agree with each other", () => {
   const b = Float64Array.from({ length: 20 }, random);
   const bT = new Float64Array(20);
   for (let i = 0; i < 4; i++) for (let j = 0; j < 5; j++) bT[j * 4 + i] = b[i * 5 + j];
-  expect([...matmul(a, b, 3, 4, 5)]).toEqual([...matmulTransposed(a, bT, 3, 4, 5)]);
+  expect([...matmul(a, b, [3, 4, 5])]).toEqual([...matmulTransposed(a, bT, [3, 4, 5])]);
   const gram = columnGram(a, 3, 4);
   let squares = 0;
   for (const value of a) squares += value * value;

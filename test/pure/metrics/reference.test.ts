@@ -33,7 +33,7 @@ for (const c of reference.cases) {
     test("Vendi score", () => {
       expectClose(vendiScore(fake, c.m, c.d), c.vendiCosine);
       expectClose(vendiScore(fake, c.m, c.d, { kernel: "rbf", gamma: c.gamma }), c.vendiRbf);
-      expectClose(withinPromptVendi(fake, c.labels, c.m, c.d), c.vendiWithin);
+      expectClose(withinPromptVendi(fake, c.labels, [c.m, c.d]), c.vendiWithin);
     });
   });
 }

@@ -63,16 +63,16 @@ describe("withinPromptVendi", () => {
   test("is the plain mean of the labels' scores, in any row order", () => {
     // Label 7: two orthogonal rows (2). Label 3: two equal rows (1). Label 0: one row (1).
     const x = Float32Array.of(1, 0, 1, 1, 0, 2, 3, 3, 5, 5);
-    expect(withinPromptVendi(x, [7, 3, 7, 3, 0], 5, 2)).toBeCloseTo(4 / 3, 13);
+    expect(withinPromptVendi(x, [7, 3, 7, 3, 0], [5, 2])).toBeCloseTo(4 / 3, 13);
   });
 
   test("collapse within a prompt is seen although all rows together look diverse", () => {
     const x = Float32Array.of(1, 0, 1, 0, 0, 1, 0, 1);
     expect(vendiScore(x, 4, 2)).toBeCloseTo(2, 13);
-    expect(withinPromptVendi(x, [0, 0, 1, 1], 4, 2)).toBeCloseTo(1, 13);
+    expect(withinPromptVendi(x, [0, 0, 1, 1], [4, 2])).toBeCloseTo(1, 13);
   });
 
   test("labels must match the rows", () => {
-    expect(() => withinPromptVendi(normals(4, 1), [0], 2, 2)).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
+    expect(() => withinPromptVendi(normals(4, 1), [0], [2, 2])).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
   });
 });

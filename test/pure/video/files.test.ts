@@ -6,15 +6,23 @@ import { encodePng } from "../../../core/io/png.ts";
 import { decodePng } from "../../../core/io/png_read.ts";
 import { ImageFile } from "../../../core/video/image.ts";
 import { evenly, SheetRow, shrink, stack } from "../../../core/video/sheet.ts";
+import { presetNet } from "../../../core/models/families.ts";
+import type { VideoSpec } from "../../../core/models/family.ts";
 import {
-  adaptiveSize, ASPECTS, videoLatentShape, parseSize, RESOLUTIONS, STRIDE, videoOf, videoSize,
+  adaptiveSize, parseSize, patchSize, trainedSize, videoLatentShape, videoOf,
 } from "../../../core/video/sizes.ts";
+
+const NET = presetNet("wan2.1-1.3b");
+const VIDEO = NET.family.video as VideoSpec;
+const STRIDE = 16;
+const { latent: LATENT } = NET;
 
 describe("sizes", () => {
   test("every entry is whole patches, has its aspect, and about the pixels of its resolution", () => {
-    for (const r of RESOLUTIONS) {
-      for (const a of ASPECTS) {
-        const { width, height } = videoSize(r, a);
+    expect(patchSize(NET)).toEqual({ width: STRIDE, height: STRIDE });
+    for (const [r, aspects] of Object.entries(VIDEO.sizes)) {
+      for (const a of Object.keys(aspects)) {
+        const { width, height } = trainedSize(VIDEO, r, a);
         const [w, h] = a.split(":").map(Number);
         expect([width % STRIDE, height % STRIDE]).toEqual([0, 0]);
         expect(Math.abs(width / height / (w / h) - 1)).toBeLessThan(0.03);
@@ -23,25 +31,25 @@ describe("sizes", () => {
     }
   });
   test("latents: 8 pixels, 4 frames after the first", () => {
-    expect(videoLatentShape(81, videoSize("480p", "16:9"))).toEqual([16, 21, 60, 104]);
-    expect(videoLatentShape(77, videoSize("720p", "16:9"))).toEqual([16, 20, 90, 160]);
-    expect(videoLatentShape(1, videoSize("480p", "1:1"))).toEqual([16, 1, 80, 80]);
-    expect(videoOf([16, 21, 60, 104])).toEqual({ frames: 81, width: 832, height: 480 });
+    expect(videoLatentShape(81, trainedSize(VIDEO, "480p", "16:9"), LATENT)).toEqual([16, 21, 60, 104]);
+    expect(videoLatentShape(77, trainedSize(VIDEO, "720p", "16:9"), LATENT)).toEqual([16, 20, 90, 160]);
+    expect(videoLatentShape(1, trainedSize(VIDEO, "480p", "1:1"), LATENT)).toEqual([16, 1, 80, 80]);
+    expect(videoOf([16, 21, 60, 104], LATENT.strides)).toEqual({ frames: 81, width: 832, height: 480 });
     for (const frames of [0, 2, 80, 82, 5.5])
-      expect(() => videoLatentShape(frames, { width: 16, height: 16 })).toThrow(
+      expect(() => videoLatentShape(frames, { width: 16, height: 16 }, LATENT)).toThrow(
         expect.objectContaining({ code: "E_ARG" }),
       );
   });
   test("a size of one's own", () => {
-    expect(parseSize("704x544")).toEqual({ width: 704, height: 544 });
+    expect(parseSize("704x544", NET)).toEqual({ width: 704, height: 544 });
     for (const bad of ["704", "704x540", "0x16", "700x544", "axb", "-16x16"])
-      expect(() => parseSize(bad)).toThrow(expect.objectContaining({ code: "E_ARG" }));
+      expect(() => parseSize(bad, NET)).toThrow(expect.objectContaining({ code: "E_ARG" }));
   });
   test("adaptive: the picture's aspect, the resolution's area", () => {
-    const base = videoSize("720p", "16:9");
-    expect(adaptiveSize(base, { width: 1920, height: 1080 })).toEqual(base);
+    const base = trainedSize(VIDEO, "720p", "16:9");
+    expect(adaptiveSize(base, { width: 1920, height: 1080 }, NET)).toEqual(base);
     for (const picture of [{ width: 3000, height: 2000 }, { width: 600, height: 900 }, { width: 1000, height: 1000 }]) {
-      const s = adaptiveSize(base, picture);
+      const s = adaptiveSize(base, picture, NET);
       expect([s.width % STRIDE, s.height % STRIDE]).toEqual([0, 0]);
       expect(Math.abs((s.width * s.height) / (1280 * 720) - 1)).toBeLessThan(0.03);
       expect(Math.abs(s.width / s.height / (picture.width / picture.height) - 1)).toBeLessThan(0.03);

@@ -31,7 +31,7 @@ function script(name: string, body: string): string {
 describe("mp4", () => {
   withFfmpeg("frames come back in order, at 16 a second, close to what they were", async () => {
     const path = join(dir, "a.mp4");
-    const sink = new Mp4Sink(path, SIZE, ffmpeg as string);
+    const sink = new Mp4Sink(path, { ...SIZE, rate: 16 }, ffmpeg as string);
     // More bytes than a pipe holds: the writer has to wait for the reader.
     for (let i = 0; i < 33; i++) sink.frame(frame(5 * i));
     expect(await sink.close()).toBe(path);
@@ -62,7 +62,7 @@ describe("mp4", () => {
     ];
     for (const [program, words] of cases) {
       const path = join(dir, "b.mp4");
-      const sink = new Mp4Sink(path, SIZE, program);
+      const sink = new Mp4Sink(path, { ...SIZE, rate: 16 }, program);
       for (let i = 0; i < 40; i++) sink.frame(frame(i));
       await expect(sink.close()).rejects.toMatchObject({ code: "E_IO", message: expect.stringMatching(words) });
       expect(existsSync(path)).toBe(false);
@@ -73,7 +73,7 @@ describe("mp4", () => {
   withFfmpeg("one given up leaves nothing behind, and an older video of that name stays", async () => {
     const path = join(dir, "a.mp4");
     const before = existsSync(path) ? readFileSync(path) : null;
-    const sink = new Mp4Sink(path, SIZE, ffmpeg as string);
+    const sink = new Mp4Sink(path, { ...SIZE, rate: 16 }, ffmpeg as string);
     sink.frame(frame(1));
     sink.abort();
     expect(readdirSync(dir).filter((f) => f.startsWith("."))).toEqual([]);

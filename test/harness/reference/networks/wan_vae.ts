@@ -65,10 +65,10 @@ export class PlainVae {
       case "attention": return this.attention(name, x);
       case "down": {
         const h = this.conv(`${name}.resample.1`, x, causal(1, 3, { stride: 2, pad: 0 }));
-        return layer.halves ? this.halved(`${name}.time_conv`, h) : h;
+        return layer.temporal ? this.halved(`${name}.time_conv`, h) : h;
       }
       case "up": {
-        const h = layer.halves ? this.doubled(`${name}.time_conv`, x) : x;
+        const h = layer.temporal ? this.doubled(`${name}.time_conv`, x) : x;
         return this.enlarged(`${name}.resample.1`, h);
       }
       case "head": return this.conv(`${name}.2`, this.norm(`${name}.0`, x, true), causal(3, 3));
