@@ -24,7 +24,7 @@ const layerOf = (name: string): string => name.replace(/\.(?:weight|bias)$/, "")
 function peftLayer(family: Family, name: string): string {
   const layout = family.layouts.find((l) => l.name === "diffusers");
   if (!layout) throw new RcmError("E_ARG", `${family.title} networks have no diffusers format`, { op: "export" });
-  return `transformer.${layerOf(layout.fromOwn(name))}`;
+  return `transformer.${layerOf(layout.fromCanonical(name))}`;
 }
 
 /** Keys of one layer's factors, [down or A, up or B, alpha or null]. */

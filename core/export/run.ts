@@ -180,7 +180,7 @@ function writeSource(
       o.onProgress?.({ stage, done: (done += bytes), total, seconds: seconds() });
   const tensors: OutTensor[] = convertAll(device, source.tensors.values(), {
     dtype: o.dtype,
-    key: (name) => prefix + layout.fromOwn(name),
+    key: (name) => prefix + layout.fromCanonical(name),
     shape: (name, shape) => family.storedShape(name, shape, config, form),
     blockMatrix: blockMatrices(source),
     quantNotes: format === "comfyui",

@@ -6,8 +6,8 @@ export interface Layout {
   /** Prefix of every key in a file of this layout. */
   prefix: string;
   /** The canonical name of a key without prefix, and back. */
-  toOwn(key: string): string;
-  fromOwn(name: string): string;
+  toCanonical(key: string): string;
+  fromCanonical(name: string): string;
 }
 
 export interface FoundLayout {
@@ -61,7 +61,7 @@ export function preferredOf(found: readonly FoundLayout[], kind: WeightKind): Fo
 }
 
 /** The canonical name of a key, or null when the key does not have the prefix. */
-export function ownName({ layout, prefix }: FoundLayout, key: string): string | null {
+export function canonicalName({ layout, prefix }: FoundLayout, key: string): string | null {
   const clean = withoutWrappers(key);
-  return clean.startsWith(prefix) ? layout.toOwn(clean.slice(prefix.length)) : null;
+  return clean.startsWith(prefix) ? layout.toCanonical(clean.slice(prefix.length)) : null;
 }

@@ -35,7 +35,7 @@ export interface VaeFamily<C = unknown> {
   presets: Readonly<Record<string, C>>;
   params(config: C): ParamSpec[];
   /** The canonical name of a key of any public layout; null: not a parameter of this family. */
-  ownName(key: string): string | null;
+  canonicalName(key: string): string | null;
   /** Whether keys belong to such an autoencoder, complete or not. */
   recognises(keys: Iterable<string>): boolean;
   /** Sizes from the shapes; null when there is no such autoencoder. */

@@ -7,7 +7,7 @@ import { isSharded, openCheckpoint, readHost, type Checkpoint, type Stored } fro
 import { readJson, withSource } from "../io/source.ts";
 import { FAMILIES } from "../models/families.ts";
 import { netSpec, type Family, type NetSpec } from "../models/family.ts";
-import { networksIn, ownName, preferredOf, type FoundLayout, type WeightKind } from "../models/layout.ts";
+import { canonicalName, networksIn, preferredOf, type FoundLayout, type WeightKind } from "../models/layout.ts";
 import { listCheckpoints } from "./run_folder.ts";
 
 /** A network found in a checkpoint of any format and layout. */
@@ -69,7 +69,7 @@ export function networkIn(checkpoint: Checkpoint, kind: WeightKind = "ema"): Fou
 function tensorsOf(checkpoint: Checkpoint, found: FoundLayout): Map<string, Stored> {
   const tensors = new Map<string, Stored>();
   for (const [key, t] of checkpoint.tensors) {
-    const name = ownName(found, key);
+    const name = canonicalName(found, key);
     if (name === null || BUFFERS.test(name) || F8_COMPANIONS.test(name) || belongsElsewhere(found.prefix, key)) {
       continue;
     }

@@ -17,7 +17,7 @@ export interface FoundVae {
 /** Finds the autoencoder of a family in a checkpoint. Throws: E_IO; E_FORMAT if it is missing or does not fit. */
 export function vaeIn(path: string, family: VaeFamily = Object.values(VAES)[0]): FoundVae {
   const checkpoint = openCheckpoint(path);
-  const tensors = new Map([...checkpoint.tensors].map(([key, t]) => [family.ownName(key) ?? key, t]));
+  const tensors = new Map([...checkpoint.tensors].map(([key, t]) => [family.canonicalName(key) ?? key, t]));
   const config = family.configOf(tensors);
   if (config === null || [...tensors.values()].every((t) => !isFloat(t.dtype))) {
     throw new RcmError("E_FORMAT", `${path} holds no ${family.title}`, {

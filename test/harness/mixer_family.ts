@@ -15,6 +15,7 @@ import { unpatchify } from "../../core/ops/unpatchify.ts";
 const TEXT = { encoder: "bytes", width: 32, length: 24 };
 const SMALL: NetConfig = { dim: 32, heads: 2, layers: 2, patch: [1, 4, 4], secondTime: false };
 const VOLUME = 16;
+const same = (name: string): string => name;
 
 function params({ dim: D, layers }: NetConfig): NetParam[] {
   const linear = (name: string, n: number, k: number, block: number | null = null): NetParam[] => [
@@ -63,12 +64,11 @@ FAMILIES.mixer = {
         const mlp = dense(tape, p, `mix.${i}.down`, denseAct(tape, p, `mix.${i}.up`, n, "gelu_tanh"));
         h = gateResidual(tape, read, mlp, { modulation, slot: 2 });
       }
-      const { dtype: xDtype, shape } = x.x;
       const pixels = dense(tape, p, "pixels", h, residual);
-      return unpatchify(tape, pixels, { patch, order: "channel_last", dtype: xDtype, shape: [...shape] });
+      return unpatchify(tape, pixels, { patch, order: "channel_last", dtype: x.x.dtype, shape: [...x.x.shape] });
     },
   }),
-  layouts: [{ name: "original", prefix: "", probe: "mix.0.up.weight", toOwn: (key) => key, fromOwn: (name) => name }],
+  layouts: [{ name: "original", prefix: "", probe: "mix.0.up.weight", toCanonical: same, fromCanonical: same }],
   configOf(shapes) {
     const layers = [...shapes.keys()].filter((name) => name.endsWith("down.weight")).length;
     return { ...SMALL, layers, dim: shapes.get("tokens.weight")?.shape[0] ?? 0 };

@@ -1,6 +1,6 @@
 import type { DType } from "../../core/dtype.ts";
 import { netSpec, type NetOptions, type NetSpec } from "../../core/models/family.ts";
-import { ownName, type Layout } from "../../core/models/layout.ts";
+import { canonicalName, type Layout } from "../../core/models/layout.ts";
 import type { WanConfig } from "../../core/models/wan/config.ts";
 import { wan } from "../../core/models/wan/family.ts";
 import { WAN_LAYOUTS } from "../../core/models/wan/layouts.ts";
@@ -28,6 +28,6 @@ const layoutNamed = (name: string): Layout => {
 
 /** The key of a parameter in a layout, and back. */
 export const keyOf = (layout: string, prefix: string, name: string): string =>
-  prefix + layoutNamed(layout).fromOwn(name);
+  prefix + layoutNamed(layout).fromCanonical(name);
 export const nameOf = (layout: string, prefix: string, key: string): string | null =>
-  ownName({ layout: layoutNamed(layout), prefix }, key);
+  canonicalName({ layout: layoutNamed(layout), prefix }, key);

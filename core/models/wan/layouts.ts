@@ -50,7 +50,8 @@ function respell(name: string, from: 0 | 1): string {
   return name;
 }
 
-const ORIGINAL = { probe: "blocks.0.self_attn.q.weight", toOwn: (key: string) => key, fromOwn: (name: string) => name };
+const same = (name: string): string => name;
+const ORIGINAL = { probe: "blocks.0.self_attn.q.weight", toCanonical: same, fromCanonical: same };
 
 /**
  * The three naming schemes of Wan checkpoints. `original` are the names of the Wan repositories and of `wanParams`,
@@ -64,7 +65,7 @@ export const WAN_LAYOUTS: readonly Layout[] = [
     name: "diffusers",
     prefix: "",
     probe: "blocks.0.attn1.to_q.weight",
-    toOwn: (key) => respell(key, 1),
-    fromOwn: (name) => respell(name, 0),
+    toCanonical: (key) => respell(key, 1),
+    fromCanonical: (name) => respell(name, 0),
   },
 ];

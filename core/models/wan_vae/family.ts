@@ -8,7 +8,7 @@ export const wanVae: VaeFamily<WanVaeConfig> = {
   title: "Wan VAE",
   presets: { "wan2.1-vae": WAN_VAE, "wan-vae-small": { ...WAN_VAE, dim: 8, resBlocks: 1 } },
   params: wanVaeParams,
-  ownName: (key) => vaeKeyToOriginal(key, WAN_VAE),
+  canonicalName: (key) => vaeKeyToOriginal(key, WAN_VAE),
   recognises: (keys) =>
     [...keys].some((k) => /^(encoder\.conv1|encoder\.conv_in|decoder\.conv1|decoder\.conv_in)\./.test(k)),
   configOf(shapes) {
