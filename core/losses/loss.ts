@@ -8,7 +8,7 @@ export interface Batch {
   condition: Tensor;
 }
 
-/** What an objective gives: per-sample losses on the tape, scalars to log, and how many samples were dropped. */
+/** Result of an objective: per-sample losses on the tape, scalars to log, and the number of dropped samples. */
 export interface LossResult {
   /** [B] f64; the training gradient is that of its mean. */
   loss: Var;

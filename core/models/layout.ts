@@ -17,10 +17,10 @@ export interface FoundLayout {
 }
 
 export const WEIGHT_KINDS = ["ema", "student"] as const;
-/** Which weights of a training run are meant. */
+/** Which weights of a training run to load: the student's EMA or its trained weights. */
 export type WeightKind = (typeof WEIGHT_KINDS)[number];
 
-/** The prefix of ComfyUI's diffusion networks, whatever their family. */
+/** The prefix of diffusion networks in ComfyUI files, for every family. */
 export const COMFYUI_PREFIX = "model.diffusion_model.";
 
 /** Inserted in names by wrappers (torch.compile, activation checkpointing, FSDP), without meaning. */

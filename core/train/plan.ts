@@ -75,7 +75,7 @@ export interface PlanOptions {
   recipe: Recipe;
   out: string;
   device: DeviceName;
-  /** Memory of the card in bytes; null: asked of nvidia-smi. */
+  /** Memory of the card in bytes; null: read from nvidia-smi. */
   memory: number | null;
 }
 
