@@ -17,7 +17,7 @@ import { CLASSIFIER_SIZES, DigitClassifier } from "../models/digits/classifier.t
 import type { LoadedRecipe } from "../recipe/load.ts";
 import type { Recipe } from "../recipe/schema.ts";
 import { Rng, streamOf } from "../rng.ts";
-import { breathe } from "../networks/draw.ts";
+import { yieldToEventLoop } from "../networks/draw.ts";
 import { residentNet } from "../networks/net.ts";
 import { evaluationsOf, recipePlan, stepsOf, type SamplePlan } from "../networks/plan.ts";
 import { drawPrompts } from "../sample/prompts.ts";
@@ -130,7 +130,7 @@ export async function evaluateRecipe(o: EvalOptions): Promise<EvalReport> {
     const job = { net: residentNet(network), plan, recipe, prompts, negativePrompt: null, seed, batch: o.batch };
     const onBatch = (done: number): void => o.onEvent?.({ row: `${name} ${steps}`, done, total: n });
     const set = await drawPrompts(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop: o.shouldStop });
-    await breathe();
+    await yieldToEventLoop();
     return row({
       name,
       steps,

@@ -39,7 +39,7 @@ export interface DrawOptions {
 }
 
 /** Lets signal handlers and timers run: native calls block them. */
-export const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** A stop point: throws E_INTERRUPTED with a message once it was asked to stop. */
 export const stopPoint = (asked: (() => boolean) | undefined, op: string, message: () => string) => (): void => {
@@ -55,7 +55,7 @@ export async function draw(net: DrawNet, job: DrawJob, o: DrawOptions = {}): Pro
   for (;;) {
     const { done, value } = steps.next();
     if (done) return expectFinite(value, o.nameOf);
-    await breathe();
+    await yieldToEventLoop();
     o.stopPoint?.();
   }
 }

@@ -13,7 +13,7 @@ import { pictureCondition, withPicture } from "./i2v.ts";
 import type { SampleNet } from "../networks/net.ts";
 import { folderSheet, VideoWriter, type VideoFormat } from "./output.ts";
 import type { PipelineParts, VideoVae } from "./parts.ts";
-import { breathe, draw, stopPoint } from "../networks/draw.ts";
+import { yieldToEventLoop, draw, stopPoint } from "../networks/draw.ts";
 import { evaluationsOf, stepsOf, type SamplePlan } from "../networks/plan.ts";
 import { Stages, type StageReport } from "./stages.ts";
 import { Manifest, type ManifestEntry, type Settings } from "../io/manifest.ts";
@@ -168,7 +168,7 @@ class VideoRun {
     const state = (): string => `stopped after ${this.files.length} of ${pending.length} samples`;
     const stop = stopPoint(shouldStop, "sample", () => `${state()}; run the same command again for the rest`);
     for (let at = 0; at < pending.length; at += job.batch) {
-      await breathe();
+      await yieldToEventLoop();
       stop();
       using _scope = device.scope();
       const items = pending.slice(at, at + job.batch);

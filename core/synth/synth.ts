@@ -8,7 +8,7 @@ import { fileKey, shardPath } from "../io/webdataset.ts";
 import type { Shard } from "../io/shard.ts";
 import type { TeacherSampler } from "../samplers/list.ts";
 import type { Tensor } from "../tensor.ts";
-import { breathe, draw, stopPoint } from "../networks/draw.ts";
+import { yieldToEventLoop, draw, stopPoint } from "../networks/draw.ts";
 import { drawNet } from "../networks/net.ts";
 import type { Network } from "../networks/network.ts";
 import { teacherPlan } from "../networks/plan.ts";
@@ -109,7 +109,7 @@ export async function synthesize(teacher: Network, o: SynthOptions): Promise<Syn
     kept += from - first;
     const embeds = from < end ? await o.embed(o.prompts.slice(from, end)) : [];
     for (let at_ = from; at_ < end; at_ += o.batch) {
-      await breathe();
+      await yieldToEventLoop();
       stop();
       using _scope = device.scope();
       const part = embeds.slice(at_ - from, Math.min(end, at_ + o.batch) - from);

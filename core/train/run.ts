@@ -13,7 +13,7 @@ import { loadCheckpoint, saveCheckpoint, sweepCheckpoints } from "./checkpoint.t
 import { listCheckpoints } from "../weights/run_folder.ts";
 import { gridSheet, latentSheet } from "../data/sheet.ts";
 import { VAES } from "../models/families.ts";
-import { breathe, drawNow } from "../networks/draw.ts";
+import { yieldToEventLoop, drawNow } from "../networks/draw.ts";
 import { drawNet } from "../networks/net.ts";
 import { gridPlans, type SamplePlan } from "../networks/plan.ts";
 import { noiseKeys } from "../samplers/noise.ts";
@@ -123,7 +123,7 @@ export async function distill(o: DistillOptions): Promise<TrainSummary> {
         o.onEvent({ kind: "sample", step: trainer.step, path });
       }
       if (trainer.step % train.checkpoint_every === 0 && trainer.step < train.steps) save();
-      await breathe();
+      await yieldToEventLoop();
       if (o.shouldStop() && trainer.step < train.steps) {
         if (saved !== trainer.step) save();
         throw new RcmError("E_INTERRUPTED", `stopped at step ${trainer.step} of ${train.steps}; the checkpoint is written, go on with --resume`, { op: "distill" });
