@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs Bun with the given arguments: the one that npm installed, with or without its install script, else the one on PATH.
+# Runs Bun with the given arguments: the one of npm (its install script need not have run), else the one on PATH.
 unset CDPATH
 # Threads that wait for each other sleep instead of spinning, so that several processes can share the cores.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" OPENBLAS_THREAD_TIMEOUT="${OPENBLAS_THREAD_TIMEOUT:-4}"

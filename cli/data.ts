@@ -6,10 +6,10 @@ import { Device } from "../core/tensor.ts";
 import { trainClassifier } from "../core/eval/classifier.ts";
 import { DEVICE_ARGS, deviceOf, expectKnown, integer, option, OUTPUT_ARGS } from "./args.ts";
 import inspect from "./data_inspect.ts";
-
 import merge from "./data_merge.ts";
 import synth from "./data_synth.ts";
 import { progress, result } from "./ui.ts";
+
 const digitsArgs = {
   out: option("folder; gets train/ and test/ with shards", "DIR", "data/digits"),
   limit: option("most training digits; 0: all 60,000", "N", "0"),

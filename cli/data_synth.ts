@@ -77,7 +77,7 @@ export default defineCommand({
     if (encoder && encoder.tokenizer === "")
       throw usage("--text-encoder goes with --tokenizer");
     if (a["negative-embeds"] !== undefined && a["negative-prompt"] !== "")
-      throw usage("--negative-prompt and --negative-embeds say the same thing; give one");
+      throw usage("--negative-prompt and --negative-embeds exclude each other");
     const shape = integers(a.shape, "shape");
     if (shape.length !== 4)
       throw usage(`--shape: found "${a.shape}", allowed four whole numbers`);
@@ -111,7 +111,7 @@ export default defineCommand({
         job: parseShard(a.shard),
         device: deviceOf(a.device),
         threads: integer(a.threads, "threads"),
-        shouldStop: stop.asked,
+        shouldStop: stop.requested,
         onTruncated,
         onStage: (text) => view.line(text),
         onEvent: (done, total, each) =>

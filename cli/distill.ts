@@ -28,7 +28,7 @@ const args = {
   out: option("run folder; default runs/<recipe name>", "DIR"),
   resume: flag("continue from the newest checkpoint in --out, if any"),
   "dry-run": flag("check recipe, checkpoints and data; predict memory, disk and work; exit 3 when the run would fail"),
-  memory: option("with --dry-run: memory of the card, for example 80GiB; default: what nvidia-smi says", "SIZE"),
+  memory: option("with --dry-run: memory of the card, for example 80GiB; default: as nvidia-smi reports", "SIZE"),
   seed: option("same as --set train.seed=N", "N"),
   ...SET_ARG,
   ...PARTIAL_ARG,
@@ -74,7 +74,7 @@ export default defineCommand({
         threads: integer(a.threads, "threads"),
         resume: a.resume,
         load: loading(a["allow-partial"]),
-        shouldStop: stop.asked,
+        shouldStop: stop.requested,
         onTruncated,
         onEvent: (e) => show(view, e, recipe.recipe.train.log_every),
       });

@@ -68,7 +68,7 @@ export default defineCommand({
       command: `rcm eval ${rawArgs.join(" ")}`,
       onTruncated,
       onEvent: (e) => view.update(e.done, e.total, `${e.row} steps`, 500),
-      shouldStop: stop.asked,
+      shouldStop: stop.requested,
     }).finally(() => {
       view.end();
       stop.restore();

@@ -47,7 +47,7 @@ const root = defineCommand({
 const unknownCommand = (word: string, known: string[]): Error =>
   usage(`unknown command "${word}", allowed ${known.join(", ")}${didYouMean(word, known)}`);
 
-/** Walks from the root along subcommand words; says which command is meant and with what arguments. */
+/** Walks from the root along subcommand words; returns the command and its arguments. */
 function find(raw: string[]): { command: AnyCommand; parent: AnyCommand | null; rest: string[]; missing: boolean } {
   let command: AnyCommand = root;
   let parent: AnyCommand | null = null;

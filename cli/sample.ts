@@ -22,12 +22,12 @@ const args = {
   recipe: {
     type: "positional",
     required: false,
-    description: "recipe file, for example runs/rcm/recipe.yaml; without one the flags say everything",
+    description: "recipe file, for example runs/rcm/recipe.yaml; without one everything is in the flags",
   },
   weights: option("run folder, checkpoint, .safetensors or .pth", "PATH"),
   teacher: flag("sample the recipe's guided teacher (or --weights as one)"),
   kind: option("weights of a run: ema or student", "KIND", "ema"),
-  steps: option("steps; default 4, the teacher's own for --teacher", "N", ""),
+  steps: option("steps; default 4, with --teacher that of the recipe or 50", "N", ""),
   prompt: option("a prompt, may be repeated; default: the recipe's sample.prompts", "TEXT"),
   prompts: option("file with a prompt a line", "FILE"),
   each: option("samples of each prompt", "N", "1"),
@@ -105,7 +105,7 @@ export default defineCommand({
     try {
       const { truncated, onTruncated } = truncations();
       const onEvent = (e: SampleEvent): void => (e.kind === "warning" ? log.warn(e.message) : show(view, e));
-      const s = await sampleRun({ ...options, onTruncated, onEvent, shouldStop: stop.asked });
+      const s = await sampleRun({ ...options, onTruncated, onEvent, shouldStop: stop.requested });
       view.end();
       result(a.json, { ...s, truncated }, "grid" in s ? pictureWords(s) : videoWords(s));
     } finally {

@@ -46,7 +46,7 @@ export function progress(quiet: boolean): Progress {
   };
 }
 
-/** Prints the result: JSON when asked for, else the text. */
+/** Prints the result: JSON if requested, else the text. */
 export function result(json: boolean, value: unknown, text: string): void {
   process.stdout.write(json ? `${JSON.stringify(value)}\n` : `${text}\n`);
 }

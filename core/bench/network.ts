@@ -134,7 +134,7 @@ export function benchForward(setting: BenchSetting, s: NetworkSize): BenchRow[] 
   return [row(on, s, "teacher forward", call)];
 }
 
-/** Value and tangent in one pass; with `backward` also recorded, checkpointed as `s` says, and backpropagated. */
+/** Value and tangent in one pass; with `backward` also recorded, with the checkpointing of `s`, and backpropagated. */
 export function benchJvp(setting: BenchSetting, s: NetworkSize, backward: boolean): BenchRow[] {
   using on = counting(setting);
   const { device } = on;

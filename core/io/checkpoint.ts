@@ -73,7 +73,7 @@ function openIndex(path: string): Checkpoint {
     files.add(file);
   }
   const shards = [...files].sort().map((f) => openFile(join(dirname(path), f)));
-  const whole = join_(path, shards);
+  const whole = unionOf(path, shards);
   for (const [name, file] of Object.entries(map)) {
     const t = whole.tensors.get(name);
     if (!t || isSharded(t) || t.file !== join(dirname(path), file as string))
@@ -82,7 +82,7 @@ function openIndex(path: string): Checkpoint {
   return whole;
 }
 
-function join_(path: string, shards: Checkpoint[]): Checkpoint {
+function unionOf(path: string, shards: Checkpoint[]): Checkpoint {
   const other = shards.find((s) => s.format !== shards[0].format);
   if (shards.length === 0 || other) throw bad(`${path} names ${other ? "shards of different formats" : "no shards"}`);
   return collect(

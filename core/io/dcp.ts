@@ -47,7 +47,7 @@ export function openDcp(folder: string, verify = false): Stored[] {
           if (typeof tree !== "object" || tree === null || Array.isArray(tree) || tree instanceof Map)
             throw bad(full, `the block of ${name} is no tensor`);
           if (tree.dtype !== dtype || !same(tree.shape, block.sizes))
-            throw bad(full, `the block of ${name} is not what ${DCP_METADATA} says`, `${tree.dtype} ${tree.shape}`);
+            throw bad(full, `the block of ${name} differs from ${DCP_METADATA}`, `${tree.dtype} ${tree.shape}`);
           placed.set(block, storedTensor(name, full, { ...tree, offset: tree.offset + block.offset }));
         }
       },
@@ -121,7 +121,7 @@ function parseMetadata(
         throw bad(path, `a block of ${name} lies outside it`, { shape, start, sizes });
       if (numel(sizes) === 0 && numel(shape) > 0) continue;
       const place = places.get(placeKey(name, start)) ?? places.get(placeKey(name, null));
-      if (!place) throw bad(path, `does not say where a block of ${name} lies`, start);
+      if (!place) throw bad(path, `has no location for a block of ${name}`, start);
       const block = { start, sizes, ...place };
       blocks.push(block);
       const list = files.get(place.file) ?? [];

@@ -78,7 +78,7 @@ export function readTorchTensors(
   return out;
 }
 
-/** Bytes of a .pt file with one tensor or a state dict, as torch.save lays it out. */
+/** Bytes of a .pt file with one tensor or a state dict, in the layout of torch.save. */
 export function writeTorch(value: HostTensor | Iterable<[string, HostTensor]>): Uint8Array {
   const file = new MemoryFile();
   if (Symbol.iterator in value) streamTorch(file, [...value].map(([name, t]) => hostStream(name, t)));
@@ -86,7 +86,7 @@ export function writeTorch(value: HostTensor | Iterable<[string, HostTensor]>): 
   return file.contents;
 }
 
-/** Appends a state dict as torch.save lays it out; its size is not limited. */
+/** Appends a state dict in the layout of torch.save; its size is not limited. */
 export function streamTorch(file: OutFile, tensors: readonly TensorStream[]): void {
   archive(
     file,
@@ -95,7 +95,7 @@ export function streamTorch(file: OutFile, tensors: readonly TensorStream[]): vo
   );
 }
 
-/** Appends a single tensor as torch.save lays it out. */
+/** Appends a single tensor in the layout of torch.save. */
 export function streamTorchTensor(file: OutFile, tensor: TensorStream): void {
   archive(file, pickle(tensorPickle("0", tensor.dtype, tensor.shape)), [tensor]);
 }
