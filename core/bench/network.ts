@@ -301,7 +301,8 @@ export function benchSample(setting: BenchSetting, s: NetworkSize, steps: readon
   const noise = noiseKeys(0, 0, s.batch);
   return steps.map((n) => {
     const plan = studentPlan({ steps: n, sigmaMax: 80, midTimes: null, form: "trig", mode: "sde" });
-    const call = (): void => void drawNow(net, { plan, shape: swappedShape(s.latent), noise, condition, negative: null });
+    const call = (): void =>
+      void drawNow(net, { plan, shape: swappedShape(s.latent), noise, condition, negative: null });
     return row(on, s, `sample, ${n} step${n === 1 ? "" : "s"}`, call);
   });
 }

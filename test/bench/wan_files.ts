@@ -49,7 +49,10 @@ const draw = (shape: readonly number[], of: DType, stream: number, std: number, 
  * another.
  */
 function writeRandom(
-  path: string, specs: readonly ParamSpec[], of: DType, first: number,
+  path: string,
+  specs: readonly ParamSpec[],
+  of: DType,
+  first: number,
   stored: (spec: ParamSpec) => readonly number[] = (s) => s.shape,
 ): void {
   if (existsSync(path)) return;
@@ -89,7 +92,12 @@ if (!existsSync(path)) {
   for (let i = shard.keys.length; i < Number(a.samples); i++) {
     using _scope = device.scope();
     const latent = draw([16, 21, 60, 104], "bf16", 10_000 + i, 1).toHost();
-    shard.append({ key: fileKey(String(i)), latent, embed: padded(text(20_000 + i, 20 + (i % 100)), textLen, "bf16"), prompt: `random sample ${i}` });
+    shard.append({
+      key: fileKey(String(i)),
+      latent,
+      embed: padded(text(20_000 + i, 20 + (i % 100)), textLen, "bf16"),
+      prompt: `random sample ${i}`,
+    });
   }
   shard.finish();
   console.log(`${path}: ${a.samples} samples`);

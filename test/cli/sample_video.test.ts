@@ -13,8 +13,17 @@ const ROOT = join(import.meta.dir, "../..");
 const RCM = join(ROOT, "cli/rcm");
 let dir = "";
 const BASE = [
-  "sample", "--weights", "tiny.safetensors", "--embeds", "texts.pt", "--latents-only", "--size", "48x32", "--frames",
-  "5", "-q",
+  "sample",
+  "--weights",
+  "tiny.safetensors",
+  "--embeds",
+  "texts.pt",
+  "--latents-only",
+  "--size",
+  "48x32",
+  "--frames",
+  "5",
+  "-q",
 ];
 
 const rcm = (args: string[]) => {
@@ -62,8 +71,19 @@ describe("rcm sample for Wan", () => {
 
   test("a teacher with guidance and a negative embedding", () => {
     const r = rcm([
-      ...BASE, "--teacher", "--steps", "3", "--guidance", "4", "--negative-embeds", "negative.pt", "--sampler",
-      "euler", "--out", "t", "--json",
+      ...BASE,
+      "--teacher",
+      "--steps",
+      "3",
+      "--guidance",
+      "4",
+      "--negative-embeds",
+      "negative.pt",
+      "--sampler",
+      "euler",
+      "--out",
+      "t",
+      "--json",
     ]);
     expect(JSON.parse(r.out)).toMatchObject({ steps: 3, evaluations: 6 });
   });
@@ -85,12 +105,32 @@ describe("rcm sample for Wan", () => {
   test("prompts through the text encoder, from a .pth with the public prefix; the cache needs no encoder", () => {
     const text = writeText(dir);
     const args = [
-      "sample", "--weights", "tiny.pth", "--tokenizer", text.tokenizer, "--text-cache", "cache", "--latents-only",
-      "--size", "48x32", "--frames", "1", "-q", "--json",
+      "sample",
+      "--weights",
+      "tiny.pth",
+      "--tokenizer",
+      text.tokenizer,
+      "--text-cache",
+      "cache",
+      "--latents-only",
+      "--size",
+      "48x32",
+      "--frames",
+      "1",
+      "-q",
+      "--json",
     ];
     writeFileSync(join(dir, "prompts.txt"), "a cat\n\na dog\n");
     const first = rcm([
-      ...args, "--text-encoder", text.weights, "--prompts", "prompts.txt", "--prompt", "a fox", "--out", "p",
+      ...args,
+      "--text-encoder",
+      text.weights,
+      "--prompts",
+      "prompts.txt",
+      "--prompt",
+      "a fox",
+      "--out",
+      "p",
     ]);
     expect([first.status, first.err]).toEqual([0, ""]);
     expect(JSON.parse(first.out).files.length).toBe(3);
@@ -101,9 +141,21 @@ describe("rcm sample for Wan", () => {
       .map((l) => JSON.parse(l).prompt);
     expect(lines).toEqual(["a fox", "a cat", "a dog"]);
     expect(new Set([0, 1, 2].map((i) => latent("p", i))).size).toBe(3);
-    const again = rcm([...args, "--text-encoder", text.weights, "--prompt", "a fox", "--prompt", "a cat", "--out", "q"]);
+    const again = rcm([
+      ...args,
+      "--text-encoder",
+      text.weights,
+      "--prompt",
+      "a fox",
+      "--prompt",
+      "a cat",
+      "--out",
+      "q",
+    ]);
     expect(JSON.parse(again.out).truncated).toEqual([]);
-    expect(JSON.parse(again.out).stages.find((s: { name: string }) => s.name === "text").peakBytes).toBeLessThan(1 << 20);
+    expect(JSON.parse(again.out).stages.find((s: { name: string }) => s.name === "text").peakBytes).toBeLessThan(
+      1 << 20,
+    );
     for (const i of [0, 1]) expect(latent("q", i)).toBe(latent("p", i));
   }, 120_000);
 
@@ -111,7 +163,9 @@ describe("rcm sample for Wan", () => {
     const size = { ...FILE_WAN, textDim: 4096, freqDim: 256 };
     writeWan(join(dir, "recipe.safetensors"), size);
     writeEmbeds(join(dir, "wide.pt"), 1, 3, 4096);
-    writeFileSync(join(dir, "wan.yaml"), `
+    writeFileSync(
+      join(dir, "wan.yaml"),
+      `
 name: tiny-wan
 model: { preset: wan2.1-1.3b, dim: 128, heads: 1, layers: 2, ffn_dim: 64, dtype: bf16 }
 teacher: { weights: recipe.safetensors, guidance: 3, negative_embed: wide_negative.pt }
@@ -120,7 +174,8 @@ objective: { consistency: { kind: scm } }
 optimizer: { lr: 1.0e-4 }
 train: { steps: 1, batch: 1, sample_every: 0 }
 sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2, prompts: [a recipe's prompt] }
-`);
+`,
+    );
     const args = ["sample", "wan.yaml", "--embeds", "wide.pt", "--latents-only", "-q", "--json"];
     const s = JSON.parse(rcm([...args, "--weights", "recipe.safetensors", "--steps", "3", "--out", "r"]).out);
     expect(s).toMatchObject({ width: 48, height: 32, frames: 5, steps: 3 });
@@ -136,15 +191,38 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     const text = writeText(dir);
     writeVae(join(dir, "vae.pth"));
     const args = [
-      "sample", "--weights", "tiny.pth", "--text-encoder", text.weights, "--tokenizer", text.tokenizer, "--vae",
-      "vae.pth", "--prompt", "a cat", "--size", "64x48", "--frames", "9", "--steps", "2", "--save-latents", "-q",
+      "sample",
+      "--weights",
+      "tiny.pth",
+      "--text-encoder",
+      text.weights,
+      "--tokenizer",
+      text.tokenizer,
+      "--vae",
+      "vae.pth",
+      "--prompt",
+      "a cat",
+      "--size",
+      "64x48",
+      "--frames",
+      "9",
+      "--steps",
+      "2",
+      "--save-latents",
+      "-q",
       "--json",
     ];
     const r = rcm([...args, "--out", "video"]);
     expect([r.status, r.err.includes("rror")]).toEqual([0, false]);
     const s = JSON.parse(r.out);
     expect(s.stages.map((x: { name: string }) => x.name)).toEqual([
-      "load text encoder", "text", "load network", "diffusion", "write", "load VAE", "decode",
+      "load text encoder",
+      "text",
+      "load network",
+      "diffusion",
+      "write",
+      "load VAE",
+      "decode",
     ]);
     expect(s.fps).toBeGreaterThan(0);
     expect(existsSync(join(dir, "video/000000_sheet.png"))).toBe(true);
@@ -178,9 +256,26 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     writeVae(join(dir, "vae.safetensors"));
     // The published size is far too large for a test, so the network is named by its weights alone.
     const args = [
-      "sample", "--image", "picture.png", "--weights-high", "i2v.safetensors", "--weights-low", "i2v_low.safetensors",
-      "--embeds", "one.pt", "--vae", "vae.safetensors", "--frames", "5", "--save-latents", "--sampler", "ode",
-      "--format", "png", "-q", "--json",
+      "sample",
+      "--image",
+      "picture.png",
+      "--weights-high",
+      "i2v.safetensors",
+      "--weights-low",
+      "i2v_low.safetensors",
+      "--embeds",
+      "one.pt",
+      "--vae",
+      "vae.safetensors",
+      "--frames",
+      "5",
+      "--save-latents",
+      "--sampler",
+      "ode",
+      "--format",
+      "png",
+      "-q",
+      "--json",
     ];
     writeWan(join(dir, "i2v_low.safetensors"), { ...FILE_WAN, inDim: 36 }, 2);
     writeEmbeds(join(dir, "one.pt"), 1, 3, FILE_WAN.textDim);
@@ -196,7 +291,14 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
     );
     expect(latent("i2v-offload", 0)).toBe(latent("i2v", 0));
     const still = rcm([
-      "sample", "--weights", "i2v.safetensors", "--embeds", "one.pt", "--latents-only", "--frames", "1",
+      "sample",
+      "--weights",
+      "i2v.safetensors",
+      "--embeds",
+      "one.pt",
+      "--latents-only",
+      "--frames",
+      "1",
     ]);
     expect([still.status, still.err.includes("text alone")]).toEqual([2, true]);
   }, 120_000);
@@ -235,7 +337,13 @@ sample: { steps: [1, 3], sigma_max: 100, mid_times: [1.2, 0.7], teacher_steps: 2
       [["sample", "--weights", "tiny.safetensors", "--embeds", "absent.pt", "--latents-only"], "absent.pt"],
       [
         [
-          "sample", "--weights", "tiny.safetensors", "--prompts", "absent.txt", "--embeds", "texts.pt",
+          "sample",
+          "--weights",
+          "tiny.safetensors",
+          "--prompts",
+          "absent.txt",
+          "--embeds",
+          "texts.pt",
           "--latents-only",
         ],
         "absent.txt",

@@ -38,7 +38,9 @@ const text = (s: string): Uint8Array => new TextEncoder().encode(s);
 const one = (name: string, data: Uint8Array): Input => new Map([[name, data]]);
 const values = (shape: number[], dtype: HostTensor["dtype"] = "f32"): HostTensor =>
   hostTensor(
-    dtype, shape, Array.from({ length: numel(shape) }, (_, i) => i % 7),
+    dtype,
+    shape,
+    Array.from({ length: numel(shape) }, (_, i) => i % 7),
   );
 
 /** Enough of a Wan network for its layout and sizes to be recognised. */
@@ -122,7 +124,10 @@ function damagedSafetensors(rng: Rng): Uint8Array {
 const legacySeeds = [
   legacyFile(STATE.size > 0 ? new Map([...STATE].filter(([, t]) => t.dtype === "f32")) : STATE),
   legacyFile(
-    new Map([["w", values([3, 4])], ["b", values([4])]]),
+    new Map([
+      ["w", values([3, 4])],
+      ["b", values([4])],
+    ]),
     { share: true },
   ),
   legacyFile(new Map([["w", values([3, 4])]]), { transposed: true }),
@@ -185,7 +190,11 @@ function damagedFolder(rng: Rng): Input {
 const longName = `${"deep/".repeat(30)}file`;
 const tar = made(
   (f) =>
-    writeTar(join(f, "a"), [["one.txt", text("hello")], [longName, values([40]).data], ["empty", new Uint8Array(0)]]),
+    writeTar(join(f, "a"), [
+      ["one.txt", text("hello")],
+      [longName, values([40]).data],
+      ["empty", new Uint8Array(0)],
+    ]),
   ["a"],
 ).get("a") as Uint8Array;
 const shard = made(
@@ -193,7 +202,10 @@ const shard = made(
     writeShards(
       f,
       [0, 1].map((i) => ({
-        key: String(i), latent: values([1, 1, 2, 2], "bf16"), embed: values([2, 3], "bf16"), prompt: "é",
+        key: String(i),
+        latent: values([1, 1, 2, 2], "bf16"),
+        embed: values([2, 3], "bf16"),
+        prompt: "é",
       })),
     ),
   ["shard_000000.tar"],
@@ -209,12 +221,23 @@ function damagedTar(rng: Rng, seed: Uint8Array): Uint8Array {
   const at = m.pick(rng, headers);
   const put = (field: number, value: string): void => b.set(text(value), at + field);
   switch (rng.below(6)) {
-    case 0: put(124, `${m.pick(rng, m.EDGES).toString(8).padStart(11, "0").slice(-11)}\0`); break;
-    case 1: b.set([0x80, ...new Array(11).fill(0).map(() => rng.below(3) * 127)], at + 124); break;
-    case 2: put(156, m.pick(rng, ["0", "1", "2", "5", "7", "x", "g", "L", "K", "S", "\0", "?"])); break;
-    case 3: b.set(m.bytes(rng, b.subarray(at, at + 148)).subarray(0, 148), at); break;
-    case 4: b.set(m.bytes(rng, b.subarray(at + 512, at + 1024)).subarray(0, 512), at + 512); break;
-    default: put(0, m.pick(rng, ["../../x", "", "a\0b", "000000000.latent.pt", "\u00ff"]));
+    case 0:
+      put(124, `${m.pick(rng, m.EDGES).toString(8).padStart(11, "0").slice(-11)}\0`);
+      break;
+    case 1:
+      b.set([0x80, ...new Array(11).fill(0).map(() => rng.below(3) * 127)], at + 124);
+      break;
+    case 2:
+      put(156, m.pick(rng, ["0", "1", "2", "5", "7", "x", "g", "L", "K", "S", "\0", "?"]));
+      break;
+    case 3:
+      b.set(m.bytes(rng, b.subarray(at, at + 148)).subarray(0, 148), at);
+      break;
+    case 4:
+      b.set(m.bytes(rng, b.subarray(at + 512, at + 1024)).subarray(0, 512), at + 512);
+      break;
+    default:
+      put(0, m.pick(rng, ["../../x", "", "a\0b", "000000000.latent.pt", "\u00ff"]));
   }
   let sum = 0;
   for (let i = 0; i < 512; i++) sum += i >= 148 && i < 156 ? 32 : b[at + i];
@@ -226,12 +249,27 @@ const RECIPES = ["base.yaml", "rcm.yaml", "teacher.yaml", "distill.yaml"].map((n
   readFileSync(join(import.meta.dir, "../../recipes/digits", n), "utf8"),
 );
 const recipeInput = (yaml: string): Input =>
-  new Map([["recipe.yaml", text(yaml)], ["base.yaml", text(RECIPES[0])], ["distill.yaml", text(RECIPES[3])]]);
+  new Map([
+    ["recipe.yaml", text(yaml)],
+    ["base.yaml", text(RECIPES[0])],
+    ["distill.yaml", text(RECIPES[3])],
+  ]);
 const PIECES = [
-  "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model", "plain.model",
+  "plain.model",
+  "plain.model",
+  "plain.model",
+  "plain.model",
+  "plain.model",
+  "plain.model",
+  "plain.model",
   "tiny.model",
 ].map((n) => new Uint8Array(readFileSync(join(import.meta.dir, "../golden/text", n))));
-const png = encodePng(new Uint8Array(5 * 7 * 3).map((_, i) => i * 37), 7, 5, 3);
+const png = encodePng(
+  new Uint8Array(5 * 7 * 3).map((_, i) => i * 37),
+  7,
+  5,
+  3,
+);
 
 /** Damage inside a chunk with its checksum set right, or of the pixels before they are packed, or anywhere. */
 function damagedPng(rng: Rng): Uint8Array {
@@ -260,27 +298,68 @@ function damagedPng(rng: Rng): Uint8Array {
 
 export const TARGETS: Target[] = [
   {
-    name: "torch zip", valid: one("a.pth", torchZip), make: (r) => one("a.pth", damagedZip(r, members, torchZip)),
+    name: "torch zip",
+    valid: one("a.pth", torchZip),
+    make: (r) => one("a.pth", damagedZip(r, members, torchZip)),
     run: (f) => checkpoint(join(f, "a.pth")),
   },
   {
-    name: "torch zip in memory", valid: one("a.pt", torchZip),
-    make: (r) => one("a.pt", damagedZip(r, members, torchZip)), run: (f) => void readTorchTensors(join(f, "a.pt")),
+    name: "torch zip in memory",
+    valid: one("a.pt", torchZip),
+    make: (r) => one("a.pt", damagedZip(r, members, torchZip)),
+    run: (f) => void readTorchTensors(join(f, "a.pt")),
   },
   {
-    name: "torch legacy", valid: one("a.pth", legacySeeds[0]), make: (r) => one("a.pth", damagedLegacy(r)),
+    name: "torch legacy",
+    valid: one("a.pth", legacySeeds[0]),
+    make: (r) => one("a.pth", damagedLegacy(r)),
     run: (f) => checkpoint(join(f, "a.pth")),
   },
   {
-    name: "safetensors", valid: one("a.safetensors", safetensors),
-    make: (r) => one("a.safetensors", damagedSafetensors(r)), run: (f) => checkpoint(join(f, "a.safetensors")),
+    name: "safetensors",
+    valid: one("a.safetensors", safetensors),
+    make: (r) => one("a.safetensors", damagedSafetensors(r)),
+    run: (f) => checkpoint(join(f, "a.safetensors")),
   },
   { name: "shard index and config", valid: folder, make: damagedFolder, run: checkpoint },
   { name: "distributed checkpoint", valid: dcp, make: damagedDcp, run: checkpoint },
-  { name: "tar", valid: one("a.tar", tar), make: (r) => one("a.tar", damagedTar(r, tar)), run: (f) => { for (const entry of readTar(join(f, "a.tar"))) entry.data.length; } },
-  { name: "data shard", valid: one("a.tar", shard), make: (r) => one("a.tar", damagedTar(r, shard)), run: (f) => void readShard(join(f, "a.tar")) },
-  { name: "recipe", valid: recipeInput(RECIPES[1]), make: (r) => recipeInput(m.yaml(r, m.pick(r, RECIPES))), run: (f) => void loadRecipe(join(f, "recipe.yaml")) },
-  { name: "sentencepiece model", valid: one("a.model", PIECES[0]), make: (r) => one("a.model", m.bytes(r, m.bytes(r, m.pick(r, PIECES)))), run: (f) => void unigramJson(parseSentencePiece(new Uint8Array(readFileSync(join(f, "a.model"))), "a.model"), "a.model") },
-  { name: "text embeddings", valid: one("a.pt", embed), make: (r) => one("a.pt", damagedZip(r, embedMembers, embed)), run: (f) => void readEmbeddings(join(f, "a.pt")) },
-  { name: "png", valid: one("a.png", png), make: (r) => one("a.png", damagedPng(r)), run: (f) => void decodePng(new Uint8Array(readFileSync(join(f, "a.png"))), "a.png") },
+  {
+    name: "tar",
+    valid: one("a.tar", tar),
+    make: (r) => one("a.tar", damagedTar(r, tar)),
+    run: (f) => {
+      for (const entry of readTar(join(f, "a.tar"))) entry.data.length;
+    },
+  },
+  {
+    name: "data shard",
+    valid: one("a.tar", shard),
+    make: (r) => one("a.tar", damagedTar(r, shard)),
+    run: (f) => void readShard(join(f, "a.tar")),
+  },
+  {
+    name: "recipe",
+    valid: recipeInput(RECIPES[1]),
+    make: (r) => recipeInput(m.yaml(r, m.pick(r, RECIPES))),
+    run: (f) => void loadRecipe(join(f, "recipe.yaml")),
+  },
+  {
+    name: "sentencepiece model",
+    valid: one("a.model", PIECES[0]),
+    make: (r) => one("a.model", m.bytes(r, m.bytes(r, m.pick(r, PIECES)))),
+    run: (f) =>
+      void unigramJson(parseSentencePiece(new Uint8Array(readFileSync(join(f, "a.model"))), "a.model"), "a.model"),
+  },
+  {
+    name: "text embeddings",
+    valid: one("a.pt", embed),
+    make: (r) => one("a.pt", damagedZip(r, embedMembers, embed)),
+    run: (f) => void readEmbeddings(join(f, "a.pt")),
+  },
+  {
+    name: "png",
+    valid: one("a.png", png),
+    make: (r) => one("a.png", damagedPng(r)),
+    run: (f) => void decodePng(new Uint8Array(readFileSync(join(f, "a.png"))), "a.png"),
+  },
 ];

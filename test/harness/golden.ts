@@ -69,5 +69,5 @@ export function statedBf16Error(g: Golden, ...path: string[]): number | null {
   return typeof found === "number" ? found : null;
 }
 
-/** Latents of the vectors have channels first, those of the program frames first. Shapes: [B, C, T, Y, X] -> [B, T, C, Y, X]; others stay. */
+/** Latents from channels first to frames first. Shapes: [B, C, T, Y, X] -> [B, T, C, Y, X]; others stay. */
 export const framesFirst = (t: HostTensor): HostTensor => (t.shape.length === 5 ? swapFramesAndChannels(t) : t);

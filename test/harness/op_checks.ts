@@ -69,9 +69,7 @@ export const checkAdjoint: Check = (device, op, c) => {
 };
 
 /** Inputs and cotangent that `dtype` holds exactly, for runs in any dtype on any device. */
-function sharedInputs(
-  c: OpCase, op: AnyOp, dtype: FloatType,
-): Pick<Evaluation, "c" | "x" | "dots" | "yBar"> {
+function sharedInputs(c: OpCase, op: AnyOp, dtype: FloatType): Pick<Evaluation, "c" | "x" | "dots" | "yBar"> {
   const x = inputs(c, 6, dtype);
   const dots = tangentsOf(c, inputs(c, 7, dtype));
   const { y } = evaluateCase(cpu(), op, c, x, null, null, "f64");
@@ -90,7 +88,8 @@ function pair(device: Device, op: AnyOp, c: OpCase, dtype: FloatType) {
 
 /** Fused ops as the ops they stand for. */
 const UNFUSED: Record<string, (tape: Tape, x: readonly (Var | null)[], p: { kind: ActivationKind }) => Var> = {
-  linear_gelu: (tape, [x, w, b], p) => tape.run(activationOp, [tape.run(linearOp, [x, w, b] as [Var, Var, Var | null], { dtype: null })], p),
+  linear_gelu: (tape, [x, w, b], p) =>
+    tape.run(activationOp, [tape.run(linearOp, [x, w, b] as [Var, Var, Var | null], { dtype: null })], p),
 };
 
 type Part = "value" | "tangent" | "gradient";
@@ -179,7 +178,9 @@ export function checkRepeats(device: Device, op: AnyOp, c: OpCase, dtypes: reado
       expect(relativeError(y, exact)).toBeLessThanOrEqual(bound);
     } else
       expect([dtype, "primal of the tangent pass", sameBits(a.y, y)]).toEqual([
-        dtype, "primal of the tangent pass", true,
+        dtype,
+        "primal of the tangent pass",
+        true,
       ]);
     const same = sameBits(a.y, b.y) && sameBits(a.yDot, b.yDot) && a.bars.every((bar, i) => sameBits(bar, b.bars[i]));
     expect([dtype, "two runs", same]).toEqual([dtype, "two runs", true]);

@@ -29,15 +29,34 @@ beforeAll(() => {
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
 const job = (out: string, o: Partial<VideoJob> = {}): VideoJob => ({
-  items: workItems(PROMPTS, 2), shard: { index: 0, count: 1 }, out: join(dir, out), settings: { steps: 2, seed: 5 }, overwrite: false, seed: 5, batch: 1,
-  shape: [16, 2, 4, 6], scale: { rate: 16, strides: [4, 8, 8] }, plan: STUDENT, negativePrompt: null, textShape: { width: TINY_WAN.textDim, length: TINY_WAN.textLen }, texts: new Map(), picture: null, format: "png", saveLatents: true, offload: false, ...o,
+  items: workItems(PROMPTS, 2),
+  shard: { index: 0, count: 1 },
+  out: join(dir, out),
+  settings: { steps: 2, seed: 5 },
+  overwrite: false,
+  seed: 5,
+  batch: 1,
+  shape: [16, 2, 4, 6],
+  scale: { rate: 16, strides: [4, 8, 8] },
+  plan: STUDENT,
+  negativePrompt: null,
+  textShape: { width: TINY_WAN.textDim, length: TINY_WAN.textLen },
+  texts: new Map(),
+  picture: null,
+  format: "png",
+  saveLatents: true,
+  offload: false,
+  ...o,
 });
 const resident = (seed = 1, config = TINY_WAN): SampleNet => (
   log.push("open net"),
   residentNet(tinyWan(cpu(), config, "f32", seed))
 );
 const run = (
-  j: VideoJob, net: () => SampleNet = resident, onEvent?: (e: SampleEvent) => void, stop?: () => boolean,
+  j: VideoJob,
+  net: () => SampleNet = resident,
+  onEvent?: (e: SampleEvent) => void,
+  stop?: () => boolean,
 ): Promise<VideoSummary> => {
   log = [];
   return runVideos(cpu(), { text: () => fakeText(log), net, vae: () => fakeVae(cpu(), log) }, j, {
@@ -67,10 +86,16 @@ describe("videos of prompts", () => {
       .map((l) => JSON.parse(l));
     expect(lines[0]).toEqual({ settings: { steps: 2, seed: 5 } });
     expect(lines.slice(1).map((l) => [l.index, l.prompt, l.file])).toEqual(
-      PROMPTS.flatMap((p, i) => [[2 * i, p, `00000${2 * i}`], [2 * i + 1, p, `00000${2 * i + 1}`]]),
+      PROMPTS.flatMap((p, i) => [
+        [2 * i, p, `00000${2 * i}`],
+        [2 * i + 1, p, `00000${2 * i + 1}`],
+      ]),
     );
     expect(JSON.parse(readFileSync(join(dir, "a/000004.json"), "utf8"))).toMatchObject({
-      prompt: "a cow", index: 4, seed: 5, steps: 2,
+      prompt: "a cow",
+      index: 4,
+      seed: 5,
+      steps: 2,
     });
     const sheet = decodePng(readFileSync(join(dir, "a/sheet.png")));
     const row = decodePng(readFileSync(join(dir, "a/000000_sheet.png")));
@@ -82,7 +107,13 @@ describe("videos of prompts", () => {
     const steps: string[] = [];
     const s = await run(job("times"), resident, (e) => e.kind === "step" && steps.push(`${e.step}/${e.steps}`));
     expect(s.stages.map((r) => r.name)).toEqual([
-      "load text encoder", "text", "load network", "diffusion", "write", "load VAE", "decode",
+      "load text encoder",
+      "text",
+      "load network",
+      "diffusion",
+      "write",
+      "load VAE",
+      "decode",
     ]);
     for (const r of s.stages) expect(r.seconds).toBeGreaterThan(0);
     const of = (name: string) => s.stages.find((r) => r.name === name)?.seconds as number;
@@ -98,7 +129,12 @@ describe("videos of prompts", () => {
     await run(job("batched", { batch: 4 }));
     for (let i = 0; i < 3; i++) await run(job("sharded", { shard: parseShard(`${i}/3`), batch: 2 }));
     let seen = 0;
-    const stopped = run(job("stopped"), resident, (e) => e.kind === "item" && seen++, () => seen >= 2);
+    const stopped = run(
+      job("stopped"),
+      resident,
+      (e) => e.kind === "item" && seen++,
+      () => seen >= 2,
+    );
     await expect(stopped).rejects.toMatchObject({ code: "E_INTERRUPTED" });
     expect(readdirSync(join(dir, "stopped")).filter((f) => f.endsWith(".pt")).length).toBe(2);
     const rest = await run(job("stopped"));
@@ -127,7 +163,9 @@ describe("videos of prompts", () => {
       message: expect.stringContaining("steps: there 2, here 4"),
     });
     await expect(run(job("a", { items: workItems(["a bat", "a dog", "a cow"], 2) }))).rejects.toMatchObject({
-      code: "E_STATE", want: "a bat", got: "a cat",
+      code: "E_STATE",
+      want: "a bat",
+      got: "a cat",
     });
     const more = await run(job("a", { items: workItems([...PROMPTS, "a fox"], 2) }));
     expect([more.skipped, more.files.length]).toEqual([6, 2]);
@@ -173,7 +211,11 @@ describe("videos of prompts", () => {
     const s = await runVideos(cpu(), { text: null, net: resident, vae: null }, j);
     expect(s).toMatchObject({ fps: null, sheet: null });
     expect(readdirSync(join(dir, "latents")).sort()).toEqual([
-      "000000.json", "000000.pt", "000001.json", "000001.pt", "samples.jsonl",
+      "000000.json",
+      "000000.pt",
+      "000001.json",
+      "000001.pt",
+      "samples.jsonl",
     ]);
     await expect(runVideos(cpu(), { text: null, net: resident, vae: null }, job("none"))).rejects.toMatchObject({
       code: "E_ARG",
@@ -250,7 +292,8 @@ describe("a picture as first frame", () => {
     const [low, b] = streamed(2, 4);
     const both: string[] = [];
     await run(
-      j("i2v-offload", true), () => experts(high, low),
+      j("i2v-offload", true),
+      () => experts(high, low),
       (e) => e.kind === "step" && both.push(`${a.resident}/${b.resident}`),
     );
     expect(both).toEqual([...Array(2)].flatMap(() => ["true/false", "true/false", "false/true", "false/true"]));

@@ -16,10 +16,19 @@ import { roundTrip } from "../../../core/models/round_trip.ts";
 import { Device } from "../../../core/tensor.ts";
 import { openVae } from "../../../core/weights/vae.ts";
 import { writeText } from "../../harness/tiny_files.ts";
-import { textEmbedding, TINY_SETS, TINY_SHAPE, writeTinyTeacher, writeTinyTexts, writeTinyVae } from "../../harness/wan_twin.ts";
+import {
+  textEmbedding,
+  TINY_SETS,
+  TINY_SHAPE,
+  writeTinyTeacher,
+  writeTinyTexts,
+  writeTinyVae,
+} from "../../harness/wan_twin.ts";
 
 const ROOT = join(import.meta.dir, "../../..");
-const recipes = readdirSync(join(ROOT, "recipes/wan2.1")).filter((f) => f !== "base.yaml").sort();
+const recipes = readdirSync(join(ROOT, "recipes/wan2.1"))
+  .filter((f) => f !== "base.yaml")
+  .sort();
 let dir = "";
 
 const latent = (seed: number): HostTensor =>
@@ -36,13 +45,25 @@ beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), "rcm-twins-"));
   writeTinyTeacher(join(dir, "teacher.pth"), 5);
   const { negative } = writeTinyTexts(dir, 1);
-  const sample = (i: number): Sample => ({ key: String(i), latent: latent(i), embed: padded(textEmbedding(i, 5), 512, "bf16"), prompt: `prompt ${i}` });
-  writeShards(join(dir, "data"), Array.from({ length: 5 }, (_, i) => sample(i)));
+  const sample = (i: number): Sample => ({
+    key: String(i),
+    latent: latent(i),
+    embed: padded(textEmbedding(i, 5), 512, "bf16"),
+    prompt: `prompt ${i}`,
+  });
+  writeShards(
+    join(dir, "data"),
+    Array.from({ length: 5 }, (_, i) => sample(i)),
+  );
   const text = writeText(dir, 4096);
   writeTinyVae(join(dir, "vae.pth"));
   Object.assign(process.env, {
-    WAN_TEXT_CACHE: join(dir, "texts"), WAN_TEACHER: join(dir, "teacher.pth"), WAN_DATA: join(dir, "data"),
-    WAN_NEGATIVE_EMBED: negative, WAN_TEXT_ENCODER: text.weights, WAN_TOKENIZER: text.tokenizer,
+    WAN_TEXT_CACHE: join(dir, "texts"),
+    WAN_TEACHER: join(dir, "teacher.pth"),
+    WAN_DATA: join(dir, "data"),
+    WAN_NEGATIVE_EMBED: negative,
+    WAN_TEXT_ENCODER: text.weights,
+    WAN_TOKENIZER: text.tokenizer,
   });
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -53,7 +74,13 @@ function twin(file: string, more: string[] = []) {
   const frames = file.includes("14b") ? [] : ["data.frames=2"];
   const shown = file.includes("samples") ? ["train.sample_every=5", "sample.steps=[1,2]"] : [];
   return loadRecipe(join(ROOT, "recipes/wan2.1", file), [
-    ...TINY_SETS, ...short, ...frames, ...shown, "train.accumulate=1", "train.keep_checkpoints=1", "train.steps=5",
+    ...TINY_SETS,
+    ...short,
+    ...frames,
+    ...shown,
+    "train.accumulate=1",
+    "train.keep_checkpoints=1",
+    "train.steps=5",
     ...more,
   ]);
 }
@@ -67,11 +94,19 @@ describe("tiny twins of the Wan2.1 recipes", () => {
       const plan = planRun({ recipe: recipe.recipe, out: join(dir, file), device: "cpu", memory: null });
       expect(plan.problems).toEqual([]);
       const s = await distill({
-        recipe, out: join(dir, file), device: "cpu", threads: 2, resume: false, onEvent: () => {},
+        recipe,
+        out: join(dir, file),
+        device: "cpu",
+        threads: 2,
+        resume: false,
+        onEvent: () => {},
         shouldStop: () => false,
       });
       expect(s.steps).toBe(5);
-      const lines = readFileSync(join(dir, file, "metrics.jsonl"), "utf8").trim().split("\n").map((l) => JSON.parse(l));
+      const lines = readFileSync(join(dir, file, "metrics.jsonl"), "utf8")
+        .trim()
+        .split("\n")
+        .map((l) => JSON.parse(l));
       expect(lines.every((l) => Object.values(l).every((v) => typeof v === "string" || Number.isFinite(v)))).toBe(true);
       const losses = new Set(lines.flatMap((l) => Object.keys(l).filter((k) => k.endsWith("_loss"))));
       const { consistency, dmd } = recipe.recipe.objective;
@@ -93,7 +128,12 @@ describe("tiny twins of the Wan2.1 recipes", () => {
       expect(plan.memory.items.some((i) => i.name === "VAE weights")).toBe(more.length > 0);
       return (
         await distill({
-          recipe, out: join(dir, name), device: "cpu", threads: 2, resume: false, onEvent: () => {},
+          recipe,
+          out: join(dir, name),
+          device: "cpu",
+          threads: 2,
+          resume: false,
+          onEvent: () => {},
           shouldStop: () => false,
         })
       ).last;
@@ -121,7 +161,12 @@ describe("tiny twins of the Wan2.1 recipes", () => {
   test("inspect decodes the first frames with the VAE", () => {
     const sheet = join(dir, "decoded.png");
     inspectRun({
-      inputs: [join(dir, "data")], statistics: 1, count: 2, sheet, vae: join(dir, "vae.pth"), device: "cpu",
+      inputs: [join(dir, "data")],
+      statistics: 1,
+      count: 2,
+      sheet,
+      vae: join(dir, "vae.pth"),
+      device: "cpu",
       threads: 2,
     });
     const png = readFileSync(sheet);
@@ -132,7 +177,11 @@ describe("tiny twins of the Wan2.1 recipes", () => {
     const { recipe } = twin("t2v-1.3b-480p.yaml");
     const [C, , Y, X] = TINY_SHAPE;
     const stored = latent(1);
-    const batch = collate([{ key: "a", latent: stored, embed: padded(textEmbedding(1, 2), 512, "bf16"), prompt: "" }], recipe, [512, 4096]);
+    const batch = collate(
+      [{ key: "a", latent: stored, embed: padded(textEmbedding(1, 2), 512, "bf16"), prompt: "" }],
+      recipe,
+      [512, 4096],
+    );
     expect(batch.latents.shape).toEqual([1, C, 2, Y, X]);
     const each = 2 * Y * X * 2;
     for (let c = 0; c < C; c++)

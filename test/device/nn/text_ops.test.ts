@@ -18,7 +18,13 @@ const SUMS = { f64: 1e-13, f32: 3e-6 };
 
 /** Normal values as a tensor of `dtype`, and the same values after the rounding. */
 function draw(device: Device, rng: Rng, shape: number[], dtype: DType): { t: Tensor; p: Plain } {
-  const t = device.fromHost(hostTensor(dtype, shape, Float64Array.from({ length: numel(shape) }, () => rng.normal())));
+  const t = device.fromHost(
+    hostTensor(
+      dtype,
+      shape,
+      Float64Array.from({ length: numel(shape) }, () => rng.normal()),
+    ),
+  );
   return { t, p: plain(shape, t.values()) };
 }
 
@@ -97,11 +103,18 @@ onEachDevice((device, test) => {
           const scale = 1 / Math.sqrt(K);
           for (const keys of [lengths, null]) {
             const run = (stored?: (p: Plain) => Plain): Plain =>
-              plainAttention(qkv.map((one) => one.p), bias.p, { heads: H, scale, lengths: keys, stored });
+              plainAttention(
+                qkv.map((one) => one.p),
+                bias.p,
+                { heads: H, scale, lengths: keys, stored },
+              );
             const counts = keys && device().fromValues(keys, [B], "i32");
             const [q, k, v] = qkv.map((one) => one.t);
             const y = biasAttention({ q, k, v }, bias.t, counts, scale).values();
-            const plainRun = storedAs(dtype, run((p) => storedAs(dtype, p)));
+            const plainRun = storedAs(
+              dtype,
+              run((p) => storedAs(dtype, p)),
+            );
             expect(relativeError(y, run().v)).toBeLessThan(boundOf(dtype, SUMS, run(), plainRun));
           }
         });
@@ -128,7 +141,9 @@ onEachDevice((device, test) => {
     test("no elements, no work", () => {
       using _scope = device().scope();
       const none = device().empty([0, 4, 8], "f32");
-      expect(biasAttention({ q: none, k: none, v: none }, device().zeros([2, 7], "f32"), null, 1).shape).toEqual([0, 4, 8]);
+      expect(biasAttention({ q: none, k: none, v: none }, device().zeros([2, 7], "f32"), null, 1).shape).toEqual([
+        0, 4, 8,
+      ]);
     });
   });
 

@@ -1,6 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
-  appendFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync,
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,7 +34,11 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 const SHAPE = [3, 2, 2, 4];
 const sample = (i: number, value = i): Sample => ({
   key: String(i).padStart(9, "0"),
-  latent: hostTensor("bf16", SHAPE, Float64Array.from({ length: 48 }, (_, k) => value + ((k % 5) - 2) / 4)),
+  latent: hostTensor(
+    "bf16",
+    SHAPE,
+    Float64Array.from({ length: 48 }, (_, k) => value + ((k % 5) - 2) / 4),
+  ),
   embed: padded(hostTensor("f32", [1 + (i % 3), 4], new Float64Array(4 * (1 + (i % 3))).fill(value + 1)), 6, "bf16"),
   prompt: `prompt ${i}`,
 });
@@ -43,7 +55,10 @@ describe("a shard that grows", () => {
 
   test("it has the bytes of a shard written at once, and its name only at the end", () => {
     const grown = bytesOf(3, "grown");
-    writeShards(join(dir, "once"), [0, 1, 2].map((i) => sample(i)));
+    writeShards(
+      join(dir, "once"),
+      [0, 1, 2].map((i) => sample(i)),
+    );
     expect(Buffer.compare(grown, readFileSync(join(dir, "once/shard_000000.tar")))).toBe(0);
     expect(readdirSync(join(dir, "grown"))).toEqual(["shard_000000.tar"]);
   });
@@ -55,7 +70,8 @@ describe("a shard that grows", () => {
       const parts = Array.from({ length: n }, (_, i) => sample(i)).flatMap(
         (s) =>
           [
-            [`${s.key}.latent.pt`, writeTorch(s.latent)], [`${s.key}.embed.pt`, writeTorch(s.embed)],
+            [`${s.key}.latent.pt`, writeTorch(s.latent)],
+            [`${s.key}.embed.pt`, writeTorch(s.embed)],
             [`${s.key}.prompt.txt`, new TextEncoder().encode(s.prompt)],
           ] as [string, Uint8Array][],
       );
@@ -88,12 +104,26 @@ describe("a shard that grows", () => {
 
 describe("merging", () => {
   const options = (o: Partial<MergeOptions>): MergeOptions => ({
-    inputs: [], out: "", perShard: 3, naming: "underscore", renumber: false, check: true, ...o,
+    inputs: [],
+    out: "",
+    perShard: 3,
+    naming: "underscore",
+    renumber: false,
+    check: true,
+    ...o,
   });
 
   test("samples keep their order and bytes; equal ones are taken once; names as asked", () => {
-    writeShards(join(dir, "a"), [0, 1, 2, 3].map((i) => sample(i)), 2);
-    writeShards(join(dir, "b"), [3, 4].map((i) => sample(i)), 2);
+    writeShards(
+      join(dir, "a"),
+      [0, 1, 2, 3].map((i) => sample(i)),
+      2,
+    );
+    writeShards(
+      join(dir, "b"),
+      [3, 4].map((i) => sample(i)),
+      2,
+    );
     const m = mergeShards(
       options({ inputs: [join(dir, "a"), join(dir, "b/shard_000000.tar")], out: join(dir, "ab"), naming: "dash" }),
     );
@@ -125,7 +155,8 @@ describe("merging", () => {
     const s = sample(7);
     const path = join(dir, "folders.tar");
     for (const [name, data] of [
-      ["7/latent.pt", writeTorch(s.latent)], ["7/embed.pt", writeTorch(s.embed)],
+      ["7/latent.pt", writeTorch(s.latent)],
+      ["7/embed.pt", writeTorch(s.embed)],
       ["7/prompt.txt", new TextEncoder().encode("seven")],
     ] as const) {
       for (const b of tarEntry(name, data)) appendFileSync(path, b);
@@ -137,11 +168,21 @@ describe("merging", () => {
 
 describe("inspection", () => {
   test("counts, statistics and tokens are those of the samples", () => {
-    writeShards(join(dir, "good"), [0, 1, 2, 3, 4, 5].map((i) => sample(i)), 4);
+    writeShards(
+      join(dir, "good"),
+      [0, 1, 2, 3, 4, 5].map((i) => sample(i)),
+      4,
+    );
     const { report, sheet } = inspectShards({ inputs: [join(dir, "good")], statistics: 0, sheet: 3 });
     expect(report).toMatchObject({
-      shards: 2, samples: 6, latents: { "[3, 2, 2, 4] bf16": 6 }, embeds: { "[6, 4] bf16": 6 },
-      embedTokens: { least: 1, mean: 2, most: 3 }, promptLength: { least: 8, most: 8 }, nonfinite: 0, ok: true,
+      shards: 2,
+      samples: 6,
+      latents: { "[3, 2, 2, 4] bf16": 6 },
+      embeds: { "[6, 4] bf16": 6 },
+      embedTokens: { least: 1, mean: 2, most: 3 },
+      promptLength: { least: 8, most: 8 },
+      nonfinite: 0,
+      ok: true,
       problems: [],
     });
     const all = [0, 1, 2, 3, 4, 5].flatMap((i) => Array.from(hostValues(sample(i).latent).subarray(0, 16)));
@@ -169,7 +210,9 @@ describe("inspection", () => {
     writeShards(join(dir, "bad3"), [sample(8)]);
     truncateSync(join(dir, "bad3/shard_000000.tar"), 3000);
     const { report } = inspectShards({
-      inputs: ["bad", "bad2", "bad3"].map((f) => join(dir, f)), statistics: 0, sheet: 0,
+      inputs: ["bad", "bad2", "bad3"].map((f) => join(dir, f)),
+      statistics: 0,
+      sheet: 0,
     });
     expect(report).toMatchObject({ samples: 4, nonfinite: 1, duplicateKeys: 1, duplicatePrompts: 2, ok: false });
     for (const text of ["cut off", "not finite", "latents differ", "1 keys come twice"])
@@ -213,7 +256,13 @@ describe("prompts and embeddings", () => {
 
   test("CRLF, a byte order mark and a missing last newline change nothing", () => {
     const path = join(dir, "same.txt");
-    for (const text of ["one fox\ntwo café\n", "one fox\r\ntwo café\r\n", "\ufeffone fox\ntwo café\n", "\ufeffone fox\r\ntwo café", "\none fox\n\t\ntwo café"]) {
+    for (const text of [
+      "one fox\ntwo café\n",
+      "one fox\r\ntwo café\r\n",
+      "\ufeffone fox\ntwo café\n",
+      "\ufeffone fox\r\ntwo café",
+      "\none fox\n\t\ntwo café",
+    ]) {
       writeFileSync(path, text);
       expect(readPrompts(path)).toEqual(["one fox", "two café"]);
     }
@@ -235,16 +284,30 @@ describe("prompts and embeddings", () => {
   test("embeddings come from files or from shards; what is missing is named", async () => {
     const folder = join(dir, "embeds");
     mkdirSync(folder);
-    writeFileSync(join(folder, "000000000.embed.pt"), writeTorch(hostTensor("f32", [1, 2, 4], [1, 2, 3, 4, 5, 6, 7, 8])));
+    writeFileSync(
+      join(folder, "000000000.embed.pt"),
+      writeTorch(hostTensor("f32", [1, 2, 4], [1, 2, 3, 4, 5, 6, 7, 8])),
+    );
     writeFileSync(join(folder, "000002.embed.pt"), writeTorch(hostTensor("f32", [2, 4], [1, 0, 0, 0, 0, 0, 0, 0])));
-    const open = (length: number, width: number) => new StoredEmbedder(openStored(folder), { length, width }, ["zero", "one", "two", "zero"]);
+    const open = (length: number, width: number) =>
+      new StoredEmbedder(openStored(folder), { length, width }, ["zero", "one", "two", "zero"]);
     const [zero, two, again] = await open(3, 4).embed(["zero", "two", "zero"]);
     expect([zero.shape, two.shape, again]).toEqual([[2, 4], [1, 4], zero]);
     expect(Array.from(hostValues(padded(zero, 3)))).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0]);
     await expect(open(3, 4).embed(["one"])).rejects.toThrow("no embedding of prompt 1 (000000001.embed.pt)");
     await expect(open(3, 4).embed(["three"])).rejects.toMatchObject({ code: "E_ARG", got: "three" });
-    for (const [length, width] of [[1, 4], [3, 5]]) await expect(open(length, width).embed(["zero"])).rejects.toThrow("no text embedding of this model");
-    const [four] = await new StoredEmbedder(openStored(join(dir, "good")), { length: 6, width: 4 }, ["", "", "", "", "four"]).embed(["four"]);
+    for (const [length, width] of [
+      [1, 4],
+      [3, 5],
+    ])
+      await expect(open(length, width).embed(["zero"])).rejects.toThrow("no text embedding of this model");
+    const [four] = await new StoredEmbedder(openStored(join(dir, "good")), { length: 6, width: 4 }, [
+      "",
+      "",
+      "",
+      "",
+      "four",
+    ]).embed(["four"]);
     expect(four.shape).toEqual([usedRows(sample(4).embed), 4]);
     expect(padded(four, 6)).toEqual(sample(4).embed);
     expect(() => openStored(join(dir, "cut"))).toThrow("holds neither");

@@ -49,7 +49,12 @@ function code(run: () => unknown): string {
 }
 
 describe("encodePng", () => {
-  for (const [width, height, channels] of [[1, 1, 1], [5, 3, 3], [28, 28, 1], [17, 40, 3]] as const) {
+  for (const [width, height, channels] of [
+    [1, 1, 1],
+    [5, 3, 3],
+    [28, 28, 1],
+    [17, 40, 3],
+  ] as const) {
     test(`noise comes back, ${width} x ${height} x ${channels}`, () => {
       const random = lcg(width);
       const pixels = Uint8Array.from({ length: width * height * channels }, () => random() * 256);
@@ -78,8 +83,9 @@ describe("encodePng", () => {
 });
 
 describe("grid", () => {
-  const at = (g: { pixels: Uint8Array; width: number }, x: number, y: number, channels = 1): number[] =>
-    [...g.pixels.subarray((y * g.width + x) * channels, (y * g.width + x + 1) * channels)];
+  const at = (g: { pixels: Uint8Array; width: number }, x: number, y: number, channels = 1): number[] => [
+    ...g.pixels.subarray((y * g.width + x) * channels, (y * g.width + x + 1) * channels),
+  ];
 
   test("places images row by row with padding around and a white rest", () => {
     const images = [1, 2, 3].map((value) => new Uint8Array(6).fill(value));
@@ -91,7 +97,14 @@ describe("grid", () => {
   });
 
   test("scales by whole factors and keeps channels together", () => {
-    const g = grid([Uint8Array.of(10, 11, 12, 20, 21, 22)], { width: 2, height: 1, channels: 3, columns: 4, pad: 0, scale: 3 });
+    const g = grid([Uint8Array.of(10, 11, 12, 20, 21, 22)], {
+      width: 2,
+      height: 1,
+      channels: 3,
+      columns: 4,
+      pad: 0,
+      scale: 3,
+    });
     expect([g.width, g.height]).toEqual([6, 3]);
     for (let y = 0; y < 3; y++)
       for (let x = 0; x < 6; x++) expect(at(g, x, y, 3)).toEqual(x < 3 ? [10, 11, 12] : [20, 21, 22]);
@@ -108,6 +121,8 @@ describe("grid", () => {
     expect(code(() => grid([image], { width: 2, height: 2, channels: 1, columns: 0 }))).toBe("E_ARG");
     expect(code(() => grid([image], { width: 2, height: 2, channels: 1, columns: 1, pad: -1 }))).toBe("E_ARG");
     expect(code(() => grid([image], { width: 2, height: 2, channels: 1, columns: 1, pad: 0, scale: 0 }))).toBe("E_ARG");
-    expect(code(() => grid([image, new Uint8Array(3)], { width: 2, height: 2, channels: 1, columns: 1 }))).toBe("E_SHAPE");
+    expect(code(() => grid([image, new Uint8Array(3)], { width: 2, height: 2, channels: 1, columns: 1 }))).toBe(
+      "E_SHAPE",
+    );
   });
 });

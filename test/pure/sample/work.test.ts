@@ -41,22 +41,39 @@ describe("text embeddings of files", () => {
     writeSafetensors(join(dir, "c.safetensors"), new Map([["x", several]]));
     expect(readEmbeddings(join(dir, "a.pt"))).toEqual([one]);
     for (const f of ["b.pt", "c.safetensors"]) {
-      expect(readEmbeddings(join(dir, f)).map((t) => [t.dtype, t.shape, t.data.length])).toEqual([["bf16", [3, 4], 24], ["bf16", [3, 4], 24]]);
+      expect(readEmbeddings(join(dir, f)).map((t) => [t.dtype, t.shape, t.data.length])).toEqual([
+        ["bf16", [3, 4], 24],
+        ["bf16", [3, 4], 24],
+      ]);
       expect([...readEmbeddings(join(dir, f))[1].data]).toEqual([...several.data.subarray(24)]);
     }
     writeFileSync(join(dir, "d.pt"), writeTorch(hostTensor("f32", [5], [1, 2, 3, 4, 5])));
     expect(() => readEmbeddings(join(dir, "d.pt"))).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
-    writeFileSync(join(dir, "e.pt"), writeTorch([["a", one], ["b", one]]));
+    writeFileSync(
+      join(dir, "e.pt"),
+      writeTorch([
+        ["a", one],
+        ["b", one],
+      ]),
+    );
     expect(() => readEmbeddings(join(dir, "e.pt"))).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
   });
   test("a text of another width or too long is refused", () => {
     const read = (shape: number[]): HostTensor => {
-      writeFileSync(join(dir, "x.pt"), writeTorch(hostTensor("f32", shape, new Float64Array(shape.reduce((a, b) => a * b)).fill(1))));
+      writeFileSync(
+        join(dir, "x.pt"),
+        writeTorch(hostTensor("f32", shape, new Float64Array(shape.reduce((a, b) => a * b)).fill(1))),
+      );
       return readStoredText(join(dir, "x.pt"), { length: 5, width: 4 });
     };
     expect(read([3, 4])).toMatchObject({ dtype: "f32", shape: [3, 4] });
-    for (const shape of [[6, 4], [3, 5]]) expect(() => read(shape)).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
-    for (const shape of [[12], [2, 3, 4]]) expect(() => read(shape)).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
+    for (const shape of [
+      [6, 4],
+      [3, 5],
+    ])
+      expect(() => read(shape)).toThrow(expect.objectContaining({ code: "E_SHAPE" }));
+    for (const shape of [[12], [2, 3, 4]])
+      expect(() => read(shape)).toThrow(expect.objectContaining({ code: "E_FORMAT" }));
     rmSync(dir, { recursive: true });
   });
 });
