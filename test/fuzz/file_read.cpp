@@ -1,5 +1,5 @@
-// Reads windows of files through rcm_file_read under sanitizers: random places and sizes, beyond the end, of files that shrink
-// meanwhile, of things that are no files. Every call must fill exactly its window or name the failure.
+// Reads windows of files through rcm_file_read under sanitizers: random offsets and sizes, past the end, of files that
+// shrink meanwhile, of paths that are not files. Every call must fill exactly its window or name the failure.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,12 +46,14 @@ int main(int argc, char** argv) {
   if (mkfifo(pipe.c_str(), 0600) != 0) return 2;
   rcm_init(0, 4);
   const int64_t size = (int64_t)content.size();
-  const int64_t edges[] = {0, 1, 511, 4096, 1 << 20, size - 1, size, size + 1, (int64_t)1 << 32, (int64_t)1 << 62, INT64_MAX, INT64_MIN, -1};
+  const int64_t edges[] = {
+      0, 1, 511, 4096, 1 << 20, size - 1, size, size + 1, (int64_t)1 << 32, (int64_t)1 << 62, INT64_MAX, INT64_MIN, -1};
   const std::string places[] = {path, path, path, path, folder, pipe, folder + "/missing", "", std::string(5000, 'x')};
   for (long long i = 0; i < inputs; ++i) {
     const bool edge = random() % 3 == 0;
     int64_t offset = edge ? edges[random() % 13] : (int64_t)(random() % (uint64_t)size);
-    int64_t bytes = random() % 5 == 0 ? edges[random() % 13] : (int64_t)(random() % (random() % 50 == 0 ? (uint64_t)size : 5000u));
+    const uint64_t most = random() % 50 == 0 ? (uint64_t)size : 5000u;
+    int64_t bytes = random() % 5 == 0 ? edges[random() % 13] : (int64_t)(random() % most);
     const std::string& place = places[random() % 9];
     const bool inside = offset >= 0 && bytes >= 0 && bytes <= size && offset <= size - bytes;
     // A window of exactly its size: a byte too many is a sanitizer's finding.
