@@ -11,7 +11,10 @@ const W0 = 0x9e3779b9;
 const W1 = 0xbb67ae85;
 
 function mulHigh(a: number, b: number): number {
-  const [al, ah, bl, bh] = [a & 0xffff, a >>> 16, b & 0xffff, b >>> 16];
+  const al = a & 0xffff;
+  const ah = a >>> 16;
+  const bl = b & 0xffff;
+  const bh = b >>> 16;
   const low = al * bl;
   const mid = ah * bl + (low >>> 16);
   const cross = al * bh + (mid & 0xffff);
@@ -26,16 +29,22 @@ export function philox(
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
   for (let round = 0; round < 10; round++) {
-    const [h0, l0] = [mulHigh(M0, c0), Math.imul(M0, c0) >>> 0];
-    const [h1, l1] = [mulHigh(M1, c2), Math.imul(M1, c2) >>> 0];
-    [c0, c1, c2, c3] = [(h1 ^ c1 ^ k0) >>> 0, l1, (h0 ^ c3 ^ k1) >>> 0, l0];
+    const h0 = mulHigh(M0, c0);
+    const h1 = mulHigh(M1, c2);
+    const l0 = Math.imul(M0, c0) >>> 0;
+    const l1 = Math.imul(M1, c2) >>> 0;
+    c0 = (h1 ^ c1 ^ k0) >>> 0;
+    c1 = l1;
+    c2 = (h0 ^ c3 ^ k1) >>> 0;
+    c3 = l0;
     k0 = (k0 + W0) >>> 0;
     k1 = (k1 + W1) >>> 0;
   }
   return [c0, c1, c2, c3];
 }
 
-const split = (v: number): [number, number] => [v % 0x100000000 >>> 0, Math.floor(v / 0x100000000) >>> 0];
+/** Low and high word. */
+const split = (v: number): [number, number] => [v >>> 0, Math.floor(v / 0x100000000) >>> 0];
 
 /** What randomness is used for. Each use has separate streams, so adding a use never changes the draws of another. */
 const USES = {
@@ -90,8 +99,8 @@ export class Rng {
   word(): number {
     const at = this.index++;
     if (at % 4 === 0) {
-      const [lo, hi] = split(at / 4);
-      this.block = philox([lo, hi, ...this.streamWords], this.key);
+      const [low, high] = split(at / 4);
+      this.block = philox([low, high, this.streamWords[0], this.streamWords[1]], this.key);
     }
     return this.block[at % 4];
   }
@@ -113,17 +122,20 @@ export class Rng {
   }
 }
 
+function checkField(field: keyof typeof KEY_RANGE, value: number): void {
+  if (Number.isSafeInteger(value) && value >= 0 && value < KEY_RANGE[field]) return;
+  throw new RcmError("E_ARG", `the ${field} of a random key is out of range`, {
+    op: "rng",
+    want: `0 to ${KEY_RANGE[field] - 1}`,
+    got: value,
+  });
+}
+
 /** Packs a key into its stream number; different keys get different numbers. Throws: E_ARG outside KEY_RANGE. */
 export function streamOf({ use, step = 0, sample = 0, index = 0 }: StreamKey): number {
-  for (const [field, value] of Object.entries({ step, sample, index }) as [keyof typeof KEY_RANGE, number][]) {
-    if (!Number.isSafeInteger(value) || value < 0 || value >= KEY_RANGE[field]) {
-      throw new RcmError("E_ARG", `the ${field} of a random key is out of range`, {
-        op: "rng",
-        want: `0 to ${KEY_RANGE[field] - 1}`,
-        got: value,
-      });
-    }
-  }
+  checkField("step", step);
+  checkField("sample", sample);
+  checkField("index", index);
   return (step * KEY_RANGE.sample + sample) * SAMPLE_STRIDE + index * USE_RANGE + USES[use];
 }
 

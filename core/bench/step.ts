@@ -77,7 +77,8 @@ export function benchStep(
     if (i === 2 * freq) trainer.recordedMs();
     take();
     const t = performance.now();
-    const at = { step: start + i, updates: method.updates(r, i, method.turn(r, start + i)) };
+    const step = start + i;
+    const at = { step, updates: method.updates(r, step, method.turn(r, step)) };
     const { kind } = trainer.iterate(Array.from({ length: r.train.accumulate }, () => batch), at);
     device.sync();
     if (i >= 2 * freq) rows.set(kind, [...(rows.get(kind) ?? []), [performance.now() - t, take()]]);
