@@ -1,8 +1,6 @@
 #!/bin/sh
 # Runs Bun with the given arguments: the one of npm (its install script need not have run), else the one on PATH.
 unset CDPATH
-# Threads that wait for each other sleep instead of spinning, so that several processes can share the cores.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" OPENBLAS_THREAD_TIMEOUT="${OPENBLAS_THREAD_TIMEOUT:-4}"
 root=$(cd "$(dirname "$0")/.." && pwd)
 for bun in "$root"/node_modules/.bin/bun "$root"/node_modules/@oven/bun-*/bin/bun "$(command -v bun 2>/dev/null)"; do
   [ -x "$bun" ] && "$bun" --version >/dev/null 2>&1 && exec "$bun" "$@"
