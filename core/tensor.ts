@@ -66,6 +66,7 @@ export class Device implements Disposable {
   readonly lib: Rcm;
   readonly root: Scope;
   private top: Scope;
+  private closed = false;
 
   constructor(readonly backend: Backend) {
     this.lib = backend.lib;
@@ -113,7 +114,9 @@ export class Device implements Disposable {
     }
   }
 
+  /** Shapes: -> shape, uninitialised. Throws: E_OOM; E_INTERNAL on a closed device, whose tensors are all freed. */
   empty(shape: readonly number[], dtype: DType): Tensor {
+    if (this.closed) throw new RcmError("E_INTERNAL", "the device is closed", { op: "alloc" });
     const bytes = numel(shape) * dtypeBytes(dtype);
     const storage = new Storage(this, alloc(this.lib, Math.max(bytes, 1)), bytes, this.top);
     return new Tensor(storage, storage.ptr, shape, dtype);
@@ -190,8 +193,10 @@ export class Device implements Disposable {
     return memoryStats(this.lib);
   }
 
+  /** Frees every tensor that belongs to no inner scope, and allows no more. */
   [Symbol.dispose](): void {
     for (const storage of [...this.root.owned]) storage.free();
+    this.closed = true;
   }
 }
 

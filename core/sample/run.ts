@@ -189,9 +189,9 @@ export async function sampleRun(o: SampleOptions): Promise<PictureSummary | Vide
       o.onEvent?.({ kind: "item", done, total: prompts.length * each, file: "pictures" });
     const { negativePrompt } = o;
     const job = { net: net(found[0], 0), plan, recipe: still, prompts, negativePrompt, each, out, seed, batch };
-    return runPictures(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop });
+    return await runPictures(device, job, { onBatch, onTruncated: o.onTruncated, shouldStop });
   }
-  return runVideos(
+  return await runVideos(
     device,
     {
       text: text && (() => openEmbedder(device, { shape: spec.text, encoder: text, onTruncated: o.onTruncated })),
